@@ -1,0 +1,166 @@
+"""What a run is asked to do: one frozen object, checked once, kept with the run. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+
+from prune_core import InputError
+from prune_core.blocks import BlockShape
+from prune_core.masks import SCOPES, sparsity_of
+
+HUB_DATA = "nyu-mll/glue"
+PENALTIES = ("proximal", "in-loss")
+PRECISIONS = ("auto", "bf16", "fp32")
+
+# Arithmetic that a MiniLM training step got through on two cores, bf16 (measured: 186e9 to 230e9).
+# It turns a budget of minutes into a number of steps that is the same on every machine, so that a
+# seed fixes the result; how long those steps really take is measured while they run.
+NOMINAL_FLOPS = 200e9
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Every setting of a run; the defaults are the embedded default's main job.
+
+    Steps of a phase: `*_steps` if given, else `*_epochs`, but at most `*_budget` seconds of work at
+    NOMINAL_FLOPS (`retrain_budget` is shared by all compressions).
+    """
+
+    model: str = "minilm"
+    task: str = "sst2"
+    data: str = HUB_DATA
+    block: str = "64x1"
+    compressions: tuple[float, ...] = (2.0,)  # of the encoder
+    lam: float | None = None  # fixed lambda; None: controlled to reach the largest compression
+    penalty: str = "proximal"
+    reweighted: bool = True
+    scope: str = "global"
+    preset: str = "standard"
+    dense_epochs: float = 3
+    penalty_epochs: float = 3
+    retrain_epochs: float = 1
+    dense_budget: float | None = 480
+    penalty_budget: float | None = 480
+    retrain_budget: float | None = 720
+    dense_steps: int | None = None
+    penalty_steps: int | None = None
+    retrain_steps: int | None = None
+    milestones: int = 4
+    moments: int = 20  # block norms recorded in between
+    batch_size: int = 32
+    max_length: int = 128
+    dense_lr: float = 1e-4
+    penalty_lr: float = 1e-4
+    retrain_lr: float = 1e-4
+    weight_decay: float = 0.01
+    warmup: float = 0.06
+    train_examples: int | None = None
+    dev_examples: int | None = None
+    surface_examples: int | None = 2000
+    precision: str = "auto"
+    train_embeddings: bool = False
+    seed: int = 0
+    threads: int = 0  # 0: all cores
+
+    def __post_init__(self):
+        BlockShape.parse(self.block)
+        object.__setattr__(self, "compressions", tuple(sorted({float(c) for c in self.compressions})))
+        for compression in self.compressions:
+            sparsity_of(compression)
+        _needs(self.compressions, "compression is empty; needed: at least one, for example 2")
+        for name, known in (("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            _needs(value in known, f"{name} {value!r} is unknown; one of {', '.join(known)}")
+        _needs(self.lam is None or 0 <= self.lam < math.inf, f"lambda {self.lam} is out of range; needed: 0 or more")
+        for name in ("batch_size", "max_length", "dense_steps", "penalty_steps", "retrain_steps", "train_examples",
+                     "dev_examples", "surface_examples", "milestones", "moments"):
+            value = getattr(self, name)
+            _needs(value is None or value >= 1, f"{name} {value} is out of range; needed: 1 or more")
+        _needs(0 <= self.threads <= 4096, f"threads {self.threads} is out of range; needed: 1 or more")
+        _needs(0 <= self.seed < 2**63, f"seed {self.seed} is out of range; needed: 0 or more")
+        if not self.threads:
+            object.__setattr__(self, "threads", os.cpu_count() or 1)
+
+    def to_json(self) -> dict:
+        return asdict(self) | {"compressions": list(self.compressions)}
+
+    @classmethod
+    def from_json(cls, data: Mapping) -> PruneConfig:
+        unknown = sorted(set(data) - {field.name for field in fields(cls)})
+        _needs(not unknown, f"settings {unknown} are unknown to this version of Prunescope")
+        return cls(**{**data, "compressions": tuple(data["compressions"])})
+
+
+def _needs(condition: object, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+PRESETS: dict[str, dict] = {
+    # about two minutes: enough to see the method work, not enough to judge it
+    "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=24, penalty_budget=18,
+                  retrain_budget=10, moments=8, surface_examples=256, dev_examples=1000),
+    # at most an hour
+    "standard": {},
+    # what the task wants, however long it takes
+    "full": dict(dense_epochs=4, penalty_epochs=6, retrain_epochs=4, dense_budget=None, penalty_budget=None,
+                 retrain_budget=None, surface_examples=None),
+}
+
+
+def preset(name: str, **settings) -> PruneConfig:
+    """The config of a preset, with `settings` on top. Raises InputError."""
+    _needs(name in PRESETS, f"preset {name!r} is unknown; one of {', '.join(PRESETS)}")
+    return replace(PruneConfig(), preset=name, **PRESETS[name] | settings)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Steps of each phase, in order: dense, penalty, and one retraining per compression."""
+
+    dense: int
+    penalty: int
+    retrain: int
+    compressions: tuple[float, ...]
+
+    @property
+    def phases(self) -> list[tuple[str, int]]:
+        retrains = [(saved_name("retrain", c), self.retrain) for c in self.compressions]
+        return [("dense", self.dense), ("penalty", self.penalty), *retrains]
+
+    @property
+    def steps(self) -> int:
+        return sum(steps for _, steps in self.phases)
+
+
+def saved_name(phase: str, compression: float) -> str:
+    """'retrain-2x', 'penalty-1.5x': the weights kept for one compression."""
+    return f"{phase}-{compression:g}x"
+
+
+def step_flops(config: PruneConfig, tokens: float, encoder_weights: int) -> float:
+    """Multiply-adds of a training step in the linear layers, times two: forward 2, backward 4 per weight and token."""
+    return 6.0 * config.batch_size * min(tokens, config.max_length) * encoder_weights
+
+
+def plan(config: PruneConfig, examples: int, tokens: float, encoder_weights: int) -> Plan:
+    """Steps of every phase for `examples` training sentences of `tokens` tokens on average."""
+    examples = min(examples, config.train_examples or examples)
+    epoch = max(1, math.ceil(examples / config.batch_size))
+    nominal = step_flops(config, tokens, encoder_weights) / NOMINAL_FLOPS
+
+    def steps(given: int | None, epochs: float, budget: float | None) -> int:
+        if given:
+            return given
+        return max(1, min(round(epochs * epoch), int(budget / nominal) if budget else 10**9))
+
+    share = config.retrain_budget and config.retrain_budget / len(config.compressions)
+    return Plan(
+        steps(config.dense_steps, config.dense_epochs, config.dense_budget),
+        steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
+        steps(config.retrain_steps, config.retrain_epochs, share),
+        config.compressions,
+    )

@@ -1,0 +1,496 @@
+"""Run directories: create, append, resume, load, list. Reading needs no torch.
+
+    data/runs/<name>/
+      run.json                 what was asked, on what machine: written once, before the first step
+      progress.jsonl           append-only: one snapshot a line, each line with its crc32
+      norms/000042.safetensors block norms of snapshot 42
+      weights/<saved>.safetensors   what training changed, at the end of a phase
+      checkpoint.safetensors   everything `resume` needs, replaced as a whole
+      status.json              where it is now, for people who watch
+      result.json              there when the run is complete
+      lock                     held by the one process that writes
+
+A file other than progress.jsonl is written beside its target, flushed, and renamed over it: a reader
+never sees half of one. A line of progress.jsonl that a crash tore has no valid crc and is skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import filelock
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from prune_core import InputError, __version__
+from prune_core.blocks import Layout
+from prune_core.config import PruneConfig, saved_name
+from prune_core.masks import BlockMask, Norms, mask_at_sparsity, sparsity_of
+from prune_core.trajectory import Snapshot, SurfacePoint
+
+FORMAT = 1
+ROOT = Path(__file__).resolve().parent.parent / "data"
+RUNS, RECORDED = ROOT / "runs", ROOT / "recorded"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
+
+
+class RunError(InputError):
+    """A run folder that cannot be used, in one line: which, and why."""
+
+
+def check_name(name: str) -> str:
+    """The name itself, if it is one folder name without dots or slashes. Raises RunError."""
+    if not _NAME.fullmatch(name):
+        raise RunError(f"run name {name[:80]!r} is not usable; needed: up to 64 letters, digits, - and _ (no / and no .)")
+    return name
+
+
+# ---------------------------------------------------------------- files that are never half there
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to the disk, rename over it. Raises OSError; the old file then stays."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_json(path: Path, data: Mapping) -> None:
+    write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def _sealed(data: Mapping) -> bytes:
+    """One line of progress.jsonl: JSON, a tab, the crc32 of the JSON."""
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return text + f"\t{zlib.crc32(text):08x}\n".encode()
+
+
+def _unsealed(line: bytes) -> dict | None:
+    """The data of a line, or None if it is torn or was changed."""
+    text, tab, crc = line.rstrip(b"\n").rpartition(b"\t")
+    try:
+        return json.loads(text) if tab and int(crc, 16) == zlib.crc32(text) else None
+    except ValueError:
+        return None
+
+
+# ---------------------------------------------------------------- writing
+
+
+@dataclass(frozen=True)
+class TrainState:
+    """All that training needs to go on bit for bit: named tensors and plain numbers."""
+
+    tensors: Mapping  # name -> torch.Tensor
+    meta: Mapping  # JSON
+
+
+class Recorder:
+    """The one writer of a run directory. Use as a context manager: it holds the lock."""
+
+    def __init__(self, path: Path, events: int):
+        self.path, self.events = path, events
+        self._lock = filelock.FileLock(str(path / "lock"), timeout=2)
+        try:
+            self._lock.acquire()
+        except filelock.Timeout:
+            raise RunError(f"run {path.name!r} is being written by another process") from None
+        self._log = None
+
+    @classmethod
+    def create(cls, runs_dir: Path, name: str, about: Mapping) -> Recorder:
+        """A new run directory with its run.json. Raises RunError if the name is taken or unusable."""
+        check_name(name)
+        path = Path(runs_dir) / name
+        if path.exists() or (RECORDED / name).exists():
+            raise RunError(f"run {name!r} exists; resume it (python -m prune_core resume {name}) or choose another name")
+        staged = path.with_name(f".{name}.{os.getpid()}")
+        (staged / "norms").mkdir(parents=True)
+        (staged / "weights").mkdir()
+        _write_json(staged / "run.json", {"format": FORMAT, "name": name, "created": time.time()} | dict(about))
+        os.rename(staged, path)
+        _sync_folder(path.parent)
+        return cls(path, 0)
+
+    @classmethod
+    def reopen(cls, path: Path) -> Recorder:
+        """Take up an interrupted run: what was logged after its last checkpoint no longer counts."""
+        state = read_checkpoint(path, tensors=False)
+        recorder = cls(path, state.meta["events"] if state else 0)
+        for left_over in [*path.glob(".*"), *path.glob("*/.*")]:
+            left_over.unlink()
+        recorder._append({"resume": recorder.events})
+        return recorder
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._log:
+            self._log.close()
+        self._lock.release()
+
+    def _append(self, data: Mapping, sync: bool = True) -> None:
+        if self._log is None:
+            self._log = open(self.path / "progress.jsonl", "ab")
+            if self._log.tell() and (self.path / "progress.jsonl").read_bytes()[-1:] != b"\n":
+                self._log.write(b"\n")  # close a torn line, so that it spoils no other
+        self._log.write(_sealed(data))
+        self._log.flush()
+        if sync:
+            os.fsync(self._log.fileno())
+
+    def append(self, snapshot: Snapshot) -> None:
+        """Log a snapshot; its norms and weights are on the disk before its line is."""
+        if snapshot.norms is not None:
+            self._write_norms(self.path / "norms" / f"{self.events:06d}.safetensors", snapshot.norms)
+        if snapshot.weights is not None:
+            _write_tensors(self.path / "weights" / f"{snapshot.saved}.safetensors", snapshot.weights(), {})
+        line = {f.name: getattr(snapshot, f.name) for f in fields(snapshot) if f.name not in _HIDDEN}
+        if snapshot.surface is not None:
+            line["surface"] = [asdict(point) for point in snapshot.surface]
+        line = {key: value for key, value in line.items() if value not in (None, False)}
+        line |= {"i": self.events, "norms": True} if snapshot.norms is not None else {"i": self.events}
+        self._append(line, sync=snapshot.norms is not None)
+        self.events += 1
+
+    def _write_norms(self, path: Path, norms: Norms) -> None:
+        from safetensors.numpy import save
+
+        write_whole(path, save({name: np.ascontiguousarray(values) for name, values in norms.items()}))
+
+    def checkpoint(self, state: TrainState) -> None:
+        """Replace the checkpoint; `resume` starts from here."""
+        _write_tensors(self.path / "checkpoint.safetensors", state.tensors, dict(state.meta) | {"events": self.events})
+
+    def status(self, **now) -> None:
+        """Say where the run is, for those who watch it; never fails the run."""
+        try:
+            _write_json(self.path / "status.json", now | {"pid": os.getpid(), "updated": time.time()})
+        except OSError:
+            pass
+
+    def finish(self, result: Mapping) -> None:
+        """Mark the run complete. Its checkpoint has served."""
+        _write_json(self.path / "result.json", result)
+        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
+
+
+def _write_tensors(path: Path, tensors: Mapping, meta: Mapping) -> None:
+    from safetensors.torch import save
+
+    write_whole(path, save(dict(tensors), {"json": json.dumps(dict(meta))}))
+
+
+def read_checkpoint(path: Path, tensors: bool = True) -> TrainState | None:
+    """The last checkpoint of a run directory; None if it has none. `tensors=False` reads the numbers only."""
+    file = path / "checkpoint.safetensors"
+    if not file.exists():
+        return None
+    try:
+        with safe_open(file, framework="pt" if tensors else "np") as opened:
+            meta = json.loads(opened.metadata()["json"])
+            return TrainState({key: opened.get_tensor(key) for key in opened.keys()} if tensors else {}, meta)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"checkpoint of run {path.name!r} cannot be read: {_one_line(error)}") from None
+
+
+def machine() -> dict:
+    """What this runs on: processor, cores, memory in bytes, system."""
+    import psutil
+
+    cpu = platform.processor() or platform.machine()
+    try:
+        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1).strip()
+    except (OSError, AttributeError):
+        pass
+    memory = psutil.virtual_memory().total
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory": memory, "system": platform.system(), "arch": platform.machine()}
+
+
+def versions() -> dict:
+    """Versions of Prunescope, Python and the libraries that numbers can depend on."""
+    names = ("torch", "transformers", "datasets", "safetensors", "numpy", "scikit-learn", "scipy")
+    return {"prunescope": __version__, "python": platform.python_version()} | {n: metadata.version(n) for n in names}
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Run:
+    """A run directory, read. Cheap to make; snapshots and norms are read when asked for."""
+
+    def __init__(self, path: Path):
+        """Raises RunError, with the reason, if `path` holds no run that this version can read."""
+        self.path, self.name = Path(path), Path(path).name
+        about = _read_json(self.path / "run.json", self.name)
+        if not isinstance(about, dict) or about.get("format") != FORMAT:
+            found = about.get("format") if isinstance(about, dict) else None
+            raise RunError(f"run {self.name!r} has format {found!r}; this version reads {FORMAT}")
+        try:
+            self.about = about
+            self.config = PruneConfig.from_json(about["config"])
+            self.layout = Layout.from_json(about["layout"])
+            self.task, self.metric, self.data = about["task"]["name"], about["task"]["metric"], about["data"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"run {self.name!r}: run.json is not valid: {_one_line(error)}") from None
+
+    @property
+    def recorded(self) -> bool:
+        """Whether it shipped with the project (read only)."""
+        return self.path.parent == RECORDED
+
+    @property
+    def is_glue(self) -> bool:
+        return self.data != "practice"
+
+    @cached_property
+    def result(self) -> dict | None:
+        """What the run ended with, or None while it has not."""
+        path = self.path / "result.json"
+        return _read_json(path, self.name) if path.exists() else None
+
+    @property
+    def status(self) -> str:
+        """complete, running, or interrupted (its process is gone; it can be resumed)."""
+        if self.result is not None:
+            return "complete"
+        return "running" if _locked(self.path / "lock") else "interrupted"
+
+    @property
+    def now(self) -> dict:
+        """The writer's last word on where it is: phase, step, steps, doing, seconds_left ...; {} if none."""
+        try:
+            return _read_json(self.path / "status.json", self.name)
+        except RunError:
+            return {}
+
+    @cached_property
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots in order, without their norms. What a resume undid is left out."""
+        return [_snapshot(line) for line in self._lines]
+
+    @cached_property
+    def _lines(self) -> list[dict]:
+        kept: list[dict] = []
+        try:
+            content = (self.path / "progress.jsonl").read_bytes()
+        except FileNotFoundError:
+            return kept
+        for line in filter(None, map(_unsealed, content.split(b"\n"))):
+            if "resume" in line:
+                kept = [one for one in kept if one["i"] < line["resume"]]
+            else:
+                kept.append(line)
+        return kept
+
+    @cached_property
+    def with_norms(self) -> list[int]:
+        """Positions in `snapshots` of those whose block norms were recorded."""
+        return [at for at, line in enumerate(self._lines) if line.get("norms")]
+
+    def norms(self, at: int) -> dict[str, np.ndarray]:
+        """Block norms of snapshot number `at`: matrix name -> (groups down, groups across), float32. Raises RunError."""
+        path = self.path / "norms" / f"{self._lines[at]['i']:06d}.safetensors"
+        try:
+            with safe_open(path, framework="np") as file:
+                norms = {m.name: _norms_of(file, m.name) for m in self.layout.matrices}
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"run {self.name!r}: norms of snapshot {at} cannot be read: {_one_line(error)}") from None
+        for matrix in self.layout.matrices:
+            if norms[matrix.name].shape != self.layout.block.grid(matrix.m, matrix.n):
+                raise RunError(f"run {self.name!r}: norms of snapshot {at} do not fit {matrix.name}")
+        return norms
+
+    def saved(self, name: str) -> int:
+        """Position of the snapshot that saved `name` (dense, penalty-2x, retrain-2x). Raises RunError."""
+        for at, snapshot in enumerate(self.snapshots):
+            if snapshot.saved == name:
+                return at
+        have = ", ".join(self.saved_names) or "none yet"
+        raise RunError(f"run {self.name!r} has no phase {name!r}; it has: {have}")
+
+    @property
+    def saved_names(self) -> list[str]:
+        """dense, penalty-2x, retrain-2x ...: the ends of phases this run has, in order."""
+        return [s.saved for s in self.snapshots if s.saved]
+
+    def weights_file(self, name: str) -> Path:
+        """The weights of a saved phase. Raises RunError, saying how to get them, where they are not there."""
+        self.saved(name)
+        path = self.path / "weights" / f"{name}.safetensors"
+        if path.exists():
+            return path
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise RunError(
+            f"run {self.name!r} ships without the weights of {name!r} (with: {there}); to get them, run: {self.command()}"
+        )
+
+    def command(self) -> str:
+        """The command line that makes this run again."""
+        return self.about.get("command") or f"python -m prune_core prune --task {self.task} --run {self.name}-again"
+
+    @property
+    def dense_score(self) -> float | None:
+        return next((s.scores[self.metric] for s in self.snapshots if s.saved == "dense"), None)
+
+    @property
+    def majority_score(self) -> float:
+        """What always giving the most frequent answer of the dev set scores."""
+        return self.about["majority_score"]
+
+    @property
+    def points(self) -> list[dict]:
+        """One row per compression asked for: what was reached, and both dev scores (None until they are there)."""
+        ends = {s.saved: s for s in self.snapshots if s.saved}
+        rows = []
+        for compression in self.config.compressions:
+            cut, retrained = (ends.get(saved_name(phase, compression)) for phase in ("penalty", "retrain"))
+            reached = (retrained or cut).point if retrained or cut else {}
+            rows.append({"compression": compression, "sparsity": None, "compression_encoder": None, "compression_model": None}
+                        | dict(reached)
+                        | {"score_thresholded": cut.scores[self.metric] if cut else None,
+                           "score_retrained": retrained.scores[self.metric] if retrained else None})
+        return rows
+
+    @property
+    def warnings(self) -> list[str]:
+        """What someone who reads the scores must know: ends near the majority class, targets missed."""
+        found = []
+        for name, score in [("dense", self.dense_score), *(
+                (f"{p['compression']:g}x retrained", p["score_retrained"]) for p in self.points)]:
+            if score is not None and score <= self.majority_score + 0.02:
+                found.append(f"{name}: {self.metric} {score:.3f} is near the majority class ({self.majority_score:.3f}): collapsed")
+        return found + list(self.about.get("notes", []))
+
+    def mask(self, saved: str, compression: float) -> BlockMask:
+        """The mask with which the run itself cut at this compression."""
+        return mask_at_sparsity(self.norms(self.saved(saved)), self.layout, sparsity_of(compression), self.config.scope)
+
+
+def _snapshot(line: Mapping) -> Snapshot:
+    known = {f.name for f in fields(Snapshot)} - _HIDDEN
+    values = {key: value for key, value in line.items() if key in known}
+    if "surface" in values:
+        values["surface"] = [SurfacePoint(**point) for point in values["surface"]]
+    return Snapshot(**values)
+
+
+def _norms_of(file, name: str) -> np.ndarray:
+    """Norms as recorded (float32), or as packed for shipping: integers times the matrix's scale."""
+    values = file.get_tensor(name)
+    if values.dtype == np.float32:
+        return values
+    return values.astype(np.float32) * file.get_tensor(name + ".scale")
+
+
+def _read_json(path: Path, name: str):
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise RunError(f"run {name!r}: {path.name} is missing; this folder holds no run") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"run {name!r}: {path.name} cannot be read: {_one_line(error)}") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _locked(path: Path) -> bool:
+    """Whether some process holds the lock; asking takes it for a moment, which writers wait out."""
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(str(path))
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return True
+    lock.release()
+    return False
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One folder in a runs folder: a run, or the reason why it cannot be read."""
+
+    name: str
+    path: Path
+    run: Run | None
+    reason: str = ""
+
+    @property
+    def status(self) -> str:
+        return self.run.status if self.run else "unreadable"
+
+
+def listing(runs_dir: Path = RUNS) -> list[Listed]:
+    """The user's runs, newest first, then those that ship. One that cannot be read hides no other."""
+    found = []
+    for folder in dict.fromkeys((Path(runs_dir), RECORDED)):
+        if folder.is_dir():
+            paths = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
+            found += sorted(map(_listed, paths), key=_order)
+    return found
+
+
+def _listed(path: Path) -> Listed:
+    try:
+        run = Run(path)
+        run.points, run.status  # noqa: B018  what every list shows must be readable too
+        return Listed(path.name, path, run)
+    except (RunError, OSError) as error:
+        return Listed(path.name, path, None, _one_line(error))
+    except Exception as error:  # a damaged file must not hide the other runs
+        return Listed(path.name, path, None, f"run {path.name!r} is damaged: {_one_line(error)}")
+
+
+def _order(listed: Listed) -> tuple:
+    return (listed.run is None, -(listed.run.about.get("created", 0) if listed.run else 0), listed.name)
+
+
+def find(name: str, runs_dir: Path = RUNS) -> Run:
+    """The run of this name: the user's own first, then those that ship. Raises RunError."""
+    check_name(name)
+    for folder in (Path(runs_dir), RECORDED):
+        if (folder / name).is_dir():
+            return Run(folder / name)
+    known = ", ".join(listed.name for listed in listing(runs_dir)) or "none"
+    raise RunError(f"no run {name!r} in {runs_dir} or among the recorded ones; there are: {known}")
+
+
+def free_name(wanted: str, runs_dir: Path = RUNS) -> str:
+    """`wanted`, or `wanted-2`, `wanted-3` ... where it is taken."""
+    wanted = re.sub(r"[^A-Za-z0-9_-]+", "-", wanted).strip("-")[:56] or "run"
+    number, name = 1, wanted
+    while (Path(runs_dir) / name).exists() or (RECORDED / name).exists():
+        number += 1
+        name = f"{wanted}-{number}"
+    return name

@@ -1,0 +1,65 @@
+"""What happened in a run: snapshots in order. Numpy only, read by the pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SurfacePoint:
+    """One recorded answer to "what if I cut here?": the dev score with the mask at this sparsity."""
+
+    wanted: float  # the grid value, 0 to 0.95
+    sparsity: float  # what the mask has: more than wanted where training already left more zeros
+    score: float
+    low: float  # 95% interval of the score over the examples
+    high: float
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One moment of a run. `phase`: dense, penalty, or retrain-2x and the like; `step` counts within it.
+
+    `saved` names the weights kept at this moment (dense, penalty-2x, retrain-2x), whose score, norms
+    and surface this snapshot then carries. `norms`: matrix name -> (groups down, groups across).
+    """
+
+    phase: str
+    step: int
+    loss: float | None = None
+    penalty: float | None = None  # times lambda, as it stands in the objective
+    lam: float | None = None  # lambda, mean over scope keys
+    zero_share: float | None = None
+    milestone: bool = False  # gamma was refreshed here
+    scores: Mapping[str, float] | None = None  # every metric of the task
+    examples: int | None = None  # dev examples behind `scores`
+    surface: Sequence[SurfacePoint] | None = None
+    surface_examples: int | None = None
+    saved: str | None = None
+    point: Mapping[str, float] | None = None  # sparsity and both compressions of `saved`
+    norms: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
+    weights: Callable | None = field(default=None, repr=False, compare=False)  # -> tensors of `saved`
+
+
+@dataclass(frozen=True)
+class Working:
+    """Something slow goes on between snapshots; not recorded. `done` of `total` dev evaluations."""
+
+    phase: str
+    doing: str
+    done: int
+    total: int
+
+
+def predict(surface: Sequence[SurfacePoint], sparsity: float) -> tuple[float, float, float]:
+    """(score, low, high) read off the surface at `sparsity`, linear between its points.
+
+    At or below the sparsity that the weights already have, it is the first point's score.
+    """
+    best = {point.sparsity: point for point in surface}  # equal masks were scored once
+    xs = sorted(best)
+    columns = ((best[x].score for x in xs), (best[x].low for x in xs), (best[x].high for x in xs))
+    return tuple(float(np.interp(sparsity, xs, list(column))) for column in columns)
