@@ -65,13 +65,14 @@ class BlockShape:
         m, n = weight.shape
         return weight.reshape(m // rows, rows, n // cols, cols)
 
-    def norms(self, weight):
-        """(m, n) -> (groups down, groups across): the l2 norm of every group.
+    def norms(self, weight, floor: float = 0.0):
+        """(m, n) -> (groups down, groups across): the l2 norm of every group, sqrt(sum w^2 + floor^2).
 
-        Square, sum, root: measured 5 to 13 times as fast on strips as torch.linalg.vector_norm.
+        A floor above 0 gives zero groups a gradient (0) where the plain norm has none. Square, sum,
+        root: measured 5 to 13 times as fast on strips as torch.linalg.vector_norm.
         """
         cut = self.view(weight)
-        return (cut * cut).sum((1, 3)) ** 0.5
+        return ((cut * cut).sum((1, 3)) + floor * floor) ** 0.5
 
     def spread(self, per_group, m: int, n: int):
         """(groups down, groups across) -> broadcastable to `view`: one value for all weights of a group."""

@@ -86,7 +86,7 @@ def _write_json(path: Path, data: Mapping) -> None:
     write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
-def _sealed(data: Mapping) -> bytes:
+def sealed(data: Mapping) -> bytes:
     """One line of progress.jsonl: JSON, a tab, the crc32 of the JSON."""
     text = json.dumps(data, separators=(",", ":")).encode()
     return text + f"\t{zlib.crc32(text):08x}\n".encode()
@@ -162,7 +162,7 @@ class Recorder:
             self._log = open(self.path / "progress.jsonl", "ab")
             if self._log.tell() and (self.path / "progress.jsonl").read_bytes()[-1:] != b"\n":
                 self._log.write(b"\n")  # close a torn line, so that it spoils no other
-        self._log.write(_sealed(data))
+        self._log.write(sealed(data))
         self._log.flush()
         if sync:
             os.fsync(self._log.fileno())
@@ -176,7 +176,7 @@ class Recorder:
         line = {f.name: getattr(snapshot, f.name) for f in fields(snapshot) if f.name not in _HIDDEN}
         if snapshot.surface is not None:
             line["surface"] = [asdict(point) for point in snapshot.surface]
-        line = {key: value for key, value in line.items() if value not in (None, False)}
+        line = {key: value for key, value in line.items() if value is not None and value is not False}  # 0 stays
         line |= {"i": self.events, "norms": True} if snapshot.norms is not None else {"i": self.events}
         self._append(line, sync=snapshot.norms is not None)
         self.events += 1
@@ -194,6 +194,14 @@ class Recorder:
         """Say where the run is, for those who watch it; never fails the run."""
         try:
             _write_json(self.path / "status.json", now | {"pid": os.getpid(), "updated": time.time()})
+        except OSError:
+            pass
+
+    @staticmethod
+    def note_error(path: Path, message: str) -> None:
+        """Leave word in status.json why the run stopped, if the disk still takes it."""
+        try:
+            write_whole(path / "status.json", json.dumps({"error": message, "updated": time.time()}).encode())
         except OSError:
             pass
 
@@ -295,10 +303,10 @@ class Run:
     @cached_property
     def snapshots(self) -> list[Snapshot]:
         """All snapshots in order, without their norms. What a resume undid is left out."""
-        return [_snapshot(line) for line in self._lines]
+        return [_snapshot(line) for line in self.lines]
 
     @cached_property
-    def _lines(self) -> list[dict]:
+    def lines(self) -> list[dict]:
         kept: list[dict] = []
         try:
             content = (self.path / "progress.jsonl").read_bytes()
@@ -314,11 +322,11 @@ class Run:
     @cached_property
     def with_norms(self) -> list[int]:
         """Positions in `snapshots` of those whose block norms were recorded."""
-        return [at for at, line in enumerate(self._lines) if line.get("norms")]
+        return [at for at, line in enumerate(self.lines) if line.get("norms")]
 
     def norms(self, at: int) -> dict[str, np.ndarray]:
         """Block norms of snapshot number `at`: matrix name -> (groups down, groups across), float32. Raises RunError."""
-        path = self.path / "norms" / f"{self._lines[at]['i']:06d}.safetensors"
+        path = self.path / "norms" / f"{self.lines[at]['i']:06d}.safetensors"
         try:
             with safe_open(path, framework="np") as file:
                 norms = {m.name: _norms_of(file, m.name) for m in self.layout.matrices}

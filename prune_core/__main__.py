@@ -1,0 +1,224 @@
+"""The command line: prune, resume, runs, evaluate, pack. Bad input is one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Option
+
+from prune_core import InputError, config, runs
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Prune a transformer encoder on a GLUE task by reweighted group Lasso, and keep what happened.")
+RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
+Threads = Annotated[int, Option(help="CPU threads; 0: all cores.")]
+
+
+@app.command()
+def prune(
+    model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",
+    task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
+    data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = config.HUB_DATA,
+    block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
+    compression: Annotated[str, Option(help="Encoder compressions, for example 2 or 1.5,2,3.")] = "2",
+    preset: Annotated[str, Option(help="quick (minutes), standard (at most an hour), full.")] = "standard",
+    run: Annotated[str | None, Option(help="Name of the run.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    seed: Annotated[int, Option(help="Fixes the result.")] = 0,
+    threads: Threads = 0,
+    penalty: Annotated[str, Option(help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
+    lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
+    reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
+    scope: Annotated[str, Option(help="What shares a threshold: global, layer, type, matrix.")] = "global",
+    dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
+    penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
+    retrain_steps: Annotated[int | None, Option(help="Masked retraining steps per compression, instead of the preset's.")] = None,
+    precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
+    from prune_core import record
+
+    settings = {"model": model, "task": task, "data": data, "block": block, "compressions": _numbers(compression),
+                "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "scope": scope,
+                "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps, "precision": precision}
+    asked = config.preset(preset, **settings)
+    command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
+    with _Progress() as progress:
+        result = record.start(asked, runs_dir, run, command, progress)
+    _tell(result, as_json, _result_text)
+
+
+@app.command()
+def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
+    """Take an interrupted run to its end, with the same numbers as if it had never stopped."""
+    from prune_core import record
+
+    with _Progress() as progress:
+        result = record.resume(runs.find(run, runs_dir), progress)
+    _tell(result, as_json, _result_text)
+
+
+@app.command("runs")
+def list_runs(runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
+    """List your runs and the recorded ones, and the folders that hold none, with the reason."""
+    rows = [_row(listed) for listed in runs.listing(runs_dir)]
+    _tell({"runs": rows}, as_json, lambda result: "\n".join(map(_row_text, result["runs"])) or f"no runs in {runs_dir}")
+
+
+@app.command()
+def evaluate(
+    run: str,
+    sparsity: Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")] = None,
+    threshold: Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")] = None,
+    scope: Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")] = None,
+    phase: Annotated[str | None, Option(help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")] = None,
+    data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """The exact dev score of a run's weights, cut at a sparsity or a threshold."""
+    from prune_core import recall
+
+    if (sparsity is None) == (threshold is None):
+        raise InputError("give either --sparsity or --threshold")
+    cut = recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
+    _tell(recall.evaluate(cut, data, threads), as_json, _evaluated_text)
+
+
+@app.command()
+def pack(
+    run: str,
+    to: Annotated[str, Option(help="Name among the recorded runs.")],
+    weights: Annotated[str, Option(help="Saved phases whose weights ship too, for example dense.")] = "",
+    data_name: Annotated[str, Option(help="What the data is called where it ships.")] = config.HUB_DATA,
+    runs_dir: RunsDir = runs.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Make a small read-only copy of a complete run in data/recorded: at most 10 MB beside the weights."""
+    from prune_core import recall
+
+    result = recall.pack(runs.find(run, runs_dir), to, weights.split(",") if weights else [], data_name)
+    _tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"compression {text!r} is not a number or a list of numbers like 1.5,2,3") from None
+
+
+def _threshold(text: str | None) -> float | dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+        return {str(k): float(v) for k, v in value.items()} if isinstance(value, dict) else float(value)
+    except (ValueError, TypeError):
+        raise InputError(f"threshold {text!r} is neither a number nor a JSON object of scope key -> number") from None
+
+
+def _row(listed: runs.Listed) -> dict:
+    """One entry of `runs --json`."""
+    row = {"run": listed.name, "status": listed.status, "path": str(listed.path), "recorded": listed.path.parent == runs.RECORDED}
+    if listed.run is None:
+        return row | {"reason": listed.reason}
+    run = listed.run
+    return row | {"task": run.task, "model": run.config.model, "data": run.data, "block": run.config.block, "metric": run.metric,
+                  "dense_score": run.dense_score, "points": run.points, "seed": run.config.seed, "warnings": run.warnings,
+                  "seconds": (run.result or {}).get("seconds")}
+
+
+def _row_text(row: dict) -> str:
+    if "reason" in row:
+        return f"{row['run']:32} {row['status']:12} {row['reason']}"
+    dense = "-" if row["dense_score"] is None else f"{row['dense_score']:.3f}"
+    scores = "  ".join(f"{p['compression']:g}x {p['score_retrained']:.3f}" for p in row["points"] if p["score_retrained"] is not None)
+    synthetic = "  (not GLUE)" if row["data"] == "practice" else ""
+    return f"{row['run']:32} {row['status']:12} {row['task']:8} {row['block']:7} {row['metric']} dense {dense}  {scores}{synthetic}"
+
+
+def _result_text(result: dict) -> str:
+    synthetic = " on the practice set, which is not GLUE" if result["data"] == "practice" else ""
+    lines = [f"{result['run']}: {result['metric']} dense {result['dense_score']:.4f}{synthetic}"]
+    lines += [f"  {p['compression']:g}x asked: encoder {p['compression_encoder']:.2f}x, model {p['compression_model']:.2f}x, "
+              f"thresholded {p['score_thresholded']:.4f}, retrained {p['score_retrained']:.4f}" for p in result["points"]]
+    lines += [f"  note: {warning}" for warning in result["warnings"]]
+    return "\n".join([*lines, f"  {result['seconds']:.0f} s, {result['seconds_per_step']:.3f} s a step, "
+                      f"penalty {100 * result['penalty_share']:.1f}% of it"])
+
+
+def _evaluated_text(result: dict) -> str:
+    synthetic = " (practice set, not GLUE)" if result["data"] == "practice" else ""
+    return (f"{result['run']} {result['phase']}: {result['metric']} {result['score']:.4f}{synthetic} at sparsity "
+            f"{result['sparsity']:.4f}, encoder {result['compression_encoder']:.2f}x, model {result['compression_model']:.2f}x, "
+            f"{result['examples']} examples, {result['seconds']:.1f} s")
+
+
+def _tell(result: dict, as_json: bool, text) -> None:
+    print(json.dumps(result) if as_json else text(result), flush=True)
+
+
+class _Progress:
+    """A bar with time left on stderr; at most two updates a second."""
+
+    def __enter__(self):
+        self._bar, self._last = None, 0.0
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+
+    def __call__(self, event, pruning) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(total=pruning.plan.steps, bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} steps {desc}")
+        if time.monotonic() - self._last < 0.5:
+            return
+        self._last = time.monotonic()
+        left = pruning.seconds_left()
+        doing = getattr(event, "doing", "training")
+        self._bar.n = pruning.steps_done
+        self._bar.set_description_str(f"{event.phase}: {doing}, {_clock(left)} left", refresh=True)
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+def main() -> int:
+    """Run the command line; 0, or 2 for bad input, 130 for an interrupted run."""
+    try:
+        app(standalone_mode=False)
+        return 0
+    except InputError as error:
+        message, code = str(error), 2
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except Exception as error:
+        if type(error).__name__ == "Interrupted":
+            message, code = str(error), 130
+        elif hasattr(error, "format_message"):  # click's own: an unknown option, a missing argument
+            message, code = error.format_message(), 2
+        else:
+            raise
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,253 @@
+"""Pure functions: numbers -> plotly figures. Backgrounds are clear and text takes the page's colour: they suit any theme.
+
+Norms are drawn on one perceptually uniform, colour-blind-safe scale (cividis), fixed over a run; what is
+cut leaves that scale for a colour of its own. Maps are sent as uint8 codes, to keep pages small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
+from plotly.subplots import make_subplots
+
+from prune_core.blocks import BlockShape, Layout, Matrix
+from prune_core.masks import BlockMask, Norms
+from prune_core.trajectory import Snapshot, SurfacePoint, predict
+
+# After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, to be seen on black too
+BLUE, ORANGE, GREEN, PINK, GREY = "#2E86C8", "#E69F00", "#009E73", "#CC79A7", "#8a8f98"
+CUT_COLOUR = "#d9d4f0"  # pale violet: in neither end of cividis, and apart from white and from black
+NOTHING, CUT, LOWEST, HIGHEST = 0, 16, 32, 255  # codes of a map: between panels, cut, norm 0, highest norm
+CLEAR = "rgba(0,0,0,0)"
+MAX_CELLS = 150_000  # of one panel of a layer map; a matrix with more groups is averaged down
+
+# ---------------------------------------------------------------- maps
+
+
+def norm_scale(many_norms: Sequence[Norms]) -> float:
+    """The top of a run's colour scale: the highest 99.5% quantile of all given norms, so that one outlier dims nothing."""
+    tops = [np.quantile(np.concatenate([v.ravel() for v in norms.values()]), 0.995) for norms in many_norms]
+    return float(max(tops, default=1.0)) or 1.0
+
+
+def codes(norms, kept, high: float) -> np.ndarray:
+    """Norms and bool `kept`, both (a, b) -> uint8 codes (a, b): CUT, or LOWEST (norm 0) to HIGHEST (norm `high` or more)."""
+    shades = LOWEST + np.clip(np.asarray(norms) / high, 0, 1) * (HIGHEST - LOWEST)
+    return np.where(kept, np.rint(shades), CUT).astype(np.uint8)
+
+
+def resample(values, rows: int, cols: int) -> np.ndarray:
+    """(a, b) -> (rows, cols): the mean where several values share a cell, repeats where there are fewer."""
+    values = np.asarray(values, np.float32)
+    for axis, cells in ((0, rows), (1, cols)):
+        size = values.shape[axis]
+        starts = np.arange(cells) * size // cells
+        if size > cells:
+            counts = np.diff(np.append(starts, size))
+            values = np.add.reduceat(values, starts, axis) / np.expand_dims(counts, 1 - axis)
+        else:
+            values = np.take(values, starts, axis)
+    return values
+
+
+def raster(norms, kept, high: float, rows: int, cols: int) -> np.ndarray:
+    """(a, b) -> codes (rows, cols). A cell is CUT where most of its groups are, else the mean norm of its kept ones."""
+    share = resample(kept, rows, cols)
+    mean = resample(np.asarray(norms) * kept, rows, cols) / np.maximum(share, 1e-9)
+    return codes(mean, share >= 0.5, high)
+
+
+def _colour_scale() -> list:
+    """Colours of the codes: clear, then the cut colour, then cividis."""
+    at = [code / HIGHEST for code in (0, (NOTHING + CUT) / 2, (CUT + LOWEST) / 2, HIGHEST)]
+    steps = np.linspace(0, 1, 16)
+    shades = sample_colorscale("Cividis", list(steps))
+    scale = [[at[0], CLEAR], [at[1], CLEAR], [at[1], CUT_COLOUR], [at[2], CUT_COLOUR]]
+    return scale + [[float(at[2] + (at[3] - at[2]) * step), shade] for step, shade in zip(steps, shades, strict=True)]
+
+
+def _colour_axis(high: float) -> dict:
+    """The colour axis of a map of codes, its bar labelled with norms."""
+    shares = (0, 0.25, 0.5, 0.75, 1)
+    at = [CUT, *(LOWEST + share * (HIGHEST - LOWEST) for share in shares)]
+    words = ["cut", "0", *(f"{share * high:.2g}" for share in shares[1:-1]), f"≥ {high:.2g}"]
+    bar = dict(orientation="h", thickness=10, len=0.6, x=1, xanchor="right", yref="container", y=0, yanchor="bottom",
+               ypad=4, tickvals=at,
+               ticktext=words, title=dict(text="block norm", side="top", font=dict(size=12)), outlinewidth=0)
+    return dict(cmin=0, cmax=HIGHEST, colorscale=_colour_scale(), colorbar=bar)
+
+
+def _clear(figure: go.Figure, height: int, **layout) -> go.Figure:
+    """The figure with clear backgrounds, the given height and small margins."""
+    margin = dict(l=10, r=10, t=30, b=10) | layout.pop("margin", {})
+    return figure.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, height=height, margin=margin, **layout)
+
+
+def encoder_map(norms: Norms, mask: BlockMask, high: float) -> go.Figure:
+    """The whole encoder at a glance: layers down, matrix types across, each panel resampled, with the share it has cut."""
+    layout = mask.layout
+    types = list(dict.fromkeys(m.type for m in layout.matrices))
+    layers = sorted({m.layer for m in layout.matrices})
+    rows, cols, between, aside = (24 if len(layers) <= 12 else 12), 96, 10, 5
+    canvas = np.full((len(layers) * (rows + between), len(types) * (cols + aside) - aside), NOTHING, np.uint8)
+    words: dict[str, list] = {"x": [], "y": [], "text": [], "hovertext": []}
+    for m in layout.matrices:
+        top = layers.index(m.layer) * (rows + between) + between
+        left = types.index(m.type) * (cols + aside)
+        canvas[top:top + rows, left:left + cols] = raster(norms[m.name], mask.kept[m.name], high, rows, cols)
+        words["x"].append(left - 0.5)
+        words["y"].append(top - between / 2 - 0.5)
+        words["text"].append(f"{mask.matrix_sparsity(m.name):.0%} cut")
+        words["hovertext"].append(f"layer {m.layer} {m.type}: {int(mask.kept[m.name].sum()):,} of {mask.kept[m.name].size:,} kept")
+    figure = go.Figure([
+        go.Heatmap(z=canvas, coloraxis="coloraxis", hoverinfo="skip"),
+        go.Scatter(**words, mode="text", textposition="middle right", textfont_size=11, hoverinfo="text", cliponaxis=False),
+    ])
+    middles = [left * (cols + aside) + cols / 2 for left in range(len(types))]
+    figure.update_xaxes(side="top", tickvals=middles, ticktext=[_broken(t) for t in types], showgrid=False, zeroline=False,
+                        tickangle=0, ticks="", showline=False)
+    figure.update_yaxes(autorange="reversed", tickvals=[at * (rows + between) + between + rows / 2 for at in range(len(layers))],
+                        ticktext=[f"layer {layer} " for layer in layers], showgrid=False, zeroline=False, ticks="", showline=False)
+    height = round(canvas.shape[0] * 1.9) + 120
+    return _clear(figure, height, coloraxis=_colour_axis(high), showlegend=False, dragmode=False, margin=dict(t=44, b=66))
+
+
+def _broken(kind: str) -> str:
+    return kind.replace(".", ".<br>")
+
+
+def axis_words(block: BlockShape) -> tuple[str, str]:
+    """What one step down and one step across a map of this block shape is: ('strip of 64 rows', 'column')."""
+    def words(size: int | None, one: str) -> str:
+        return f"all {one}s" if size is None else one if size == 1 else f"strip of {size} {one}s"
+
+    return words(block.rows, "row"), words(block.cols, "column")
+
+
+def layer_map(norms: Norms, mask: BlockMask, high: float, layer: int) -> go.Figure:
+    """One layer in full: its matrices, every group, its exact norm on hover; what is cut in the cut colour."""
+    layout = mask.layout
+    parts = [m for m in layout.matrices if m.layer == layer]
+    titles = [f"{m.type} · {m.m}×{m.n} · {mask.matrix_sparsity(m.name):.0%} cut" for m in parts]
+    rows = (len(parts) + 1) // 2
+    figure = make_subplots(rows, 2, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.5 / (rows + 1))
+    down, across = axis_words(layout.block)
+    for at, matrix in enumerate(parts):
+        figure.add_trace(_panel(matrix, norms[matrix.name], mask.kept[matrix.name], high, (down, across)), at // 2 + 1, at % 2 + 1)
+    figure.update_xaxes(showgrid=False, zeroline=False, title_font_size=11, title_standoff=4)
+    figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title_font_size=11, title_standoff=4)
+    figure.update_xaxes(title_text=across, row=rows)
+    figure.update_yaxes(title_text=down, col=1)
+    figure.update_annotations(font_size=13)
+    return _clear(figure, 175 * rows + 110, coloraxis=_colour_axis(high), margin=dict(b=112))
+
+
+def _panel(matrix: Matrix, norms: np.ndarray, kept: np.ndarray, high: float, words: tuple[str, str]) -> go.Heatmap:
+    """One matrix of a layer map; beyond MAX_CELLS, neighbours are averaged and the hover says so."""
+    note, step_down, step_across = "", 1.0, 1.0
+    if norms.size > MAX_CELLS:
+        down, across = norms.shape
+        cols = min(across, max(256, round(MAX_CELLS / down)))
+        rows = min(down, max(1, MAX_CELLS // cols))
+        step_down, step_across, note = down / rows, across / cols, " (mean of neighbours)"
+        shades = raster(norms, kept, high, rows, cols)
+        norms = resample(norms, rows, cols)
+    else:
+        shades = codes(norms, kept, high)
+    hover = (f"{matrix.type}<br>{words[0]} %{{y:.0f}}, {words[1]} %{{x:.0f}}<br>norm %{{customdata:.5g}}{note}<extra></extra>")
+    return go.Heatmap(z=shades, customdata=norms.astype(np.float32), x0=0, dx=step_across, y0=0, dy=step_down,
+                      coloraxis="coloraxis", hovertemplate=hover)
+
+
+# ---------------------------------------------------------------- curves
+
+
+def norm_histogram(norms: Norms, mask: BlockMask, high: float, threshold: float | None = None) -> go.Figure:
+    """How the norms are spread: share of the groups in each bin, cut and kept stacked; groups at exactly 0 are only told."""
+    values = np.concatenate([norms[m.name].ravel() for m in mask.layout.matrices])
+    kept = np.concatenate([mask.kept[m.name].ravel() for m in mask.layout.matrices])
+    edges = np.linspace(0, high * 1.1, 67)
+    middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
+    figure = go.Figure()
+    for part, name, colour in ((~kept & (values > 0), "cut", CUT_COLOUR), (kept, "kept", BLUE)):
+        share = np.histogram(np.minimum(values[part], edges[-1]), edges)[0] / values.size
+        figure.add_trace(go.Bar(x=middles, y=share, width=width, name=name, marker=dict(color=colour, line_width=0),
+                                hovertemplate="norm %{x:.3g}: %{y:.2%}" + f" {name}<extra></extra>"))
+    if threshold is not None:
+        figure.add_vline(threshold, line=dict(color=ORANGE, width=2), annotation_text=f"threshold {threshold:.3g}",
+                         annotation_position="top right" if threshold < 0.6 * high else "top left", annotation_yshift=4)
+    zero = float((values == 0).mean())
+    title = "block norm" + (f"  ·  {zero:.0%} of the groups are exactly 0 and not drawn" if zero else "")
+    figure.update_layout(barmode="stack", bargap=0, legend=_legend())
+    figure.update_xaxes(title_text=title, showgrid=False, zeroline=False, range=[0, edges[-1]])
+    figure.update_yaxes(title_text="share of the groups", tickformat=".0%", showgrid=False, rangemode="tozero")
+    return _clear(figure, 360, margin=dict(t=60))
+
+
+def _legend() -> dict:
+    return dict(orientation="h", x=0, y=1.02, yanchor="bottom", font_size=12)
+
+
+def surface_curve(surface: Sequence[SurfacePoint], metric: str, *, sparsity: float | None = None, dense: float | None = None,
+                  majority: float | None = None, retrained: Sequence[tuple[float, float]] = (),
+                  exact: Sequence[tuple[float, float]] = ()) -> go.Figure:
+    """Dev score over sparsity as recorded, with its 95% band; the present setting; exact and retrained (sparsity, score) pairs."""
+    points = sorted({p.sparsity: p for p in surface}.values(), key=lambda p: p.sparsity)
+    xs = [p.sparsity for p in points]
+    figure = go.Figure([
+        go.Scatter(x=[*xs, *xs[::-1]], y=[p.high for p in points] + [p.low for p in points][::-1], fill="toself", mode="lines",
+                   line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"),
+        go.Scatter(x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded surface", line=dict(color=BLUE, width=2),
+                   marker_size=5, hovertemplate="sparsity %{x:.1%}: %{y:.3f}<extra>recorded</extra>"),
+    ])
+    for pairs, name, symbol, colour in ((retrained, "retrained", "star", GREEN), (exact, "exact", "diamond", PINK)):
+        if pairs:
+            figure.add_trace(go.Scatter(x=[p[0] for p in pairs], y=[p[1] for p in pairs], mode="markers", name=name,
+                                        marker=dict(symbol=symbol, size=11, color=colour),
+                                        hovertemplate="sparsity %{x:.1%}: %{y:.4f}" + f"<extra>{name}</extra>"))
+    if sparsity is not None:
+        figure.add_vline(sparsity, line=dict(color=ORANGE, width=1.5, dash="dot"))
+        figure.add_trace(go.Scatter(x=[sparsity], y=[predict(surface, sparsity)[0]], mode="markers", name="predicted here",
+                                    marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white")),
+                                    hovertemplate="sparsity %{x:.1%}: %{y:.3f}<extra>predicted</extra>"))
+    for value, words in ((dense, "dense"), (majority, "majority class")):
+        if value is not None:
+            figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text=words,
+                             annotation_position="bottom right" if words == "dense" else "top left", annotation_font_size=11)
+    figure.update_xaxes(title_text="sparsity of the prunable matrices", tickformat=".0%", range=[-0.01, 1], showgrid=False, zeroline=False)
+    figure.update_yaxes(title_text=f"dev {metric}", zeroline=False)
+    return _clear(figure, 360, legend=_legend(), margin=dict(t=60))
+
+
+def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
+    """Loss, penalty, zero share and dev score over all steps of a run, phases one after the other."""
+    starts = phase_starts(snapshots)
+    panels = (("training loss", lambda s: s.loss), ("penalty (times λ)", lambda s: s.penalty),
+              ("share of zero weights", lambda s: s.zero_share), (f"dev {metric}", lambda s: s.scores and s.scores.get(metric)))
+    figure = make_subplots(2, 2, subplot_titles=[name for name, _ in panels], vertical_spacing=0.2, horizontal_spacing=0.12)
+    for at, ((_, value), colour) in enumerate(zip(panels, (BLUE, ORANGE, GREEN, PINK), strict=True)):
+        found = [(starts[s.phase] + s.step, value(s), s.phase) for s in snapshots if value(s) is not None]
+        lone = {"mode": "lines+markers" if len(found) < 40 else "lines"}
+        figure.add_trace(go.Scatter(x=[f[0] for f in found], y=[f[1] for f in found], text=[f[2] for f in found], **lone,
+                                    line=dict(color=colour, width=2), marker_size=5, showlegend=False,
+                                    hovertemplate="%{text}, step %{x}: %{y:.4g}<extra></extra>"), at // 2 + 1, at % 2 + 1)
+    for start in list(starts.values())[1:]:
+        figure.add_vline(start, line=dict(color=GREY, width=1, dash="dot"))
+    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_yaxes(zeroline=False)
+    figure.update_yaxes(tickformat=".0%", row=2, col=1)
+    figure.update_xaxes(title_text="step", row=2)
+    figure.update_annotations(font_size=13)
+    return _clear(figure, 440)
+
+
+def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:
+    """Phase -> the step of the whole run at which it began: the phases before it, end to end."""
+    lengths: dict[str, int] = {}
+    for snapshot in snapshots:
+        lengths[snapshot.phase] = max(lengths.get(snapshot.phase, 0), snapshot.step)
+    before = np.cumsum([0, *lengths.values()])
+    return {phase: int(start) for phase, start in zip(lengths, before, strict=False)}

@@ -1,0 +1,364 @@
+"""The nine GLUE tasks as one table; reading, encoding, batching and scoring them. Loads torch only to batch.
+
+Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform", ICLR 2019: tasks and official metrics.
+"""
+
+from __future__ import annotations
+
+import csv
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prune_core import InputError
+from prune_core.config import HUB_DATA
+
+PRACTICE = Path(__file__).resolve().parent.parent / "data" / "practice"
+NOT_GLUE = "practice set: synthetic, made for Prunescope, not GLUE"
+Z95 = 1.959963984540054  # two-sided 95% of a normal
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table. `labels` is empty for regression; `metrics[0]` is the headline score.
+
+    `train_examples` is the official size; `mean_tokens` per example as MiniLM's tokenizer cuts it, at
+    most 128 (measured on every 1st to 16th training example; QNLI: not measured).
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    train_examples: int
+    mean_tokens: float | None
+    dev: tuple[str, ...] = ("validation",)
+
+    @property
+    def metric(self) -> str:
+        """The name under which the headline score is reported."""
+        return self.metrics[0] + ("_matched" if len(self.dev) > 1 else "")
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the classification head."""
+        return len(self.labels) or 1
+
+
+_ENTAILS = ("entailment", "not_entailment")
+_PAIR = ("sentence1", "sentence2")
+TASKS = {task.name: task for task in (
+    Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",), 8551, 11.3),
+    Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), 67349, 13.5),
+    Task("mrpc", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy"), 3668, 53.2),
+    Task("stsb", _PAIR, (), ("spearman", "pearson"), 5749, 27.8),
+    Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"), 363846, 30.5),
+    Task("mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",), 392702, 40.3,
+         ("validation_matched", "validation_mismatched")),
+    Task("qnli", ("question", "sentence"), _ENTAILS, ("accuracy",), 104743, None),
+    Task("rte", _PAIR, _ENTAILS, ("accuracy",), 2490, 67.1),
+    Task("wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",), 635, 37.1),
+)}
+PRACTICE_TASK = Task("practice", ("sentence",), ("negative", "positive"), ("accuracy",), 4000, 25.0)
+
+
+def task_named(name: str) -> Task:
+    """Raises InputError, naming the nine tasks."""
+    if name not in TASKS:
+        raise InputError(f"task {name!r} is unknown; one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts (one tuple of one or two strings each) and their labels: class numbers, or floats for regression."""
+
+    texts: Sequence[tuple[str, ...]]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def some(self, count: int | None) -> Examples:
+        """`count` examples spread evenly over the set; all of them for None or a larger count."""
+        if count is None or count >= len(self):
+            return self
+        at = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return Examples([self.texts[i] for i in at], self.labels[at])
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a run trains and scores on. `source`: 'practice', the hub's name or the folder; `note`: why, if not as asked."""
+
+    task: Task
+    source: str
+    train: Examples
+    dev: dict[str, Examples]
+    note: str = ""
+
+    @property
+    def main_dev(self) -> Examples:
+        """The dev split behind the headline score."""
+        return self.dev[self.task.dev[0]]
+
+    def limited(self, train: int | None, dev: int | None) -> TaskData:
+        """The same with at most so many examples per split."""
+        return replace(self, train=self.train.some(train), dev={name: d.some(dev) for name, d in self.dev.items()})
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load(task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0) -> TaskData:
+    """Read a task from the hub, a local folder in the hub's layout, or the practice set. Raises InputError.
+
+    If the hub does not answer within `hub_seconds` and holds nothing in its local cache, this is the
+    practice set, and `note` says so.
+    """
+    task = task_named(task_name)
+    if source == "practice":
+        return _practice("")
+    if source != HUB_DATA:
+        return _from_folder(task, source)
+    online = hub_answers(hub_seconds)
+    try:
+        return _checked(task, source, _load_dataset(HUB_DATA, task.name, offline=not online))
+    except InputError:
+        raise
+    except Exception as error:  # datasets raises a dozen kinds here; each means that there is no data
+        why = "did not answer" if not online else f"gave no data ({type(error).__name__})"
+        return _practice(f"the hub {why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; "
+                         "for GLUE give --data FOLDER")
+
+
+def hub_answers(seconds: float) -> bool:
+    """Whether the hub answers within `seconds`, name look-up included (which no socket timeout bounds)."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        from huggingface_hub import constants
+        from huggingface_hub.utils import get_session
+
+        try:
+            get_session().head(constants.ENDPOINT, timeout=seconds)
+            answered.set()
+        except Exception:  # any failure means the same: not reachable
+            pass
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    return answered.is_set()
+
+
+def _load_dataset(path: str, name: str, offline: bool = False):
+    import datasets
+    import huggingface_hub.constants
+
+    datasets.disable_progress_bars()
+    before = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    if offline:  # then the local cache is asked at once, without minutes of retries
+        huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        return datasets.load_dataset(path, name)
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
+def _from_folder(task: Task, folder: str) -> TaskData:
+    if not Path(folder).is_dir():
+        raise InputError(f"data {folder!r} is not a folder; needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}")
+    try:
+        splits = _load_dataset(str(folder), task.name)
+    except Exception as error:  # datasets raises a dozen kinds here
+        raise InputError(f"data folder {folder!r} holds no task {task.name!r} in the layout of {HUB_DATA}: "
+                         f"{' '.join(str(error).split())[:160]}") from None
+    return _checked(task, str(folder), splits)
+
+
+def _checked(task: Task, source: str, splits) -> TaskData:
+    missing = [name for name in ("train", *task.dev) if name not in splits]
+    if missing:
+        raise InputError(f"data {source!r}, task {task.name}: split {missing[0]!r} is missing; there are: {', '.join(splits)}")
+    parts = {name: _examples(task, splits[name], f"data {source!r}, task {task.name}, split {name}")
+             for name in ("train", *task.dev)}
+    return TaskData(task, source, parts.pop("train"), parts)
+
+
+def _examples(task: Task, split, where: str) -> Examples:
+    absent = [c for c in (*task.columns, "label") if c not in split.column_names]
+    if absent:
+        raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {', '.join(split.column_names)}")
+    if not len(split):
+        raise InputError(f"{where}: no examples")
+    columns = [split[column] for column in task.columns]
+    return _examples_of(task, list(zip(*columns, strict=True)), list(split["label"]), where)
+
+
+def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Examples:
+    """Check texts and labels. Raises InputError naming the first bad row."""
+    for row, text in enumerate(texts):
+        if not all(isinstance(part, str) for part in text):
+            raise InputError(f"{where}: row {row} has no text in one of {', '.join(task.columns)}")
+    try:
+        values = np.array(labels, np.float32 if not task.labels else np.int64)
+        whole = np.array_equal(values, np.array(labels, np.float64).astype(values.dtype))
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: labels must be numbers, got for example {labels[0]!r}") from None
+    outside = ~np.isfinite(values) if not task.labels else (values < 0) | (values >= len(task.labels))
+    if outside.any() or not whole:
+        row = int(outside.argmax())
+        span = "finite numbers" if not task.labels else f"whole numbers from 0 to {len(task.labels) - 1}"
+        raise InputError(f"{where}: label {labels[row]!r} in row {row} is outside the range; needed: {span}")
+    return Examples(texts, values)
+
+
+def _practice(note: str) -> TaskData:
+    parts = {}
+    for split in ("train", "validation"):
+        with open(PRACTICE / f"{split}.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        texts = [(row["sentence"],) for row in rows]
+        parts[split] = _examples_of(PRACTICE_TASK, texts, [int(row["label"]) for row in rows], f"practice set, split {split}")
+    return TaskData(PRACTICE_TASK, "practice", parts["train"], {"validation": parts["validation"]}, note)
+
+
+# ---------------------------------------------------------------- encoding and batching
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids per example, and per further input of the model (token_type_ids) likewise; labels (examples,)."""
+
+    inputs: dict[str, list[list[int]]]
+    labels: np.ndarray
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(examples,) tokens of each example."""
+        return np.array([len(ids) for ids in self.inputs["input_ids"]])
+
+    def batch(self, at: Sequence[int]):
+        """Inputs for the model, each (batch, longest length) int64, padded right, and labels (batch,)."""
+        import torch
+
+        rows = [self.inputs["input_ids"][i] for i in at]
+        longest = max(map(len, rows))
+        inputs = {"attention_mask": torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows])}
+        for name, values in self.inputs.items():
+            fill = self.pad if name == "input_ids" else 0
+            inputs[name] = torch.tensor([values[i] + [fill] * (longest - len(values[i])) for i in at])
+        return inputs, torch.tensor(self.labels[list(at)])
+
+
+def encode(examples: Examples, tokenizer, max_length: int) -> Encoded:
+    """Token ids of all examples, pairs joined as the tokenizer does, cut at `max_length` tokens."""
+    columns = [list(column) for column in zip(*examples.texts, strict=True)]
+    encoded = tokenizer(*columns, truncation=True, max_length=max_length)
+    names = [n for n in ("input_ids", "token_type_ids") if n in encoded and n in tokenizer.model_input_names]
+    return Encoded({n: encoded[n] for n in names}, examples.labels, tokenizer.pad_token_id or 0)
+
+
+def training_batches(lengths: np.ndarray, batch_size: int, seed: Sequence[int]) -> Iterator[np.ndarray]:
+    """Endless batches of example numbers; every epoch a new shuffle, sentences of like length together.
+
+    A function of `seed` alone, so that a resumed run needs no state for its data. Sorting inside
+    stretches of 50 shuffled batches leaves little padding and still mixes.
+    """
+    for epoch in range(10**9):
+        random = np.random.default_rng([*seed, epoch])
+        order = random.permutation(len(lengths))
+        stretch = 50 * batch_size
+        batches = []
+        for start in range(0, len(order), stretch):
+            part = order[start : start + stretch]
+            part = part[np.argsort(lengths[part], kind="stable")]
+            batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+        for at in random.permutation(len(batches)):
+            yield batches[at]
+
+
+def dev_batches(lengths: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Batches of example numbers, shortest sentences first: hardly any padding."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+# ---------------------------------------------------------------- scoring
+
+
+def score(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The task's official metrics. outputs (examples, classes), or (examples, 1) for regression."""
+    answers = outputs[:, 0] if not task.labels else outputs.argmax(1)
+    return {metric: _METRICS[metric](labels, answers) for metric in task.metrics}
+
+
+def _matthews(labels, answers, weights=None) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, answers, sample_weight=weights))
+
+
+def _f1(labels, answers, weights=None) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, answers, sample_weight=weights, zero_division=0))
+
+
+def _accuracy(labels, answers) -> float:
+    return float(np.mean(labels == answers))
+
+
+def _correlation(kind: str, labels, answers) -> float:
+    """Pearson or Spearman; 0 when all answers are equal, where neither is defined."""
+    from scipy import stats
+
+    if np.ptp(answers) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return float(getattr(stats, kind)(labels, answers).statistic)
+
+
+_METRICS = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews_correlation": _matthews,
+    "pearson": lambda labels, answers: _correlation("pearsonr", labels, answers),
+    "spearman": lambda labels, answers: _correlation("spearmanr", labels, answers),
+}
+
+
+def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """95% interval of the headline metric over the examples: Wilson for accuracy, else bootstrap (200 draws)."""
+    answers = outputs[:, 0] if not task.labels else outputs.argmax(1)
+    metric, count = task.metrics[0], len(labels)
+    if metric == "accuracy":
+        from scipy.stats import binomtest
+
+        found = binomtest(int((answers == labels).sum()), count).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+    random = np.random.default_rng(0)
+    if task.labels:  # resampling examples is resampling the few cells of the confusion matrix
+        cells, counts = np.unique(np.stack([labels, answers]), axis=1, return_counts=True)
+        draws = random.multinomial(count, counts / count, size=200)
+        values = [_METRICS[metric](cells[0], cells[1], draw) for draw in draws]
+    else:
+        at = random.integers(0, count, (200, count))
+        values = [_METRICS[metric](labels[i], answers[i]) for i in at]
+    return tuple(float(v) for v in np.quantile(values, [0.025, 0.975]))
+
+
+def majority_score(task: Task, examples: Examples) -> float:
+    """The headline score of giving every example the most frequent answer (regression: 0, a constant correlates with nothing)."""
+    if not task.labels:
+        return 0.0
+    outputs = np.zeros((len(examples), len(task.labels)), np.float32)
+    outputs[:, np.bincount(examples.labels, minlength=len(task.labels)).argmax()] = 1
+    return score(task, outputs, examples.labels)[task.metrics[0]]

@@ -1,0 +1,36 @@
+"""One file per pruning method. What the training loop asks of each is this small protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+
+
+class Method(Protocol):
+    """Acts on the prunable weights during the penalty phase. `norms`: name -> (groups down, groups across)."""
+
+    norms: Mapping[str, torch.Tensor]
+    lam: dict[str, float]
+
+    def before_step_(self) -> None:
+        """After the task's backward pass: may add to the weights' gradients."""
+
+    def after_step_(self, lr: float) -> None:
+        """After the optimizer step: may change the weights; brings `norms` up to date."""
+
+    def refresh_(self) -> None:
+        """A milestone."""
+
+    def control_(self, sparsity: float, lr_ahead: float) -> None:
+        """Set lambda so that `sparsity` is reached after steps whose learning rates sum to `lr_ahead`."""
+
+    def penalty(self) -> float:
+        """What the method adds to the objective now, already times lambda."""
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold, beside `lam`."""
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
+        """Undo of `tensors`."""

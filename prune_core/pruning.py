@@ -1,0 +1,393 @@
+"""The training loop: dense, penalty, threshold, masked retraining. It yields what happens and never prints.
+
+    pruning = Pruning(encoder, data, config)
+    for event in pruning:          # Snapshot after every step, Working during evaluations
+        recorder.append(event)     # pruning.state() is a checkpoint, valid whenever a Snapshot has come
+
+One penalty phase serves all compressions: the controlled lambda drives the share of zero groups up in
+a straight line to the largest compression, and as it passes each smaller one the weights are kept
+there (saved as penalty-1.5x, penalty-2x, ...); retraining starts from those.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core import InputError, evaluate, glue
+from prune_core.blocks import BlockShape
+from prune_core.config import PruneConfig, plan, saved_name
+from prune_core.encoders import Encoder
+from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
+from prune_core.methods import Method
+from prune_core.methods.group_lasso import InLossGroupLasso, ProximalGroupLasso
+from prune_core.trajectory import Snapshot, SurfacePoint, Working
+
+GRID = tuple(round(0.05 * i, 2) for i in range(20))  # the score surface: 0, 0.05 ... 0.95
+RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
+HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
+MAX_GRADIENT = 1.0
+
+METHODS: dict[str, Callable[..., Method]] = {"proximal": ProximalGroupLasso, "in-loss": InLossGroupLasso}
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task as token ids: what to train on, what to score on."""
+
+    task: glue.Task
+    train: glue.Encoded
+    dev: Mapping[str, glue.Encoded]  # in full, for scores
+    surface: glue.Encoded  # of the headline split, at most `surface_examples`, for the surface and in between
+
+    @classmethod
+    def of(cls, data: glue.TaskData, encoder: Encoder, config: PruneConfig) -> EncodedTask:
+        """Limit and encode; only the examples that are used are encoded."""
+        length = encoder.max_length(config.max_length)
+        data = data.limited(config.train_examples, config.dev_examples)
+        dev = {name: glue.encode(examples, encoder.tokenizer, length) for name, examples in data.dev.items()}
+        surface = data.main_dev.some(config.surface_examples)
+        whole = len(surface) == len(data.main_dev)
+        return cls(data.task, glue.encode(data.train, encoder.tokenizer, length), dev,
+                   dev[data.task.dev[0]] if whole else glue.encode(surface, encoder.tokenizer, length))
+
+
+def faster_precision(tries: int = 5) -> str:
+    """'bf16' if this machine multiplies bf16 at least 1.2 times as fast as fp32, else 'fp32'. Takes about 50 ms."""
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(tries + 2):
+            start = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - start)
+        return float(np.median(times[2:]))
+
+    return "bf16" if seconds(torch.float32) > 1.2 * seconds(torch.bfloat16) else "fp32"
+
+
+class Pruning:
+    """A run of the whole method on one encoder and one task, from wherever `restore_` puts it to its end."""
+
+    def __init__(self, encoder: Encoder, data: EncodedTask, config: PruneConfig,
+                 saved: Callable[[str], Mapping[str, torch.Tensor]] | None = None):
+        """`saved` gives back the weights of an earlier Snapshot by name; without it they stay in memory."""
+        self.encoder, self.data, self.config = encoder, data, config
+        self.layout = encoder.layout(BlockShape.parse(config.block))
+        self.plan = plan(config, len(data.train), float(data.train.lengths.mean()), self.layout.encoder_weights)
+        self.phase_index, self.step = 0, 0
+        self.crossed: list[float] = []  # compressions whose weights the penalty phase has kept
+        self.at_rest = True  # whether `state` may be asked for: not between the snapshots of one step
+        self.spent = dict.fromkeys(("steps", "step_seconds", "penalty_seconds", "method_seconds", "evals", "eval_seconds"), 0.0)
+        self.method: Method | None = None
+        self.mask: BlockMask | None = None
+        self._kept: dict[str, Mapping[str, torch.Tensor]] | None = None if saved else {}
+        self._saved = saved or (lambda name: self._kept[name])
+        self._begun = False
+        torch.set_num_threads(config.threads)
+
+    # ------------------------------------------------------------ the flow, in the paper's order
+
+    def __iter__(self) -> Iterator[Snapshot | Working]:
+        while self.phase_index < len(self.plan.phases):
+            if not self._begun:
+                self._begin_()
+            yield from {"dense": self._dense, "penalty": self._penalty}.get(self.phase, self._retrain)()
+
+    def _dense(self) -> Iterator[Snapshot | Working]:
+        """Fine-tune as it is."""
+        if self.step == 0:
+            yield Snapshot("dense", 0, norms=self._norms())
+        for loss, last in self._steps():
+            if last:
+                yield from self._end("dense", 0.0, loss=loss)
+            else:
+                self.at_rest = True
+                yield Snapshot("dense", self.step, loss, **self._quick_scores(self.step in self._moments(4)))
+
+    def _penalty(self) -> Iterator[Snapshot | Working]:
+        """Train under the penalty, lambda controlled or given; keep the weights at every compression passed."""
+        moments, milestones = self._moments(self.config.moments), self._milestones()
+        for loss, last in self._steps():
+            milestone = self.step in milestones
+            if milestone:
+                self.method.refresh_()
+            now = {"loss": loss, "penalty": self.method.penalty(), "milestone": milestone,
+                   "lam": float(np.mean(list(self.method.lam.values()))), "zero_share": self._zero_share()}
+            for compression in self._just_crossed(now["zero_share"], last):
+                yield from self._cross(compression)
+            if last or milestone or self.step in moments:
+                now |= {"norms": self._norms()} | self._quick_scores(True)
+            snapshot = Snapshot("penalty", self.step, **now)
+            if last:
+                self._next_phase_()
+            self.at_rest = True
+            yield snapshot
+
+    def _retrain(self) -> Iterator[Snapshot | Working]:
+        """Masked retraining: cut groups stay exactly zero, no penalty."""
+        phase = self.phase
+        for loss, last in self._steps():
+            if last:
+                yield from self._end(phase, 0.0, loss=loss)
+            else:
+                self.at_rest = True
+                yield Snapshot(phase, self.step, loss)
+
+    # ------------------------------------------------------------ one step
+
+    def _steps(self) -> Iterator[tuple[float, bool]]:
+        """Train to the end of the phase; (loss, whether it was the last step) after each step."""
+        phase, steps = self.plan.phases[self.phase_index]
+        batches = glue.training_batches(self.data.train.lengths, self.config.batch_size, (self.config.seed, self.phase_index))
+        for at in itertools.islice(batches, self.step, steps):
+            self.at_rest = False
+            start = time.perf_counter()
+            loss = self._step_(at)
+            self.spent["step_seconds"] += time.perf_counter() - start
+            self.spent["penalty_seconds"] += (time.perf_counter() - start) * (phase == "penalty")
+            self.spent["steps"] += 1
+            if not np.isfinite(loss):
+                raise InputError(f"training diverged: loss {loss} at step {self.step} of {phase}; needed: a smaller {phase.split('-')[0]}_lr")
+            yield loss, self.step == steps
+
+    def _step_(self, at: np.ndarray) -> float:
+        """One batch: forward, backward, gradient of the method, optimizer, proximal step. Returns the task loss."""
+        lr = self._lr(self.step)
+        # All randomness of a step comes from where it stands, so a resumed run needs no generator state.
+        seed = np.random.SeedSequence([self.config.seed, self.phase_index, self.step]).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed[0]) >> 1)
+        inputs, labels = self.data.train.batch(at)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
+            loss = self.encoder.model(**inputs, labels=labels).loss
+        loss.backward()
+        if self.method:
+            self._timed(self._control_)
+            self._timed(self.method.before_step_)
+        if self.mask:
+            evaluate.apply_mask_({name: w.grad for name, w in self.encoder.weights.items()}, self.mask)
+        nn.utils.clip_grad_norm_(self.encoder.trainable().values(), MAX_GRADIENT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if self.method:
+            self._timed(self.method.after_step_, lr)
+        return float(loss.detach())
+
+    def _timed(self, part: Callable, *arguments) -> None:
+        """Time what the method adds to a step, for `penalty_share`."""
+        start = time.perf_counter()
+        part(*arguments)
+        self.spent["method_seconds"] += time.perf_counter() - start
+
+    def _lr(self, step: int) -> float:
+        """Warm-up, then linear decay to zero; constant under the penalty, whose last steps matter as much as its first."""
+        steps, kind = self.plan.phases[self.phase_index][1], self.phase.split("-")[0]
+        warm = max(1, round(self.config.warmup * steps))
+        peak = getattr(self.config, f"{kind}_lr")
+        if step < warm:
+            return peak * (step + 1) / warm
+        return peak if kind == "penalty" else peak * (steps - step) / max(1, steps - warm)
+
+    def _control_(self) -> None:
+        """Set lambda anew about 200 times in the phase, aiming at the line HORIZON ahead."""
+        steps = self.plan.penalty
+        if self.config.lam is not None or self.step % max(1, steps // 200):
+            return
+        ahead = max(1, round(HORIZON * steps))
+        wanted = sparsity_of(max(self.config.compressions)) * min(1.0, (self.step + ahead) / (RAMP * steps))
+        self.method.control_(wanted, sum(self._lr(self.step + i) for i in range(ahead)))
+
+    # ------------------------------------------------------------ when
+
+    def _moments(self, count: int) -> set[int]:
+        """Steps of this phase at which norms or a score are taken in between, evenly spread."""
+        steps = self.plan.phases[self.phase_index][1]
+        return {round(steps * (i + 1) / count) for i in range(count)}
+
+    def _milestones(self) -> set[int]:
+        """Steps after which gamma is refreshed: evenly inside the phase, as epochs 4, 8, 12, 16 of 20 in the paper."""
+        count = self.config.milestones
+        return {round(self.plan.penalty * (i + 1) / (count + 1)) for i in range(count)} - {self.plan.penalty, 0}
+
+    def _just_crossed(self, zeros: float, last: bool) -> list[float]:
+        """Compressions whose sparsity the zero groups have just reached; at the last step all that are left."""
+        left = [c for c in self.config.compressions if c not in self.crossed]
+        return [c for c in left if last or zeros >= sparsity_of(c)]
+
+    # ------------------------------------------------------------ phases: begin, cross, end
+
+    @property
+    def phase(self) -> str:
+        """dense, penalty, retrain-2x ...: where it stands."""
+        return self.plan.phases[self.phase_index][0]
+
+    def _begin_(self) -> None:
+        """Set up the phase at `phase_index`: optimizer, method, mask."""
+        decayed = [p for p in self.encoder.trainable().values() if p.ndim > 1]
+        others = [p for p in self.encoder.trainable().values() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self.method = self.mask = None
+        self.encoder.model.train()
+        if self.phase == "penalty":
+            self.method = METHODS[self.config.penalty](
+                self.encoder.weights, self.layout, lam=self.config.lam or 0.0, scope=self.config.scope,
+                reweighted=self.config.reweighted)
+        elif self.phase != "dense":
+            compression = self.plan.compressions[self.phase_index - 2]
+            self._load_(self._saved(saved_name("penalty", compression)))
+            self.mask = self._mask(sparsity_of(compression))
+            evaluate.apply_mask_(self.encoder.weights, self.mask)
+        self._begun = True
+
+    def _next_phase_(self) -> None:
+        """The next phase begins when the consumer has taken the last snapshot of this one: it may need its weights."""
+        self.phase_index, self.step, self._begun = self.phase_index + 1, 0, False
+
+    def _cross(self, compression: float) -> Iterator[Snapshot | Working]:
+        """Keep and score the weights at a compression, cut but not retrained; then train on as if nothing was."""
+        exact = {name: p.detach().clone() for name, p in self.encoder.trainable().items()}
+        self.crossed.append(compression)
+        yield from self._keep(saved_name("penalty", compression), sparsity_of(compression))
+        self._load_(exact)
+
+    def _end(self, name: str, sparsity: float, **now) -> Iterator[Snapshot | Working]:
+        """The end of a phase: keep and score what has come out."""
+        for event in self._keep(name, sparsity, **now):
+            if isinstance(event, Snapshot):
+                self._next_phase_()
+                self.at_rest = True
+            yield event
+
+    def _keep(self, name: str, sparsity: float, **now) -> Iterator[Snapshot | Working]:
+        """Round what was trained to bf16, in which it is kept, and score exactly that, cut at `sparsity`."""
+        phase, step = self.phase, self.step
+        rounded = {n: p.detach().to(torch.bfloat16) for n, p in self.encoder.trainable().items()}
+        self._load_(rounded)
+        if self._kept is not None:
+            self._kept[name] = rounded
+        norms, mask = self._norms(), self._mask(sparsity)
+        surface = yield from self._surface(name, norms)
+        yield Working(name, "scoring", len(GRID), len(GRID))
+        start = time.perf_counter()
+        with evaluate.masked(self.encoder.weights, mask):
+            found = evaluate.dev_score(self.encoder.model, self.data.task, self.data.dev)
+        self._evaluated_(start)
+        point = {key: getattr(mask, key) for key in ("sparsity", "compression_encoder", "compression_model")}
+        yield Snapshot(phase, step, saved=name, point=point, norms=norms, scores=found.scores, examples=found.examples,
+                       surface=surface, surface_examples=len(self.data.surface), weights=lambda: rounded, **now)
+
+    # ------------------------------------------------------------ scores
+
+    def _surface(self, name: str, norms: Mapping[str, np.ndarray]) -> Iterator[Working]:
+        """Dev score with the mask at every sparsity of the grid; equal masks are scored once. Returns SurfacePoints."""
+        points: list[SurfacePoint] = []
+        known: dict[str, tuple[float, float, float]] = {}
+        for done, wanted in enumerate(GRID):
+            yield Working(name, "scoring the surface", done, len(GRID))
+            mask = mask_at_sparsity(norms, self.layout, wanted, self.config.scope)
+            if (key := mask.digest()) not in known:
+                with evaluate.masked(self.encoder.weights, mask):
+                    known[key] = self._surface_score()
+            points.append(SurfacePoint(wanted, mask.sparsity, *known[key]))
+        return points
+
+    def _surface_score(self) -> tuple[float, float, float]:
+        """(headline score, low, high) on the surface's examples, of the model as it is."""
+        start = time.perf_counter()
+        found = evaluate.outputs(self.encoder.model, self.data.surface)
+        task, labels = self.data.task, self.data.surface.labels
+        result = glue.score(task, found, labels)[task.metrics[0]], *glue.interval(task, found, labels)
+        self._evaluated_(start)
+        return result
+
+    def _quick_scores(self, wanted: bool) -> dict:
+        """The headline score of the model as it is, on the surface's examples, for a Snapshot in between."""
+        if not wanted:
+            return {}
+        return {"scores": {self.data.task.metric: self._surface_score()[0]}, "examples": len(self.data.surface)}
+
+    def _evaluated_(self, start: float) -> None:
+        self.spent["evals"] += 1
+        self.spent["eval_seconds"] += time.perf_counter() - start
+
+    def _norms(self) -> dict[str, np.ndarray]:
+        """Matrix name -> (groups down, groups across) float32, of the weights as they are."""
+        with torch.no_grad():
+            return {name: self.layout.block.norms(w).numpy() for name, w in self.encoder.weights.items()}
+
+    def _zero_share(self) -> float:
+        return zero_share({name: norms.numpy() for name, norms in self.method.norms.items()}, self.layout)
+
+    def _mask(self, sparsity: float) -> BlockMask:
+        return mask_at_sparsity(self._norms(), self.layout, sparsity, self.config.scope)
+
+    # ------------------------------------------------------------ how far, how long
+
+    @property
+    def steps_done(self) -> int:
+        """Training steps done, over all phases."""
+        return sum(steps for _, steps in self.plan.phases[: self.phase_index]) + self.step
+
+    def seconds_left(self) -> float | None:
+        """Expected seconds to the end, from what steps and evaluations took so far; None before the first steps."""
+        if self.spent["steps"] < 3:
+            return None
+        per_step = self.spent["step_seconds"] / self.spent["steps"]
+        per_eval = self.spent["eval_seconds"] / self.spent["evals"] if self.spent["evals"] else 2 * per_step
+        evals = max(0.0, self._evals_in_all() - self.spent["evals"])
+        return per_step * (self.plan.steps - self.steps_done) + per_eval * evals
+
+    def _evals_in_all(self) -> int:
+        """Evaluations of the whole run: surfaces without equal masks, scores at the ends and in between."""
+        per_cut = [1 + len([s for s in GRID if s > sparsity_of(c)]) for c in self.config.compressions]
+        ends = len(GRID) + 1 + 2 * sum(1 + count for count in per_cut)
+        return ends + 3 + self.config.moments + self.config.milestones
+
+    # ------------------------------------------------------------ state
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict]:
+        """(tensors, numbers) from which `restore_` goes on bit for bit. Only while `at_rest`."""
+        if not self.at_rest:
+            raise RuntimeError("state() between the snapshots of one step would lose some of them")
+        tensors = {f"weight.{name}": p.detach() for name, p in self.encoder.trainable().items()}
+        if self._begun and self.step:
+            names = {p: name for name, p in self.encoder.trainable().items()}
+            for parameter, slots in self.optimizer.state.items():
+                tensors |= {f"adam.{slot}.{names[parameter]}": value for slot, value in slots.items()}
+            tensors |= self.method.tensors() if self.method else {}
+        numbers = {"phase_index": self.phase_index, "step": self.step, "crossed": self.crossed, "spent": self.spent,
+                   "lam": self.method.lam if self.method else {}}
+        return tensors, numbers
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping) -> None:
+        """Continue from a `state`."""
+        self.phase_index, self.step = numbers["phase_index"], numbers["step"]
+        self.crossed, self.spent = list(numbers["crossed"]), dict(numbers["spent"])
+        weights = {name: tensors[f"weight.{name}"] for name in self.encoder.trainable()}
+        if self.phase_index >= len(self.plan.phases):
+            return
+        if self.step == 0:  # between two phases: it begins as always
+            self._load_(weights)
+            return
+        self._begin_()
+        self._load_(weights)
+        slots = {key.split(".", 2)[1] for key in tensors if key.startswith("adam.")}
+        for name, parameter in self.encoder.trainable().items():
+            self.optimizer.state[parameter] = {slot: tensors[f"adam.{slot}.{name}"].clone() for slot in slots}
+        if self.method:
+            self.method.restore_(tensors, numbers["lam"])
+
+    @torch.no_grad()
+    def _load_(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        for name, parameter in self.encoder.trainable().items():
+            parameter.copy_(tensors[name])

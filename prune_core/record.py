@@ -1,0 +1,151 @@
+"""One run from its command to its end: check what was asked, drive the loop, keep what it yields."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from prune_core import InputError, encoders, glue, runs
+from prune_core.blocks import BlockShape
+from prune_core.config import PruneConfig
+from prune_core.pruning import EncodedTask, Pruning, faster_precision
+from prune_core.trajectory import Snapshot, Working
+
+CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
+
+Report = Callable[[Snapshot | Working, Pruning], None]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it can be resumed."""
+
+
+def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report) -> dict:
+    """Begin a run and see it to its end; returns its result. Raises InputError before anything is written, Interrupted."""
+    if name is not None:
+        runs.check_name(name)
+    data = glue.load(config.task, config.data)
+    config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
+    encoder = encoders.load(config.model, data.task.outputs, config.seed, config.train_embeddings)
+    layout = encoder.layout(BlockShape.parse(config.block))
+    about = {
+        "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
+        "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels)},
+        "majority_score": glue.majority_score(data.task, data.main_dev.some(config.dev_examples)),
+        "notes": [data.note] if data.note else [], "machine": runs.machine(), "versions": runs.versions(),
+    }
+    name = name or runs.free_name(default_name(config, data.task.name), runs_dir)
+    with _one_line_for_the_disk(runs_dir, name), runs.Recorder.create(Path(runs_dir), name, about) as recorder:
+        saved = _weights_of(recorder.path)
+        return _drive(Pruning(encoder, EncodedTask.of(data, encoder, config), config, saved), recorder, report)
+
+
+def resume(run: runs.Run, report: Report) -> dict:
+    """Take an interrupted run to its end; the numbers are those of a run that was never interrupted.
+
+    A complete run just returns its result. Raises RunError while another process writes it, Interrupted.
+    """
+    if run.result is not None:
+        return run.result
+    if run.recorded:
+        raise runs.RunError(f"run {run.name!r} shipped with the project and is read only")
+    config = run.config
+    with _one_line_for_the_disk(run.path.parent, run.name), runs.Recorder.reopen(run.path) as recorder:
+        data = glue.load(config.task, run.data)
+        if data.source != run.data:
+            raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
+        encoder = encoders.load(config.model, data.task.outputs, config.seed, config.train_embeddings)
+        pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
+        if state := runs.read_checkpoint(run.path):
+            pruning.restore_(state.tensors, state.meta)
+        return _drive(pruning, recorder, report)
+
+
+def default_name(config: PruneConfig, task: str) -> str:
+    """sst2-minilm-64x1-s0"""
+    return f"{task}-{Path(config.model).name}-{config.block}-s{config.seed}"
+
+
+def _weights_of(path: Path) -> Callable[[str], Mapping]:
+    """Name of a saved phase -> its tensors, read back from the run directory."""
+    from safetensors.torch import load_file
+
+    return lambda name: load_file(path / "weights" / f"{name}.safetensors")
+
+
+def _drive(pruning: Pruning, recorder: runs.Recorder, report: Report) -> dict:
+    """Everything the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
+    before = pruning.spent.get("seconds", 0.0)
+    started = last_checkpoint = last_status = time.monotonic()
+    with _asked_to_stop() as stop:
+        for event in pruning:
+            now = time.monotonic()
+            pruning.spent["seconds"] = before + now - started
+            if isinstance(event, Snapshot):
+                recorder.append(event)
+            due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
+            if pruning.at_rest and isinstance(event, Snapshot) and due:
+                recorder.checkpoint(runs.TrainState(*pruning.state()))
+                last_checkpoint = now
+            if now - last_status > 1.0 or stop:
+                recorder.status(**_where(event, pruning))
+                last_status = now
+            report(event, pruning)
+            if stop:
+                raise Interrupted(f"run {recorder.path.name!r} stopped in {event.phase}; go on with: "
+                                  f"python -m prune_core resume {recorder.path.name}")
+    result = _result(runs.Run(recorder.path), pruning)
+    recorder.finish(result)
+    return result
+
+
+def _where(event: Snapshot | Working, pruning: Pruning) -> dict:
+    """What status.json says."""
+    working = {"doing": event.doing, "done": event.done, "total": event.total} if isinstance(event, Working) else {"doing": "training"}
+    return {"phase": event.phase, "step": pruning.steps_done, "steps": pruning.plan.steps,
+            "seconds": pruning.spent["seconds"], "seconds_left": pruning.seconds_left()} | working
+
+
+def _result(run: runs.Run, pruning: Pruning) -> dict:
+    """What `prune --json` prints."""
+    spent = pruning.spent
+    return {
+        "run": run.name, "task": run.task, "model": run.config.model, "data": run.data, "metric": run.metric,
+        "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points, "seconds": spent["seconds"],
+        "seconds_per_step": spent["step_seconds"] / max(1, spent["steps"]),
+        "penalty_share": spent["method_seconds"] / spent["penalty_seconds"] if spent["penalty_seconds"] else 0.0,
+        "precision": run.config.precision, "threads": run.config.threads, "warnings": run.warnings,
+    }
+
+
+@contextmanager
+def _asked_to_stop():
+    """A list that fills when SIGINT or SIGTERM comes; a second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _one_line_for_the_disk(runs_dir: Path, name: str):
+    """Turn what a full or read-only disk raises into one line; what was recorded before stays."""
+    try:
+        yield
+    except OSError as error:
+        runs.Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
+        raise runs.RunError(f"run {name!r} cannot be written in {runs_dir}: {error.strerror or error}; what was recorded "
+                            f"is kept; when there is room: python -m prune_core resume {name}") from None
