@@ -37,7 +37,7 @@ class PruneConfig:
     lam: float | None = None  # fixed lambda; None: controlled to reach the largest compression
     penalty: str = "proximal"
     reweighted: bool = True
-    scope: str = "global"
+    scope: str = "matrix"
     preset: str = "standard"
     dense_epochs: float = 3
     penalty_epochs: float = 3

@@ -1,26 +1,27 @@
 """Pure functions: numbers -> plotly figures. Backgrounds are clear and text takes the page's colour: they suit any theme.
 
-Norms are drawn on one perceptually uniform, colour-blind-safe scale (cividis), fixed over a run; what is
+Norms are drawn on one perceptually uniform, colour-blind-safe scale (viridis), fixed over a run; what is
 cut leaves that scale for a colour of its own. Maps are sent as uint8 codes, to keep pages small.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from prune_core.blocks import BlockShape, Layout, Matrix
+from prune_core.blocks import BlockShape, Matrix
 from prune_core.masks import BlockMask, Norms
 from prune_core.trajectory import Snapshot, SurfacePoint, predict
 
 # After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, to be seen on black too
 BLUE, ORANGE, GREEN, PINK, GREY = "#2E86C8", "#E69F00", "#009E73", "#CC79A7", "#8a8f98"
-CUT_COLOUR = "#d9d4f0"  # pale violet: in neither end of cividis, and apart from white and from black
-NOTHING, CUT, LOWEST, HIGHEST = 0, 16, 32, 255  # codes of a map: between panels, cut, norm 0, highest norm
+CUT_COLOUR = "#d9d4f0"  # pale violet: at neither end of viridis, and apart from white and from black
+NOTHING, CUT, LOWEST, HIGHEST = 0, 24, 48, 255  # codes of a map: between panels, cut, norm 0, highest norm
 CLEAR = "rgba(0,0,0,0)"
 MAX_CELLS = 150_000  # of one panel of a layer map; a matrix with more groups is averaged down
 
@@ -61,21 +62,21 @@ def raster(norms, kept, high: float, rows: int, cols: int) -> np.ndarray:
 
 
 def _colour_scale() -> list:
-    """Colours of the codes: clear, then the cut colour, then cividis."""
+    """Colours of the codes: clear, then the cut colour, then viridis."""
     at = [code / HIGHEST for code in (0, (NOTHING + CUT) / 2, (CUT + LOWEST) / 2, HIGHEST)]
     steps = np.linspace(0, 1, 16)
-    shades = sample_colorscale("Cividis", list(steps))
+    shades = sample_colorscale("Viridis", list(steps))
     scale = [[at[0], CLEAR], [at[1], CLEAR], [at[1], CUT_COLOUR], [at[2], CUT_COLOUR]]
     return scale + [[float(at[2] + (at[3] - at[2]) * step), shade] for step, shade in zip(steps, shades, strict=True)]
 
 
 def _colour_axis(high: float) -> dict:
     """The colour axis of a map of codes, its bar labelled with norms."""
-    shares = (0, 0.25, 0.5, 0.75, 1)
+    shares = (0, 1 / 3, 2 / 3, 1)
     at = [CUT, *(LOWEST + share * (HIGHEST - LOWEST) for share in shares)]
     words = ["cut", "0", *(f"{share * high:.2g}" for share in shares[1:-1]), f"≥ {high:.2g}"]
-    bar = dict(orientation="h", thickness=10, len=0.6, x=1, xanchor="right", yref="container", y=0, yanchor="bottom",
-               ypad=4, tickvals=at,
+    bar = dict(orientation="h", thickness=10, len=0.7, x=1, xanchor="right", yref="container", y=0, yanchor="bottom",
+               ypad=4, tickangle=0, tickvals=at,
                ticktext=words, title=dict(text="block norm", side="top", font=dict(size=12)), outlinewidth=0)
     return dict(cmin=0, cmax=HIGHEST, colorscale=_colour_scale(), colorbar=bar)
 
@@ -141,7 +142,7 @@ def layer_map(norms: Norms, mask: BlockMask, high: float, layer: int) -> go.Figu
     figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title_font_size=11, title_standoff=4)
     figure.update_xaxes(title_text=across, row=rows)
     figure.update_yaxes(title_text=down, col=1)
-    figure.update_annotations(font_size=13)
+    figure.update_annotations(font_size=12)
     return _clear(figure, 175 * rows + 110, coloraxis=_colour_axis(high), margin=dict(b=112))
 
 
@@ -223,25 +224,40 @@ def surface_curve(surface: Sequence[SurfacePoint], metric: str, *, sparsity: flo
 
 
 def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
-    """Loss, penalty, zero share and dev score over all steps of a run, phases one after the other."""
+    """Loss, penalty, zero share and dev score over all steps of a run, phases one after the other; long curves as running means."""
     starts = phase_starts(snapshots)
     panels = (("training loss", lambda s: s.loss), ("penalty (times λ)", lambda s: s.penalty),
               ("share of zero weights", lambda s: s.zero_share), (f"dev {metric}", lambda s: s.scores and s.scores.get(metric)))
     figure = make_subplots(2, 2, subplot_titles=[name for name, _ in panels], vertical_spacing=0.2, horizontal_spacing=0.12)
     for at, ((_, value), colour) in enumerate(zip(panels, (BLUE, ORANGE, GREEN, PINK), strict=True)):
-        found = [(starts[s.phase] + s.step, value(s), s.phase) for s in snapshots if value(s) is not None]
+        found = _thinned([(starts[s.phase] + s.step, value(s), s.phase) for s in snapshots if value(s) is not None])
         lone = {"mode": "lines+markers" if len(found) < 40 else "lines"}
         figure.add_trace(go.Scatter(x=[f[0] for f in found], y=[f[1] for f in found], text=[f[2] for f in found], **lone,
                                     line=dict(color=colour, width=2), marker_size=5, showlegend=False,
                                     hovertemplate="%{text}, step %{x}: %{y:.4g}<extra></extra>"), at // 2 + 1, at % 2 + 1)
+        figure.update_yaxes(showticklabels=bool(found), row=at // 2 + 1, col=at % 2 + 1)  # no numbers on an axis without data
     for start in list(starts.values())[1:]:
         figure.add_vline(start, line=dict(color=GREY, width=1, dash="dot"))
-    figure.update_xaxes(showgrid=False, zeroline=False)
+    figure.update_xaxes(showgrid=False, zeroline=False, matches="x")
     figure.update_yaxes(zeroline=False)
     figure.update_yaxes(tickformat=".0%", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2)
     figure.update_annotations(font_size=13)
     return _clear(figure, 440)
+
+
+def _thinned(points: list[tuple[int, float, str]], most: int = 400) -> list[tuple[int, float, str]]:
+    """(step, value, phase) of at most about `most` points: means over equally many neighbours of one phase, so curves stay readable."""
+    size = -(-len(points) // most)
+    if size <= 1:
+        return points
+    found = []
+    for _, phase in groupby(points, key=lambda point: point[2]):
+        part = list(phase)
+        for start in range(0, len(part), size):
+            some = part[start:start + size]
+            found.append((some[-1][0], float(np.mean([value for _, value, _ in some])), some[-1][2]))
+    return found
 
 
 def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:

@@ -1,0 +1,82 @@
+"""Home: what Prunescope is, the recorded runs, where to start."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import loaders, widgets
+from prune_core.runs import Listed, Run
+
+
+def main() -> None:
+    widgets.page("Home")
+    st.title("Prunescope", anchor=False)
+    st.markdown(
+        "Prunescope prunes BERT-like encoders on GLUE tasks block by block, by reweighted group Lasso, and records what happens: "
+        "every block norm as the penalty drives it towards zero, and the dev score for every share of blocks you might cut. "
+        "Start a run, watch it, then drag a threshold and see at once what is cut and what it costs."
+    )
+    with st.container(horizontal=True):
+        if st.button("Explore a recorded run", type="primary", icon=":material/grid_on:"):
+            st.switch_page("pages/2_Explore.py")
+        if st.button("Prune an encoder", icon=":material/content_cut:"):
+            st.switch_page("pages/1_Prune.py")
+    listed = loaders.listed()
+    mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
+    shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]
+    show("Your runs", mine, "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+    show("Recorded runs that ship", shipped, "None came with this copy. Your own runs appear above as soon as they start.")
+
+
+def show(title: str, listed: list[Listed], empty: str) -> None:
+    """A heading and a card per run; `empty` says what to do where there is none."""
+    st.subheader(title, anchor=False)
+    if not listed:
+        st.info(empty)
+    for one in listed:
+        with st.container(border=True, gap="xsmall"):
+            if one.run:
+                card(one.run)
+            else:
+                unreadable(one)
+
+
+def card(run: Run) -> None:
+    """One run: its name and status, what was pruned, its scores, and the way to it."""
+    status = run.status
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{widgets.plain(run.name)}**", width="content")
+        widgets.badge(status)
+        if not run.is_glue:
+            st.badge("not GLUE", icon=":material/science:", color="orange", help="Scores are on the synthetic practice set.")
+        if run.warnings:
+            st.badge("note", icon=":material/warning:", color="orange", help=widgets.plain(" · ".join(run.warnings)))
+        st.space("stretch")
+        if status != "complete":
+            st.page_link("pages/1_Prune.py", label="Watch" if status == "running" else "Resume", icon=":material/monitoring:",
+                         query_params={"run": run.name})
+        if run.with_norms:
+            st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:", query_params={"run": run.name})
+    st.caption(widgets.facts(run))
+    st.markdown(scores(run))
+
+
+def scores(run: Run) -> str:
+    """One line: the dense score, and the retrained one at each encoder compression."""
+    done = [p for p in run.points if p["score_retrained"] is not None]
+    retrained = " · ".join(f"{p['compression']:g}x **{widgets.score(p['score_retrained'])}**" for p in done)
+    metric = run.metric.replace("_", " ").capitalize()
+    if run.dense_score is None:
+        return f"{metric}: no score yet"
+    return f"{metric}: dense **{widgets.score(run.dense_score)}**, " + (f"retrained at {retrained}" if done else "nothing retrained yet")
+
+
+def unreadable(one: Listed) -> None:
+    """A folder that holds no run that can be read: its name and the reason."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"**{widgets.plain(one.name)}**", width="content")
+        widgets.badge(one.status)
+    st.caption(widgets.plain(one.reason))
+
+
+main()

@@ -1,0 +1,103 @@
+"""Prune: choose what to prune, start it as its own process, watch, cancel and resume it."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import loaders, processes, widgets
+from pages.shared.estimate import estimate
+from pages.shared.watch import watch
+from prune_core import InputError, glue, runs
+from prune_core.config import HUB_DATA, PENALTIES, PRESETS, PruneConfig, preset
+from prune_core.masks import SCOPES
+
+BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
+PRESET_WORDS = {"quick": "quick: about two minutes, to see the method work",
+                "standard": "standard: at most an hour on two cores", "full": "full: what the task wants, however long"}
+
+
+def main() -> None:
+    widgets.page("Prune")
+    st.title("Prune an encoder", anchor=False)
+    name = watched()
+    with st.expander("New run", expanded=name is None, icon=":material/add:"):
+        new_run()
+    if name is None:
+        st.info("Nothing is running. Choose above what to prune and press **Start**; the run then shows here, live.")
+    else:
+        watch(name)
+
+
+def watched() -> str | None:
+    """The run to show: the URL's, else the newest that runs."""
+    if name := st.query_params.get("run"):
+        return name
+    return next((one.name for one in loaders.listed() if one.status == "running"), None)
+
+
+def new_run() -> None:
+    """The settings of a new run, its estimate, and the button that starts it."""
+    left, right = st.columns([3, 2], gap="large")
+    try:
+        with left:
+            config = settings()
+        with right:
+            start(config)
+    except InputError as error:
+        right.error(widgets.plain(str(error)), icon=":material/error:")
+
+
+def settings() -> PruneConfig:
+    """What the person chose. Raises InputError."""
+    one, two = st.columns(2)
+    model = one.selectbox("Model", ["minilm"], accept_new_options=True,
+                          help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, or a folder.")
+    data = two.selectbox("Data", [HUB_DATA, "practice"], accept_new_options=True,
+                         help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic practice set.")
+    task = one.selectbox("Task", list(glue.TASKS), index=list(glue.TASKS).index("sst2"), disabled=data == "practice")
+    block = two.selectbox("Block shape", BLOCKS, accept_new_options=True,
+                          help="Rows x columns of one group of weights: 64x1 are columns in strips of 64 rows; allx1 whole columns.")
+    compressions = st.multiselect("Compression of the encoder", ["1.5", "2", "3", "5", "10"], default=["2"], accept_new_options=True,
+                                  help="Dense / kept weights. One penalty stage serves all; each gets its own retraining.")
+    chosen = st.segmented_control("Preset", list(PRESETS), default="quick", required=True, help="  \n".join(PRESET_WORDS.values()))
+    st.caption(PRESET_WORDS[chosen])
+    with st.expander("More settings"):
+        penalty = st.segmented_control("Penalty", PENALTIES, default="proximal", required=True,
+                                       help="proximal: soft thresholding after each optimizer step; in-loss: added to the loss.")
+        scope = st.segmented_control("One threshold per", SCOPES, default="global", required=True)
+        seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
+    if data == "practice":
+        st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
+    return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), block=(block or "").strip(),
+                  compressions=tuple(map(number, compressions)), penalty=penalty, scope=scope, seed=int(seed))
+
+
+def number(text: str) -> float:
+    """'2' or '2x' -> 2.0. Raises InputError."""
+    try:
+        return float(text.strip().removesuffix("x"))
+    except ValueError:
+        raise InputError(f"compression {text!r} is not a number; needed: 1 or more, for example 2") from None
+
+
+def start(config: PruneConfig) -> None:
+    """The estimate, the name, and the start of the run."""
+    found = estimate(config, loaders.listed())
+    with st.container(border=True, gap="small"):
+        st.metric("Training time, estimated", widgets.duration(found.seconds) if found.seconds else "–")
+        st.caption(widgets.plain(found.source))
+        if found.plan:
+            st.caption("Steps: " + ", ".join(f"{phase} {steps:,}" for phase, steps in found.plan.phases))
+    task = "practice" if config.data == "practice" else config.task
+    free = runs.free_name(f"{task}-{config.block}", loaders.runs_dir())
+    name = st.text_input("Run name", placeholder=free, help="Letters, digits, - and _.").strip() or free
+    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
+        try:
+            processes.start(config, name, loaders.runs_dir())
+        except OSError as error:
+            raise InputError(f"the runs folder cannot be written: {error.strerror or error}") from None
+        st.query_params["run"] = name
+        st.rerun()
+
+
+main()

@@ -1,0 +1,51 @@
+"""How long a run will take: counted from its plan, or measured where this machine has done the like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prune_core import glue, runs
+from prune_core.config import NOMINAL_FLOPS, Plan, PruneConfig, plan, step_flops
+
+MINILM_WEIGHTS = 10_616_832  # in the prunable matrices; other models are only known once they are loaded
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Steps of the run, its training seconds (None: not known before it starts), and where the number is from."""
+
+    plan: Plan | None
+    seconds: float | None
+    source: str
+
+
+def estimate(config: PruneConfig, listed: list[runs.Listed]) -> Estimate:
+    """The estimate for this configuration, given the runs there are."""
+    task = glue.PRACTICE_TASK if config.data == "practice" else glue.task_named(config.task)
+    if config.model != "minilm":
+        return Estimate(None, None, "For this model the estimate comes once the run has started.")
+    if task.mean_tokens is None:
+        return Estimate(None, None, f"How long {task.name}'s sentences are was not measured: the estimate comes once it has started.")
+    planned = plan(config, task.train_examples, task.mean_tokens, MINILM_WEIGHTS)
+    if measured := _measured(config, task.name, listed):
+        seconds, name = measured
+        return Estimate(planned, planned.steps * seconds, f"Measured on this machine: {seconds:.2f} s a step in run {name}.")
+    nominal = step_flops(config, task.mean_tokens, MINILM_WEIGHTS) / NOMINAL_FLOPS
+    return Estimate(planned, planned.steps * nominal,
+                    f"Computed for {NOMINAL_FLOPS / 1e9:.0f} GFLOP/s, about two cores with bf16; scoring comes on top. "
+                    "A first run of this task on this machine makes it a measured one.")
+
+
+def _measured(config: PruneConfig, task: str, listed: list[runs.Listed]) -> tuple[float, str] | None:
+    """(seconds a step, run) of the newest complete run with this model, task, batch and thread count on this machine."""
+    here = runs.machine()
+    for one in listed:
+        run = one.run
+        if run is None or run.status != "complete" or not (run.result or {}).get("seconds_per_step"):
+            continue
+        there = run.about.get("machine", {})
+        same = (run.config.model, run.task, run.config.batch_size, run.config.threads) == (
+            config.model, task, config.batch_size, config.threads)
+        if same and all(there.get(key) == here[key] for key in ("cpu", "cores")):
+            return run.result["seconds_per_step"], run.name
+    return None

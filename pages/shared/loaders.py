@@ -1,0 +1,100 @@
+"""What pages read, and the only caches. Every key holds what the answer depends on, so a run that grows is read anew."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from pages.shared import processes
+from prune_core import figures, runs
+from prune_core.masks import Norms
+
+_FILES = ("run.json", "progress.jsonl", "result.json")
+Print = tuple  # of a run folder: what changes when its files do
+
+
+def runs_dir() -> Path:
+    """The user's runs folder: PRUNESCOPE_RUNS_DIR, or data/runs."""
+    return Path(os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS).resolve()
+
+
+def fingerprint(path: Path) -> Print:
+    """(path, then time and size of each file that says what a run holds): a cache key."""
+    found: list = [str(path)]
+    for name in _FILES:
+        try:
+            stat = (path / name).stat()
+            found.append((stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            found.append(None)
+    return tuple(found)
+
+
+def listed() -> list[runs.Listed]:
+    """Every run folder: the user's, newest first, then those that ship; unreadable ones with their reason."""
+    folders = dict.fromkeys((runs_dir(), runs.RECORDED))
+    return _listing(str(runs_dir()), tuple(
+        fingerprint(path) for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _listing(folder: str, prints: tuple[Print, ...]) -> list[runs.Listed]:
+    return runs.listing(Path(folder))
+
+
+def run(name: str) -> runs.Run:
+    """The run of this name, read. Raises RunError."""
+    path = runs.find(name, runs_dir()).path
+    return _run(str(path), fingerprint(path))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _run(path: str, print_: Print) -> runs.Run:
+    return runs.Run(Path(path))
+
+
+def norms(run: runs.Run, at: int) -> Norms:
+    """Block norms of snapshot `at`: matrix name -> (groups down, groups across), read only. Raises RunError."""
+    return _norms(run, at, _moments(run, [at]))
+
+
+def _moments(run: runs.Run, at: list[int]) -> Print:
+    """A cache key for the norms at these positions, which a run that goes on does not change."""
+    about = fingerprint(run.path)[:2]
+    return (*about, *((one, run.snapshots[one].phase, run.snapshots[one].step, run.snapshots[one].saved) for one in at))
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _norms(_run: runs.Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
+    found = _run.norms(at)
+    for values in found.values():
+        values.setflags(write=False)  # shared by all sessions
+    return found
+
+
+def norm_scale(run: runs.Run) -> float:
+    """The top of this run's colour scale, the same for all its snapshots. Raises RunError."""
+    return _norm_scale(run, _moments(run, run.with_norms))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def _norm_scale(_run: runs.Run, key: Print) -> float:
+    """Of six snapshots spread over the run: norms change slowly, and large runs take a while to read."""
+    at = _run.with_norms
+    some = sorted({at[i] for i in np.linspace(0, len(at) - 1, 6).round().astype(int)}) if at else []
+    return figures.norm_scale([_run.norms(one) for one in some])
+
+
+def exact_score(run: runs.Run, phase: str, scope: str, cut: str, value: str, data: str) -> dict:
+    """`evaluate`'s answer for this very mask, computed once. Raises processes.Failed with its error line."""
+    return _exact_score(run.name, phase, scope, cut, value, data, fingerprint(run.path))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _exact_score(name: str, phase: str, scope: str, cut: str, value: str, data: str, print_: Print) -> dict:
+    return processes.evaluate(name, runs_dir(), phase, scope, cut, value, data)

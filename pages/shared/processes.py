@@ -1,0 +1,145 @@
+"""Runs as processes of their own: started, watched, cancelled and resumed from outside. Imports no streamlit.
+
+A run outlives the browser and the app. Its output goes to <runs dir>/.logs/NAME.log, and what was
+started to NAME.json beside it, so that a restarted app can still tell a slow start from a failed one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from prune_core import runs
+from prune_core.config import PruneConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+EVALUATE_SECONDS = 900
+
+
+class Failed(RuntimeError):
+    """A command that ended badly; the message is its own last line, one line."""
+
+
+def arguments(config: PruneConfig, name: str, runs_dir: Path) -> list[str]:
+    """The command line after `python -m prune_core` that makes this run."""
+    compressions = ",".join(f"{c:g}" for c in config.compressions)
+    flags = {"model": config.model, "task": config.task, "data": config.data, "block": config.block, "compression": compressions,
+             "preset": config.preset, "run": name, "runs-dir": str(runs_dir), "seed": str(config.seed),
+             "threads": str(config.threads), "penalty": config.penalty, "scope": config.scope}
+    return ["prune", *(f"--{flag}={value}" for flag, value in flags.items()), "--json"]
+
+
+def start(config: PruneConfig, name: str, runs_dir: Path) -> None:
+    """Start a run. Raises RunError for an unusable or taken name, OSError where the log cannot be written."""
+    runs.check_name(name)
+    if runs.free_name(name, runs_dir) != name:
+        raise runs.RunError(f"run {name!r} exists; resume it or choose another name, for example {runs.free_name(name, runs_dir)}")
+    _launch(arguments(config, name, runs_dir), name, runs_dir, "wb")
+
+
+def resume(name: str, runs_dir: Path) -> None:
+    """Take up an interrupted run again. Raises OSError where the log cannot be written."""
+    _launch(["resume", runs.check_name(name), f"--runs-dir={runs_dir}", "--json"], name, runs_dir, "ab")
+
+
+def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
+    log = log_file(name, runs_dir)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, mode) as out:
+        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=ROOT, stdin=subprocess.DEVNULL,
+                                   stdout=out, stderr=out, start_new_session=True)
+    created = psutil.Process(process.pid).create_time()
+    threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
+    runs.write_whole(log.with_suffix(".json"), json.dumps({"pid": process.pid, "created": created}).encode())
+
+
+def log_file(name: str, runs_dir: Path) -> Path:
+    """Where a run started by the app writes what it says."""
+    return Path(runs_dir) / ".logs" / f"{runs.check_name(name)}.log"
+
+
+def launched(name: str, runs_dir: Path) -> bool:
+    """Whether the app ever started a run of this name."""
+    return log_file(name, runs_dir).exists()
+
+
+def starting(name: str, runs_dir: Path) -> psutil.Process | None:
+    """The process that the app started last for this run, while it lives."""
+    try:
+        said = json.loads(log_file(name, runs_dir).with_suffix(".json").read_bytes())
+        process = psutil.Process(said["pid"])
+        same = abs(process.create_time() - said["created"]) < 1  # a pid is used again, with another birth
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return None
+
+
+def writer(run: runs.Run) -> psutil.Process | None:
+    """The process that writes this run, if its status file's pid is still that process and no other."""
+    try:
+        process = psutil.Process(run.now["pid"])
+        args = process.cmdline()
+        at = args.index("prune_core")
+        named = run.name in args or f"--run={run.name}" in args or not any(a.startswith("--run") and a[5:6] in ("", "=") for a in args)
+        ours = args[at - 1] == "-m" and args[at + 1] in ("prune", "resume") and named
+        return process if ours and process.create_time() <= run.now["updated"] else None
+    except (KeyError, ValueError, IndexError, psutil.Error):
+        return None
+
+
+def cancel(name: str, runs_dir: Path) -> bool:
+    """Ask the process behind this run to stop (SIGTERM); it can be resumed. False where there is none."""
+    try:
+        process = writer(runs.find(name, runs_dir)) or starting(name, runs_dir)
+    except runs.RunError:  # no folder yet
+        process = starting(name, runs_dir)
+    if process is None:
+        return False
+    try:
+        process.terminate()
+    except psutil.Error:
+        return False
+    return True
+
+
+def last_line(name: str, runs_dir: Path) -> str:
+    """The last thing the run's process said, '' if nothing; a progress line rewritten in place counts as its last state."""
+    try:
+        with open(log_file(name, runs_dir), "rb") as log:
+            log.seek(max(0, log.seek(0, 2) - 4000))
+            lines = log.read().decode(errors="replace").replace("\r", "\n").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def error_line(name: str, runs_dir: Path) -> str:
+    """The error that the run's process ended with, '' if it did not end with one."""
+    line = last_line(name, runs_dir)
+    return line.removeprefix("error:").strip() if line.startswith("error:") else ""
+
+
+def evaluate(name: str, runs_dir: Path, phase: str, scope: str, cut: str, value: str, data: str = "") -> dict:
+    """The exact dev score as `python -m prune_core evaluate` gives it. Raises Failed.
+
+    `cut`: sparsity or threshold; `data`: a folder of the task, '' for where the run had it.
+    """
+    args = ["evaluate", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--{cut}={value}",
+            *([f"--data={data}"] if data else []), "--json"]
+    try:
+        done = subprocess.run([sys.executable, "-m", "prune_core", *args], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
+                              capture_output=True, text=True, errors="replace", timeout=EVALUATE_SECONDS)
+        if done.returncode == 0:
+            return json.loads(done.stdout.strip().splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        raise Failed(f"no score within {EVALUATE_SECONDS} seconds") from None
+    except (ValueError, IndexError):
+        raise Failed("evaluate gave no score") from None
+    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"evaluate ended with code {done.returncode}"]
+    raise Failed(said[-1].removeprefix("error:").strip())

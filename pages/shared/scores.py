@@ -1,0 +1,104 @@
+"""What a cut costs: predicted from the recorded surface, exact on request; the run's own points, as tables and files."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from pages.shared import loaders, processes, widgets
+from pages.shared.cut import Cut
+from prune_core import figures
+from prune_core.masks import BlockMask
+from prune_core.runs import Run
+from prune_core.trajectory import Snapshot, predict
+
+
+def numbers(run: Run, snapshot: Snapshot, cut: Cut, mask: BlockMask) -> None:
+    """The row of numbers over the map, and below it where the predicted score is from."""
+    kept, blocks = (sum(int(f(v)) for v in mask.kept.values()) for f in (lambda v: v.sum(), lambda v: v.size))
+    row = [("Sparsity", f"{mask.sparsity:.1%}"), ("Encoder compression", widgets.times(mask.compression_encoder)),
+           ("Model compression", widgets.times(mask.compression_model)), ("Kept blocks", f"{kept:,}")]
+    if snapshot.surface:
+        score, low, high = predict(snapshot.surface, mask.sparsity)
+        row.append(("Predicted score", widgets.score(score)))
+    with st.container(horizontal=True, gap="small"):
+        for label, value in row:
+            st.metric(label, value, border=True, width=172)
+    words = (f"{kept:,} of {blocks:,} blocks are kept. Compression is dense / kept weights: of the prunable matrices (encoder), "
+             "and of the whole model, embeddings included. ")
+    if snapshot.surface:
+        words += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}, without "
+                  f"retraining: 95% interval {low:.3f} – {high:.3f}, {snapshot.surface_examples or 0:,} dev examples, one threshold for "
+                  f"{scope_words(run)}." + scope_note(run, cut))
+    else:
+        words += "No score is predicted here: surfaces are recorded at " + (", ".join(run.saved_names) or "the ends of phases") + "."
+    st.caption(words)
+
+
+def scope_words(run: Run) -> str:
+    """'the whole encoder (scope global)': what shared one threshold when the surface was recorded."""
+    return "the whole encoder (scope global)" if run.config.scope == "global" else f"each {run.config.scope} (scope {run.config.scope})"
+
+
+def scope_note(run: Run, cut: Cut) -> str:
+    """A warning where the cut in view is not of the kind that the surface was recorded with."""
+    if cut.scope == run.config.scope and cut.scope == "global":
+        return ""
+    return " The present thresholds differ from that, so the prediction only holds for the same sparsity cut that way."
+
+
+def exact(run: Run, snapshot: Snapshot, cut: Cut) -> list[tuple[float, float]]:
+    """The button for the exact dev score and what it found; (sparsity, score) of every score taken here in this session."""
+    taken = st.session_state.setdefault("exact scores", {})
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        asked = st.button("Exact dev score", icon=":material/fact_check:", disabled=not snapshot.saved,
+                          help="Scores the masked model on the dev set, in a process of its own." if snapshot.saved else
+                          "Weights are kept at the ends of phases only: choose one of them.")
+        with st.popover("Data", icon=":material/folder_open:", type="tertiary"):
+            data = st.text_input("Where the task's data is", key="data", placeholder=run.data, persist_state="session",
+                                 help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.").strip()
+    setting = (run.name, snapshot.saved, cut.scope, *cut.option, data)
+    if asked:
+        try:
+            with st.spinner("Scoring the masked model on the dev set …", show_time=True):
+                taken[setting] = loaders.exact_score(run, *setting[1:])
+        except processes.Failed as error:
+            st.error(widgets.plain(str(error)), icon=":material/error:")
+    if found := taken.get(setting):
+        st.success(f"Exact dev {found['metric']}: **{found['score']:.4f}** at sparsity {found['sparsity']:.1%} "
+                   f"({found['examples']:,} examples, {found['seconds']:.0f} s)", icon=":material/fact_check:")
+        widgets.not_glue(run)
+    return [(one["sparsity"], one["score"]) for key, one in taken.items() if key[:2] == setting[:2]]
+
+
+def surface(run: Run, snapshot: Snapshot, mask: BlockMask, exact_points: list[tuple[float, float]]) -> None:
+    """The recorded curve of score over sparsity with the present setting on it, and its CSV."""
+    if not snapshot.surface:
+        st.caption("No score surface was recorded at this moment.")
+        return
+    retrained = [(p["sparsity"], p["score_retrained"]) for p in run.points if p["score_retrained"] is not None]
+    figure = figures.surface_curve(snapshot.surface, run.metric, sparsity=mask.sparsity, dense=run.dense_score,
+                                   majority=run.majority_score, retrained=retrained, exact=exact_points)
+    st.plotly_chart(figure, key="surface", config=widgets.CHART, alt="Dev score over sparsity, as recorded")
+    table = pd.DataFrame([vars(point) for point in snapshot.surface])
+    _download(f"Surface of {snapshot.saved} (CSV)", table, f"{run.name}-{snapshot.saved}-surface.csv")
+
+
+def points(run: Run) -> None:
+    """The run's own results, one row per compression, and their CSV."""
+    table = pd.DataFrame(run.points)
+    if table.empty:
+        return
+    three = {"format": "%.3f"}
+    st.dataframe(table, hide_index=True, column_config={
+        "compression": st.column_config.NumberColumn("Asked for", format="%.3gx"),
+        "sparsity": st.column_config.NumberColumn("Sparsity", format="percent"),
+        "compression_encoder": st.column_config.NumberColumn("Encoder compression", format="%.2fx"),
+        "compression_model": st.column_config.NumberColumn("Model compression", format="%.2fx"),
+        "score_thresholded": st.column_config.NumberColumn(f"{run.metric}, thresholded", **three),
+        "score_retrained": st.column_config.NumberColumn(f"{run.metric}, retrained", **three)})
+    _download("Points (CSV)", table, f"{run.name}-points.csv")
+
+
+def _download(label: str, table: pd.DataFrame, file: str) -> None:
+    st.download_button(label, table.to_csv(index=False), file, "text/csv", icon=":material/download:", on_click="ignore", type="tertiary")

@@ -1,0 +1,86 @@
+"""What several pages show: the frame with its links, warnings, and numbers in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+from PIL import Image
+
+from prune_core import glue
+from prune_core.runs import Run
+
+STATUS = {"complete": ("green", ":material/check:"), "running": ("blue", ":material/autorenew:"),
+          "interrupted": ("orange", ":material/pause:"), "unreadable": ("red", ":material/error:")}
+
+
+CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
+
+
+# Blocks, some of them cut: drawn here, as a named icon would be fetched from a server on the internet
+_BLOCKS = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 1, 1]], np.uint8)
+ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.uint8)))
+
+
+def page(title: str) -> None:
+    """Set up a page: its name in the browser, wide layout, and the links to all pages in the sidebar."""
+    st.set_page_config(page_title=f"{title} · Prunescope", page_icon=ICON, layout="wide")
+    with st.sidebar:
+        st.page_link("app.py", label="Home", icon=":material/home:")
+        st.page_link("pages/1_Prune.py", label="Prune", icon=":material/content_cut:")
+        st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:")
+
+
+def not_glue(run: Run) -> None:
+    """Say, wherever a score of this run is shown, that it is no GLUE score, if it is none."""
+    if not run.is_glue:
+        st.warning(f"Scores of **{plain(run.name)}** are on the {glue.NOT_GLUE}.", icon=":material/science:")
+
+
+def warnings(run: Run) -> None:
+    """What one must know who reads this run's scores."""
+    not_glue(run)
+    for warning in run.warnings:
+        st.warning(plain(warning), icon=":material/warning:")
+
+
+def badge(status: str) -> None:
+    """The status of a run, in its colour."""
+    colour, icon = STATUS[status]
+    st.badge(status, icon=icon, color=colour)
+
+
+def facts(run: Run) -> str:
+    """'sst2 · minilm · block 64x1 · 6 layers': what was pruned, and how it was cut."""
+    layers = len({m.layer for m in run.layout.matrices})
+    data = "practice set (not GLUE)" if not run.is_glue else run.task
+    return plain(f"{data} · {run.config.model} · block {run.layout.block} · {layers} layers")
+
+
+def score(value: float | None) -> str:
+    """A score with three digits, or a dash where there is none yet."""
+    return "–" if value is None else f"{value:.3f}"
+
+
+def large(value: float | None) -> str:
+    """A number of any size, with about four digits: '116,100', '3.142'."""
+    return "–" if value is None else f"{float(f'{value:.4g}'):,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def times(value: float | None) -> str:
+    """A compression: '2.00x'."""
+    return "–" if value is None else "all cut" if value == float("inf") else f"{value:.2f}x"
+
+
+def duration(seconds: float | None) -> str:
+    """'40 s', '12 min', '1 h 05 min'."""
+    if seconds is None:
+        return "unknown"
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plain(text: str) -> str:
+    """Text from outside, shown as it is: what markdown would read as marks is escaped."""
+    return "".join("\\" + sign if sign in "\\`*_{}[]<>#$~|:" else sign for sign in text)

@@ -1,0 +1,290 @@
+"""Every page under AppTest, on runs made here: what it shows equals what prune_core counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sample_run import make_norms, make_run
+from streamlit.testing.v1 import AppTest
+
+from prune_core import runs
+from prune_core.config import PruneConfig
+from prune_core.masks import mask_at, mask_at_sparsity
+from prune_core.trajectory import predict
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py"}
+
+
+@pytest.fixture
+def runs_dir(tmp_path, monkeypatch) -> Path:
+    """An empty runs folder that the app uses, with no shipped runs beside it."""
+    monkeypatch.setenv("PRUNESCOPE_RUNS_DIR", str(tmp_path / "runs"))
+    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    return tmp_path / "runs"
+
+
+def opened(page: str = "", **query) -> AppTest:
+    """The page, run once, without an exception."""
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    for name, value in query.items():
+        app.query_params[name] = value
+    app.run()
+    if page:
+        app.switch_page(PAGES[page]).run()
+    return checked(app)
+
+
+def checked(app: AppTest) -> AppTest:
+    assert not app.exception, [e.value for e in app.exception]
+    return app
+
+
+def texts(app: AppTest) -> str:
+    """All text on the page, markdown's escapes taken out."""
+    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error, app.success)
+    return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))
+
+
+def metrics(app: AppTest) -> dict[str, str]:
+    return {metric.label: metric.value for metric in app.metric}
+
+
+# ---------------------------------------------------------------- home
+
+
+def test_home_lists_runs_and_unreadable_folders(runs_dir):
+    make_run(runs_dir, "good")
+    make_run(runs_dir, "stopped", finish=False)
+    (runs_dir / "broken").mkdir()
+    (runs_dir / "broken" / "run.json").write_text('{"format": 99}')
+    said = texts(opened())
+    assert "**good**" in said and "**stopped**" in said
+    assert "dense **0.900**, retrained at 2x **0.885**" in said
+    assert "interrupted" in said and "complete" in said and "unreadable" in said
+    assert "broken" in said and "has format 99" in said
+
+
+def test_empty_states_say_what_to_do(runs_dir):
+    assert "python -m prune_core prune" in texts(opened())
+    assert "python -m prune_core prune" in texts(opened("explore"))
+    assert "press **Start**" in texts(opened("prune"))
+
+
+@pytest.mark.parametrize("page", ["", "explore", "prune"])
+def test_practice_scores_say_that_they_are_not_glue(runs_dir, page):
+    make_run(runs_dir, "practised", data="practice")
+    assert "not GLUE" in texts(opened(page, run="practised"))
+
+
+# ---------------------------------------------------------------- explore
+
+
+def test_explore_shows_what_masks_count(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("explore", run="sample")
+    at = run.saved("penalty-2x")
+    mask = mask_at_sparsity(run.norms(at), run.layout, 0.5)
+    shown = metrics(app)
+    assert shown["Sparsity"] == f"{mask.sparsity:.1%}"
+    assert shown["Encoder compression"] == f"{mask.compression_encoder:.2f}x"
+    assert shown["Model compression"] == f"{mask.compression_model:.2f}x"
+    assert shown["Kept blocks"] == f"{sum(int(v.sum()) for v in mask.kept.values()):,}"
+    score, low, high = predict(run.snapshots[at].surface, mask.sparsity)
+    assert shown["Predicted score"] == f"{score:.3f}"
+    assert "predicted from the recorded surface" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
+
+
+def test_dragging_the_sparsity_and_the_moment(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("explore")
+    app.slider(key="sparsity").set_value(80.0).run()
+    assert metrics(checked(app))["Sparsity"] == f"{mask_at_sparsity(run.norms(run.saved('penalty-2x')), run.layout, 0.8).sparsity:.1%}"
+    app.select_slider(key="at").set_value(run.with_norms[1]).run()
+    assert metrics(checked(app))["Sparsity"] == f"{mask_at_sparsity(run.norms(run.with_norms[1]), run.layout, 0.8).sparsity:.1%}"
+    assert "Predicted score" not in metrics(app) and "No score is predicted here" in texts(app)
+
+
+def test_a_threshold_on_the_norms(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("explore", at="dense", unit="threshold")
+    value = app.slider(key="threshold").set_value(0.5).run().slider(key="threshold").value
+    assert metrics(checked(app))["Sparsity"] == f"{mask_at(run.norms(run.saved('dense')), run.layout, value).sparsity:.1%}"
+
+
+@pytest.mark.parametrize("unit", ["sparsity", "threshold"])
+def test_one_threshold_per_layer(runs_dir, unit):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("explore", at="dense", unit=unit, scope="each layer")
+    app.slider(key=f"{unit} of layer 0").set_value(10.0 if unit == "sparsity" else 0.3).run()
+    app.slider(key=f"{unit} of layer 1").set_value(90.0 if unit == "sparsity" else 0.7).run()
+    norms, layout = run.norms(run.saved("dense")), run.layout
+    if unit == "sparsity":
+        kept = {m.name: mask_at_sparsity(norms, layout, (0.1, 0.9)[m.layer], "layer").kept[m.name] for m in layout.matrices}
+        expected = 1 - sum(v.sum() for v in kept.values()) / sum(v.size for v in kept.values())
+    else:
+        thresholds = {f"layer {at}": app.slider(key=f"threshold of layer {at}").value for at in (0, 1)}
+        expected = mask_at(norms, layout, thresholds, "layer").sparsity
+    assert metrics(checked(app))["Sparsity"] == f"{expected:.1%}"
+    assert "differ from that" in texts(app)
+
+
+@pytest.mark.parametrize("view", ["One layer in full", "Results", "How it went"])
+def test_every_tab_opens(runs_dir, view):
+    make_run(runs_dir)
+    app = opened("explore", view=view)
+    if view == "Results":
+        assert list(app.dataframe[0].value["score_retrained"]) == [0.885]
+    else:
+        assert len(app.get("plotly_chart")) == 2  # the map, and this tab's
+
+
+def test_a_run_without_norms_and_one_with_a_damaged_file(runs_dir):
+    make_run(runs_dir, "fresh", finish=False, upto=3)
+    assert "no block norms yet" in texts(opened("explore", run="fresh"))
+    path = make_run(runs_dir, "damaged")
+    for file in (path / "norms").iterdir():
+        file.write_bytes(b"nonsense")
+    assert "cannot be read" in texts(opened("explore", run="damaged"))
+
+
+def test_exact_score_asks_evaluate_and_shows_its_answer_or_error(runs_dir, monkeypatch):
+    from pages.shared import processes
+
+    make_run(runs_dir)
+    asked = []
+    answer = {"run": "sample", "sparsity": 0.5, "metric": "accuracy", "score": 0.8765, "examples": 872, "seconds": 4.0}
+
+    def evaluated(args, **_):
+        asked.append(args)
+        return subprocess.CompletedProcess(args, 0, "noise\n" + json.dumps(answer) + "\n", "")
+
+    monkeypatch.setattr(processes.subprocess, "run", evaluated)
+    app = opened("explore", at="dense")
+    exact = next(button for button in app.button if button.label == "Exact dev score")
+    exact.click().run()
+    assert "0.8765" in texts(checked(app)) and "872 examples" in texts(app)
+    assert asked[0][3:] == ["evaluate", "sample", f"--runs-dir={runs_dir.resolve()}", "--phase=dense", "--scope=global",
+                            "--sparsity=0.5", "--json"]
+    monkeypatch.setattr(processes.subprocess, "run", lambda args, **_: subprocess.CompletedProcess(
+        args, 2, "", "loading\nerror: run 'sample' ships without the weights of 'dense'\n"))
+    app.slider(key="sparsity").set_value(70.0).run()
+    next(button for button in app.button if button.label == "Exact dev score").click().run()
+    assert "ships without the weights of 'dense'" in texts(checked(app))
+
+
+# ---------------------------------------------------------------- prune
+
+
+def test_prune_estimates_and_refuses_bad_settings(runs_dir):
+    app = opened("prune")
+    assert "2" in metrics(app)["Training time, estimated"] or "s" in metrics(app)["Training time, estimated"]
+    assert "GFLOP/s" in texts(app)
+    make_run(runs_dir, "measured")
+    assert "0.40 s a step in run measured" in texts(opened("prune"))
+    app.multiselect[0].set_value(["0.5"]).run()
+    assert "compression 0.5 is out of range" in texts(checked(app))
+    assert not [button for button in app.button if button.label == "Start"]
+
+
+def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):
+    """Before there is a run folder, the log is all there is."""
+    from pages.shared import processes
+
+    app = opened("prune")
+    app.text_input[0].set_value("doomed").run()
+    python = runs_dir.parent / "python"
+    python.write_text("#!/bin/sh\necho loading >&2\necho 'error: model no/such is neither a folder nor on the hub' >&2\nexit 2\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(processes.sys, "executable", str(python))
+    next(button for button in app.button if button.label == "Start").click().run()
+    wait(lambda: processes.starting("doomed", runs_dir.resolve()) is None)
+    app.run()
+    assert "model no/such is neither a folder nor on the hub" in texts(checked(app))
+    assert app.query_params["run"] in ("doomed", ["doomed"])
+
+
+def test_an_interrupted_run_can_be_resumed_and_a_name_cannot_be_taken_twice(runs_dir):
+    make_run(runs_dir, "stopped", finish=False)
+    app = opened("prune", run="stopped")
+    assert "stopped before its end" in texts(app)
+    assert [button for button in app.button if button.label == "Resume"]
+    app.text_input[0].set_value("stopped").run()
+    next(button for button in app.button if button.label == "Start").click().run()
+    assert "run 'stopped' exists" in texts(checked(app))
+
+
+@pytest.mark.parametrize("name", ["../../etc", "no-such-run"])
+def test_a_url_that_names_no_run(runs_dir, name):
+    assert "run" in opened("prune", run=name).error[0].value
+
+
+def wait(until, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < end, "took too long"
+        time.sleep(0.05)
+
+
+# ---------------------------------------------------------------- processes
+
+
+def test_arguments_say_every_setting(tmp_path):
+    from pages.shared import processes
+
+    args = processes.arguments(PruneConfig(compressions=(1.5, 2), model="-odd", threads=2), "name", tmp_path)
+    assert args[0] == "prune" and args[-1] == "--json"
+    assert {"--model=-odd", "--compression=1.5,2", "--run=name", f"--runs-dir={tmp_path}", "--block=64x1", "--seed=0"} <= set(args)
+
+
+def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
+    from pages.shared import processes
+
+    path = make_run(runs_dir, "sample", finish=False)
+    run = runs.Run(path)
+    assert processes.writer(run) is None  # status.json names the test's own process, which is no prune
+    assert not processes.cancel("sample", runs_dir)
+    code = "import time; time.sleep(60)"
+    command = [sys.executable, "-c", code, "-m", "prune_core", "prune"]
+    other, ours = (subprocess.Popen([*command, f"--run={name}"]) for name in ("else", "sample"))
+    try:
+        for process, stopped in ((other, False), (ours, True)):
+            (path / "status.json").write_text(json.dumps({"pid": process.pid, "updated": time.time() + 1}))
+            assert processes.cancel("sample", runs_dir) is stopped
+        assert ours.wait(10) != 0 and other.poll() is None
+    finally:
+        for process in (other, ours):
+            process.kill()
+            process.wait()
+
+
+# ---------------------------------------------------------------- what pages may load
+
+
+def test_pages_load_neither_torch_nor_transformers(runs_dir):
+    make_run(runs_dir)
+    code = ("import sys\nfrom streamlit.testing.v1 import AppTest\napp = AppTest.from_file('app.py', default_timeout=30).run()\n"
+            "for page in ('pages/1_Prune.py', 'pages/2_Explore.py'):\n    app.switch_page(page).run()\n    assert not app.exception\n"
+            "assert app.metric, 'Explore showed nothing'\n"
+            "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)},
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_norms_are_shared_read_only(runs_dir):
+    from pages.shared import loaders
+
+    run = runs.Run(make_run(runs_dir))
+    norms = loaders.norms(run, run.saved("dense"))
+    name = run.layout.matrices[0].name
+    assert (norms[name] == make_norms(run.layout)[name]).all()
+    with pytest.raises(ValueError, match="read-only"):
+        norms[name][0, 0] = 1
