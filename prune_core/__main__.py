@@ -42,6 +42,7 @@ def prune(
     penalty: Annotated[str, Option(help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
+    spare: Annotated[bool, Option(help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
     scope: Annotated[str, Option(help="What shares a threshold: matrix (the same share of each), layer, type, global.")] = "matrix",
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
     penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
@@ -53,7 +54,7 @@ def prune(
     from prune_core import record
 
     settings = {"model": model, "task": task, "data": data, "block": block, "compressions": _numbers(compression),
-                "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "scope": scope,
+                "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps, "precision": precision}
     asked = config.preset(preset, **settings)
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])

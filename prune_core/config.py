@@ -37,6 +37,7 @@ class PruneConfig:
     lam: float | None = None  # fixed lambda; None: controlled to reach the largest compression
     penalty: str = "proximal"
     reweighted: bool = True
+    spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
     scope: str = "matrix"
     preset: str = "standard"
     dense_epochs: float = 3
@@ -48,13 +49,13 @@ class PruneConfig:
     dense_steps: int | None = None
     penalty_steps: int | None = None
     retrain_steps: int | None = None
-    milestones: int = 4
+    milestones: int = 9
     moments: int = 20  # block norms recorded in between
     batch_size: int = 32
     max_length: int = 128
     dense_lr: float = 1e-4
-    penalty_lr: float = 1e-4
-    retrain_lr: float = 1e-4
+    penalty_lr: float = 3e-4
+    retrain_lr: float = 3e-4
     weight_decay: float = 0.01
     warmup: float = 0.06
     train_examples: int | None = None

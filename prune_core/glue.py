@@ -160,6 +160,7 @@ def _load_dataset(path: str, name: str, offline: bool = False):
     import huggingface_hub.constants
 
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is raised, and told in one line
     before = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
     if offline:  # then the local cache is asked at once, without minutes of retries
         huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
@@ -176,8 +177,25 @@ def _from_folder(task: Task, folder: str) -> TaskData:
         splits = _load_dataset(str(folder), task.name)
     except Exception as error:  # datasets raises a dozen kinds here
         raise InputError(f"data folder {folder!r} holds no task {task.name!r} in the layout of {HUB_DATA}: "
-                         f"{' '.join(str(error).split())[:160]}") from None
+                         f"{_reason(Path(folder), task, error)}") from None
     return _checked(task, str(folder), splits)
+
+
+def _reason(folder: Path, task: Task, error: Exception) -> str:
+    """Why `datasets` could not read a folder, as its files show it, else in the words of the first cause."""
+    from pyarrow import ArrowException, parquet
+
+    for path in sorted((folder / task.name).glob("*.parquet")):
+        where = f"{task.name}/{path.name}"
+        try:
+            columns, rows = parquet.read_schema(path).names, parquet.read_metadata(path).num_rows
+        except (ArrowException, OSError):
+            return f"{where} cannot be read as parquet"
+        if absent := [c for c in (*task.columns, "label") if c not in columns]:
+            return f"{where}: column {absent[0]!r} is missing; there are: {', '.join(columns)}"
+        if not rows:
+            return f"{where}: no examples"
+    return " ".join(str(error.__cause__ or error).split())[:160]
 
 
 def _checked(task: Task, source: str, splits) -> TaskData:
@@ -195,8 +213,12 @@ def _examples(task: Task, split, where: str) -> Examples:
         raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {', '.join(split.column_names)}")
     if not len(split):
         raise InputError(f"{where}: no examples")
-    columns = [split[column] for column in task.columns]
-    return _examples_of(task, list(zip(*columns, strict=True)), list(split["label"]), where)
+    columns = {name: list(split[name]) for name in (*task.columns, "label")}
+    for name, values in columns.items():  # `datasets` fills a column that only one split lacks with None
+        if all(value is None for value in values):
+            raise InputError(f"{where}: column {name!r} is missing or has no values")
+    labels = columns.pop("label")
+    return _examples_of(task, list(zip(*columns.values(), strict=True)), labels, where)
 
 
 def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Examples:
@@ -205,16 +227,15 @@ def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Ex
         if not all(isinstance(part, str) for part in text):
             raise InputError(f"{where}: row {row} has no text in one of {', '.join(task.columns)}")
     try:
-        values = np.array(labels, np.float32 if not task.labels else np.int64)
-        whole = np.array_equal(values, np.array(labels, np.float64).astype(values.dtype))
+        exact = np.array(labels, np.float64)
     except (TypeError, ValueError):
         raise InputError(f"{where}: labels must be numbers, got for example {labels[0]!r}") from None
-    outside = ~np.isfinite(values) if not task.labels else (values < 0) | (values >= len(task.labels))
-    if outside.any() or not whole:
+    outside = ~np.isin(exact, np.arange(len(task.labels))) if task.labels else ~np.isfinite(exact)
+    if outside.any():
         row = int(outside.argmax())
-        span = "finite numbers" if not task.labels else f"whole numbers from 0 to {len(task.labels) - 1}"
+        span = f"whole numbers from 0 to {len(task.labels) - 1}" if task.labels else "finite numbers"
         raise InputError(f"{where}: label {labels[row]!r} in row {row} is outside the range; needed: {span}")
-    return Examples(texts, values)
+    return Examples(texts, exact.astype(np.int64 if task.labels else np.float32))
 
 
 def _practice(note: str) -> TaskData:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from prune_core import InputError, evaluate, glue
-from prune_core.blocks import BlockShape
+from prune_core.blocks import BlockShape, Layout
 from prune_core.config import PruneConfig, plan, saved_name
 from prune_core.encoders import Encoder
 from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
@@ -34,7 +34,14 @@ RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the
 HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
 MAX_GRADIENT = 1.0
 
-METHODS: dict[str, Callable[..., Method]] = {"proximal": ProximalGroupLasso, "in-loss": InLossGroupLasso}
+
+
+def method_of(config: PruneConfig, weights: Mapping[str, torch.Tensor], layout: Layout) -> Method:
+    """The object that the config names, on these weights: name -> (m, n)."""
+    shared = {"lam": config.lam or 0.0, "scope": config.scope, "reweighted": config.reweighted}
+    if config.penalty == "in-loss":
+        return InLossGroupLasso(weights, layout, **shared)
+    return ProximalGroupLasso(weights, layout, **shared, spare=config.spare)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,8 @@ class Pruning:
                 yield from self._end("dense", 0.0, loss=loss)
             else:
                 self.at_rest = True
-                yield Snapshot("dense", self.step, loss, **self._quick_scores(self.step in self._moments(4)))
+                moment = self.step in self._moments(4)
+                yield Snapshot("dense", self.step, loss, norms=self._norms() if moment else None, **self._quick_scores(moment))
 
     def _penalty(self) -> Iterator[Snapshot | Working]:
         """Train under the penalty, lambda controlled or given; keep the weights at every compression passed."""
@@ -239,9 +247,7 @@ class Pruning:
         self.method = self.mask = None
         self.encoder.model.train()
         if self.phase == "penalty":
-            self.method = METHODS[self.config.penalty](
-                self.encoder.weights, self.layout, lam=self.config.lam or 0.0, scope=self.config.scope,
-                reweighted=self.config.reweighted)
+            self.method = method_of(self.config, self.encoder.weights, self.layout)
         elif self.phase != "dense":
             compression = self.plan.compressions[self.phase_index - 2]
             self._load_(self._saved(saved_name("penalty", compression)))

@@ -141,21 +141,30 @@ class Recorder:
 
     @classmethod
     def reopen(cls, path: Path) -> Recorder:
-        """Take up an interrupted run: what was logged after its last checkpoint no longer counts."""
-        state = read_checkpoint(path, tensors=False)
-        recorder = cls(path, state.meta["events"] if state else 0)
-        for left_over in [*path.glob(".*"), *path.glob("*/.*")]:
-            left_over.unlink()
-        recorder._append({"resume": recorder.events})
+        """Take up an interrupted run: what was logged after its last checkpoint no longer counts. Raises RunError."""
+        recorder = cls(path, 0)
+        try:
+            if (path / "result.json").exists():  # it ended while this one waited for the lock
+                raise RunError(f"run {path.name!r} is complete; another process has just ended it")
+            state = read_checkpoint(path, tensors=False)
+            recorder.events = state.meta["events"] if state else 0
+            for left_over in [*path.glob(".*"), *path.glob("*/.*")]:
+                left_over.unlink()
+            recorder._append({"resume": recorder.events})
+        except BaseException:
+            recorder.__exit__()
+            raise
         return recorder
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *_) -> None:
-        if self._log:
-            self._log.close()
-        self._lock.release()
+        try:
+            if self._log:
+                self._log.close()
+        finally:
+            self._lock.release()
 
     def _append(self, data: Mapping, sync: bool = True) -> None:
         if self._log is None:
@@ -267,6 +276,7 @@ class Run:
             self.config = PruneConfig.from_json(about["config"])
             self.layout = Layout.from_json(about["layout"])
             self.task, self.metric, self.data = about["task"]["name"], about["task"]["metric"], about["data"]
+            self.created = float(about.get("created", 0))  # seconds since 1970
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise RunError(f"run {self.name!r}: run.json is not valid: {_one_line(error)}") from None
 
@@ -283,7 +293,10 @@ class Run:
     def result(self) -> dict | None:
         """What the run ended with, or None while it has not."""
         path = self.path / "result.json"
-        return _read_json(path, self.name) if path.exists() else None
+        found = _read_json(path, self.name) if path.exists() else None
+        if not isinstance(found, dict | None):
+            raise RunError(f"run {self.name!r}: result.json is not valid")
+        return found
 
     @property
     def status(self) -> str:
@@ -296,9 +309,10 @@ class Run:
     def now(self) -> dict:
         """The writer's last word on where it is: phase, step, steps, doing, seconds_left ...; {} if none."""
         try:
-            return _read_json(self.path / "status.json", self.name)
+            found = _read_json(self.path / "status.json", self.name)
         except RunError:
             return {}
+        return found if isinstance(found, dict) else {}
 
     @cached_property
     def snapshots(self) -> list[Snapshot]:
@@ -393,7 +407,7 @@ class Run:
         """What someone who reads the scores must know: ends near the majority class, targets missed."""
         found = []
         for name, score in [("dense", self.dense_score), *(
-                (f"{p['compression']:g}x retrained", p["score_retrained"]) for p in self.points)]:
+                (f"{p['compression']:g}x {kind}", p[f"score_{kind}"]) for p in self.points for kind in ("thresholded", "retrained"))]:
             if score is not None and score <= self.majority_score + 0.02:
                 found.append(f"{name}: {self.metric} {score:.3f} is near the majority class ({self.majority_score:.3f}): collapsed")
         return found + list(self.about.get("notes", []))
@@ -472,7 +486,7 @@ def listing(runs_dir: Path = RUNS) -> list[Listed]:
 def _listed(path: Path) -> Listed:
     try:
         run = Run(path)
-        run.points, run.status  # noqa: B018  what every list shows must be readable too
+        run.points, run.status, run.dense_score, run.warnings  # noqa: B018  what every list shows must be readable too
         return Listed(path.name, path, run)
     except (RunError, OSError) as error:
         return Listed(path.name, path, None, _one_line(error))
@@ -481,7 +495,7 @@ def _listed(path: Path) -> Listed:
 
 
 def _order(listed: Listed) -> tuple:
-    return (listed.run is None, -(listed.run.about.get("created", 0) if listed.run else 0), listed.name)
+    return (listed.run is None, -(listed.run.created if listed.run else 0), listed.name)
 
 
 def find(name: str, runs_dir: Path = RUNS) -> Run:

@@ -1,0 +1,91 @@
+"""The dev score: against a plain loop over single sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from prune_core import encoders, evaluate, glue
+from prune_core.blocks import BlockShape
+from prune_core.masks import mask_at_sparsity
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_model):
+    return encoders.load(str(tiny_model), 2)
+
+
+@pytest.fixture(scope="module")
+def dev(encoder, tiny_data):
+    examples = glue.load("sst2", str(tiny_data)).main_dev
+    return glue.encode(examples, encoder.tokenizer, 32)
+
+
+def mask_of(encoder, sparsity: float):
+    layout = encoder.layout(BlockShape.parse("16x1"))
+    norms = {name: layout.block.norms(w.detach()).numpy() for name, w in encoder.weights.items()}
+    return mask_at_sparsity(norms, layout, sparsity)
+
+
+def test_outputs_in_batches_equal_one_sentence_at_a_time(encoder, dev):
+    found = evaluate.outputs(encoder.model, dev)
+    encoder.model.eval()
+    with torch.no_grad():
+        for at in range(len(dev)):
+            ids = torch.tensor([dev.inputs["input_ids"][at]])
+            assert np.allclose(found[at], encoder.model(input_ids=ids).logits[0].numpy(), atol=1e-5)
+
+
+def test_outputs_leave_the_model_in_the_mode_it_was_in(encoder, dev):
+    for mode in (True, False):
+        encoder.model.train(mode)
+        evaluate.outputs(encoder.model, dev)
+        assert encoder.model.training is mode
+
+
+def test_the_dev_score_is_the_share_of_right_answers(encoder, dev):
+    found = evaluate.dev_score(encoder.model, glue.TASKS["sst2"], {"validation": dev})
+    right = sum(int(row.argmax()) == label for row, label in zip(evaluate.outputs(encoder.model, dev), dev.labels, strict=True))
+    assert found.scores == {"accuracy": right / len(dev)} and found.examples == len(dev)
+    assert found.low < found.scores["accuracy"] < found.high
+
+
+def test_two_dev_splits_are_scored_each_under_its_name(tiny_model, tiny_data):
+    encoder, data = encoders.load(str(tiny_model), 3), glue.load("mnli", str(tiny_data))
+    encoded = {name: glue.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
+    found = evaluate.dev_score(encoder.model, data.task, encoded)
+    assert set(found.scores) == {"accuracy_matched", "accuracy_mismatched"} and found.examples == 48
+    alone = glue.score(data.task, evaluate.outputs(encoder.model, encoded["validation_mismatched"]), encoded["validation_mismatched"].labels)
+    assert found.scores["accuracy_mismatched"] == alone["accuracy"]
+
+
+def test_inside_masked_the_cut_groups_are_zero_and_afterwards_all_is_as_it_was(encoder):
+    mask, before = mask_of(encoder, 0.5), {name: w.detach().clone() for name, w in encoder.weights.items()}
+    with evaluate.masked(encoder.weights, mask):
+        for name, weight in encoder.weights.items():
+            kept = torch.from_numpy(mask.layout.block.expand(mask.kept[name], *weight.shape))
+            assert not weight[~kept].any() and torch.equal(weight[kept], before[name][kept])
+        zeros = sum(int((w == 0).sum()) for w in encoder.weights.values())
+    assert zeros == mask.layout.encoder_weights - mask.kept_weights == mask.layout.encoder_weights // 2
+    assert all(torch.equal(w, before[name]) for name, w in encoder.weights.items())
+
+
+def test_masked_gives_the_weights_back_after_an_error_too(encoder):
+    before = {name: w.detach().clone() for name, w in encoder.weights.items()}
+    with pytest.raises(KeyboardInterrupt), evaluate.masked(encoder.weights, mask_of(encoder, 0.9)):
+        raise KeyboardInterrupt
+    assert all(torch.equal(w, before[name]) for name, w in encoder.weights.items())
+
+
+def test_cutting_changes_the_outputs(encoder, dev):
+    whole = evaluate.outputs(encoder.model, dev)
+    with evaluate.masked(encoder.weights, mask_of(encoder, 0.8)):
+        cut = evaluate.outputs(encoder.model, dev)
+    assert not np.allclose(whole, cut, atol=1e-3)
+    assert np.array_equal(whole, evaluate.outputs(encoder.model, dev))
+
+
+def test_positions_bound_the_length(encoder):
+    assert encoder.max_length(500) == tiny.POSITIONS - 1 and encoder.max_length(10) == 10
