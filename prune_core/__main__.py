@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -172,7 +173,16 @@ def _evaluated_text(result: dict) -> str:
 
 
 def _tell(result: dict, as_json: bool, text) -> None:
-    print(json.dumps(result) if as_json else text(result), flush=True)
+    print(json.dumps(_finite(result), allow_nan=False) if as_json else text(result), flush=True)
+
+
+def _finite(value):
+    """JSON has no infinity: where nothing is kept, the encoder's compression is null."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class _Progress:

@@ -322,16 +322,27 @@ def score(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, floa
     return {metric: _METRICS[metric](labels, answers) for metric in task.metrics}
 
 
-def _matthews(labels, answers, weights=None) -> float:
+def _matthews(labels, answers) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(labels, answers, sample_weight=weights))
+    return float(matthews_corrcoef(labels, answers))
 
 
-def _f1(labels, answers, weights=None) -> float:
+def _f1(labels, answers) -> float:
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, answers, sample_weight=weights, zero_division=0))
+    return float(f1_score(labels, answers, zero_division=0))
+
+
+def _of_counts(metric: str, counts: np.ndarray) -> np.ndarray:
+    """F1 or Matthews of many confusion matrices at once: counts (draws, label, answer) -> (draws,); 0 where not defined."""
+    (rejected, alarms), (missed, hits) = np.moveaxis(counts.astype(np.float64), 0, -1)
+    if metric == "f1":
+        above, below = 2 * hits, 2 * hits + alarms + missed
+    else:
+        above = hits * rejected - alarms * missed
+        below = np.sqrt((hits + alarms) * (hits + missed) * (rejected + alarms) * (rejected + missed))
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
 
 
 def _accuracy(labels, answers) -> float:
@@ -366,10 +377,9 @@ def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float
         found = binomtest(int((answers == labels).sum()), count).proportion_ci(0.95, method="wilson")
         return float(found.low), float(found.high)
     random = np.random.default_rng(0)
-    if task.labels:  # resampling examples is resampling the few cells of the confusion matrix
-        cells, counts = np.unique(np.stack([labels, answers]), axis=1, return_counts=True)
-        draws = random.multinomial(count, counts / count, size=200)
-        values = [_METRICS[metric](cells[0], cells[1], draw) for draw in draws]
+    if task.labels:  # resampling examples is resampling the four cells of the confusion matrix
+        cells = np.bincount(2 * labels + answers, minlength=4)
+        values = _of_counts(metric, random.multinomial(count, cells / count, size=200).reshape(-1, 2, 2))
     else:
         at = random.integers(0, count, (200, count))
         values = [_METRICS[metric](labels[i], answers[i]) for i in at]

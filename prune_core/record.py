@@ -87,14 +87,14 @@ def _drive(pruning: Pruning, recorder: runs.Recorder, report: Report) -> dict:
             pruning.spent["seconds"] = before + now - started
             if isinstance(event, Snapshot):
                 recorder.append(event)
+            report(event, pruning)
             due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
-            if pruning.at_rest and isinstance(event, Snapshot) and due:
+            if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:  # before a step there is nothing to keep
                 recorder.checkpoint(runs.TrainState(*pruning.state()))
                 last_checkpoint = now
             if now - last_status > 1.0 or stop:
                 recorder.status(**_where(event, pruning))
                 last_status = now
-            report(event, pruning)
             if stop:
                 raise Interrupted(f"run {recorder.path.name!r} stopped in {event.phase}; go on with: "
                                   f"python -m prune_core resume {recorder.path.name}")

@@ -77,10 +77,10 @@ def _moments(layout: Layout, compression: float, norms: dict, steps: int, moment
 
 def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = None, data: str = "nyu-mll/glue",
              compression: float = 2.0, steps: int = 100, moments: int = 5, finish: bool = True,
-             upto: int | None = None) -> Path:
+             upto: int | None = None, scope: str = "global") -> Path:
     """A recorded run: its folder. `finish=False` leaves it interrupted; `upto` keeps only so many snapshots."""
     layout = layout or make_layout()
-    config = PruneConfig(block=str(layout.block), compressions=(compression,), data=data, dense_steps=steps,
+    config = PruneConfig(scope=scope, block=str(layout.block), compressions=(compression,), data=data, dense_steps=steps,
                          penalty_steps=steps, retrain_steps=steps, threads=2)
     task = "practice" if data == "practice" else "sst2"
     about = {"config": config.to_json(), "layout": layout.to_json(), "task": {"name": task, "metric": "accuracy"},

@@ -138,6 +138,11 @@ def test_other_intervals_bracket_the_score_as_resampled_examples_do(name):
     assert low < metric(labels, answers) < high
 
 
+@pytest.mark.parametrize("name", ["cola", "mrpc"])
+def test_an_interval_where_nothing_can_be_told_is_a_point(name):
+    assert glue.interval(TASKS[name], outputs_for(np.zeros(9, int)), np.array([0, 1, 0, 1, 1, 0, 0, 1, 0])) == (0.0, 0.0)
+
+
 def test_the_interval_of_a_correlation_brackets_it():
     random = np.random.default_rng(0)
     labels = random.uniform(0, 5, 300).astype(np.float32)

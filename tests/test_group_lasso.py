@@ -226,12 +226,13 @@ def test_no_lambda_changes_nothing():
     assert torch.equal(weights["m0"], before)
 
 
+@pytest.mark.parametrize("spare", [True, False])
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("wanted", [0.25, 0.5, 0.8])
-def test_control_reaches_the_wanted_share_when_nothing_pushes_back(scope, wanted):
+def test_control_reaches_the_wanted_share_when_nothing_pushes_back(scope, wanted, spare):
     made = layout("2x1", ((20, 10),) * 4, 2000)  # 100 groups per matrix
     weights = weights_for(made, dtype=torch.float32)
-    method = ProximalGroupLasso(weights, made, scope=scope)
+    method = ProximalGroupLasso(weights, made, scope=scope, spare=spare)
     for left in range(20, 0, -1):
         method.control_(wanted, 0.01 * left)
         method.after_step_(0.01)
@@ -244,6 +245,29 @@ def test_control_by_hand():
     _, method = hand_2x2(ProximalGroupLasso, 0.0, reweighted=False)
     method.control_(0.5, 0.25)  # the smaller norm, 5, is to be gone after a summed learning rate of 0.25
     assert method.lam == {"all": 20.0}
+
+
+def test_spared_groups_keep_their_weights_bit_for_bit_and_pay_nothing():
+    weights, method = hand_2x2(ProximalGroupLasso, 0.0, reweighted=False)
+    method.control_(0.5, 0.25)  # lambda 20; norm 5 is to go, norm 13 to stay
+    assert method.penalty() == pytest.approx(20 * 5)
+    method.after_step_(0.125)
+    assert torch.allclose(weights["m0"], torch.tensor([[1.5, 5.0], [2.0, 12.0]], dtype=torch.float64))
+    assert weights["m0"][:, 1].tolist() == [5.0, 12.0]
+
+
+def test_without_sparing_all_groups_are_shrunk():
+    weights, _ = hand_2x2(ProximalGroupLasso, 0.0)
+    method = ProximalGroupLasso(weights, layout("2x1", ((2, 2),), 10), reweighted=False, spare=False)
+    method.control_(0.5, 0.25)
+    assert method.penalty() == pytest.approx(20 * (5 + 13))
+    method.after_step_(0.125)  # takes 2.5 off both
+    assert method.norms["m0"][0].tolist() == pytest.approx([2.5, 10.5])
+
+
+def test_a_lambda_that_was_given_spares_nothing():
+    _, method = hand_2x2(ProximalGroupLasso, 2.0, reweighted=False)
+    assert method.spare and method.penalty() == pytest.approx(2 * (5 + 13))
 
 
 # ---------------------------------------------------------------- state

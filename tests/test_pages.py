@@ -102,6 +102,15 @@ def test_explore_shows_what_masks_count(runs_dir):
     assert "predicted from the recorded surface" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
 
 
+def test_the_same_share_of_every_matrix_where_the_run_cut_so(runs_dir):
+    run = runs.Run(make_run(runs_dir, scope="matrix"))
+    app = opened("explore", at="dense")
+    app.slider(key="sparsity").set_value(37.5).run()
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.375, "matrix")
+    assert metrics(checked(app))["Sparsity"] == f"{mask.sparsity:.1%}"
+    assert metrics(app)["Kept blocks"] == f"{sum(int(v.sum()) for v in mask.kept.values()):,}"
+
+
 def test_dragging_the_sparsity_and_the_moment(runs_dir):
     run = runs.Run(make_run(runs_dir))
     app = opened("explore")

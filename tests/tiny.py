@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from prune_core import config, encoders, glue, record, runs
+from prune_core import encoders, glue, record, runs
 from prune_core.blocks import BlockShape, Layout, Matrix
 from prune_core.config import PruneConfig
 from prune_core.pruning import EncodedTask, Pruning
@@ -130,7 +131,7 @@ def settings(model: Path, data: Path, **changes) -> PruneConfig:
     small = dict(model=str(model), data=str(data), task="sst2", block="16x1", compressions=(1.5, 3.0), dense_steps=6,
                  penalty_steps=12, retrain_steps=4, moments=3, milestones=2, batch_size=8, precision="fp32", threads=1,
                  dense_lr=2e-3, penalty_lr=1e-3, retrain_lr=1e-3, surface_examples=12)
-    return config.replace(PruneConfig(), **small | changes)
+    return replace(PruneConfig(), **small | changes)
 
 
 def pruning(asked: PruneConfig) -> Pruning:

@@ -1,4 +1,4 @@
-"""The threshold as a person sets it: one for the whole encoder or one per layer, as a sparsity or as a norm."""
+"""The threshold as a person sets it: one for all, one per layer, or the same share of every matrix; as a sparsity or a norm."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from prune_core.blocks import Layout
 from prune_core.masks import BlockMask, Norms, by_scope, mask_at, sparsity_of, thresholds_for, zero_share
 from prune_core.runs import Run
 
-SCOPES = {"global": "whole encoder", "layer": "each layer"}
+SCOPES = {"matrix": "each matrix", "layer": "each layer", "global": "whole encoder"}
 
 
 @dataclass(frozen=True)
 class Cut:
     """Thresholds by scope key, and the option (name, value) with which `evaluate` makes the same cut."""
 
-    scope: str  # global or layer
+    scope: str  # one of SCOPES
     thresholds: Mapping[str, float]
     option: tuple[str, str]
 
@@ -35,16 +35,30 @@ class Cut:
 
 def choose(run: Run, norms: Norms, high: float) -> Cut:
     """Draw the controls and give back what they say. `high`: the highest threshold on the sliders."""
-    scope = st.segmented_control("One threshold for", list(SCOPES), default="global", format_func=SCOPES.get, required=True,
-                                 key="scope", bind="query-params")
+    usual = run.config.scope if run.config.scope in SCOPES else "global"
+    scope = st.segmented_control("One threshold for", list(SCOPES), default=usual, format_func=SCOPES.get, required=True,
+                                 key="scope", bind="query-params",
+                                 help="Each matrix: the same share of every matrix is cut. Each layer: a slider per layer. "
+                                      "Whole encoder: one norm decides for all.")
+    start = round(200 * sparsity_of(run.config.compressions[0])) / 2
+    if scope == "matrix":
+        return _per_matrix(run.layout, norms, start)
     unit = st.segmented_control("Set it as", ["sparsity", "threshold"], default="sparsity", required=True, key="unit",
                                 bind="query-params",
                                 help="A sparsity cuts that share of the weights, lowest norms first. A threshold cuts every block "
                                      "whose norm is at or below it.")
-    start = round(200 * sparsity_of(run.config.compressions[0])) / 2
     if scope == "global":
         return _global(run.layout, norms, unit, start, high)
     return _per_layer(run.layout, norms, unit, st.session_state.get("last sparsity", start), high)
+
+
+def _per_matrix(layout: Layout, norms: Norms, start: float) -> Cut:
+    share = _share("Sparsity", start, "sparsity", bind="query-params")
+    st.session_state["last sparsity"] = share
+    thresholds = thresholds_for(norms, layout, share / 100, "matrix")
+    zeros = f"; training has already brought {zero_share(norms, layout):.1%} to zero" if 0.0 in thresholds.values() and share else ""
+    st.caption(f"= thresholds from {min(thresholds.values()):.3g} to {max(thresholds.values()):.3g}, one for each matrix{zeros}")
+    return Cut("matrix", thresholds, ("sparsity", f"{share / 100:g}"))
 
 
 def _global(layout: Layout, norms: Norms, unit: str, start: float, high: float) -> Cut:

@@ -42,7 +42,7 @@ def scope_words(run: Run) -> str:
 
 def scope_note(run: Run, cut: Cut) -> str:
     """A warning where the cut in view is not of the kind that the surface was recorded with."""
-    if cut.scope == run.config.scope and cut.scope == "global":
+    if cut.scope == run.config.scope and cut.scope != "layer":  # sliders of layers may differ
         return ""
     return " The present thresholds differ from that, so the prediction only holds for the same sparsity cut that way."
 
