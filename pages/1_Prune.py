@@ -64,12 +64,17 @@ def settings() -> PruneConfig:
     with st.expander("More settings"):
         penalty = st.segmented_control("Penalty", PENALTIES, default="proximal", required=True,
                                        help="proximal: soft thresholding after each optimizer step; in-loss: added to the loss.")
-        scope = st.segmented_control("One threshold per", SCOPES, default="global", required=True)
+        scope = st.segmented_control("One threshold per", SCOPES, default=PruneConfig().scope, required=True)
+        spare = st.toggle("Spare the blocks that stay", True, disabled=penalty != "proximal",
+                          help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then what "
+                               "stays shrinks along.")
+        reweighted = st.toggle("Reweighted", True, help="Off: gamma stays 1, plain group Lasso.")
         seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
     if data == "practice":
         st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), block=(block or "").strip(),
-                  compressions=tuple(map(number, compressions)), penalty=penalty, scope=scope, seed=int(seed))
+                  compressions=tuple(map(number, compressions)), penalty=penalty, scope=scope, spare=spare,
+                  reweighted=reweighted, seed=int(seed))
 
 
 def number(text: str) -> float:

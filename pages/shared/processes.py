@@ -32,7 +32,8 @@ def arguments(config: PruneConfig, name: str, runs_dir: Path) -> list[str]:
     flags = {"model": config.model, "task": config.task, "data": config.data, "block": config.block, "compression": compressions,
              "preset": config.preset, "run": name, "runs-dir": str(runs_dir), "seed": str(config.seed),
              "threads": str(config.threads), "penalty": config.penalty, "scope": config.scope}
-    return ["prune", *(f"--{flag}={value}" for flag, value in flags.items()), "--json"]
+    off = [f"--no-{flag}" for flag in ("spare", "reweighted") if not getattr(config, flag)]
+    return ["prune", *(f"--{flag}={value}" for flag, value in flags.items()), *off, "--json"]
 
 
 def start(config: PruneConfig, name: str, runs_dir: Path) -> None:
