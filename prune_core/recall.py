@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from prune_core import InputError, encoders, glue, runs
+from prune_core.config import HUB_DATA
 from prune_core.evaluate import dev_score, masked
 from prune_core.masks import BlockMask, Norms, by_scope, mask_at, scope_key, thresholds_for
 from prune_core.runs import Run, RunError, write_whole
@@ -127,7 +129,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     kept = _norms_to_keep(run)
     _pack_lines(run, staged, kept)
     config = replace(run.config, data=data_name)
-    about = run.about | {"name": name, "config": config.to_json(), "data": data_name}
+    command = re.sub(r" --data \S+", "" if data_name == HUB_DATA else f" --data {data_name}", run.command())
+    about = run.about | {"name": name, "config": config.to_json(), "data": data_name, "command": command}
     write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
     write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
     for saved in weights:
