@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 # Threads that wait for each other spin for a moment only, then sleep: two runs, or a run and the app,
-# share the cores without halting each other (measured: 2.6 times as fast side by side).
+# share the cores without halting each other (measured: 2.4 times as fast side by side).
 # It must be set before torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

@@ -6,6 +6,7 @@ Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform", ICLR 2019: ta
 from __future__ import annotations
 
 import csv
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -155,7 +156,7 @@ def hub_answers(seconds: float) -> bool:
     return answered.is_set()
 
 
-def _load_dataset(path: str, name: str, offline: bool = False):
+def _load_dataset(path: str, name: str, offline: bool = False, cache: str | None = None):
     import datasets
     import huggingface_hub.constants
 
@@ -165,7 +166,7 @@ def _load_dataset(path: str, name: str, offline: bool = False):
     if offline:  # then the local cache is asked at once, without minutes of retries
         huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
-        return datasets.load_dataset(path, name)
+        return datasets.load_dataset(path, name, cache_dir=cache)
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
@@ -173,12 +174,15 @@ def _load_dataset(path: str, name: str, offline: bool = False):
 def _from_folder(task: Task, folder: str) -> TaskData:
     if not Path(folder).is_dir():
         raise InputError(f"data {folder!r} is not a folder; needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}")
-    try:
-        splits = _load_dataset(str(folder), task.name)
-    except Exception as error:  # datasets raises a dozen kinds here
-        raise InputError(f"data folder {folder!r} holds no task {task.name!r} in the layout of {HUB_DATA}: "
-                         f"{_reason(Path(folder), task, error)}") from None
-    return _checked(task, str(folder), splits)
+    # A cache of its own: the shared one tells folders apart by their last name only, and would give
+    # back old data after a file was changed, or another folder's data.
+    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as cache:
+        try:
+            splits = _load_dataset(str(folder), task.name, cache=cache)
+        except Exception as error:  # datasets raises a dozen kinds here
+            raise InputError(f"data folder {folder!r} holds no task {task.name!r} in the layout of {HUB_DATA}: "
+                             f"{_reason(Path(folder), task, error)}") from None
+        return _checked(task, str(folder), splits)
 
 
 def _reason(folder: Path, task: Task, error: Exception) -> str:

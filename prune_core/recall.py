@@ -20,6 +20,7 @@ from prune_core.masks import BlockMask, Norms, by_scope, mask_at, scope_key, thr
 from prune_core.runs import Run, RunError, write_whole
 
 PACKED_BYTES = 10_000_000
+PACKED_STEPS = 1500
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def default_phase(run: Run, sparsity: float | None) -> str:
 
 def encoder_of(run: Run, phase: str, labels: int) -> encoders.Encoder:
     """The run's encoder with the weights of a saved phase. Raises RunError where they are not there or do not fit."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = run.weights_file(phase)
@@ -70,7 +72,7 @@ def encoder_of(run: Run, phase: str, labels: int) -> encoders.Encoder:
         with torch.no_grad():
             for name, parameter in encoder.trainable().items():
                 parameter.copy_(tensors[name])
-    except (KeyError, RuntimeError, OSError) as error:
+    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise RunError(f"run {run.name!r}: weights {phase!r} do not fit {run.config.model!r}: {' '.join(str(error).split())[:160]}") from None
     if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):
         raise RunError(f"run {run.name!r}: weights {phase!r} have NaN or infinite values")
@@ -147,22 +149,29 @@ def _norms_to_keep(run: Run) -> list[int]:
     groups = sum(run.layout.block.grid(m.m, m.n)[0] * run.layout.block.grid(m.m, m.n)[1] for m in run.layout.matrices)
     ends = [at for at in run.with_norms if run.snapshots[at].saved]
     between = [at for at in run.with_norms if not run.snapshots[at].saved]
-    log = (run.path / "progress.jsonl").stat().st_size
-    room = (0.96 * PACKED_BYTES - log - 2 * groups * len(ends)) / (groups + 20_000)
-    if room < 2 and len(ends) > 2:  # small blocks: ends of retraining differ little from the ends of the penalty
+    room = _room(groups, len(ends))
+    if room < 2:  # small blocks: ends of retraining differ little from the ends of the penalty
         ends = [at for at in ends if not run.snapshots[at].saved.startswith("retrain")]
-        room = (0.96 * PACKED_BYTES - log - 2 * groups * len(ends)) / (groups + 20_000)
+        room = _room(groups, len(ends))
     count = max(0, min(len(between), int(room)))
     chosen = {between[round(i)] for i in np.linspace(0, len(between) - 1, count)} if count else set()
     return sorted({*ends, *chosen})
 
 
+def _room(groups: int, ends: int) -> float:
+    """How many 8-bit moments fit beside so many 16-bit ends; half a megabyte is for the log and the headers."""
+    return (0.96 * PACKED_BYTES - 500_000 - 2 * groups * ends) / (groups + 10_000)
+
+
 def _pack_lines(run: Run, staged: Path, kept: list[int]) -> None:
-    """progress.jsonl without the norms that do not ship, and the packed norms of those that do."""
+    """progress.jsonl with about PACKED_STEPS plain steps and without the norms that do not ship, and the norms that do."""
     from safetensors.numpy import save
 
+    stride = max(1, len(run.lines) // PACKED_STEPS)
     with open(staged / "progress.jsonl", "wb") as file:
         for at, line in enumerate(run.lines):
+            if at % stride and not {"saved", "scores", "norms"} & line.keys():
+                continue
             line = {key: value for key, value in line.items() if key != "norms"} | ({"norms": True} if at in kept else {})
             file.write(runs.sealed(line))
             if at in kept:

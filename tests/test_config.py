@@ -7,7 +7,15 @@ import os
 import pytest
 
 from prune_core import InputError
-from prune_core.config import NOMINAL_FLOPS, PRESETS, PruneConfig, plan, preset, saved_name, step_flops
+from prune_core.config import (
+    NOMINAL_FLOPS,
+    PRESETS,
+    PruneConfig,
+    plan,
+    preset,
+    saved_name,
+    step_flops,
+)
 
 MINILM = 10_616_832
 

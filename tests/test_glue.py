@@ -319,6 +319,20 @@ def test_what_is_not_a_folder(tmp_path):
     assert all("is not a folder" in refused("sst2", tmp_path / name) for name in ("file", "nowhere"))
 
 
+def test_data_that_changed_is_read_anew_and_folders_of_one_name_are_told_apart(tmp_path):
+    """`datasets` itself would give back what it cached under the folder's last name."""
+    one, other = (tmp_path / name / "glue" for name in ("one", "other"))
+    for folder in (one, other):
+        folder.mkdir(parents=True)
+        tiny.data_folder(folder, ("sst2",))
+    before = glue.load("sst2", str(one)).main_dev
+    tiny.write_split(other, "sst2", "validation", {"sentence": ["the soup"], "label": [1], "idx": [0]})
+    assert list(glue.load("sst2", str(other)).main_dev.texts) == [("the soup",)]
+    assert list(glue.load("sst2", str(one)).main_dev.texts) == list(before.texts)
+    tiny.write_split(one, "sst2", "validation", {"sentence": ["a film"], "label": [0], "idx": [0]})
+    assert list(glue.load("sst2", str(one)).main_dev.texts) == [("a film",)]
+
+
 # ---------------------------------------------------------------- the practice set, the hub
 
 
@@ -343,7 +357,7 @@ def test_without_the_hub_it_is_the_practice_set_with_one_line_that_says_so(no_hu
     assert all(part in data.note for part in ("hub did not answer", "nyu-mll/glue rte", "not GLUE", "--data")) and "\n" not in data.note
 
 
-def _no_cache(path: str, name: str, offline: bool = False):
+def _no_cache(path: str, name: str, offline: bool = False, cache: str | None = None):
     assert offline, "the hub must not be asked when it did not answer"
     raise ConnectionError("nothing cached")
 

@@ -8,7 +8,15 @@ from tiny import layout
 
 from prune_core import InputError
 from prune_core.masks import (
-    SCOPES, BlockMask, by_scope, mask_at, mask_at_sparsity, scope_key, sparsity_of, thresholds_for, zero_share,
+    SCOPES,
+    BlockMask,
+    by_scope,
+    mask_at,
+    mask_at_sparsity,
+    scope_key,
+    sparsity_of,
+    thresholds_for,
+    zero_share,
 )
 
 # Two matrices 4x2 in groups of 2x1: four groups each of two weights, sixteen weights of a model of 100.

@@ -104,7 +104,8 @@ class ProximalGroupLasso(_GroupLasso):
         floor holds groups at zero once a milestone has seen them there (gamma = 1/eps): Adam moves a
         group by at most about lr * sqrt(size).
 
-        Norms inside one matrix lie close together (5% to 95%: 0.45 to 0.65 and the like), so the whole
+        Norms inside one matrix lie close together (MiniLM, layer 0, intermediate: 0.39 to 0.64 from the
+        5th to the 95th percentile), so the whole
         penalty shrinks what is to stay almost as much as what is to go. With `spare` only the groups up
         to the quantile are penalised until the next call.
         """

@@ -1,0 +1,225 @@
+"""Questions to a finished run: the exact score of any cut, against one made by plain loops; the copy that ships."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from prune_core import InputError, encoders, glue, recall, runs
+from prune_core.config import PruneConfig
+from prune_core.recall import Cut
+from prune_core.trajectory import Snapshot
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+    """A complete run, 16x1 in every matrix alike, at 1.5x and 3x."""
+    return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
+
+
+@pytest.fixture
+def copied(made, tmp_path) -> runs.Run:
+    """One that may be damaged."""
+    return runs.Run(shutil.copytree(made.path, tmp_path / "copied"))
+
+
+def looped_score(run: runs.Run, phase: str, keep) -> tuple[float, float]:
+    """(accuracy, share of zeros) with every 16x1 group zeroed for which keep(matrix, norm) is false."""
+    encoder, data = encoders.load(run.config.model, 2), glue.load(run.task, run.data)
+    tensors = load_file(run.path / "weights" / f"{phase}.safetensors")
+    with torch.no_grad():
+        for name, parameter in encoder.trainable().items():
+            parameter.copy_(tensors[name])
+        for matrix in encoder.matrices:
+            weight = encoder.weights[matrix.name]
+            for i in range(0, matrix.m, 16):
+                for j in range(matrix.n):
+                    if not keep(matrix, float(weight[i : i + 16, j].norm())):
+                        weight[i : i + 16, j] = 0.0
+        encoder.model.eval()
+        right = sum(int(encoder.model(**encoder.tokenizer(*text, return_tensors="pt")).logits.argmax()) == label
+                    for text, label in zip(data.main_dev.texts, data.main_dev.labels, strict=True))
+    zero = sum(int((w == 0).sum()) for w in encoder.weights.values()) / sum(w.numel() for w in encoder.weights.values())
+    return right / len(data.main_dev), zero
+
+
+# ---------------------------------------------------------------- exact scores
+
+
+def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
+    found = recall.evaluate(Cut(made, None, 0.8, "global", "dense"), threads=1)
+    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > 0.8)
+    assert 0.1 < zero < 0.9
+    assert (found["score"], found["threshold"], found["examples"]) == (score, 0.8, 24)
+    assert found["sparsity"] == pytest.approx(zero, abs=1e-12)
+    assert found["compression_encoder"] == pytest.approx(1 / (1 - zero), rel=1e-12)
+
+
+def test_a_threshold_per_layer_cuts_each_at_its_own(made):
+    found = recall.evaluate(Cut(made, None, {"layer 0": 0.0, "layer 1": 0.9}, "layer", "dense"), threads=1)
+    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > (0.0, 0.9)[matrix.layer])
+    assert found["score"] == score and found["sparsity"] == pytest.approx(zero, abs=1e-12)
+    assert found["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
+
+
+def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
+    found = recall.evaluate(Cut(made, 0.25, None, None, "dense"), threads=1)
+    assert (found["scope"], found["sparsity"]) == ("matrix", 0.25)
+    assert set(found["threshold"]) == {m.name for m in made.layout.matrices}
+    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"][matrix.name] * (1 + 1e-6))
+    assert found["score"] == score and zero == 0.25
+
+
+@pytest.mark.parametrize("name, sparsity", [
+    ("dense", 0.0), ("penalty-1.5x", 1 / 3), ("penalty-3x", 2 / 3), ("retrain-1.5x", 1 / 3), ("retrain-3x", 2 / 3)])
+def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity):
+    end = made.snapshots[made.saved(name)]
+    found = recall.evaluate(Cut(made, sparsity, None, None, name), threads=1)
+    assert found["score"] == end.scores["accuracy"]
+    assert all(found[key] == end.point[key] for key in ("sparsity", "compression_encoder", "compression_model"))
+
+
+def test_the_surface_and_the_exact_score_agree_where_both_have_all_examples(tiny_model, tiny_data, tmp_path):
+    run = tiny.make_run(tiny.settings(tiny_model, tiny_data, surface_examples=None, compressions=(2.0,)), tmp_path)
+    for point in run.snapshots[run.saved("dense")].surface[::5]:
+        assert recall.evaluate(Cut(run, point.wanted, None, None, "dense"), threads=1)["score"] == point.score
+
+
+@pytest.mark.parametrize("sparsity, phase", [
+    (None, "retrain-3x"), (0.9, "retrain-3x"), (0.7, "retrain-3x"), (0.5, "retrain-1.5x"), (0.1, "dense"), (0.0, "dense")])
+def test_without_a_phase_it_is_the_most_trained_that_is_not_sparser(made, sparsity, phase):
+    assert recall.default_phase(made, sparsity) == phase
+
+
+# ---------------------------------------------------------------- what cannot be answered
+
+
+@pytest.mark.parametrize("cut, reason", [
+    ({"sparsity": 1.0}, "sparsity 1.0"), ({"sparsity": -0.5}, "sparsity"), ({"threshold": -1.0}, "threshold"), ({"threshold": float("nan")}, "threshold"),
+    ({"threshold": {"layer 0": 1.0}, "scope": "layer"}, "missing"), ({"sparsity": 0.5, "scope": "row"}, "global, layer"),
+    ({"sparsity": 0.5, "phase": "retrain-9x"}, "it has: dense, penalty-1.5x")])
+def test_a_bad_question_is_one_line(made, cut, reason):
+    with pytest.raises(InputError, match=reason):
+        recall.evaluate(Cut(made, **{"sparsity": None, "threshold": None, "phase": "dense"} | cut))
+
+
+def test_weights_that_are_gone_are_told_with_the_command(copied):
+    shutil.rmtree(copied.path / "weights")
+    with pytest.raises(runs.RunError, match="ships without the weights of 'dense'.*python -m prune_core prune"):
+        recall.evaluate(Cut(copied, 0.5, None))
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (lambda t: t.pop("classifier.weight"), "do not fit"), (lambda t: t.update({"classifier.weight": torch.zeros(5, 5)}), "do not fit"),
+    (lambda t: t["classifier.weight"].fill_(float("nan")), "NaN")])
+def test_weights_that_do_not_fit_are_told(copied, damage, reason):
+    file = copied.path / "weights" / "dense.safetensors"
+    tensors = load_file(file)
+    damage(tensors)
+    save_file(tensors, file)
+    with pytest.raises(runs.RunError, match=reason):
+        recall.evaluate(Cut(copied, 0.0, None, None, "dense"))
+
+
+def test_weights_that_are_no_safetensors_are_told(copied):
+    (copied.path / "weights" / "dense.safetensors").write_bytes(b"\x05")
+    with pytest.raises(runs.RunError, match="'dense' do not fit"):
+        recall.evaluate(Cut(copied, 0.0, None, None, "dense"))
+
+
+def test_data_that_is_gone_is_told_and_never_replaced(made, tmp_path, no_hub, monkeypatch):
+    monkeypatch.setattr(glue, "_load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
+    with pytest.raises(InputError, match="is not a folder"):
+        recall.evaluate(Cut(made, 0.5, None), str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="needs sst2"):
+        recall.evaluate(Cut(made, 0.5, None), "nyu-mll/glue")
+    with pytest.raises(InputError, match="needs sst2"):
+        recall.evaluate(Cut(made, 0.5, None), "practice")
+
+
+# ---------------------------------------------------------------- the copy that ships
+
+
+@pytest.fixture
+def recorded(monkeypatch, tmp_path):
+    """An empty data/recorded elsewhere."""
+    monkeypatch.setattr(runs, "ROOT", tmp_path / "data")
+    monkeypatch.setattr(runs, "RECORDED", tmp_path / "data" / "recorded")
+    return tmp_path / "data" / "recorded"
+
+
+def test_a_packed_run_says_the_same_in_fewer_bytes(made, recorded):
+    result = recall.pack(made, "shipped", [], "nyu-mll/glue")
+    run = runs.find("shipped", recorded.parent / "none")
+    assert run.recorded and run.status == "complete" and run.data == run.config.data == "nyu-mll/glue"
+    assert run.snapshots == made.snapshots and run.points == made.points and run.layout == made.layout
+    assert result["bytes"] == sum(f.stat().st_size for f in (recorded / "shipped").rglob("*") if f.is_file()) < 10_000_000
+    assert result["path"] == "data/recorded/shipped" and not list(recorded.glob(".*"))
+    assert run.result["run"] == "shipped"
+
+
+def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
+    recall.pack(made, "shipped", [], "nyu-mll/glue")
+    run = runs.Run(recorded / "shipped")
+    assert run.with_norms == made.with_norms
+    for at in run.with_norms:
+        for name, values in made.norms(at).items():
+            back, top = run.norms(at)[name], 65535 if made.snapshots[at].saved else 255
+            assert np.array_equal(back == 0, values == 0)
+            assert np.abs(back - values).max() <= 1.001 * values.max() / top
+
+
+def test_with_weights_packed_the_exact_score_is_the_same(made, recorded):
+    recall.pack(made, "shipped", ["dense"], "nyu-mll/glue")
+    run = runs.Run(recorded / "shipped")
+    shipped, own = (recall.evaluate(Cut(r, 0.5, None, None, "dense"), made.data, 1) for r in (run, made))
+    assert shipped["score"] == own["score"] and shipped["sparsity"] == own["sparsity"] == 0.5
+    assert recall.default_phase(run, 0.9) == "dense"
+    with pytest.raises(runs.RunError, match=r"without the weights of 'retrain-3x' \(with: dense\)"):
+        run.weights_file("retrain-3x")
+
+
+def test_packing_replaces_an_older_copy_and_leaves_the_run_alone(made, recorded):
+    before = {p: p.read_bytes() for p in made.path.rglob("*") if p.is_file()}
+    recall.pack(made, "shipped", ["dense"], "nyu-mll/glue")
+    recall.pack(made, "shipped", [], "nyu-mll/glue")
+    assert not list((recorded / "shipped" / "weights").iterdir())
+    assert {p: p.read_bytes() for p in made.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_recorded_run_cannot_be_packed_over_a_bad_name_or_unfinished(made, recorded, tmp_path):
+    with pytest.raises(runs.RunError, match="run name"):
+        recall.pack(made, "../x", [], "nyu-mll/glue")
+    with pytest.raises(runs.RunError, match="no phase 'retrain-9x'"):
+        recall.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
+    layout = tiny.layout()
+    with runs.Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:
+        recorder.append(Snapshot("dense", 0))
+    with pytest.raises(runs.RunError, match="not complete"):
+        recall.pack(runs.Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
+    assert not (recorded / "shipped").exists()
+
+
+def test_a_large_run_is_packed_within_ten_megabytes_with_all_its_ends(recorded, tmp_path):
+    """Small blocks, many moments: moments in between go first."""
+    layout = tiny.layout("1x1", ((1000, 1000),), 2_000_000)
+    norms = {"m0": np.random.default_rng(0).random((1000, 1000)).astype(np.float32)}
+    about = tiny.about(layout, config=PruneConfig(block="1x1").to_json())
+    with runs.Recorder.create(tmp_path, "large", about) as recorder:
+        for step in range(12):
+            recorder.append(Snapshot("penalty", step, norms=norms))
+        for saved in ("dense", "penalty-2x"):
+            recorder.append(Snapshot("penalty", 12, saved=saved, scores={"accuracy": 0.9}, norms=norms))
+        recorder.finish({"run": "large"})
+    result = recall.pack(runs.Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
+    run = runs.Run(recorded / "large")
+    assert result["bytes"] <= recall.PACKED_BYTES
+    assert [run.snapshots[at].saved for at in run.with_norms if run.snapshots[at].saved] == ["dense", "penalty-2x"]
+    assert 2 < len(run.with_norms) < 14 and len(run.snapshots) == 14
+    assert json.loads((recorded / "large" / "result.json").read_text())["run"] == "large"
