@@ -116,7 +116,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     """A read-only copy in data/recorded: norms as integers, fewer moments in between, no logs. Raises RunError.
 
     Ends of phases get 16 bits per norm, moments in between 8; zero stays zero and nothing else becomes
-    zero. As many moments as fit are kept, evenly chosen.
+    zero. Where the weights ship too, norms stay float32, so that every recorded score is found again to
+    the last digit. As many moments as fit are kept, evenly chosen.
     """
     runs.check_name(name)
     if run.result is None:
@@ -129,7 +130,7 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     (staged / "norms").mkdir(parents=True)
     (staged / "weights").mkdir()
     kept = _norms_to_keep(run)
-    _pack_lines(run, staged, kept)
+    _pack_lines(run, staged, kept, weights)
     config = replace(run.config, data=data_name)
     command = re.sub(r" --data \S+", "" if data_name == HUB_DATA else f" --data {data_name}", run.command())
     about = run.about | {"name": name, "config": config.to_json(), "data": data_name, "command": command}
@@ -163,7 +164,7 @@ def _room(groups: int, ends: int) -> float:
     return (0.96 * PACKED_BYTES - 500_000 - 2 * groups * ends) / (groups + 10_000)
 
 
-def _pack_lines(run: Run, staged: Path, kept: list[int]) -> None:
+def _pack_lines(run: Run, staged: Path, kept: list[int], exact: list[str]) -> None:
     """progress.jsonl with about PACKED_STEPS plain steps and without the norms that do not ship, and the norms that do."""
     from safetensors.numpy import save
 
@@ -175,8 +176,9 @@ def _pack_lines(run: Run, staged: Path, kept: list[int]) -> None:
             line = {key: value for key, value in line.items() if key != "norms"} | ({"norms": True} if at in kept else {})
             file.write(runs.sealed(line))
             if at in kept:
-                dtype = np.uint16 if line.get("saved") else np.uint8
-                write_whole(staged / "norms" / f"{line['i']:06d}.safetensors", save(packed(run.norms(at), dtype)))
+                saved, norms = line.get("saved"), run.norms(at)
+                tensors = norms if saved in exact else packed(norms, np.uint16 if saved else np.uint8)
+                write_whole(staged / "norms" / f"{line['i']:06d}.safetensors", save(tensors))
 
 
 def packed(norms: Norms, dtype: type) -> dict[str, np.ndarray]:
