@@ -33,6 +33,7 @@ def prune(
     model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
     data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = config.HUB_DATA,
+    start_from: Annotated[str | None, Option("--from", help="Start from the fine-tuned dense weights of this run.")] = None,
     block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
     compression: Annotated[str, Option(help="Encoder compressions, for example 2 or 1.5,2,3.")] = "2",
     preset: Annotated[str, Option(help="quick (minutes), standard (at most an hour), full.")] = "standard",
@@ -54,7 +55,7 @@ def prune(
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
     from prune_core import record
 
-    settings = {"model": model, "task": task, "data": data, "block": block, "compressions": _numbers(compression),
+    settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
                 "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps, "precision": precision}
     asked = config.preset(preset, **settings)

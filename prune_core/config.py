@@ -32,6 +32,7 @@ class PruneConfig:
     model: str = "minilm"
     task: str = "sst2"
     data: str = HUB_DATA
+    start_from: str | None = None  # a run whose fine-tuned dense weights to start from, instead of fine-tuning
     block: str = "64x1"
     compressions: tuple[float, ...] = (2.0,)  # of the encoder
     lam: float | None = None  # fixed lambda; None: controlled to reach the largest compression
@@ -160,7 +161,7 @@ def plan(config: PruneConfig, examples: int, tokens: float, encoder_weights: int
 
     share = config.retrain_budget and config.retrain_budget / len(config.compressions)
     return Plan(
-        steps(config.dense_steps, config.dense_epochs, config.dense_budget),
+        0 if config.start_from else steps(config.dense_steps, config.dense_epochs, config.dense_budget),
         steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
         steps(config.retrain_steps, config.retrain_epochs, share),
         config.compressions,

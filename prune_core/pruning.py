@@ -108,7 +108,10 @@ class Pruning:
             yield from {"dense": self._dense, "penalty": self._penalty}.get(self.phase, self._retrain)()
 
     def _dense(self) -> Iterator[Snapshot | Working]:
-        """Fine-tune as it is."""
+        """Fine-tune as it is; nothing to do, but to score it, where the encoder came fine-tuned."""
+        if not self.plan.dense:
+            yield from self._end("dense", 0.0)
+            return
         if self.step == 0:
             yield Snapshot("dense", 0, norms=self._norms())
         for loss, last in self._steps():

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from prune_core import InputError, encoders, glue, runs
+from prune_core import InputError, encoders, glue, recall, runs
 from prune_core.blocks import BlockShape
 from prune_core.config import PruneConfig
 from prune_core.pruning import EncodedTask, Pruning, faster_precision
@@ -30,7 +30,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
         runs.check_name(name)
     data = glue.load(config.task, config.data)
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
-    encoder = encoders.load(config.model, data.task.outputs, config.seed, config.train_embeddings)
+    encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
     about = {
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
@@ -58,11 +58,24 @@ def resume(run: runs.Run, report: Report) -> dict:
         data = glue.load(config.task, run.data)
         if data.source != run.data:
             raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
-        encoder = encoders.load(config.model, data.task.outputs, config.seed, config.train_embeddings)
+        state = runs.read_checkpoint(run.path)
+        encoder = _encoder(replace(config, start_from=None) if state else config, data.task, run.path.parent)
         pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
-        if state := runs.read_checkpoint(run.path):
+        if state:
             pruning.restore_(state.tensors, state.meta)
         return _drive(pruning, recorder, report)
+
+
+def _encoder(config: PruneConfig, task: glue.Task, runs_dir: Path) -> encoders.Encoder:
+    """The checkpoint with a fresh head, or fine-tuned as the run `start_from` left it. Raises InputError."""
+    if not config.start_from:
+        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings)
+    run = runs.find(config.start_from, runs_dir)
+    if (run.config.model, run.task) != (config.model, task.name):
+        raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: {config.model} on {task.name}")
+    encoder = recall.encoder_of(run, "dense", task.outputs)
+    encoder.embeddings.requires_grad_(config.train_embeddings)
+    return encoder
 
 
 def default_name(config: PruneConfig, task: str) -> str:

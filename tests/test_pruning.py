@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -547,3 +548,15 @@ def test_an_interrupted_run_whose_data_is_gone_is_told_and_not_trained_on_someth
 def test_default_names_say_task_model_block_and_seed(asked, tmp_path):
     result = record.start(tiny.replace(asked, seed=3), tmp_path, None, "", tiny.silent)
     assert result["run"] == "sst2-tiny-bert-16x1-s3"
+
+
+def test_starting_from_another_runs_dense_weights_gives_its_later_phases_bit_for_bit(tmp_path):
+    asked = tiny.settings(tiny.checkpoint(tmp_path / "model"), tiny.data_folder(tmp_path / "data"))
+    first = tiny.make_run(asked, tmp_path, "first")
+    record.start(replace(asked, start_from="first"), tmp_path, "second", "", tiny.silent)
+    second = runs.Run(tmp_path / "second")
+    assert second.points == first.points and second.saved_names == first.saved_names
+    for name in first.saved_names:
+        assert second.weights_file(name).read_bytes() == first.weights_file(name).read_bytes()
+    with pytest.raises(InputError, match="needed to start from"):
+        record.start(replace(asked, start_from="first", task="rte"), tmp_path, "third", "", tiny.silent)
