@@ -89,7 +89,7 @@ def start(config: PruneConfig) -> None:
     """The estimate, the name, and the start of the run."""
     found = estimate(config, loaders.listed())
     with st.container(border=True, gap="small"):
-        st.metric("Training time, estimated", widgets.duration(found.seconds) if found.seconds else "–")
+        st.metric("Training time", widgets.duration(found.seconds) if found.seconds else "–")
         st.caption(widgets.plain(found.source))
         if found.plan:
             st.caption("Steps: " + ", ".join(f"{phase} {steps:,}" for phase, steps in found.plan.phases))

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "figures": {"blocks", "masks", "runs", "trajectory", "latency"},
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "recall"},
-    "record": LOWER,
+    "record": LOWER | {"recall"},
     "recall": LOWER - {"pruning", "methods"},
     "__main__": LOWER | {"record", "recall", "latency", "report", "export"},
 }

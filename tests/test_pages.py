@@ -194,10 +194,10 @@ def test_exact_score_asks_evaluate_and_shows_its_answer_or_error(runs_dir, monke
 
 def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     app = opened("prune")
-    assert "2" in metrics(app)["Training time, estimated"] or "s" in metrics(app)["Training time, estimated"]
+    assert metrics(app)["Training time"].endswith(("s", "min", "h"))
     assert "GFLOP/s" in texts(app)
     make_run(runs_dir, "measured")
-    assert "0.40 s a step in run measured" in texts(opened("prune"))
+    assert "0.40 s a step, measured on this machine in run measured" in texts(opened("prune"))
     app.multiselect[0].set_value(["0.5"]).run()
     assert "compression 0.5 is out of range" in texts(checked(app))
     assert not [button for button in app.button if button.label == "Start"]

@@ -29,10 +29,10 @@ def estimate(config: PruneConfig, listed: list[runs.Listed]) -> Estimate:
     planned = plan(config, task.train_examples, task.mean_tokens, MINILM_WEIGHTS)
     if measured := _measured(config, task.name, listed):
         seconds, name = measured
-        return Estimate(planned, planned.steps * seconds, f"Measured on this machine: {seconds:.2f} s a step in run {name}.")
+        return Estimate(planned, planned.steps * seconds, f"Estimated from {seconds:.2f} s a step, measured on this machine in run {name}; scoring comes on top.")
     nominal = step_flops(config, task.mean_tokens, MINILM_WEIGHTS) / NOMINAL_FLOPS
     return Estimate(planned, planned.steps * nominal,
-                    f"Computed for {NOMINAL_FLOPS / 1e9:.0f} GFLOP/s, about two cores with bf16; scoring comes on top. "
+                    f"Estimated for {NOMINAL_FLOPS / 1e9:.0f} GFLOP/s, about two cores with bf16; scoring comes on top. "
                     "A first run of this task on this machine makes it a measured one.")
 
 
