@@ -45,10 +45,12 @@ def prune(
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
     spare: Annotated[bool, Option(help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
-    scope: Annotated[str, Option(help="What shares a threshold: matrix (the same share of each), layer, type, global.")] = "matrix",
+    scope: Annotated[str, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each).")] = "global",
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
     penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
     retrain_steps: Annotated[int | None, Option(help="Masked retraining steps per compression, instead of the preset's.")] = None,
+    penalty_lr: Annotated[float, Option(help="Learning rate under the penalty.")] = config.PruneConfig.penalty_lr,
+    retrain_lr: Annotated[float, Option(help="Peak learning rate of masked retraining.")] = config.PruneConfig.retrain_lr,
     precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +59,8 @@ def prune(
 
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
                 "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
-                "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps, "precision": precision}
+                "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
+                "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
     asked = config.preset(preset, **settings)
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
     with _Progress() as progress:

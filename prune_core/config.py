@@ -39,7 +39,7 @@ class PruneConfig:
     penalty: str = "proximal"
     reweighted: bool = True
     spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
-    scope: str = "matrix"
+    scope: str = "global"
     preset: str = "standard"
     dense_epochs: float = 3
     penalty_epochs: float = 3
@@ -55,8 +55,8 @@ class PruneConfig:
     batch_size: int = 32
     max_length: int = 128
     dense_lr: float = 1e-4
-    penalty_lr: float = 3e-4
-    retrain_lr: float = 3e-4
+    penalty_lr: float = 1e-4
+    retrain_lr: float = 1e-4
     weight_decay: float = 0.01
     warmup: float = 0.06
     train_examples: int | None = None
@@ -81,6 +81,8 @@ class PruneConfig:
                      "dev_examples", "surface_examples", "milestones", "moments"):
             value = getattr(self, name)
             _needs(value is None or value >= 1, f"{name} {value} is out of range; needed: 1 or more")
+        for name in ("dense_lr", "penalty_lr", "retrain_lr"):
+            _needs(0 < getattr(self, name) < 1, f"{name} {getattr(self, name)} is out of range; needed: above 0, for example 1e-4")
         _needs(0 <= self.threads <= 4096, f"threads {self.threads} is out of range; needed: 1 or more")
         _needs(0 <= self.seed < 2**63, f"seed {self.seed} is out of range; needed: 0 or more")
         if not self.threads:

@@ -1,0 +1,74 @@
+"""The runs that ship: complete, small, readable without torch, and true to the weights that ship with them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from prune_core import runs
+from prune_core.masks import sparsity_of
+
+REPO = Path(__file__).resolve().parent.parent
+GLUE = REPO.parent / "shared" / "glue"
+SHIPPED = sorted(path.name for path in runs.RECORDED.iterdir() if not path.name.startswith("."))
+shipped = pytest.mark.parametrize("name", SHIPPED)
+
+
+def size(paths) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())
+
+
+def test_every_task_and_block_shape_that_was_promised_ships():
+    found = {(run.task, str(run.layout.block)) for run in map(runs.Run, map(runs.RECORDED.joinpath, SHIPPED))}
+    assert found >= {("sst2", "64x1"), ("mrpc", "64x1"), ("mrpc", "16x1"), ("mrpc", "384x1"), ("rte", "64x1"), ("cola", "64x1")}
+
+
+@shipped
+def test_it_is_complete_with_all_compressions_scored(name):
+    run = runs.Run(runs.RECORDED / name)
+    assert run.status == "complete" and run.recorded and run.is_glue
+    assert [point["compression"] for point in run.points] == [1.5, 2, 3, 5]
+    for point in run.points:
+        assert point["score_retrained"] is not None and point["score_thresholded"] is not None
+        assert point["sparsity"] == pytest.approx(sparsity_of(point["compression"]), abs=0.01)
+    assert run.points == run.result["points"]
+
+
+@shipped
+def test_norms_and_surfaces_are_there(name):
+    run = runs.Run(runs.RECORDED / name)
+    assert len(run.with_norms) >= 6
+    for at in (run.with_norms[0], run.saved("dense"), run.saved("penalty-2x")):
+        assert set(run.norms(at)) == {matrix.name for matrix in run.layout.matrices}
+    for saved in run.saved_names:
+        assert len(run.snapshots[run.saved(saved)].surface) == 20
+
+
+@shipped
+def test_it_is_small_and_names_no_folder_of_the_machine_it_was_made_on(name):
+    folder = runs.RECORDED / name
+    weights = size((folder / "weights").glob("*"))
+    assert weights <= 25_000_000 and size(folder.rglob("*")) - weights <= 10_000_000
+    text = (folder / "run.json").read_text() + (folder / "result.json").read_text()
+    assert not re.search(r"[\"' =]\.?\.?/\w", text)
+
+
+def test_the_shipped_weights_score_what_was_recorded_to_the_last_digit():
+    if not GLUE.is_dir():
+        pytest.skip("needs ../shared/glue")
+    from prune_core import recall
+
+    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    surface = run.snapshots[run.saved("dense")].surface
+    for point in (surface[0], surface[3]):
+        found = recall.evaluate(recall.Cut(run, point.wanted, None, phase="dense"), str(GLUE))
+        assert (found["score"], found["sparsity"]) == (point.score, point.sparsity)
+    assert run.dense_score == surface[0].score
+
+
+def test_what_does_not_ship_says_how_to_get_it():
+    run = runs.Run(runs.RECORDED / "mrpc-minilm-64x1")
+    with pytest.raises(runs.RunError, match="ships without the weights of 'retrain-2x'.* python -m prune_core prune"):
+        run.weights_file("retrain-2x")
