@@ -51,6 +51,7 @@ def prune(
     retrain_steps: Annotated[int | None, Option(help="Masked retraining steps per compression, instead of the preset's.")] = None,
     penalty_lr: Annotated[float, Option(help="Learning rate under the penalty.")] = config.PruneConfig.penalty_lr,
     retrain_lr: Annotated[float, Option(help="Peak learning rate of masked retraining.")] = config.PruneConfig.retrain_lr,
+    surface_examples: Annotated[int | None, Option(help="Dev examples behind the score surface, instead of the preset's.")] = None,
     precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
@@ -61,6 +62,8 @@ def prune(
                 "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
                 "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
+    if surface_examples is not None:  # None is a preset's own word: all of them
+        settings["surface_examples"] = surface_examples
     asked = config.preset(preset, **settings)
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
     with _Progress() as progress:
