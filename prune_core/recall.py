@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prune_core import InputError, encoders, glue, runs
+from prune_core import InputError, encoders, files, glue, runs
 from prune_core.config import HUB_DATA
 from prune_core.evaluate import dev_score, masked
-from prune_core.masks import BlockMask, Norms, by_scope, mask_at, scope_key, thresholds_for
-from prune_core.runs import Run, RunError, write_whole
+from prune_core.masks import BlockMask, Norms, by_scope, mask_at, thresholds_for
+from prune_core.runs import Run, RunError
 
 PACKED_BYTES = 10_000_000
 PACKED_STEPS = 1500
@@ -134,8 +134,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     config = replace(run.config, data=data_name)
     command = re.sub(r" --data \S+", "" if data_name == HUB_DATA else f" --data {data_name}", run.command())
     about = run.about | {"name": name, "config": config.to_json(), "data": data_name, "command": command}
-    write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
-    write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
+    files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
+    files.write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
     for saved in weights:
         shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
     if to.exists():
@@ -174,11 +174,11 @@ def _pack_lines(run: Run, staged: Path, kept: list[int], exact: list[str]) -> No
             if at % stride and not {"saved", "scores", "norms"} & line.keys():
                 continue
             line = {key: value for key, value in line.items() if key != "norms"} | ({"norms": True} if at in kept else {})
-            file.write(runs.sealed(line))
+            file.write(files.sealed(line))
             if at in kept:
                 saved, norms = line.get("saved"), run.norms(at)
                 tensors = norms if saved in exact else packed(norms, np.uint16 if saved else np.uint8)
-                write_whole(staged / "norms" / f"{line['i']:06d}.safetensors", save(tensors))
+                files.write_whole(staged / "norms" / f"{line['i']:06d}.safetensors", save(tensors))
 
 
 def packed(norms: Norms, dtype: type) -> dict[str, np.ndarray]:

@@ -13,6 +13,7 @@ from prune_core import InputError, encoders, glue, recall, runs
 from prune_core.blocks import BlockShape
 from prune_core.config import PruneConfig
 from prune_core.pruning import EncodedTask, Pruning, faster_precision
+from prune_core.recorder import Recorder, TrainState, machine, read_checkpoint, versions
 from prune_core.trajectory import Snapshot, Working
 
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
@@ -36,10 +37,10 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
         "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels)},
         "majority_score": glue.majority_score(data.task, data.main_dev.some(config.dev_examples)),
-        "notes": [data.note] if data.note else [], "machine": runs.machine(), "versions": runs.versions(),
+        "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
     }
     name = name or runs.free_name(default_name(config, data.task.name), runs_dir)
-    with _one_line_for_the_disk(runs_dir, name), runs.Recorder.create(Path(runs_dir), name, about) as recorder:
+    with _one_line_for_the_disk(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
         saved = _weights_of(recorder.path)
         return _drive(Pruning(encoder, EncodedTask.of(data, encoder, config), config, saved), recorder, report)
 
@@ -54,11 +55,11 @@ def resume(run: runs.Run, report: Report) -> dict:
     if run.recorded:
         raise runs.RunError(f"run {run.name!r} shipped with the project and is read only")
     config = run.config
-    with _one_line_for_the_disk(run.path.parent, run.name), runs.Recorder.reopen(run.path) as recorder:
+    with _one_line_for_the_disk(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
         data = glue.load(config.task, run.data)
         if data.source != run.data:
             raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
-        state = runs.read_checkpoint(run.path)
+        state = read_checkpoint(run.path)
         encoder = _encoder(replace(config, start_from=None) if state else config, data.task, run.path.parent)
         pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
         if state:
@@ -90,7 +91,7 @@ def _weights_of(path: Path) -> Callable[[str], Mapping]:
     return lambda name: load_file(path / "weights" / f"{name}.safetensors")
 
 
-def _drive(pruning: Pruning, recorder: runs.Recorder, report: Report) -> dict:
+def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
     """Everything the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
     before = pruning.spent.get("seconds", 0.0)
     started = last_checkpoint = last_status = time.monotonic()
@@ -103,7 +104,7 @@ def _drive(pruning: Pruning, recorder: runs.Recorder, report: Report) -> dict:
             report(event, pruning)
             due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
             if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:  # before a step there is nothing to keep
-                recorder.checkpoint(runs.TrainState(*pruning.state()))
+                recorder.checkpoint(TrainState(*pruning.state()))
                 last_checkpoint = now
             if now - last_status > 1.0 or stop:
                 recorder.status(**_where(event, pruning))
@@ -159,6 +160,6 @@ def _one_line_for_the_disk(runs_dir: Path, name: str):
     try:
         yield
     except OSError as error:
-        runs.Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
+        Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
         raise runs.RunError(f"run {name!r} cannot be written in {runs_dir}: {error.strerror or error}; what was recorded "
                             f"is kept; when there is room: python -m prune_core resume {name}") from None

@@ -1,4 +1,4 @@
-"""Run directories: create, append, resume, load, list. Reading needs no torch.
+"""Run directories, read: load, list, find; recorder.py writes them. Needs no torch.
 
     data/runs/<name>/
       run.json                 what was asked, on what machine: written once, before the first step
@@ -17,32 +17,27 @@ never sees half of one. A line of progress.jsonl that a crash tore has no valid 
 from __future__ import annotations
 
 import json
-import os
-import platform
 import re
-import time
-import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 
 import filelock
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from prune_core import InputError, __version__
+from prune_core import InputError, files
 from prune_core.blocks import Layout
 from prune_core.config import PruneConfig, saved_name
-from prune_core.masks import BlockMask, Norms, mask_at_sparsity, sparsity_of
+from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.trajectory import Snapshot, SurfacePoint
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent / "data"
 RUNS, RECORDED = ROOT / "runs", ROOT / "recorded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
+HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
 
 
 class RunError(InputError):
@@ -54,211 +49,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise RunError(f"run name {name[:80]!r} is not usable; needed: up to 64 letters, digits, - and _ (no / and no .)")
     return name
-
-
-# ---------------------------------------------------------------- files that are never half there
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, rename over it. Raises OSError; the old file then stays."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write_json(path: Path, data: Mapping) -> None:
-    write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
-
-
-def sealed(data: Mapping) -> bytes:
-    """One line of progress.jsonl: JSON, a tab, the crc32 of the JSON."""
-    text = json.dumps(data, separators=(",", ":")).encode()
-    return text + f"\t{zlib.crc32(text):08x}\n".encode()
-
-
-def _unsealed(line: bytes) -> dict | None:
-    """The data of a line, or None if it is torn or was changed."""
-    text, tab, crc = line.rstrip(b"\n").rpartition(b"\t")
-    try:
-        return json.loads(text) if tab and int(crc, 16) == zlib.crc32(text) else None
-    except ValueError:
-        return None
-
-
-# ---------------------------------------------------------------- writing
-
-
-@dataclass(frozen=True)
-class TrainState:
-    """All that training needs to go on bit for bit: named tensors and plain numbers."""
-
-    tensors: Mapping  # name -> torch.Tensor
-    meta: Mapping  # JSON
-
-
-class Recorder:
-    """The one writer of a run directory. Use as a context manager: it holds the lock."""
-
-    def __init__(self, path: Path, events: int):
-        self.path, self.events = path, events
-        self._lock = filelock.FileLock(str(path / "lock"), timeout=2)
-        try:
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise RunError(f"run {path.name!r} is being written by another process") from None
-        self._log = None
-
-    @classmethod
-    def create(cls, runs_dir: Path, name: str, about: Mapping) -> Recorder:
-        """A new run directory with its run.json. Raises RunError if the name is taken or unusable."""
-        check_name(name)
-        path = Path(runs_dir) / name
-        if path.exists() or (RECORDED / name).exists():
-            raise RunError(f"run {name!r} exists; resume it (python -m prune_core resume {name}) or choose another name")
-        staged = path.with_name(f".{name}.{os.getpid()}")
-        (staged / "norms").mkdir(parents=True)
-        (staged / "weights").mkdir()
-        _write_json(staged / "run.json", {"format": FORMAT, "name": name, "created": time.time()} | dict(about))
-        os.rename(staged, path)
-        _sync_folder(path.parent)
-        return cls(path, 0)
-
-    @classmethod
-    def reopen(cls, path: Path) -> Recorder:
-        """Take up an interrupted run: what was logged after its last checkpoint no longer counts. Raises RunError."""
-        recorder = cls(path, 0)
-        try:
-            if (path / "result.json").exists():  # it ended while this one waited for the lock
-                raise RunError(f"run {path.name!r} is complete; another process has just ended it")
-            state = read_checkpoint(path, tensors=False)
-            recorder.events = state.meta["events"] if state else 0
-            for left_over in [*path.glob(".*"), *path.glob("*/.*")]:
-                left_over.unlink()
-            recorder._append({"resume": recorder.events})
-        except BaseException:
-            recorder.__exit__()
-            raise
-        return recorder
-
-    def __enter__(self) -> Recorder:
-        return self
-
-    def __exit__(self, *_) -> None:
-        try:
-            if self._log:
-                self._log.close()
-        finally:
-            self._lock.release()
-
-    def _append(self, data: Mapping, sync: bool = True) -> None:
-        if self._log is None:
-            self._log = open(self.path / "progress.jsonl", "ab")
-            if self._log.tell() and (self.path / "progress.jsonl").read_bytes()[-1:] != b"\n":
-                self._log.write(b"\n")  # close a torn line, so that it spoils no other
-        self._log.write(sealed(data))
-        self._log.flush()
-        if sync:
-            os.fsync(self._log.fileno())
-
-    def append(self, snapshot: Snapshot) -> None:
-        """Log a snapshot; its norms and weights are on the disk before its line is."""
-        if snapshot.norms is not None:
-            self._write_norms(self.path / "norms" / f"{self.events:06d}.safetensors", snapshot.norms)
-        if snapshot.weights is not None:
-            _write_tensors(self.path / "weights" / f"{snapshot.saved}.safetensors", snapshot.weights(), {})
-        line = {f.name: getattr(snapshot, f.name) for f in fields(snapshot) if f.name not in _HIDDEN}
-        if snapshot.surface is not None:
-            line["surface"] = [asdict(point) for point in snapshot.surface]
-        line = {key: value for key, value in line.items() if value is not None and value is not False}  # 0 stays
-        line |= {"i": self.events, "norms": True} if snapshot.norms is not None else {"i": self.events}
-        self._append(line, sync=snapshot.norms is not None)
-        self.events += 1
-
-    def _write_norms(self, path: Path, norms: Norms) -> None:
-        from safetensors.numpy import save
-
-        write_whole(path, save({name: np.ascontiguousarray(values) for name, values in norms.items()}))
-
-    def checkpoint(self, state: TrainState) -> None:
-        """Replace the checkpoint; `resume` starts from here."""
-        _write_tensors(self.path / "checkpoint.safetensors", state.tensors, dict(state.meta) | {"events": self.events})
-
-    def status(self, **now) -> None:
-        """Say where the run is, for those who watch it; never fails the run."""
-        try:
-            _write_json(self.path / "status.json", now | {"pid": os.getpid(), "updated": time.time()})
-        except OSError:
-            pass
-
-    @staticmethod
-    def note_error(path: Path, message: str) -> None:
-        """Leave word in status.json why the run stopped, if the disk still takes it."""
-        try:
-            write_whole(path / "status.json", json.dumps({"error": message, "updated": time.time()}).encode())
-        except OSError:
-            pass
-
-    def finish(self, result: Mapping) -> None:
-        """Mark the run complete. Its checkpoint has served."""
-        _write_json(self.path / "result.json", result)
-        (self.path / "checkpoint.safetensors").unlink(missing_ok=True)
-
-
-def _write_tensors(path: Path, tensors: Mapping, meta: Mapping) -> None:
-    from safetensors.torch import save
-
-    write_whole(path, save(dict(tensors), {"json": json.dumps(dict(meta))}))
-
-
-def read_checkpoint(path: Path, tensors: bool = True) -> TrainState | None:
-    """The last checkpoint of a run directory; None if it has none. `tensors=False` reads the numbers only."""
-    file = path / "checkpoint.safetensors"
-    if not file.exists():
-        return None
-    try:
-        with safe_open(file, framework="pt" if tensors else "np") as opened:
-            meta = json.loads(opened.metadata()["json"])
-            return TrainState({key: opened.get_tensor(key) for key in opened.keys()} if tensors else {}, meta)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise RunError(f"checkpoint of run {path.name!r} cannot be read: {_one_line(error)}") from None
-
-
-def machine() -> dict:
-    """What this runs on: processor, cores, memory in bytes, system."""
-    import psutil
-
-    cpu = platform.processor() or platform.machine()
-    try:
-        cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1).strip()
-    except (OSError, AttributeError):
-        pass
-    memory = psutil.virtual_memory().total
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory": memory, "system": platform.system(), "arch": platform.machine()}
-
-
-def versions() -> dict:
-    """Versions of Prunescope, Python and the libraries that numbers can depend on."""
-    names = ("torch", "transformers", "datasets", "safetensors", "numpy", "scikit-learn", "scipy")
-    return {"prunescope": __version__, "python": platform.python_version()} | {n: metadata.version(n) for n in names}
-
-
-# ---------------------------------------------------------------- reading
 
 
 class Run:
@@ -278,7 +68,7 @@ class Run:
             self.task, self.metric, self.data = about["task"]["name"], about["task"]["metric"], about["data"]
             self.created = float(about.get("created", 0))  # seconds since 1970
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"run {self.name!r}: run.json is not valid: {_one_line(error)}") from None
+            raise RunError(f"run {self.name!r}: run.json is not valid: {one_line(error)}") from None
 
     @property
     def recorded(self) -> bool:
@@ -326,7 +116,7 @@ class Run:
             content = (self.path / "progress.jsonl").read_bytes()
         except FileNotFoundError:
             return kept
-        for line in filter(None, map(_unsealed, content.split(b"\n"))):
+        for line in filter(None, map(files.unsealed, content.split(b"\n"))):
             if "resume" in line:
                 kept = [one for one in kept if one["i"] < line["resume"]]
             else:
@@ -345,7 +135,7 @@ class Run:
             with safe_open(path, framework="np") as file:
                 norms = {m.name: _norms_of(file, m.name) for m in self.layout.matrices}
         except (SafetensorError, OSError) as error:
-            raise RunError(f"run {self.name!r}: norms of snapshot {at} cannot be read: {_one_line(error)}") from None
+            raise RunError(f"run {self.name!r}: norms of snapshot {at} cannot be read: {one_line(error)}") from None
         for matrix in self.layout.matrices:
             if norms[matrix.name].shape != self.layout.block.grid(matrix.m, matrix.n):
                 raise RunError(f"run {self.name!r}: norms of snapshot {at} do not fit {matrix.name}")
@@ -418,7 +208,7 @@ class Run:
 
 
 def _snapshot(line: Mapping) -> Snapshot:
-    known = {f.name for f in fields(Snapshot)} - _HIDDEN
+    known = {f.name for f in fields(Snapshot)} - HIDDEN
     values = {key: value for key, value in line.items() if key in known}
     if "surface" in values:
         values["surface"] = [SurfacePoint(**point) for point in values["surface"]]
@@ -439,10 +229,10 @@ def _read_json(path: Path, name: str):
     except FileNotFoundError:
         raise RunError(f"run {name!r}: {path.name} is missing; this folder holds no run") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"run {name!r}: {path.name} cannot be read: {_one_line(error)}") from None
+        raise RunError(f"run {name!r}: {path.name} cannot be read: {one_line(error)}") from None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -489,9 +279,9 @@ def _listed(path: Path) -> Listed:
         run.points, run.status, run.dense_score, run.warnings  # noqa: B018  what every list shows must be readable too
         return Listed(path.name, path, run)
     except (RunError, OSError) as error:
-        return Listed(path.name, path, None, _one_line(error))
+        return Listed(path.name, path, None, one_line(error))
     except Exception as error:  # a damaged file must not hide the other runs
-        return Listed(path.name, path, None, f"run {path.name!r} is damaged: {_one_line(error)}")
+        return Listed(path.name, path, None, f"run {path.name!r} is damaged: {one_line(error)}")
 
 
 def _order(listed: Listed) -> tuple:

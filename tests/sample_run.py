@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core import runs
 from prune_core.blocks import BlockShape, Layout, Matrix
 from prune_core.config import PruneConfig, saved_name
 from prune_core.masks import mask_at, mask_at_sparsity, sparsity_of, zero_share
+from prune_core.recorder import Recorder, machine, versions
 from prune_core.trajectory import Snapshot, SurfacePoint
 
 _ENDINGS = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
@@ -84,10 +84,10 @@ def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = No
                          penalty_steps=steps, retrain_steps=steps, threads=2)
     task = "practice" if data == "practice" else "sst2"
     about = {"config": config.to_json(), "layout": layout.to_json(), "task": {"name": task, "metric": "accuracy"},
-             "data": data, "majority_score": 0.5092, "machine": runs.machine(), "versions": runs.versions(),
+             "data": data, "majority_score": 0.5092, "machine": machine(), "versions": versions(),
              "command": f"python -m prune_core prune --block {layout.block} --run {name}-again"}
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
-    with runs.Recorder.create(runs_dir, name, about) as recorder:
+    with Recorder.create(runs_dir, name, about) as recorder:
         for snapshot in _moments(layout, compression, make_norms(layout), steps, moments)[:upto]:
             recorder.append(snapshot)
         recorder.status(phase="penalty", step=steps + steps // 2, steps=3 * steps, doing="training", done=0, total=0,

@@ -14,8 +14,9 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import config, glue, record, runs
+from prune_core import config, files, glue, record, runs
 from prune_core.__main__ import main
+from prune_core.recorder import Recorder
 
 REPO = Path(__file__).resolve().parent.parent
 PRUNE = {"run", "task", "model", "data", "metric", "dense_score", "points", "seconds", "seconds_per_step", "penalty_share"}
@@ -317,12 +318,12 @@ def test_bad_questions(call, folder, arguments, named):
 
 def test_resuming_a_run_that_another_process_writes(call, folder, tmp_path):
     about = {k: v for k, v in runs.Run(folder / "done").about.items() if k not in ("name", "created")}
-    with runs.Recorder.create(tmp_path, "busy", about):
+    with Recorder.create(tmp_path, "busy", about):
         assert "another process" in refused(call, "resume", "busy", "--runs-dir", tmp_path)
 
 
 def test_no_space_left(call, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(runs, "write_whole", _full)
+    monkeypatch.setattr(files, "write_whole", _full)
     assert "No space left on device" in refused(call, *swapped(small, tmp_path))
 
 

@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy"}
 
 # Module of the core -> modules of the core that it may import. `record` starts and resumes runs and `recall`
 # answers questions to finished ones: they and the command line stand above the rest.
-LOWER = {"blocks", "config", "masks", "trajectory", "runs", "glue", "encoders", "evaluate", "methods", "pruning"}
+LOWER = {"blocks", "config", "files", "recorder", "masks", "trajectory", "runs", "glue", "encoders", "evaluate", "methods", "pruning"}
 MAY_IMPORT = {
     "__init__": set(),
     "blocks": set(),
@@ -25,7 +25,9 @@ MAY_IMPORT = {
     "compact": {"blocks", "masks"},
     "config": {"blocks", "masks"},
     "trajectory": {"blocks"},
-    "runs": {"blocks", "config", "masks", "trajectory"},
+    "files": set(),
+    "runs": {"blocks", "config", "files", "masks", "trajectory"},
+    "recorder": {"files", "masks", "runs", "trajectory"},
     "glue": {"config", "encoders"},
     "encoders": {"blocks", "glue"},
     "evaluate": {"glue", "masks"},
@@ -40,8 +42,8 @@ MAY_IMPORT = {
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
-        "blocks", "masks", "methods", "config", "trajectory", "runs", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "runs", "glue")
+        "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue")
 NEEDS_TORCH = {"encoders", "evaluate", "methods", "pruning", "record", "recall"}
 
 
@@ -133,12 +135,12 @@ def test_reading_a_whole_run_needs_no_torch(tmp_path):
     import numpy as np
     import tiny
 
-    from prune_core import runs
+    from prune_core.recorder import Recorder
     from prune_core.trajectory import Snapshot
 
     layout = tiny.layout()
     norms = {m.name: np.ones(layout.block.grid(m.m, m.n), np.float32) for m in layout.matrices}
-    with runs.Recorder.create(tmp_path, "one", tiny.about(layout)) as recorder:
+    with Recorder.create(tmp_path, "one", tiny.about(layout)) as recorder:
         recorder.append(Snapshot("dense", 0, norms=norms))
     code = ("from pathlib import Path; from prune_core import masks, runs\n"
             f"run = runs.listing(Path({str(tmp_path)!r}))[0].run\n"

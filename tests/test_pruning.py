@@ -21,6 +21,7 @@ from prune_core import InputError, encoders, evaluate, glue, record, runs
 from prune_core.config import PruneConfig
 from prune_core.masks import by_scope, mask_at_sparsity, sparsity_of
 from prune_core.pruning import GRID, EncodedTask, Pruning, faster_precision
+from prune_core.recorder import Recorder
 from prune_core.trajectory import Snapshot, Working
 
 REPO = Path(__file__).resolve().parent.parent
@@ -400,9 +401,10 @@ def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterr
 # of progress, or between writing a checkpoint and renaming it.
 KILLED = """
 import os, signal, sys
-from prune_core import record, runs
+from prune_core import files, record
+from prune_core.recorder import Recorder
 record.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
-append, write_line, replace = runs.Recorder.append, runs.Recorder._append, os.replace
+append, write_line, replace = Recorder.append, Recorder._append, os.replace
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 recorder = None
 
@@ -415,7 +417,7 @@ def appended(self, snapshot):
 
 def torn(self, data, sync=True):
     if where == "line" and self.events == count and "i" in data:
-        self._log.write(runs.sealed(data)[:40])
+        self._log.write(files.sealed(data)[:40])
         self._log.flush()
         die()
     write_line(self, data, sync)
@@ -425,7 +427,7 @@ def unfinished(source, target):
         die()
     replace(source, target)
 
-runs.Recorder.append, runs.Recorder._append, os.replace = appended, torn, unfinished
+Recorder.append, Recorder._append, os.replace = appended, torn, unfinished
 from prune_core.__main__ import main
 sys.exit(main())
 """
@@ -440,7 +442,7 @@ def test_a_run_killed_with_9_resumes_to_the_same_numbers(asked, uninterrupted, t
     """Real processes: killed far from its last checkpoint, within one, within a line; ends as one that never was."""
     folder = ["--runs-dir", str(tmp_path)]
     about = runs.Run(uninterrupted).about
-    with runs.Recorder.create(tmp_path, "victim", {k: v for k, v in about.items() if k not in ("name", "created")}):
+    with Recorder.create(tmp_path, "victim", {k: v for k, v in about.items() if k not in ("name", "created")}):
         pass  # what `prune` writes before the first step, with the settings of these tests
     killed(1e9, "after", 14, "resume", "victim", *folder)  # mid-penalty; its last checkpoint is the end of dense
     assert len(runs.find("victim", tmp_path).snapshots) == 14

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from prune_core import InputError, encoders, glue, recall, runs
 from prune_core.config import PruneConfig
 from prune_core.recall import Cut
+from prune_core.recorder import Recorder
 from prune_core.trajectory import Snapshot
 
 
@@ -68,8 +69,15 @@ def test_a_threshold_per_layer_cuts_each_at_its_own(made):
     assert found["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
 
 
-def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
+def test_a_sparsity_is_cut_with_the_scope_of_the_run(made):
     found = recall.evaluate(Cut(made, 0.25, None, None, "dense"), threads=1)
+    assert (found["scope"], found["sparsity"]) == (made.config.scope, 0.25)
+    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"] * (1 + 1e-6))
+    assert found["score"] == score and zero == 0.25
+
+
+def test_a_sparsity_can_be_cut_as_that_share_of_every_matrix(made):
+    found = recall.evaluate(Cut(made, 0.25, None, "matrix", "dense"), threads=1)
     assert (found["scope"], found["sparsity"]) == ("matrix", 0.25)
     assert set(found["threshold"]) == {m.name for m in made.layout.matrices}
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"][matrix.name] * (1 + 1e-6))
@@ -199,7 +207,7 @@ def test_a_recorded_run_cannot_be_packed_over_a_bad_name_or_unfinished(made, rec
     with pytest.raises(runs.RunError, match="no phase 'retrain-9x'"):
         recall.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
     layout = tiny.layout()
-    with runs.Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:
+    with Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:
         recorder.append(Snapshot("dense", 0))
     with pytest.raises(runs.RunError, match="not complete"):
         recall.pack(runs.Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
@@ -211,7 +219,7 @@ def test_a_large_run_is_packed_within_ten_megabytes_with_all_its_ends(recorded, 
     layout = tiny.layout("1x1", ((1000, 1000),), 2_000_000)
     norms = {"m0": np.random.default_rng(0).random((1000, 1000)).astype(np.float32)}
     about = tiny.about(layout, config=PruneConfig(block="1x1").to_json())
-    with runs.Recorder.create(tmp_path, "large", about) as recorder:
+    with Recorder.create(tmp_path, "large", about) as recorder:
         for step in range(12):
             recorder.append(Snapshot("penalty", step, norms=norms))
         for saved in ("dense", "penalty-2x"):

@@ -14,9 +14,10 @@ import pytest
 import tiny
 import torch
 
-from prune_core import __version__, recall, runs
+from prune_core import __version__, files, recall, runs
 from prune_core.config import PruneConfig
-from prune_core.runs import Recorder, Run, RunError, TrainState
+from prune_core.recorder import Recorder, TrainState, machine, read_checkpoint, versions
+from prune_core.runs import Run, RunError
 from prune_core.trajectory import Snapshot, SurfacePoint
 
 LAYOUT = tiny.layout("2x1", ((4, 2), (4, 2)))
@@ -88,7 +89,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
     with create(tmp_path) as recorder:
         recorder.append(Snapshot("dense", 0))
         recorder.checkpoint(TrainState(tensors, {"step": 3, "lam": {"all": 0.1}}))
-    back = runs.read_checkpoint(tmp_path / "one")
+    back = read_checkpoint(tmp_path / "one")
     assert back.meta == {"step": 3, "lam": {"all": 0.1}, "events": 1}
     assert set(back.tensors) == set(tensors) and all(torch.equal(back.tensors[name], t) for name, t in tensors.items())
 
@@ -175,10 +176,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     file = tmp_path / "file"
-    runs.write_whole(file, b"old")
+    files.write_whole(file, b"old")
     monkeypatch.setattr(os, call, full)
     with pytest.raises(OSError, match="No space"):
-        runs.write_whole(file, b"new")
+        files.write_whole(file, b"new")
     assert file.read_bytes() == b"old" and list(tmp_path.iterdir()) == [file]
 
 
@@ -194,7 +195,8 @@ def test_an_unreadable_checkpoint_is_told(tmp_path):
 READER = """
 import sys
 from pathlib import Path
-from prune_core.runs import Run, read_checkpoint
+from prune_core.runs import Run
+from prune_core.recorder import read_checkpoint
 folder, seen = Path(sys.argv[1]), 0
 print("reading", flush=True)
 while not (folder / "result.json").exists():
@@ -238,7 +240,7 @@ def test_a_second_process_is_refused_and_harms_nothing(tmp_path):
     with create(tmp_path) as recorder:
         recorder.append(Snapshot("dense", 0, 0.0))
         before = lines_of(tmp_path)
-        code = f"from pathlib import Path\nfrom prune_core.runs import Recorder\nRecorder.reopen(Path({str(tmp_path / 'one')!r}))"
+        code = f"from pathlib import Path\nfrom prune_core.recorder import Recorder\nRecorder.reopen(Path({str(tmp_path / 'one')!r}))"
         second = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
         assert "RunError" in second.stderr and "another process" in second.stderr
         assert lines_of(tmp_path) == before
@@ -369,7 +371,7 @@ DAMAGE = {
 
 def _append(folder: Path, line: dict) -> None:
     with open(folder / "one" / "progress.jsonl", "ab") as file:
-        file.write(runs.sealed(line))
+        file.write(files.sealed(line))
 
 
 @pytest.mark.parametrize("kind", list(DAMAGE))
@@ -432,8 +434,8 @@ def test_weights_that_do_not_ship_are_told_with_the_command_that_makes_them(tmp_
 
 
 def test_versions_and_machine_say_what_numbers_depend_on():
-    assert runs.versions()["prunescope"] == __version__ and runs.versions()["torch"] == torch.__version__
-    assert runs.machine()["cores"] == os.cpu_count() and runs.machine()["memory"] > 10**8
+    assert versions()["prunescope"] == __version__ and versions()["torch"] == torch.__version__
+    assert machine()["cores"] == os.cpu_count() and machine()["memory"] > 10**8
 
 
 # ---------------------------------------------------------------- packing

@@ -9,7 +9,15 @@ from dataclasses import dataclass, replace
 import streamlit as st
 
 from prune_core.blocks import Layout
-from prune_core.masks import BlockMask, Norms, by_scope, mask_at, sparsity_of, thresholds_for, zero_share
+from prune_core.masks import (
+    BlockMask,
+    Norms,
+    by_scope,
+    mask_at,
+    sparsity_of,
+    thresholds_for,
+    zero_share,
+)
 from prune_core.runs import Run
 
 SCOPES = {"matrix": "each matrix", "layer": "each layer", "global": "whole encoder"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prune_core import glue, runs
 from prune_core.config import NOMINAL_FLOPS, Plan, PruneConfig, plan, step_flops
+from prune_core.recorder import machine
 
 MINILM_WEIGHTS = 10_616_832  # in the prunable matrices; other models are only known once they are loaded
 
@@ -38,7 +39,7 @@ def estimate(config: PruneConfig, listed: list[runs.Listed]) -> Estimate:
 
 def _measured(config: PruneConfig, task: str, listed: list[runs.Listed]) -> tuple[float, str] | None:
     """(seconds a step, run) of the newest complete run with this model, task, batch and thread count on this machine."""
-    here = runs.machine()
+    here = machine()
     for one in listed:
         run = one.run
         if run is None or run.status != "complete" or not (run.result or {}).get("seconds_per_step"):

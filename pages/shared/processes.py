@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from prune_core import runs
+from prune_core import files, runs
 from prune_core.config import PruneConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,7 +57,7 @@ def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
                                    stdout=out, stderr=out, start_new_session=True)
     created = psutil.Process(process.pid).create_time()
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
-    runs.write_whole(log.with_suffix(".json"), json.dumps({"pid": process.pid, "created": created}).encode())
+    files.write_whole(log.with_suffix(".json"), json.dumps({"pid": process.pid, "created": created}).encode())
 
 
 def log_file(name: str, runs_dir: Path) -> Path:

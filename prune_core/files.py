@@ -1,0 +1,51 @@
+"""Files that are never half there: replaced as a whole, or appended to line by line, each line with its crc32."""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write beside `path`, flush to the disk, rename over it. Raises OSError; the old file then stays."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, data: Mapping) -> None:
+    write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
+
+
+def sealed(data: Mapping) -> bytes:
+    """One line of progress.jsonl: JSON, a tab, the crc32 of the JSON."""
+    text = json.dumps(data, separators=(",", ":")).encode()
+    return text + f"\t{zlib.crc32(text):08x}\n".encode()
+
+
+def unsealed(line: bytes) -> dict | None:
+    """The data of a line, or None if it is torn or was changed."""
+    text, tab, crc = line.rstrip(b"\n").rpartition(b"\t")
+    try:
+        return json.loads(text) if tab and int(crc, 16) == zlib.crc32(text) else None
+    except ValueError:
+        return None
