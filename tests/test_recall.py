@@ -69,15 +69,8 @@ def test_a_threshold_per_layer_cuts_each_at_its_own(made):
     assert found["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
 
 
-def test_a_sparsity_is_cut_with_the_scope_of_the_run(made):
+def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
     found = recall.evaluate(Cut(made, 0.25, None, None, "dense"), threads=1)
-    assert (found["scope"], found["sparsity"]) == (made.config.scope, 0.25)
-    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"] * (1 + 1e-6))
-    assert found["score"] == score and zero == 0.25
-
-
-def test_a_sparsity_can_be_cut_as_that_share_of_every_matrix(made):
-    found = recall.evaluate(Cut(made, 0.25, None, "matrix", "dense"), threads=1)
     assert (found["scope"], found["sparsity"]) == ("matrix", 0.25)
     assert set(found["threshold"]) == {m.name for m in made.layout.matrices}
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"][matrix.name] * (1 + 1e-6))

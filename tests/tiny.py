@@ -128,7 +128,7 @@ def spoiled(folder: Path, columns: Mapping[str, list], split: str = "validation"
 
 def settings(model: Path, data: Path, **changes) -> PruneConfig:
     """A whole run in a second: 16x1 blocks, two compressions, one thread, fp32, learning rates that move a tiny model."""
-    small = {"model": str(model), "data": str(data), "task": "sst2", "block": "16x1", "compressions": (1.5, 3.0),
+    small = {"model": str(model), "data": str(data), "task": "sst2", "block": "16x1", "scope": "matrix", "compressions": (1.5, 3.0),
              "dense_steps": 6, "penalty_steps": 12, "retrain_steps": 4, "dense_lr": 2e-3, "penalty_lr": 1e-3, "retrain_lr": 1e-3,
              "moments": 3, "milestones": 2, "batch_size": 8, "surface_examples": 12, "precision": "fp32", "threads": 1}
     return replace(PruneConfig(), **small | changes)
