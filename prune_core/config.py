@@ -106,7 +106,7 @@ def _needs(condition: object, message: str) -> None:
 PRESETS: dict[str, dict] = {
     # about two minutes: enough to see the method work, not enough to judge it
     "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=24, penalty_budget=18,
-                  retrain_budget=10, moments=8, surface_examples=256, dev_examples=1000),
+                  retrain_budget=10, moments=8, surface_examples=128, dev_examples=1000),
     # at most an hour
     "standard": {},
     # what the task wants, however long it takes
