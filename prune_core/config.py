@@ -82,7 +82,7 @@ class PruneConfig:
             value = getattr(self, name)
             _needs(value is None or value >= 1, f"{name} {value} is out of range; needed: 1 or more")
         for name in ("dense_lr", "penalty_lr", "retrain_lr"):
-            _needs(0 < getattr(self, name) < 1, f"{name} {getattr(self, name)} is out of range; needed: above 0, for example 1e-4")
+            _needs(0 < getattr(self, name) < math.inf, f"{name} {getattr(self, name)} is out of range; needed: above 0, for example 1e-4")
         _needs(0 <= self.threads <= 4096, f"threads {self.threads} is out of range; needed: 1 or more")
         _needs(0 <= self.seed < 2**63, f"seed {self.seed} is out of range; needed: 0 or more")
         if not self.threads:
