@@ -195,12 +195,11 @@ class Run:
     @property
     def warnings(self) -> list[str]:
         """What someone who reads the scores must know: ends near the majority class, targets missed."""
-        found = []
-        for name, score in [("dense", self.dense_score), *(
-                (f"{p['compression']:g}x {kind}", p[f"score_{kind}"]) for p in self.points for kind in ("thresholded", "retrained"))]:
-            if score is not None and score <= self.majority_score + 0.02:
-                found.append(f"{name}: {self.metric} {score:.3f} is near the majority class ({self.majority_score:.3f}): collapsed")
-        return found + list(self.about.get("notes", []))
+        ends = [("dense", self.dense_score), *((f"{p['compression']:g}x {kind}", p[f"score_{kind}"])
+                                               for p in self.points for kind in ("thresholded", "retrained"))]
+        near = [f"{name} {score:.3f}" for name, score in ends if score is not None and score <= self.majority_score + 0.02]
+        words = f"near what the majority class scores ({self.metric} {self.majority_score:.3f}), so collapsed or close to it: "
+        return [words + ", ".join(near)] * bool(near) + list(self.about.get("notes", []))
 
     def mask(self, saved: str, compression: float) -> BlockMask:
         """The mask with which the run itself cut at this compression."""
