@@ -105,8 +105,8 @@ def _needs(condition: object, message: str) -> None:
 
 PRESETS: dict[str, dict] = {
     # about two minutes: enough to see the method work, not enough to judge it
-    "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=24, penalty_budget=18,
-                  retrain_budget=10, moments=8, surface_examples=128, dev_examples=1000),
+    "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=22, penalty_budget=16,
+                  retrain_budget=9, moments=8, milestones=4, surface_examples=128, dev_examples=1000),
     # at most an hour
     "standard": {},
     # what the task wants, however long it takes
