@@ -19,7 +19,6 @@ from prune_core.config import HUB_DATA
 
 PRACTICE = Path(__file__).resolve().parent.parent / "data" / "practice"
 NOT_GLUE = "practice set: synthetic, made for Prunescope, not GLUE"
-Z95 = 1.959963984540054  # two-sided 95% of a normal
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from safetensors import SafetensorError, safe_open
 from prune_core import InputError, files
 from prune_core.blocks import Layout
 from prune_core.config import PruneConfig, saved_name
-from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.trajectory import Snapshot, SurfacePoint
 
 FORMAT = 1
@@ -200,10 +199,6 @@ class Run:
         near = [f"{name} {score:.3f}" for name, score in ends if score is not None and score <= self.majority_score + 0.02]
         words = f"near what the majority class scores ({self.metric} {self.majority_score:.3f}), so collapsed or close to it: "
         return [words + ", ".join(near)] * bool(near) + list(self.about.get("notes", []))
-
-    def mask(self, saved: str, compression: float) -> BlockMask:
-        """The mask with which the run itself cut at this compression."""
-        return mask_at_sparsity(self.norms(self.saved(saved)), self.layout, sparsity_of(compression), self.config.scope)
 
 
 def _snapshot(line: Mapping) -> Snapshot:
