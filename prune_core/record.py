@@ -85,10 +85,18 @@ def default_name(config: PruneConfig, task: str) -> str:
 
 
 def _weights_of(path: Path) -> Callable[[str], Mapping]:
-    """Name of a saved phase -> its tensors, read back from the run directory."""
+    """Name of a saved phase -> its tensors, read back from the run directory. Raises RunError where they are damaged."""
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return lambda name: load_file(path / "weights" / f"{name}.safetensors")
+    def read(name: str) -> Mapping:
+        try:
+            return load_file(path / "weights" / f"{name}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise runs.RunError(f"run {path.name!r}: weights {name!r} cannot be read: {runs.one_line(error)}; what was recorded is kept, "
+                                f"but the run cannot go on; begin it anew with: {runs.Run(path).command()}") from None
+
+    return read
 
 
 def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:

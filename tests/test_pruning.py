@@ -390,6 +390,16 @@ def test_stopping_again_and_again_comes_to_the_same_end(asked, uninterrupted, tm
     assert_same_run(tmp_path / "often", uninterrupted)
 
 
+def test_damaged_weights_that_the_next_phase_needs_are_one_line(asked, tmp_path):
+    with pytest.raises(record.Interrupted):
+        record.start(asked, tmp_path, "spoilt", "python -m prune_core prune", stop_at(24))
+    for file in (tmp_path / "spoilt" / "weights").glob("penalty-*"):
+        file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(runs.RunError, match=r"'spoilt': weights 'penalty-1.5x' cannot be read: .*; begin it anew with: python -m prune_core prune"):
+        record.resume(runs.find("spoilt", tmp_path), tiny.silent)
+    assert runs.find("spoilt", tmp_path).status == "interrupted"
+
+
 def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterrupted):
     before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.name != "lock"}
     run = runs.Run(uninterrupted)
