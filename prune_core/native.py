@@ -1,0 +1,141 @@
+"""The C++ kernels of native.cpp: compiled once for this processor, cached, called through ctypes.
+
+Where there is no compiler, `library()` is None and `why_not()` says why; compact.py then runs on
+stock torch with the same numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_suffix(".cpp")
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-march=native", "-fopenmp")
+_COMPILE_SECONDS = 120
+_LONG, _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
+_SIGNATURES = {
+    "prunescope_lanes": [],
+    "prunescope_max_vectors": [],
+    "prunescope_linear": [_POINTER, _LONG, _LONG, _POINTER, _POINTER, _INT, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT,
+                          _POINTER, _LONG, _INT],
+    "prunescope_attention": [_POINTER, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _FLOAT,
+                             _POINTER, _LONG, _INT],
+    "prunescope_add_norm": [_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _LONG, _LONG, _POINTER, _INT],
+}
+
+
+def compiler() -> str | None:
+    """The C++ compiler that would be used: $CXX, else the first of c++, g++, clang++ on the path."""
+    return shutil.which(os.environ.get("CXX", "")) or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: $XDG_CACHE_HOME or ~/.cache, in `prunescope`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
+
+
+@functools.cache
+def _loaded(used: str | None) -> tuple[ctypes.CDLL | None, str]:
+    """(library, "") or (None, why not), for this compiler."""
+    if used is None:
+        return None, "no C++ compiler (c++, g++ or clang++) on this machine"
+    try:
+        library = ctypes.CDLL(str(_compiled(used)))
+    except (OSError, subprocess.SubprocessError) as error:
+        text = getattr(error, "stderr", None) or str(error)
+        return None, f"{Path(used).name} could not build the kernels: {' '.join(str(text).split())[:160]}"
+    for name, arguments in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = arguments, _INT if not arguments else None
+    return library, ""
+
+
+def _compiled(used: str) -> Path:
+    """The shared library of this source for this processor, built if it is not in the cache. Raises OSError, SubprocessError."""
+    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(_FLAGS).encode(), used.encode(), _processor().encode()])).hexdigest()[:16]
+    path = cache_folder() / f"kernels-{key}.so"
+    if path.exists():
+        return path
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written: built again by every process
+        folder = Path(tempfile.mkdtemp(prefix="prunescope-"))
+        path = folder / path.name
+    print("building the kernels for this processor, once ...", end="", file=sys.stderr, flush=True)
+    start = time.monotonic()
+    beside = folder / f".{path.name}.{os.getpid()}"
+    try:
+        subprocess.run([used, *_FLAGS, str(SOURCE), "-o", str(beside)], check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+        print(f" {time.monotonic() - start:.1f} s", file=sys.stderr, flush=True)
+    return path
+
+
+def _processor() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "".join(sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}))
+    except OSError:
+        return platform.processor() + platform.machine()
+
+
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None where they cannot be had. The first call on a machine compiles (a few seconds, told on stderr)."""
+    return _loaded(compiler())[0]
+
+
+def why_not() -> str:
+    """Why `library()` is None; empty if it is not."""
+    return _loaded(compiler())[1]
+
+
+def _at(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def rows_of(x: torch.Tensor) -> torch.Tensor:
+    """(..., n) -> (rows, n) fp32 with unit stride inside a row; a copy only where that does not hold already."""
+    x = x.reshape(-1, x.shape[-1])
+    x = x if x.dtype == torch.float32 else x.float()
+    return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
+
+
+def linear(x: torch.Tensor, packed, y: torch.Tensor) -> None:
+    """y (rows, outputs) = act(x (rows, inputs) W^T + bias), W as compact.CompactLinear has packed it."""
+    library().prunescope_linear(
+        _at(x), x.stride(0), len(x), _at(packed.columns), _at(packed.weights), packed.weights.dtype == torch.bfloat16, _at(packed.panels),
+        len(packed.panels), _at(packed.outputs), _at(packed.bias if packed.outputs is not None else packed.padded_bias), y.shape[1],
+        int(packed.gelu), _at(y), y.stride(0), torch.get_num_threads())
+
+
+def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, heads: int, scale: float,
+              ) -> torch.Tensor:
+    """Softmax attention inside every sentence: q, k, v (rows, heads * depth) fp32 -> the same shape; other rows are 0."""
+    out = torch.zeros(q.shape, dtype=torch.float32)
+    library().prunescope_attention(_at(q), q.stride(0), _at(k), k.stride(0), _at(v), v.stride(0), _at(starts), _at(lengths),
+                                   len(starts), heads, q.shape[1] // heads, scale, _at(out), out.stride(0), torch.get_num_threads())
+    return out
+
+
+def add_norm(x: torch.Tensor, residual: torch.Tensor | None, norm: torch.nn.LayerNorm) -> torch.Tensor:
+    """layer_norm(x + residual), (..., width) contiguous fp32."""
+    out = torch.empty_like(x)
+    library().prunescope_add_norm(_at(x), _at(residual), _at(norm.weight), _at(norm.bias), norm.eps, x.numel() // x.shape[-1], x.shape[-1],
+                                  _at(out), torch.get_num_threads())
+    return out
