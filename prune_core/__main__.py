@@ -98,19 +98,20 @@ def evaluate(
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
     runs_dir: RunsDir = runs.RUNS,
     threads: Threads = 0,
+    exact: Annotated[bool, Option("--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The exact dev score of a run's weights, cut at a sparsity or a threshold."""
+    """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not computed again."""
     from prune_core import recall
 
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
     cut = recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
-    _tell(recall.evaluate(cut, data, threads), as_json, _evaluated_text)
+    _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact), as_json, _evaluated_text)
 
 
-@app.command()
-def pack(
+@app.command("pack")
+def pack_run(
     run: str,
     to: Annotated[str, Option(help="Name among the recorded runs.")],
     weights: Annotated[str, Option(help="Saved phases whose weights ship too, for example dense.")] = "",
@@ -119,9 +120,9 @@ def pack(
     as_json: AsJson = False,
 ) -> None:
     """Make a small read-only copy of a complete run in data/recorded: at most 10 MB beside the weights."""
-    from prune_core import recall
+    from prune_core import pack
 
-    result = recall.pack(runs.find(run, runs_dir), to, weights.split(",") if weights else [], data_name)
+    result = pack.pack(runs.find(run, runs_dir), to, weights.split(",") if weights else [], data_name)
     _tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
 
 
@@ -176,7 +177,11 @@ def _evaluated_text(result: dict) -> str:
     synthetic = " (practice set, not GLUE)" if result["data"] == "practice" else ""
     return (f"{result['run']} {result['phase']}: {result['metric']} {result['score']:.4f}{synthetic} at sparsity "
             f"{result['sparsity']:.4f}, encoder {result['compression_encoder']:.2f}x, model {result['compression_model']:.2f}x, "
-            f"{result['examples']} examples, {result['seconds']:.1f} s")
+            f"{result['examples']} examples, {result['seconds']:.2f} s (first after {result['seconds_to_first']:.2f} s)")
+
+
+def _running_text(running) -> None:
+    print(f"{running.done:6} of {running.total}: {running.score:.4f}, 95% interval {running.low:.4f} to {running.high:.4f}", file=sys.stderr)
 
 
 def _tell(result: dict, as_json: bool, text) -> None:

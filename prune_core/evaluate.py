@@ -1,10 +1,10 @@
-"""The dev score of a model, exact, in fp32: the same on every machine up to rounding."""
+"""The dev score of a model, exact, in fp32: the same on every machine up to rounding. At once, or as it comes in."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from prune_core import glue
 from prune_core.masks import BlockMask
 
 BATCH = 64
+FIRST = 32  # examples behind the first running score; every further one has twice as many
+TOKENS = 4096  # of one forward pass, where a running score is taken
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,65 @@ def outputs(model: nn.Module, data: glue.Encoded) -> np.ndarray:
 
 def dev_score(model: nn.Module, task: glue.Task, dev: Mapping[str, glue.Encoded]) -> Score:
     """Score on every dev split; with two (MNLI) metrics are named _matched and _mismatched."""
+    return _score(task, dev, {split: outputs(model, data) for split, data in dev.items()})
+
+
+def _score(task: glue.Task, dev: Mapping[str, glue.Encoded], found: Mapping[str, np.ndarray]) -> Score:
     scores: dict[str, float] = {}
     for split, data in dev.items():
-        found = outputs(model, data)
         ending = split.removeprefix("validation") if len(task.dev) > 1 else ""
-        scores |= {metric + ending: value for metric, value in glue.score(task, found, data.labels).items()}
-        if split == task.dev[0]:
-            low, high = glue.interval(task, found, data.labels)
-    return Score(scores, low, high, sum(map(len, dev.values())))
+        scores |= {metric + ending: value for metric, value in glue.score(task, found[split], data.labels).items()}
+    main = task.dev[0]
+    return Score(scores, *glue.interval(task, found[main], dev[main].labels), sum(map(len, dev.values())))
+
+
+@dataclass(frozen=True)
+class Running:
+    """The headline score of the examples seen so far, a random part of the main dev split, with its 95% interval."""
+
+    done: int
+    total: int  # of all dev splits
+    score: float
+    low: float
+    high: float
+    final: Score | None = None  # on the last one
+
+
+def stream(model: nn.Module, task: glue.Task, dev: Mapping[str, glue.Encoded]) -> Iterator[Running]:
+    """The dev score as it comes in: a running score after each batch, the whole `Score` with the last. Stop by not asking on.
+
+    The order is random (the same every time), so that the first scores are fair ones.
+    """
+    total, found, running = sum(map(len, dev.values())), {}, None
+    for split, data in dev.items():
+        order, outputs_ = np.random.default_rng(0).permutation(len(data)), np.empty((len(data), model.config.num_labels), np.float32)
+        done = 0
+        for at in _growing(data.lengths, order):
+            outputs_[at] = _forward(model, data, at)
+            done += len(at)
+            if split == task.dev[0]:
+                seen = order[:done]
+                score = glue.score(task, outputs_[seen], data.labels[seen])[task.metrics[0]]
+                running = Running(done, total, score, *glue.interval(task, outputs_[seen], data.labels[seen]))
+                if done < len(data) or len(dev) > 1:
+                    yield running
+        found[split] = outputs_
+    yield replace(running, done=total, final=_score(task, dev, found))
+
+
+def _growing(lengths: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    """`order` in batches of FIRST examples, twice that, and so on, of at most TOKENS tokens each; shortest first inside one."""
+    start, count = 0, FIRST
+    while start < len(order):
+        room = int(np.searchsorted(np.cumsum(lengths[order[start:]]), TOKENS))
+        end = start + max(1, min(count, room))
+        yield order[start:end][np.argsort(lengths[order[start:end]], kind="stable")]
+        start, count = end, 2 * count
+
+
+@torch.inference_mode()
+def _forward(model: nn.Module, data: glue.Encoded, at: np.ndarray) -> np.ndarray:
+    return model(**data.batch(at)[0]).logits.float().numpy()
 
 
 @contextlib.contextmanager

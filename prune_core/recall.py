@@ -1,26 +1,24 @@
-"""What can be asked of a run afterwards: its weights, the exact dev score at any cut, a small copy to ship."""
+"""What can be asked of a run afterwards: its weights, and the exact dev score at any cut."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import re
-import shutil
+import os
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from prune_core import InputError, encoders, files, glue, runs
-from prune_core.config import HUB_DATA
-from prune_core.evaluate import dev_score, masked
-from prune_core.masks import BlockMask, Norms, by_scope, mask_at, thresholds_for
+from prune_core import InputError, encoders, files, glue, native, runs
+from prune_core.compact import compact
+from prune_core.evaluate import Running, Score, stream
+from prune_core.masks import BlockMask, by_scope, mask_at, thresholds_for
 from prune_core.runs import Run, RunError
-
-PACKED_BYTES = 10_000_000
-PACKED_STEPS = 1500
+from prune_core.unpadded import unpad_
 
 
 @dataclass(frozen=True)
@@ -90,103 +88,79 @@ def data_of(run: Run, source: str | None) -> glue.TaskData:
     return data
 
 
-def evaluate(cut: Cut, source: str | None = None, threads: int = 0) -> dict:
-    """The exact dev score of a cut, on the run's dev examples, fp32. What `evaluate --json` prints."""
+class Bench:
+    """The weights of one phase of a run and its dev set, loaded once: scores any number of masks, each only once ever.
+
+    Scores are kept on the disk under what determines them: all weights, the mask, the encoded data.
+    """
+
+    def __init__(self, run: Run, phase: str, source: str | None = None):
+        """Reads the weights and the data (from `source`, else from where the run had it). Raises InputError."""
+        run.weights_file(phase)  # before the data is asked for: the nearer reason first
+        data = data_of(run, source).limited(None, run.config.dev_examples)
+        self.run, self.phase, self.task = run, phase, data.task
+        self.encoder = encoder_of(run, phase, data.task.outputs)
+        length = self.encoder.max_length(run.config.max_length)
+        self.dev = {split: glue.encode(examples, self.encoder.tokenizer, length) for split, examples in data.dev.items()}
+        self._folder = (runs.RUNS / ".scores" / run.name if run.recorded else run.path / "scores")
+        self._key = _digest(self.encoder, self.dev)
+
+    def stream(self, mask: BlockMask, fresh: bool = False) -> Iterator[Running]:
+        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end. At once if it is known."""
+        path = self._folder / f"{self._key}-{mask.digest()}.json"
+        if not fresh and (known := _read_score(path)):
+            yield Running(known.examples, known.examples, known.scores[self.task.metric], known.low, known.high, known)
+            return
+        small = compact(self.encoder.model, self.run.layout, mask)
+        unpad_(small)
+        for running in stream(small, self.task, self.dev):
+            if running.final:
+                _keep_score(path, running.final)
+            yield running
+
+
+def _digest(encoder: encoders.Encoder, dev: Mapping[str, glue.Encoded]) -> str:
+    """The same text for the same weights (all of the model) and the same encoded dev sets."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(encoder.model.state_dict().items()):
+        sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
+    for split, data in sorted(dev.items()):
+        sha.update(repr((split, data.inputs, data.labels.tolist())).encode())
+    return sha.hexdigest()[:24]
+
+
+def _read_score(path: Path) -> Score | None:
+    """A score that was kept; None where there is none, or none that can be read."""
+    try:
+        return Score(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _keep_score(path: Path, score: Score) -> None:
+    """Keep it for whoever asks again; where nothing can be written it is computed again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, asdict(score))
+
+
+def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Callable[[Running], None] = lambda running: None,
+             fresh: bool = False) -> dict:
+    """The exact dev score of a cut, on the run's dev examples, fp32. What `evaluate --json` prints.
+
+    `report` gets every running score; `fresh` does not look whether the answer is known. Seconds count
+    from the question, with weights and data loaded.
+    """
     run, (phase, scope, mask, thresholds) = cut.run, cut.resolved()
-    run.weights_file(phase)  # before the data is asked for: the nearer reason first
-    data = data_of(run, source).limited(None, run.config.dev_examples)
-    torch.set_num_threads(threads or run.config.threads)
-    encoder = encoder_of(run, phase, data.task.outputs)
-    length = encoder.max_length(run.config.max_length)
-    encoded = {split: glue.encode(examples, encoder.tokenizer, length) for split, examples in data.dev.items()}
-    start = time.perf_counter()
-    with masked(encoder.weights, mask):
-        found = dev_score(encoder.model, data.task, encoded)
-    single = next(iter(thresholds.values())) if len(set(thresholds.values())) == 1 else thresholds
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    bench = Bench(run, phase, source)
+    native.library()  # built, where that is still to be done, before the clock starts
+    start, first = time.perf_counter(), None
+    for running in bench.stream(mask, fresh):
+        first = first or time.perf_counter() - start
+        report(running)
+    found, single = running.final, next(iter(thresholds.values())) if len(set(thresholds.values())) == 1 else thresholds
     return {"run": run.name, "phase": phase, "scope": scope, "data": run.data, "sparsity": mask.sparsity, "threshold": single,
             "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "metric": run.metric,
             "score": found.scores[run.metric], "low": found.low, "high": found.high, "scores": dict(found.scores),
-            "examples": found.examples, "seconds": time.perf_counter() - start}
-
-
-# ---------------------------------------------------------------- packing
-
-
-def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
-    """A read-only copy in data/recorded: norms as integers, fewer moments in between, no logs. Raises RunError.
-
-    Ends of phases get 16 bits per norm, moments in between 8; zero stays zero and nothing else becomes
-    zero. Where the weights ship too, norms stay float32, so that every recorded score is found again to
-    the last digit. As many moments as fit are kept, evenly chosen.
-    """
-    runs.check_name(name)
-    if run.result is None:
-        raise RunError(f"run {run.name!r} is not complete; resume it first")
-    for saved in weights:
-        run.weights_file(saved)
-    to = runs.RECORDED / name
-    staged = to.with_name(f".{name}")
-    shutil.rmtree(staged, ignore_errors=True)
-    (staged / "norms").mkdir(parents=True)
-    (staged / "weights").mkdir()
-    kept = _norms_to_keep(run)
-    _pack_lines(run, staged, kept, weights)
-    config = replace(run.config, data=data_name)
-    command = re.sub(r" --data \S+", "" if data_name == HUB_DATA else f" --data {data_name}", run.command())
-    about = run.about | {"name": name, "config": config.to_json(), "data": data_name, "command": command}
-    files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
-    files.write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
-    for saved in weights:
-        shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
-    if to.exists():
-        shutil.rmtree(to)
-    staged.rename(to)
-    size = sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
-    return {"run": name, "path": str(to.relative_to(runs.ROOT.parent)), "bytes": size, "snapshots_with_norms": len(kept)}
-
-
-def _norms_to_keep(run: Run) -> list[int]:
-    """Positions of the snapshots whose norms ship: all ends of phases, and in between as many as fit."""
-    groups = sum(run.layout.block.grid(m.m, m.n)[0] * run.layout.block.grid(m.m, m.n)[1] for m in run.layout.matrices)
-    ends = [at for at in run.with_norms if run.snapshots[at].saved]
-    between = [at for at in run.with_norms if not run.snapshots[at].saved]
-    room = _room(groups, len(ends))
-    if room < 2:  # small blocks: ends of retraining differ little from the ends of the penalty
-        ends = [at for at in ends if not run.snapshots[at].saved.startswith("retrain")]
-        room = _room(groups, len(ends))
-    count = max(0, min(len(between), int(room)))
-    chosen = {between[round(i)] for i in np.linspace(0, len(between) - 1, count)} if count else set()
-    return sorted({*ends, *chosen})
-
-
-def _room(groups: int, ends: int) -> float:
-    """How many 8-bit moments fit beside so many 16-bit ends; half a megabyte is for the log and the headers."""
-    return (0.96 * PACKED_BYTES - 500_000 - 2 * groups * ends) / (groups + 10_000)
-
-
-def _pack_lines(run: Run, staged: Path, kept: list[int], exact: list[str]) -> None:
-    """progress.jsonl with about PACKED_STEPS plain steps and without the norms that do not ship, and the norms that do."""
-    from safetensors.numpy import save
-
-    stride = max(1, len(run.lines) // PACKED_STEPS)
-    with open(staged / "progress.jsonl", "wb") as file:
-        for at, line in enumerate(run.lines):
-            if at % stride and not {"saved", "scores", "norms"} & line.keys():
-                continue
-            line = {key: value for key, value in line.items() if key != "norms"} | ({"norms": True} if at in kept else {})
-            file.write(files.sealed(line))
-            if at in kept:
-                saved, norms = line.get("saved"), run.norms(at)
-                tensors = norms if saved in exact else packed(norms, np.uint16 if saved else np.uint8)
-                files.write_whole(staged / "norms" / f"{line['i']:06d}.safetensors", save(tensors))
-
-
-def packed(norms: Norms, dtype: type) -> dict[str, np.ndarray]:
-    """Norms as integers of `dtype` times one float32 scale per matrix; only zero becomes 0."""
-    tensors = {}
-    for name, values in norms.items():
-        top = np.iinfo(dtype).max
-        scale = np.float32(max(float(values.max()), 1e-30) / top)
-        tensors[name] = np.where(values > 0, np.clip(np.round(values / scale), 1, top), 0).astype(dtype)
-        tensors[f"{name}.scale"] = np.array([scale], np.float32)
-    return tensors
+            "examples": found.examples, "seconds_to_first": first, "seconds": time.perf_counter() - start}

@@ -11,7 +11,7 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from prune_core import compact, encoders, native, packing
+from prune_core import compact, encoders, native, unpadded
 from prune_core.blocks import BlockShape
 from prune_core.evaluate import apply_mask_
 from prune_core.masks import BlockMask
@@ -194,7 +194,7 @@ def test_a_compact_encoder_equals_the_masked_one(architecture, block, dead):
     with torch.inference_mode():
         wanted = masked_copy(encoder, mask)(**inputs).logits
         torch.testing.assert_close(small(**inputs).logits, wanted, rtol=0, atol=1e-5)
-        packing.pack_(small)
+        unpadded.unpad_(small)
         torch.testing.assert_close(small(**inputs).logits, wanted, rtol=0, atol=1e-5)
     assert all(torch.equal(before[name], weight) for name, weight in encoder.model.state_dict().items())
     assert set(small.executed) == {m.name for m in mask.layout.matrices}
@@ -207,7 +207,7 @@ def test_without_a_compiler_the_numbers_are_the_same(architecture, monkeypatch):
     try:
         encoder, mask = encoder_and_mask(architecture, "allx1", True)
         small, inputs = compact.compact(encoder.model, mask.layout, mask), batch()
-        assert not packing.pack_(small) and "no C++ compiler" in native.why_not()
+        assert not unpadded.unpad_(small) and "no C++ compiler" in native.why_not()
         assert set(small.executed.values()) <= {"dense torch", "smaller dense torch"} and "smaller dense torch" in small.executed.values()
         with torch.inference_mode():
             torch.testing.assert_close(small(**inputs).logits, masked_copy(encoder, mask)(**inputs).logits, rtol=0, atol=1e-5)
@@ -243,7 +243,7 @@ def test_nothing_kept_and_everything_kept(architecture, share):
     encoder, mask = encoder_and_mask(architecture, "16x1", False)
     mask = BlockMask(mask.layout, {name: np.full(kept.shape, bool(share)) for name, kept in mask.kept.items()})
     small, inputs = compact.compact(encoder.model, mask.layout, mask), batch()
-    packing.pack_(small)
+    unpadded.unpad_(small)
     with torch.inference_mode():
         torch.testing.assert_close(small(**inputs).logits, masked_copy(encoder, mask)(**inputs).logits, rtol=0, atol=1e-5)
 
@@ -253,7 +253,7 @@ def test_packed_sentences_are_scored_alone():
     """A sentence gives the same answer in any company."""
     encoder, mask = encoder_and_mask("bert", "16x1", False)
     small = compact.compact(encoder.model, mask.layout, mask)
-    assert packing.pack_(small)
+    assert unpadded.unpad_(small)
     inputs = batch()
     with torch.inference_mode():
         together = small(**inputs).logits

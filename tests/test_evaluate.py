@@ -89,3 +89,33 @@ def test_cutting_changes_the_outputs(encoder, dev):
 
 def test_positions_bound_the_length(encoder):
     assert encoder.max_length(500) == tiny.POSITIONS - 1 and encoder.max_length(10) == 10
+
+
+def test_the_running_score_ends_at_the_exact_one(encoder, dev):
+    task, several = glue.TASKS["sst2"], glue.encode(glue.Examples([(f"film was {word}",) for word in tiny.GOOD + tiny.BAD] * 20,
+                                                                  np.array([1] * 4 + [0] * 4)[None].repeat(20, 0).ravel()), encoder.tokenizer, 32)
+    encoder.model.eval()
+    running = list(evaluate.stream(encoder.model, task, {"validation": several}))
+    assert [r.done for r in running] == [32, 96, 160] and {r.total for r in running} == {160}
+    assert [r.final is None for r in running] == [True, True, False]
+    assert running[-1].final == evaluate.dev_score(encoder.model, task, {"validation": several})
+    assert all(r.low <= r.score <= r.high for r in running) and running[-1].score == running[-1].final.scores["accuracy"]
+    assert running[0].high - running[0].low > running[-1].high - running[-1].low
+
+
+def test_a_running_score_is_of_a_random_part(encoder):
+    """Labels sorted by length would mislead a score that starts with the short sentences."""
+    lengths = np.sort(np.random.default_rng(0).integers(4, 30, 500))
+    parts = list(evaluate._growing(lengths, np.random.default_rng(0).permutation(500)))
+    assert sorted(np.concatenate(parts)) == list(range(500))
+    assert abs(lengths[parts[0]].mean() - lengths.mean()) < 4
+    assert all(lengths[part].sum() <= evaluate.TOKENS for part in parts)
+    assert len(list(evaluate._growing(np.full(9, 2 * evaluate.TOKENS), np.arange(9)))) == 9
+
+
+def test_a_stream_over_two_splits_scores_both(tiny_model, tiny_data):
+    encoder, data = encoders.load(str(tiny_model), 3), glue.load("mnli", str(tiny_data))
+    encoder.model.eval()
+    encoded = {name: glue.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
+    last = list(evaluate.stream(encoder.model, data.task, encoded))[-1]
+    assert last.final == evaluate.dev_score(encoder.model, data.task, encoded) and last.done == last.total == 48

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "repair": {"blocks", "masks"},
     "native": set(),
     "compact": {"blocks", "masks", "native"},
-    "packing": {"native"},
+    "unpadded": {"native"},
     "config": {"blocks", "masks"},
     "trajectory": {"blocks"},
     "files": set(),
@@ -39,14 +39,15 @@ MAY_IMPORT = {
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "recall"},
     "record": LOWER | {"recall"},
-    "recall": LOWER - {"pruning", "methods"},
-    "__main__": LOWER | {"record", "recall", "latency", "report", "export"},
+    "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "unpadded"},
+    "pack": {"config", "files", "masks", "runs"},
+    "__main__": LOWER | {"record", "recall", "pack", "latency", "report", "export"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue")
-NEEDS_TORCH = {"encoders", "evaluate", "methods", "pruning", "record", "recall"}
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack")
+NEEDS_TORCH = {"native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall"}
 
 
 def name_of(path: Path) -> str:

@@ -11,7 +11,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import InputError, encoders, glue, recall, runs
+from prune_core import InputError, encoders, glue, pack, recall, runs
 from prune_core.config import PruneConfig
 from prune_core.recall import Cut
 from prune_core.recorder import Recorder
@@ -27,7 +27,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
 @pytest.fixture
 def copied(made, tmp_path) -> runs.Run:
     """One that may be damaged."""
-    return runs.Run(shutil.copytree(made.path, tmp_path / "copied"))
+    return runs.Run(shutil.copytree(made.path, tmp_path / "copied", ignore=shutil.ignore_patterns("scores")))
 
 
 def looped_score(run: runs.Run, phase: str, keep) -> tuple[float, float]:
@@ -98,6 +98,67 @@ def test_without_a_phase_it_is_the_most_trained_that_is_not_sparser(made, sparsi
     assert recall.default_phase(made, sparsity) == phase
 
 
+# ---------------------------------------------------------------- never computed twice
+
+
+def no_computing(monkeypatch):
+    def stream(*_):
+        raise AssertionError("this score is known")
+
+    monkeypatch.setattr(recall, "stream", stream)
+
+
+def asked(run: runs.Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:
+    return recall.evaluate(Cut(run, sparsity, None, None, phase), threads=1, **settings)
+
+
+def test_a_score_that_is_known_is_not_computed_again(copied, monkeypatch):
+    first = asked(copied)
+    assert len(list((copied.path / "scores").iterdir())) == 1
+    no_computing(monkeypatch)
+    times = {"seconds", "seconds_to_first"}
+    assert {k: v for k, v in asked(copied).items() if k not in times} == {k: v for k, v in first.items() if k not in times}
+
+
+@pytest.mark.parametrize("other", ["mask", "phase", "weights", "embeddings", "data", "fresh"])
+def test_what_determines_a_score_is_in_its_key(copied, tiny_model, tiny_data, tmp_path, monkeypatch, other):
+    asked(copied)
+    no_computing(monkeypatch)
+    source, file = None, copied.path / "weights" / "dense.safetensors"
+    if other == "weights":
+        tensors = load_file(file)
+        tensors["classifier.bias"] += 1e-3
+        save_file(tensors, file)
+    elif other == "embeddings":
+        model = tiny.checkpoint(tmp_path / "other", seed=7)
+        monkeypatch.setattr(encoders, "load", lambda name, *rest, load=encoders.load: load(str(model), *rest))
+    elif other == "data":
+        source = str(tiny.data_folder(tmp_path / "data", ("sst2",), dev=23))
+    with pytest.raises(AssertionError, match="is known"):
+        asked(copied, 0.5 if other == "mask" else 0.25, "penalty-1.5x" if other == "phase" else "dense", source=source, fresh=other == "fresh")
+
+
+def test_a_damaged_score_is_computed_again(copied):
+    first = asked(copied)
+    (file,) = (copied.path / "scores").iterdir()
+    for content in (b"", b"[1]", b'{"scores": 3}', b"{}"):
+        file.write_bytes(content)
+        assert asked(copied)["score"] == first["score"]
+
+
+def test_scores_of_a_run_that_ships_are_kept_elsewhere(copied, monkeypatch, tmp_path):
+    monkeypatch.setattr(runs, "RECORDED", copied.path.parent)
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "own")
+    asked(runs.Run(copied.path))
+    assert not (copied.path / "scores").exists() and len(list((tmp_path / "own" / ".scores" / "copied").iterdir())) == 1
+
+
+def test_running_scores_are_reported_and_end_at_the_score(copied):
+    seen = []
+    found = asked(copied, report=seen.append)
+    assert seen[-1].final.scores == found["scores"] and found["seconds_to_first"] <= found["seconds"]
+
+
 # ---------------------------------------------------------------- what cannot be answered
 
 
@@ -156,7 +217,7 @@ def recorded(monkeypatch, tmp_path):
 
 
 def test_a_packed_run_says_the_same_in_fewer_bytes(made, recorded):
-    result = recall.pack(made, "shipped", [], "nyu-mll/glue")
+    result = pack.pack(made, "shipped", [], "nyu-mll/glue")
     run = runs.find("shipped", recorded.parent / "none")
     assert run.recorded and run.status == "complete" and run.data == run.config.data == "nyu-mll/glue"
     assert run.snapshots == made.snapshots and run.points == made.points and run.layout == made.layout
@@ -166,7 +227,7 @@ def test_a_packed_run_says_the_same_in_fewer_bytes(made, recorded):
 
 
 def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
-    recall.pack(made, "shipped", [], "nyu-mll/glue")
+    pack.pack(made, "shipped", [], "nyu-mll/glue")
     run = runs.Run(recorded / "shipped")
     assert run.with_norms == made.with_norms
     for at in run.with_norms:
@@ -177,7 +238,7 @@ def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
 
 
 def test_with_weights_packed_the_exact_score_is_the_same(made, recorded):
-    recall.pack(made, "shipped", ["dense"], "nyu-mll/glue")
+    pack.pack(made, "shipped", ["dense"], "nyu-mll/glue")
     run = runs.Run(recorded / "shipped")
     shipped, own = (recall.evaluate(Cut(r, 0.5, None, None, "dense"), made.data, 1) for r in (run, made))
     assert shipped["score"] == own["score"] and shipped["sparsity"] == own["sparsity"] == 0.5
@@ -188,22 +249,22 @@ def test_with_weights_packed_the_exact_score_is_the_same(made, recorded):
 
 def test_packing_replaces_an_older_copy_and_leaves_the_run_alone(made, recorded):
     before = {p: p.read_bytes() for p in made.path.rglob("*") if p.is_file()}
-    recall.pack(made, "shipped", ["dense"], "nyu-mll/glue")
-    recall.pack(made, "shipped", [], "nyu-mll/glue")
+    pack.pack(made, "shipped", ["dense"], "nyu-mll/glue")
+    pack.pack(made, "shipped", [], "nyu-mll/glue")
     assert not list((recorded / "shipped" / "weights").iterdir())
     assert {p: p.read_bytes() for p in made.path.rglob("*") if p.is_file()} == before
 
 
 def test_a_recorded_run_cannot_be_packed_over_a_bad_name_or_unfinished(made, recorded, tmp_path):
     with pytest.raises(runs.RunError, match="run name"):
-        recall.pack(made, "../x", [], "nyu-mll/glue")
+        pack.pack(made, "../x", [], "nyu-mll/glue")
     with pytest.raises(runs.RunError, match="no phase 'retrain-9x'"):
-        recall.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
+        pack.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
     layout = tiny.layout()
     with Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:
         recorder.append(Snapshot("dense", 0))
     with pytest.raises(runs.RunError, match="not complete"):
-        recall.pack(runs.Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
+        pack.pack(runs.Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
     assert not (recorded / "shipped").exists()
 
 
@@ -218,9 +279,9 @@ def test_a_large_run_is_packed_within_ten_megabytes_with_all_its_ends(recorded, 
         for saved in ("dense", "penalty-2x"):
             recorder.append(Snapshot("penalty", 12, saved=saved, scores={"accuracy": 0.9}, norms=norms))
         recorder.finish({"run": "large"})
-    result = recall.pack(runs.Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
+    result = pack.pack(runs.Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
     run = runs.Run(recorded / "large")
-    assert result["bytes"] <= recall.PACKED_BYTES
+    assert result["bytes"] <= pack.PACKED_BYTES
     assert [run.snapshots[at].saved for at in run.with_norms if run.snapshots[at].saved] == ["dense", "penalty-2x"]
     assert 2 < len(run.with_norms) < 14 and len(run.snapshots) == 14
     assert json.loads((recorded / "large" / "result.json").read_text())["run"] == "large"

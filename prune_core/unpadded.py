@@ -16,7 +16,7 @@ from prune_core import native
 _NAME = "prunescope"
 
 
-def pack_(model: nn.Module) -> bool:
+def unpad_(model: nn.Module) -> bool:
     """Let `model` run without padding, in place; False, and nothing changed, where that cannot be done."""
     base = model.base_model
     name = next((n for n in ("encoder", "transformer") if isinstance(getattr(base, n, None), nn.Module)), None)
@@ -25,16 +25,16 @@ def pack_(model: nn.Module) -> bool:
         return False
     _register()
     model.config._attn_implementation = base.config._attn_implementation = _NAME
-    packed = Packed(getattr(base, name))
+    unpadded = Unpadded(getattr(base, name))
     for attention in attentions:
         attention.config._attn_implementation = _NAME
-        object.__setattr__(attention, "packed", packed)  # not as a child: it is its parent
-    setattr(base, name, packed)
-    model.register_forward_pre_hook(packed.measure_, with_kwargs=True)
+        object.__setattr__(attention, "unpadded", unpadded)  # not as a child: it is its parent
+    setattr(base, name, unpadded)
+    model.register_forward_pre_hook(unpadded.measure_, with_kwargs=True)
     return True
 
 
-class Packed(nn.Module):
+class Unpadded(nn.Module):
     """A stack of layers that gets (sentences, length, width) padded on the right, and runs on (1, tokens, width) without the padding."""
 
     def __init__(self, layers: nn.Module):
@@ -66,7 +66,7 @@ def _attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: to
     """transformers' attention interface: (1, heads, tokens, depth) -> (1, tokens, heads, depth)."""
     _, heads, tokens, depth = query.shape
     flat = [part.transpose(1, 2).reshape(tokens, heads * depth) for part in (query, key, value)]
-    out = native.attention(*flat, module.packed.starts, module.packed.lengths, heads, scaling)
+    out = native.attention(*flat, module.unpadded.starts, module.unpadded.lengths, heads, scaling)
     return out.view(query.transpose(1, 2).shape), None
 
 
