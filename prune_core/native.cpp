@@ -95,8 +95,7 @@ static inline void multiply(const float* x, long ldx, const int32_t* columns, lo
 
 // One panel: the outputs of a strip (or of a part of it that fits the registers) and the columns it keeps.
 struct Panel {
-    int64_t columns;  // where its list of columns begins; -1: they are first_column, first_column + 1, ...
-    int64_t first_column;
+    int64_t columns;  // where its list of columns begins
     int64_t kept;
     int64_t weights;  // where its weights begin: kept x (vectors * LANES)
     int64_t vectors;
@@ -132,11 +131,8 @@ static void run_block(const Linear& job, const Panel& panel, long token) {
             for (int t = 0; t < T; t++) acc[t][p] = bias;
         }
     }
-    const float* x = job.x + token * job.ldx + panel.first_column;
-    const int32_t* columns = panel.columns < 0 ? nullptr : job.columns + panel.columns;
     const W* w = static_cast<const W*>(job.weights) + panel.weights;
-    if (columns) multiply<T, P>(x, job.ldx, columns, panel.kept, w, P * LANES, acc);
-    else multiply<T, P>(x, job.ldx, nullptr, panel.kept, w, P * LANES, acc);
+    multiply<T, P>(job.x + token * job.ldx, job.ldx, job.columns + panel.columns, panel.kept, w, P * LANES, acc);
     for (int t = 0; t < T; t++) {
         float* y = job.y + (token + t) * job.ldy;
         if (job.outputs) {

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from prune_core.plans import Registers
+
 SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-march=native", "-fopenmp")
 _COMPILE_SECONDS = 120
@@ -97,6 +99,12 @@ def _processor() -> str:
 def library() -> ctypes.CDLL | None:
     """The kernels, or None where they cannot be had. The first call on a machine compiles (a few seconds, told on stderr)."""
     return _loaded(compiler())[0]
+
+
+@functools.cache
+def registers() -> Registers:
+    """What the kernels hold of a strip, as they were built. Only where there is a `library()`."""
+    return Registers(library().prunescope_lanes(), library().prunescope_max_vectors())
 
 
 def why_not() -> str:

@@ -111,7 +111,7 @@ class Bench:
         if not fresh and (known := _read_score(path)):
             yield Running(known.examples, known.examples, known.scores[self.task.metric], known.low, known.high, known)
             return
-        small = compact(self.encoder.model, self.run.layout, mask)
+        small = compact(self.encoder.model, mask)
         unpad_(small)
         for running in stream(small, self.task, self.dev):
             if running.final:

@@ -15,6 +15,7 @@ from prune_core import compact, encoders, native, unpadded
 from prune_core.blocks import BlockShape
 from prune_core.evaluate import apply_mask_
 from prune_core.masks import BlockMask
+from prune_core.plans import Live
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason=f"kernels: {native.why_not()}")
 SHAPES = [(64, 48, "16x1"), (128, 96, "64x1"), (48, 40, "8x1"), (48, 40, "24x1"), (32, 64, "1x16"), (32, 64, "1xall"), (96, 64, "allx1"),
@@ -33,10 +34,16 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+def forget_build() -> None:
+    """The next call looks for a compiler anew."""
+    native._loaded.cache_clear()
+    native.registers.cache_clear()
+
+
 @pytest.fixture(params=[*BUILDS, "stock torch"])
 def way(request, monkeypatch):
     """The kernels as built for this processor, for plain ones, and their absence."""
-    native._loaded.cache_clear()
+    forget_build()
     if request.param == "stock torch":
         monkeypatch.setattr(native, "compiler", lambda: None)
     else:
@@ -44,7 +51,7 @@ def way(request, monkeypatch):
         if native.library() is None:
             pytest.skip(native.why_not())
     yield request.param
-    native._loaded.cache_clear()
+    forget_build()
 
 
 def layer_and_twin(m: int, n: int, block: str, share: float, seed: int = 0, **settings):
@@ -53,7 +60,7 @@ def layer_and_twin(m: int, n: int, block: str, share: float, seed: int = 0, **se
     shape = BlockShape.parse(block)
     weight, bias = torch.randn(m, n, generator=generator) / n**0.5, torch.randn(m, generator=generator)
     kept = random.random(shape.grid(m, n)) < share
-    live = compact.Live(random.random(m) < 0.8, random.random(n) < 0.8)
+    live = Live(random.random(m) < 0.8, random.random(n) < 0.8)
     layer = compact.CompactLinear(weight, bias, kept, shape, live, **settings)
     rows, cols = torch.from_numpy(live.rows), torch.from_numpy(live.cols)
     masked = weight * torch.from_numpy(np.kron(kept, np.ones((m // kept.shape[0], n // kept.shape[1]), bool)))
@@ -190,7 +197,7 @@ def batch(lengths=(11, 3, 7, 1, 9)) -> dict[str, torch.Tensor]:
 def test_a_compact_encoder_equals_the_masked_one(architecture, block, dead):
     encoder, mask = encoder_and_mask(architecture, block, dead)
     before = {name: weight.clone() for name, weight in encoder.model.state_dict().items()}
-    small, inputs = compact.compact(encoder.model, mask.layout, mask), batch()
+    small, inputs = compact.compact(encoder.model, mask), batch()
     with torch.inference_mode():
         wanted = masked_copy(encoder, mask)(**inputs).logits
         torch.testing.assert_close(small(**inputs).logits, wanted, rtol=0, atol=1e-5)
@@ -202,17 +209,17 @@ def test_a_compact_encoder_equals_the_masked_one(architecture, block, dead):
 
 @pytest.mark.parametrize("architecture", ["bert", "distilbert", "albert", "deberta-v2"])
 def test_without_a_compiler_the_numbers_are_the_same(architecture, monkeypatch):
-    native._loaded.cache_clear()
+    forget_build()
     monkeypatch.setattr(native, "compiler", lambda: None)
     try:
         encoder, mask = encoder_and_mask(architecture, "allx1", True)
-        small, inputs = compact.compact(encoder.model, mask.layout, mask), batch()
+        small, inputs = compact.compact(encoder.model, mask), batch()
         assert not unpadded.unpad_(small) and "no C++ compiler" in native.why_not()
         assert set(small.executed.values()) <= {"dense torch", "smaller dense torch"} and "smaller dense torch" in small.executed.values()
         with torch.inference_mode():
             torch.testing.assert_close(small(**inputs).logits, masked_copy(encoder, mask)(**inputs).logits, rtol=0, atol=1e-5)
     finally:
-        native._loaded.cache_clear()
+        forget_build()
 
 
 def sizes(small: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -221,7 +228,7 @@ def sizes(small: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 def test_what_has_died_is_taken_out_of_its_neighbours():
     encoder, mask = encoder_and_mask("bert", "16x1", True)
-    found = sizes(compact.compact(encoder.model, mask.layout, mask))
+    found = sizes(compact.compact(encoder.model, mask))
     layer = "bert.encoder.layer.{}."
     for number in (0, 1):  # one of two heads: in layer 0 its output is gone, in layer 1 its value
         where = layer.format(number)
@@ -233,7 +240,7 @@ def test_what_has_died_is_taken_out_of_its_neighbours():
 
 def test_heads_stay_where_attention_counts_them_itself():
     encoder, mask = encoder_and_mask("mpnet", "16x1", True)
-    found = sizes(compact.compact(encoder.model, mask.layout, mask))
+    found = sizes(compact.compact(encoder.model, mask))
     assert {size for name, size in found.items() if "attention" in name} == {(32, 32)}
 
 
@@ -242,7 +249,7 @@ def test_heads_stay_where_attention_counts_them_itself():
 def test_nothing_kept_and_everything_kept(architecture, share):
     encoder, mask = encoder_and_mask(architecture, "16x1", False)
     mask = BlockMask(mask.layout, {name: np.full(kept.shape, bool(share)) for name, kept in mask.kept.items()})
-    small, inputs = compact.compact(encoder.model, mask.layout, mask), batch()
+    small, inputs = compact.compact(encoder.model, mask), batch()
     unpadded.unpad_(small)
     with torch.inference_mode():
         torch.testing.assert_close(small(**inputs).logits, masked_copy(encoder, mask)(**inputs).logits, rtol=0, atol=1e-5)
@@ -252,7 +259,7 @@ def test_nothing_kept_and_everything_kept(architecture, share):
 def test_packed_sentences_are_scored_alone():
     """A sentence gives the same answer in any company."""
     encoder, mask = encoder_and_mask("bert", "16x1", False)
-    small = compact.compact(encoder.model, mask.layout, mask)
+    small = compact.compact(encoder.model, mask)
     assert unpadded.unpad_(small)
     inputs = batch()
     with torch.inference_mode():
@@ -268,7 +275,7 @@ def test_bf16_weights_are_rounded_and_nothing_else():
     with torch.no_grad():
         for weight in rounded.weights.values():
             weight.copy_(weight.bfloat16())
-    small, inputs = compact.compact(encoder.model, mask.layout, mask, torch.bfloat16), batch()
+    small, inputs = compact.compact(encoder.model, mask, torch.bfloat16), batch()
     with torch.inference_mode():
         torch.testing.assert_close(small(**inputs).logits, masked_copy(rounded, mask)(**inputs).logits, rtol=0, atol=1e-5)
 
@@ -283,22 +290,22 @@ def test_a_compiler_that_fails_is_told_and_not_fatal(monkeypatch, tmp_path):
     broken.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("CXX", str(broken))
-    native._loaded.cache_clear()
+    forget_build()
     try:
         assert native.library() is None and "this compiler is ill" in native.why_not() and "\n" not in native.why_not()
         assert not list((tmp_path / "cache").rglob("*.so"))
     finally:
-        native._loaded.cache_clear()
+        forget_build()
 
 
 @needs_compiler
 def test_the_kernels_are_built_once(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._loaded.cache_clear()
+    forget_build()
     try:
         assert native.library() is not None and "building the kernels" in capfd.readouterr().err
-        native._loaded.cache_clear()
+        forget_build()
         assert native.library() is not None and capfd.readouterr().err == ""
         assert len(list(tmp_path.rglob("*"))) == 2  # the folder and the library
     finally:
-        native._loaded.cache_clear()
+        forget_build()

@@ -22,8 +22,9 @@ MAY_IMPORT = {
     "masks": {"blocks"},
     "methods": {"blocks", "masks"},
     "repair": {"blocks", "masks"},
-    "native": set(),
-    "compact": {"blocks", "masks", "native"},
+    "plans": {"blocks", "masks"},
+    "native": {"plans"},
+    "compact": {"blocks", "masks", "native", "plans"},
     "unpadded": {"native"},
     "config": {"blocks", "masks"},
     "trajectory": {"blocks"},
@@ -46,7 +47,7 @@ MAY_IMPORT = {
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack")
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans")
 NEEDS_TORCH = {"native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall"}
 
 
