@@ -75,7 +75,10 @@ class CompactLinear(nn.Module):
         panels.sort(key=lambda panel: -panel[1] * panel[3])
         self.panels = torch.tensor(panels, dtype=torch.int64).view(len(panels), 6)
         self.outputs = torch.from_numpy(np.concatenate([*outputs, []]).astype(np.int32)) if plan.scattered else None
-        self.padded_bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # the last vector may reach beyond the end
+        self.bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # the last vector may reach beyond the end
+        tensors = (self.columns, self.weights, self.panels, self.outputs, self.bias)  # kept alive by this module
+        self._layer = native.Layer(*(None if t is None else t.data_ptr() for t in tensors), len(panels), self.in_features, self.out_features,
+                                   dtype == torch.bfloat16, self.gelu)
 
     def _shrink(self, weight: torch.Tensor, full: np.ndarray, live: Live, dtype: torch.dtype) -> None:
         """Stock torch: one dense product over the columns that any strip keeps."""
@@ -88,8 +91,7 @@ class CompactLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         flat = native.rows_of(x)
         if self.native:
-            y = torch.empty(len(flat), self.out_features)
-            native.linear(flat, self, y)
+            y = native.linear(flat, self._layer, self.out_features)
         else:
             y = F.linear(flat if self.used is None else flat[:, self.used], self.dense, self.bias)
             y = F.gelu(y) if self.gelu else y

@@ -2,9 +2,11 @@
 // over sentences packed end to end, and residual + layer norm. Loaded with ctypes by native.py.
 //
 // Every product here has one form: a register block of T tokens x P vectors of outputs; for each kept
-// column, broadcast x[token, column] from where it lies and multiply-add it onto the strip's packed
-// weights. No gather, no padding; every strip has its own number of columns. Written with the
-// compiler's vector extension: -march=native turns it into AVX2, AVX-512 or NEON.
+// column, broadcast x[token, column] and multiply-add it onto the strip's packed weights. Tokens are
+// taken in tiles that lie transposed (a column's tokens side by side), so that a kept column touches
+// one or two cache lines instead of one per token; nothing else is gathered or padded, and every strip
+// has its own number of columns. Written with the compiler's vector extension: -march=native turns it
+// into AVX2, AVX-512 or NEON.
 
 #include <algorithm>
 #include <cmath>
@@ -35,6 +37,15 @@ static inline vec load(const float* at) { return *reinterpret_cast<const vec*>(a
 static inline vec load(const uint16_t* at) {  // bf16 is the upper half of a float
     return (vec)(__builtin_convertvector(*reinterpret_cast<const hvec*>(at), ivec) << 16);
 }
+#if defined(__clang__)
+static inline vec shuffle(vec a, vec b, ivec at) {
+    vec out;
+    for (int j = 0; j < LANES; j++) out[j] = at[j] < LANES ? a[at[j]] : b[at[j] - LANES];
+    return out;
+}
+#else
+static inline vec shuffle(vec a, vec b, ivec at) { return __builtin_shuffle(a, b, at); }
+#endif
 static inline vec select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
 
 // erf by a rational minimax approximation on [-4, 4] (as in Eigen's generic_fast_erf_float), a few ulp.
@@ -76,22 +87,26 @@ static inline vec exp_of_negative(vec x) {
     return p * (vec)((n + 127) << 23);
 }
 
-// acc[t][p] += sum over k of x[t, column k] * w[k, p]. columns == nullptr: 0, 1, 2 ...
+// acc[t][p] += sum over k of x[t, column k] * w[k, p]; x[t, c] lies at x[t * row + c * column].
 template <int T, int P, typename W>
-static inline void multiply(const float* x, long ldx, const int32_t* columns, long kept, const W* w, long ldw, vec (&acc)[T][P]) {
+static inline void multiply(const float* x, long row, long column, const int32_t* columns, long kept, const W* w, long ldw, vec (&acc)[T][P]) {
     for (long k = 0; k < kept; k++, w += ldw) {
-        const float* at = x + (columns ? columns[k] : k);
-        vec row[P];
+        const float* at = x + (columns ? columns[k] : k) * column;
+        vec weights[P];
 #pragma GCC unroll 8
-        for (int p = 0; p < P; p++) row[p] = load(w + p * LANES);
+        for (int p = 0; p < P; p++) weights[p] = load(w + p * LANES);
 #pragma GCC unroll 32
         for (int t = 0; t < T; t++) {
-            const vec v = splat(at[t * ldx]);
+            const vec v = splat(at[t * row]);
 #pragma GCC unroll 8
-            for (int p = 0; p < P; p++) acc[t][p] += v * row[p];
+            for (int p = 0; p < P; p++) acc[t][p] += v * weights[p];
         }
     }
 }
+
+// ------------------------------------------------------------------------------------------ linear layers
+
+constexpr int TILE = LANES == 16 ? 32 : 16;  // tokens that are transposed together
 
 // One panel: the outputs of a strip (or of a part of it that fits the registers) and the columns it keeps.
 struct Panel {
@@ -105,108 +120,156 @@ struct Panel {
 
 enum { PLAIN = 0, GELU = 1 };
 
-struct Linear {
-    const float* x;
-    long ldx;
+// A layer as CompactLinear has packed it; all but the activations.
+struct Layer {
     const int32_t* columns;
     const void* weights;
     const Panel* panels;
-    long count;
     const int32_t* outputs;  // nullptr: panels own their outputs and store; else they add to those listed
-    const float* bias;       // per output, padded per panel as the weights are; nullptr when scattered
-    int act;
-    float* y;
-    long ldy;
+    const float* bias;       // per output; readable beyond the end as far as a panel is wide
+    int64_t count, inputs, width, bf16, act;
 };
 
-template <int T, int P, typename W>
-static void run_block(const Linear& job, const Panel& panel, long token) {
-    vec acc[T][P];
-    if (job.outputs) {
-        for (int t = 0; t < T; t++)
-            for (int p = 0; p < P; p++) acc[t][p] = splat(0.f);
-    } else {
-        for (int p = 0; p < P; p++) {
-            const vec bias = load(job.bias + panel.out + p * LANES);
-            for (int t = 0; t < T; t++) acc[t][p] = bias;
-        }
+// The LANES x LANES transpose, in registers: stage by stage, blocks of h x h change places.
+template <int H>
+static inline void exchange(vec (&r)[LANES]) {
+    ivec low, high;
+    for (int j = 0; j < LANES; j++) {
+        low[j] = j & H ? LANES + j - H : j;
+        high[j] = j & H ? LANES + j : j + H;
     }
-    const W* w = static_cast<const W*>(job.weights) + panel.weights;
-    multiply<T, P>(job.x + token * job.ldx, job.ldx, job.columns + panel.columns, panel.kept, w, P * LANES, acc);
-    for (int t = 0; t < T; t++) {
-        float* y = job.y + (token + t) * job.ldy;
-        if (job.outputs) {
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) {
+        if (i & H) continue;
+        const vec a = r[i], b = r[i + H];
+        r[i] = shuffle(a, b, low);
+        r[i + H] = shuffle(a, b, high);
+    }
+    if constexpr (2 * H < LANES) exchange<2 * H>(r);
+}
+
+// tile[c * TILE + t] = x[t, c] for columns [from, to); tokens beyond `count` are 0.
+static void transpose(const float* x, long ldx, long count, long from, long to, float* tile) {
+    for (int t = 0; t < TILE; t += LANES) {
+        long c = from;
+        for (; c + LANES <= to; c += LANES) {
+            vec r[LANES];
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) r[i] = t + i < count ? load(x + (t + i) * ldx + c) : splat(0.f);
+            exchange<1>(r);
+#pragma GCC unroll 16
+            for (int i = 0; i < LANES; i++) *reinterpret_cast<vec*>(tile + (c + i) * TILE + t) = r[i];
+        }
+        for (; c < to; c++)
+            for (int i = 0; i < LANES; i++) tile[c * TILE + t + i] = t + i < count ? x[(t + i) * ldx + c] : 0.f;
+    }
+}
+
+template <int T, int P, typename W>
+static void run_block(const Layer& layer, const Panel& panel, const float* tile, float* y, long ldy) {
+    vec acc[T][P];
+    for (int p = 0; p < P; p++) {
+        const vec bias = layer.outputs ? splat(0.f) : load(layer.bias + panel.out + p * LANES);
+        for (int t = 0; t < T; t++) acc[t][p] = bias;
+    }
+    multiply<T, P>(tile, 1, TILE, layer.columns + panel.columns, panel.kept, static_cast<const W*>(layer.weights) + panel.weights, P * LANES, acc);
+    for (int t = 0; t < T; t++, y += ldy) {
+        if (layer.outputs) {
             float sums[P * LANES];
             std::memcpy(sums, acc[t], sizeof sums);
-            for (int i = 0; i < panel.width; i++) y[job.outputs[panel.out + i]] += sums[i];
+            for (int i = 0; i < panel.width; i++) y[layer.outputs[panel.out + i]] += sums[i];
             continue;
         }
-        if (job.act == GELU)
+        if (layer.act == GELU)
             for (int p = 0; p < P; p++) acc[t][p] = gelu(acc[t][p]);
-        if (panel.width == P * LANES) {
+        if (panel.width == P * LANES)
             for (int p = 0; p < P; p++) *reinterpret_cast<vec*>(y + panel.out + p * LANES) = acc[t][p];
-        } else {
+        else
             std::memcpy(y + panel.out, acc[t], panel.width * sizeof(float));
-        }
     }
 }
 
 template <int P, typename W, int T = tokens_for(P)>
-static void run_tokens(const Linear& job, const Panel& panel, long token, long count) {
-    if (count == T) run_block<T, P, W>(job, panel, token);
-    else if constexpr (T > 1) run_tokens<P, W, T - 1>(job, panel, token, count);
+static void run_tokens(long count, const Layer& layer, const Panel& panel, const float* tile, float* y, long ldy) {
+    if (count == T) run_block<T, P, W>(layer, panel, tile, y, ldy);
+    else if constexpr (T > 1) run_tokens<P, W, T - 1>(count, layer, panel, tile, y, ldy);
 }
 
-// Tokens [from, to) of one panel, in blocks of like size: no short rest at the end.
+// One panel on the `count` tokens of a tile, in blocks of like size: no short rest at the end.
 template <int P, typename W>
-static void run_panel(const Linear& job, const Panel& panel, long from, long to) {
-    const long blocks = (to - from + tokens_for(P) - 1) / tokens_for(P);
+static void run_panel(const Layer& layer, const Panel& panel, const float* tile, long count, float* y, long ldy) {
+    const long blocks = (count + tokens_for(P) - 1) / tokens_for(P);
     for (long b = 0; b < blocks; b++) {
-        const long begin = from + (to - from) * b / blocks, end = from + (to - from) * (b + 1) / blocks;
-        run_tokens<P, W>(job, panel, begin, end - begin);
+        const long begin = count * b / blocks, end = count * (b + 1) / blocks;
+        run_tokens<P, W>(end - begin, layer, panel, tile + begin, y + begin * ldy, ldy);
     }
 }
 
 template <typename W>
-static void run_any(const Linear& job, const Panel& panel, long from, long to) {
-    switch (panel.vectors) {
-        case 1: return run_panel<1, W>(job, panel, from, to);
-        case 2: return run_panel<2, W>(job, panel, from, to);
+static void run_panels(const Layer& layer, long first, long last, const float* tile, long count, float* y, long ldy) {
+    for (long i = first; i < last; i++) {
+        const Panel& panel = layer.panels[i];
+        switch (panel.vectors) {
+            case 1: run_panel<1, W>(layer, panel, tile, count, y, ldy); break;
+            case 2: run_panel<2, W>(layer, panel, tile, count, y, ldy); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-        case 3: return run_panel<3, W>(job, panel, from, to);
-        case 4: return run_panel<4, W>(job, panel, from, to);
+            case 3: run_panel<3, W>(layer, panel, tile, count, y, ldy); break;
+            case 4: run_panel<4, W>(layer, panel, tile, count, y, ldy); break;
 #endif
+        }
     }
 }
 
+// Scattered panels add to what is there: the bias first, the activation last.
+static void before(const Layer& layer, long count, float* y, long ldy) {
+    for (long t = 0; t < count; t++) std::memcpy(y + t * ldy, layer.bias, layer.width * sizeof(float));
+}
+static void after(const Layer& layer, long count, float* y, long ldy) {
+    if (layer.act == GELU)
+        for (long t = 0; t < count; t++) {
+            float* row = y + t * ldy;
+            long i = 0;
+            for (; i + LANES <= layer.width; i += LANES) *reinterpret_cast<vec*>(row + i) = gelu(load(row + i));
+            for (; i < layer.width; i++) row[i] = gelu(splat(row[i]))[0];
+        }
+}
+
+static float* scratch(size_t floats) {  // of this thread; grows, and stays
+    static thread_local std::vector<float> memory;
+    if (memory.size() < floats + 16) memory.resize(floats + 16);
+    return memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) / 4 % 16) % 16;  // on a cache line
+}
+
 template <typename W>
-static void linear(const Linear& job, long tokens, const float* full_bias, long outputs, int threads) {
-    if (job.outputs) {  // panels add to the same outputs: a thread owns tokens, and sees to all their panels
-        const long chunk = std::max(1L, std::min(96L, (tokens + threads - 1) / threads));
+static void linear(const Layer& layer, const float* x, long ldx, long tokens, float* y, long ldy, int threads) {
+    const bool scattered = layer.outputs;
+    const long tiles = std::max((tokens + TILE - 1) / TILE, scattered ? std::min<long>(threads, tokens) : 1);
+    const auto begin = [&](long tile) { return tokens * tile / tiles; };
+    if (tiles >= 2 * threads || scattered || threads == 1) {  // a thread owns a tile, and sees to all panels
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-        for (long from = 0; from < tokens; from += chunk) {
-            const long to = std::min(tokens, from + chunk);
-            for (long t = from; t < to; t++) std::memcpy(job.y + t * job.ldy, full_bias, outputs * sizeof(float));
-            for (long i = 0; i < job.count; i++) run_any<W>(job, job.panels[i], from, to);
-            if (job.act == GELU)
-                for (long t = from; t < to; t++) {
-                    float* y = job.y + t * job.ldy;
-                    long i = 0;
-                    for (; i + LANES <= outputs; i += LANES) *reinterpret_cast<vec*>(y + i) = gelu(load(y + i));
-                    for (; i < outputs; i++) y[i] = gelu(splat(y[i]))[0];
-                }
+        for (long i = 0; i < tiles; i++) {
+            const long from = begin(i), count = begin(i + 1) - from;
+            float *tile = scratch(layer.inputs * TILE), *out = y + from * ldy;
+            transpose(x + from * ldx, ldx, count, 0, layer.inputs, tile);
+            if (scattered) before(layer, count, out, ldy);
+            run_panels<W>(layer, 0, layer.count, tile, count, out, ldy);
+            if (scattered) after(layer, count, out, ldy);
         }
         return;
     }
-    // One task is one panel on a stretch of tokens. Neighbouring tasks share the panel, whose weights stay in the cache.
-    const long wanted = std::max(1L, 8L * threads / std::max(1L, job.count));
-    const long chunk = std::min(tokens, std::max(std::min(tokens, 192L), (tokens + wanted - 1) / wanted));
-    const long stretches = (tokens + chunk - 1) / chunk, split = stretches * job.count < 2 * threads ? threads : 1;
-    const long parts = stretches * split, size = (tokens + parts - 1) / parts;
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (long task = 0; task < parts * job.count; task++) {
-        const long from = task % parts * size, to = std::min(tokens, from + size);
-        if (from < to) run_any<W>(job, job.panels[task / parts], from, to);
+    float* memory = scratch(tiles * layer.inputs * TILE);  // few tokens: all transpose, then panels are shared out
+#pragma omp parallel num_threads(threads)
+    {
+        const long stripes = (layer.inputs + 127) / 128;
+#pragma omp for schedule(static)
+        for (long i = 0; i < tiles * stripes; i++) {
+            const long tile = i / stripes, from = begin(tile), c = i % stripes * 128;
+            transpose(x + from * ldx, ldx, begin(tile + 1) - from, c, std::min<long>(layer.inputs, c + 128), memory + tile * layer.inputs * TILE);
+        }
+#pragma omp for schedule(dynamic)
+        for (long panel = 0; panel < layer.count; panel++)
+            for (long tile = 0; tile < tiles; tile++)
+                run_panels<W>(layer, panel, panel + 1, memory + tile * layer.inputs * TILE, begin(tile + 1) - begin(tile), y + begin(tile) * ldy, ldy);
     }
 }
 
@@ -219,7 +282,7 @@ static void attend(const float* q, long ldq, const float* keys, const float* val
     for (long j = 0; j < padded; j += LANES) {  // keys: depth x padded
         vec acc[T][1];
         for (int t = 0; t < T; t++) acc[t][0] = splat(0.f);
-        multiply<T, 1>(q, ldq, nullptr, depth, keys + j, padded, acc);
+        multiply<T, 1>(q, ldq, 1, nullptr, depth, keys + j, padded, acc);
         for (int t = 0; t < T; t++) *reinterpret_cast<vec*>(scores + t * padded + j) = acc[t][0] * scale;
     }
     float inverse[T];
@@ -244,7 +307,7 @@ static void attend(const float* q, long ldq, const float* keys, const float* val
     for (int p = 0; p < vectors; p++) {  // values: length x (vectors * LANES)
         vec acc[T][1];
         for (int t = 0; t < T; t++) acc[t][0] = splat(0.f);
-        multiply<T, 1>(scores, padded, nullptr, length, values + p * LANES, vectors * LANES, acc);
+        multiply<T, 1>(scores, padded, 1, nullptr, length, values + p * LANES, vectors * LANES, acc);
         const int width = std::min(LANES, depth - p * LANES);
         for (int t = 0; t < T; t++) {
             acc[t][0] = acc[t][0] * inverse[t];
@@ -268,14 +331,11 @@ extern "C" {
 int prunescope_lanes() { return LANES; }
 int prunescope_max_vectors() { return MAX_P; }
 
-// y (tokens, outputs) = act(x (tokens, inputs) W^T + bias), W given as panels. bf16: weights are bf16, arithmetic is fp32.
-void prunescope_linear(const float* x, int64_t ldx, int64_t tokens, const int32_t* columns, const void* weights, int bf16,
-                       const Panel* panels, int64_t count, const int32_t* outputs, const float* bias, int64_t width, int act,
-                       float* y, int64_t ldy, int threads) {
-    const Linear job{x, ldx, columns, weights, panels, count, outputs, bias, act, y, ldy};
+// y (tokens, outputs) = act(x (tokens, inputs) W^T + bias), W as `layer` holds it. bf16: weights are bf16, arithmetic is fp32.
+void prunescope_linear(const Layer* layer, const float* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy, int threads) {
     if (tokens == 0) return;
-    if (bf16) linear<uint16_t>(job, tokens, bias, width, threads);
-    else linear<float>(job, tokens, bias, width, threads);
+    if (layer->bf16) linear<uint16_t>(*layer, x, ldx, tokens, y, ldy, threads);
+    else linear<float>(*layer, x, ldx, tokens, y, ldy, threads);
 }
 
 // Softmax attention inside every sentence. Sentence s has lengths[s] tokens from row starts[s] on; q, k, v: row stride

@@ -29,8 +29,7 @@ _LONG, _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ct
 _SIGNATURES = {
     "prunescope_lanes": [],
     "prunescope_max_vectors": [],
-    "prunescope_linear": [_POINTER, _LONG, _LONG, _POINTER, _POINTER, _INT, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _INT,
-                          _POINTER, _LONG, _INT],
+    "prunescope_linear": [_POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _INT],
     "prunescope_attention": [_POINTER, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _FLOAT,
                              _POINTER, _LONG, _INT],
     "prunescope_add_norm": [_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _LONG, _LONG, _POINTER, _INT],
@@ -57,10 +56,22 @@ def _loaded(used: str | None) -> tuple[ctypes.CDLL | None, str]:
     except (OSError, subprocess.SubprocessError) as error:
         text = getattr(error, "stderr", None) or str(error)
         return None, f"{Path(used).name} could not build the kernels: {' '.join(str(text).split())[:160]}"
+    _keep_large_blocks()
     for name, arguments in _SIGNATURES.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, _INT if not arguments else None
     return library, ""
+
+
+def _keep_large_blocks() -> None:
+    """Let glibc keep large freed blocks, as activations are, instead of giving back and zeroing their pages at every layer."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another libc
+        return
+    mmap_threshold, trim_threshold = -3, -1
+    mallopt(mmap_threshold, 1 << 28)
+    mallopt(trim_threshold, 1 << 29)
 
 
 def _compiled(used: str) -> Path:
@@ -96,6 +107,7 @@ def _processor() -> str:
         return platform.processor() + platform.machine()
 
 
+@functools.cache
 def library() -> ctypes.CDLL | None:
     """The kernels, or None where they cannot be had. The first call on a machine compiles (a few seconds, told on stderr)."""
     return _loaded(compiler())[0]
@@ -123,12 +135,18 @@ def rows_of(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(1) == 1 or x.shape[1] == 1 else x.contiguous()
 
 
-def linear(x: torch.Tensor, packed, y: torch.Tensor) -> None:
-    """y (rows, outputs) = act(x (rows, inputs) W^T + bias), W as compact.CompactLinear has packed it."""
-    library().prunescope_linear(
-        _at(x), x.stride(0), len(x), _at(packed.columns), _at(packed.weights), packed.weights.dtype == torch.bfloat16, _at(packed.panels),
-        len(packed.panels), _at(packed.outputs), _at(packed.bias if packed.outputs is not None else packed.padded_bias), y.shape[1],
-        int(packed.gelu), _at(y), y.stride(0), torch.get_num_threads())
+class Layer(ctypes.Structure):
+    """The struct Layer of native.cpp."""
+
+    _fields_ = [(name, _POINTER) for name in ("columns", "weights", "panels", "outputs", "bias")] + [
+        (name, _LONG) for name in ("count", "inputs", "width", "bf16", "act")]
+
+
+def linear(x: torch.Tensor, layer: Layer, outputs: int) -> torch.Tensor:
+    """act(x (rows, inputs) W^T + bias) -> (rows, outputs), W as compact.CompactLinear has packed it."""
+    y = torch.empty(x.shape[0], outputs)
+    library().prunescope_linear(ctypes.addressof(layer), x.data_ptr(), x.stride(0), x.shape[0], y.data_ptr(), outputs, torch.get_num_threads())
+    return y
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, heads: int, scale: float,

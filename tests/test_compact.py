@@ -37,6 +37,7 @@ def one_thread():
 def forget_build() -> None:
     """The next call looks for a compiler anew."""
     native._loaded.cache_clear()
+    native.library.cache_clear()
     native.registers.cache_clear()
 
 
