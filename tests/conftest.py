@@ -13,6 +13,7 @@ sys.path[:0] = [str(REPO), str(REPO / "tests")]
 # Before torch and datasets are imported: one thread (tiny models gain nothing from two), and a data
 # cache that neither fills nor trusts the user's.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the command line does: busy cores must not starve a test
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _CACHE = tempfile.TemporaryDirectory(prefix="prunescope-tests-", ignore_cleanup_errors=True)
 os.environ["HF_DATASETS_CACHE"] = _CACHE.name
