@@ -110,6 +110,54 @@ def evaluate(
     _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact), as_json, _evaluated_text)
 
 
+@app.command()
+def measure(
+    run: str,
+    sparsity: Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")] = None,
+    threshold: Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")] = None,
+    scope: Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")] = None,
+    phase: Annotated[str | None, Option(help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")] = None,
+    batch: Annotated[int, Option(help="Sentences in a batch.")] = 32,
+    length: Annotated[int, Option(help="Tokens of a sentence.")] = 128,
+    dtype: Annotated[str, Option(help="fp32, or bf16 (dense: as torch autocasts; compact: weights in bf16, arithmetic in fp32).")] = "fp32",
+    seconds: Annotated[float, Option(help="How long to measure.")] = 6.0,
+    profile: Annotated[Path | None, Option(help="Latency profile to predict with; default: this machine's.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Time the dense and the compact model in turn, here. Needs no weights of the run: a latency does not depend on their values."""
+    from prune_core import recall
+
+    if (sparsity is None) == (threshold is None):
+        raise InputError("give either --sparsity or --threshold")
+    cut = recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
+    _tell(recall.measure(cut, batch, length, threads, dtype, seconds, profile), as_json, _measured_text)
+
+
+@app.command()
+def calibrate(
+    to: Annotated[Path | None, Option(help="Write the profile here, to be read on another machine; default: this machine's place.")] = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the latency model to this machine: a minute of timing random encoders under random masks."""
+    from tqdm import tqdm
+
+    from prune_core import latency, measure, recorder
+
+    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} masks") as bar:
+        for found in measure.calibrate(threads):
+            if isinstance(found, tuple):
+                bar.n, bar.total = found
+                bar.refresh()
+    path = to or latency.own_file(recorder.machine(), found.threads)
+    latency.write(found, path)
+    result = found.to_json() | {"path": str(path)}
+    _tell(result, as_json, lambda r: f"{r['path']}: median error {100 * r['error']:.1f}% (dense {100 * r['error_dense']:.1f}%) over {r['masks']} "
+                                     f"masks not used to calibrate, {r['threads']} threads")
+
+
 @app.command("pack")
 def pack_run(
     run: str,
@@ -182,6 +230,12 @@ def _evaluated_text(result: dict) -> str:
 
 def _running_text(running) -> None:
     print(f"{running.done:6} of {running.total}: {running.score:.4f}, 95% interval {running.low:.4f} to {running.high:.4f}", file=sys.stderr)
+
+
+def _measured_text(r: dict) -> str:
+    predicted = f", predicted {r['predicted_ms']:.1f}" if r["predicted_ms"] else ""
+    return (f"{r['run']} {r['phase']} at sparsity {r['sparsity']:.4f} (encoder {r['compression_encoder']:.2f}x), batch {r['batch']}, length {r['length']}, "
+            f"{r['threads']} threads, {r['dtype']}: dense {r['dense_ms']:.1f} ms, compact {r['compact_ms']:.1f} ms{predicted}: {r['speedup']:.2f}x")
 
 
 def _tell(result: dict, as_json: bool, text) -> None:

@@ -6,7 +6,6 @@ the plans, latency.py prices them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np

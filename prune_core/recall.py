@@ -8,15 +8,17 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from prune_core import InputError, encoders, files, glue, native, runs
-from prune_core.compact import compact
+from prune_core import InputError, encoders, files, glue, latency, native, runs
+from prune_core import measure as timing
+from prune_core.compact import compact, heads_of
 from prune_core.evaluate import Running, Score, stream
 from prune_core.masks import BlockMask, by_scope, mask_at, thresholds_for
+from prune_core.recorder import machine
 from prune_core.runs import Run, RunError
 from prune_core.unpadded import unpad_
 
@@ -164,3 +166,42 @@ def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Call
             "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "metric": run.metric,
             "score": found.scores[run.metric], "low": found.low, "high": found.high, "scores": dict(found.scores),
             "examples": found.examples, "seconds_to_first": first, "seconds": time.perf_counter() - start}
+
+
+def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds: float, profile: Path | None) -> dict:
+    """Time the dense and the compact model of a cut. What `measure --json` prints. Raises InputError.
+
+    Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
+    """
+    run = cut.run
+    setting = latency.Setting(batch, length)
+    threads = threads or os.cpu_count() or 1
+    priced = latency.read(profile) if profile else _own_profile(threads)
+    phase = cut.phase or _phase_for(run, cut.sparsity)
+    phase, scope, mask, _ = replace(cut, phase=phase).resolved()
+    there = (run.path / "weights" / f"{phase}.safetensors").exists()
+    task = glue.TASKS.get(run.task)
+    outputs = task.outputs if task else 2
+    model = (encoder_of(run, phase, outputs) if there else encoders.load(run.config.model, outputs, run.config.seed)).model
+    found = timing.measure(model, mask, setting, threads, dtype, seconds)
+    heads = heads_of(model, mask)
+    predicted = priced.compact_ms(mask, setting, heads) if priced and dtype == "fp32" else None
+    return {"run": run.name, "phase": phase, "scope": scope, "weights": "of the run" if there else "of the checkpoint: those of the run do not ship; "
+            "a latency does not depend on them"} | found | {
+            "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
+            "predicted_error": priced.error if predicted else None}
+
+
+def _phase_for(run: Run, sparsity: float | None) -> str:
+    """As `default_phase`, whether or not the weights are there."""
+    names = [s.saved for s in run.snapshots if s.saved and (sparsity is None or s.point["sparsity"] <= sparsity + 0.01 or s.saved == "dense")]
+    if not names:
+        raise RunError(f"run {run.name!r} has no end of a phase yet, so nothing to cut")
+    ends = {s.saved: s.point["sparsity"] for s in run.snapshots if s.saved}
+    return max(names, key=lambda name: (ends[name], name.startswith("retrain")))
+
+
+def _own_profile(threads: int) -> latency.Profile | None:
+    """This machine's latency profile; None where it was never calibrated."""
+    path = latency.own_file(machine(), threads)
+    return latency.read(path) if path.exists() else None

@@ -34,21 +34,22 @@ MAY_IMPORT = {
     "glue": {"config", "encoders"},
     "encoders": {"blocks", "glue"},
     "evaluate": {"glue", "masks"},
-    "latency": {"blocks", "masks", "compact"},
+    "latency": {"blocks", "files", "masks", "plans"},
+    "measure": {"blocks", "compact", "encoders", "latency", "masks", "native", "recorder", "unpadded"},
     "pruning": {"blocks", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
     "figures": {"blocks", "masks", "runs", "trajectory", "latency"},
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "recall"},
     "record": LOWER | {"recall"},
-    "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "unpadded"},
+    "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "unpadded", "latency", "measure"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"record", "recall", "pack", "latency", "report", "export"},
+    "__main__": LOWER | {"record", "recall", "pack", "latency", "measure", "report", "export"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans")
-NEEDS_TORCH = {"native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall"}
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency")
+NEEDS_TORCH = {"measure", "native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall"}
 
 
 def name_of(path: Path) -> str:

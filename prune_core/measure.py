@@ -1,0 +1,171 @@
+"""Timing: the dense and the compact model in turn, in one process, after a warm-up; and the calibration of latency.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core import InputError, encoders, native
+from prune_core.blocks import BlockShape
+from prune_core.compact import DTYPES, compact, heads_of
+from prune_core.latency import Profile, Setting, dense_work, work
+from prune_core.masks import BlockMask
+from prune_core.recorder import machine
+from prune_core.unpadded import unpad_
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds: the median of `runs` and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+
+def alternate(calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200) -> dict[str, Timing]:
+    """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds; what a noisy moment slows, it slows for all."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(2):
+        for call in calls.values():
+            call()
+    end = time.perf_counter() + seconds
+    for done in range(most):
+        if done >= least and time.perf_counter() > end:
+            break
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append(1e3 * (time.perf_counter() - start))
+    return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times)) for name, times in taken.items()}
+
+
+def sentences(model: nn.Module, setting: Setting) -> dict[str, torch.Tensor]:
+    """A batch of random token ids, all of the full length. Raises InputError where the model has no such positions."""
+    positions = getattr(model.config, "max_position_embeddings", None) or setting.length
+    if setting.length > positions - 2:
+        raise InputError(f"length {setting.length} is more than this model has positions for; at most {positions - 2}")
+    ids = torch.randint(5, model.config.vocab_size, (setting.batch, setting.length), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def forward(model: nn.Module, inputs: Mapping[str, torch.Tensor], dtype: str = "fp32") -> Callable[[], object]:
+    """A call of the model on `inputs`, without gradients; bf16 as torch autocasts it."""
+    def call():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            return model(**inputs).logits
+
+    return call
+
+
+def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32") -> nn.Module:
+    """The compact model, running without padding where that can be done."""
+    small = compact(model, mask, DTYPES[dtype])
+    unpad_(small)
+    return small
+
+
+def measure(model: nn.Module, mask: BlockMask, setting: Setting, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0) -> dict:
+    """Time the dense model in torch against the compact one. What `measure --json` prints, but for names and predictions."""
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {dtype!r} is unknown; one of {', '.join(DTYPES)}")
+    torch.set_num_threads(threads or torch.get_num_threads())
+    model.eval()
+    small, inputs = small_model(model, mask, dtype), sentences(model, setting)
+    found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+    dense, fast = found["dense"], found["compact"]
+    kinds = sorted(set(small.executed.values()))
+    return {"dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
+            "ideal_speedup": mask.compression_encoder, "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
+            "rounds": dense.runs, "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
+            "compression_model": mask.compression_model, "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
+            "dtype": dtype, "engine": "torch", "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
+            "kernels": native.why_not() or "native", "machine": machine()}
+
+
+# ---------------------------------------------------------------- calibration
+
+_SIZES = ((384, 1536, 12), (768, 3072, 12), (256, 1024, 4))
+_SETTINGS = (Setting(1, 32), Setting(1, 128), Setting(4, 32), Setting(8, 128), Setting(32, 32), Setting(32, 128))
+_BLOCKS = ("64x1", "64x1", "32x1", "16x1", "128x1", "16x16", "1x64")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing that was timed."""
+
+    kind: str  # compact or dense
+    counts: Mapping[str, float]
+    ms: float
+
+
+def calibrate(threads: int = 0, fit: int = 120, check: int = 30, seconds: float = 0.3, seed: int = 0) -> Iterator[tuple[int, int] | Profile]:
+    """Time random encoders under random masks and fit the prices of their work. Yields (done, total), at last the Profile.
+
+    The last `check` masks, on six-layer encoders, are not used to fit: the error told is theirs. Raises
+    InputError where there are no kernels, as their work is what is priced.
+    """
+    if native.library() is None:
+        raise InputError(f"there is nothing to calibrate here: {native.why_not()}")
+    torch.set_num_threads(threads or torch.get_num_threads())
+    random, samples, held = np.random.default_rng(seed), [], []
+    for number in range(fit + check):
+        testing = number >= fit
+        setting = _SETTINGS[int(random.integers(len(_SETTINGS)))]
+        depths = (1, 3, 6) if setting.tokens <= 1024 else (1, 2, 3)  # large ones in depth would take half an hour
+        model = _random_encoder(_SIZES[number % len(_SIZES)], 6 if testing else depths[int(random.integers(3))])
+        encoder = encoders.describe("random", model, None)
+        mask = random_mask(encoder, BlockShape.parse(_BLOCKS[int(random.integers(len(_BLOCKS)))]), random)
+        small, inputs = small_model(model, mask), sentences(model, setting)
+        found = alternate({"dense": forward(model, inputs), "compact": forward(small, inputs)}, seconds, least=3)
+        (held if testing else samples).extend([
+            Sample("compact", work(mask, setting, native.registers(), heads_of(model, mask)), found["compact"].median),
+            Sample("dense", dense_work(mask.layout, setting), found["dense"].median)])
+        yield number + 1, fit + check
+    profile = Profile(machine(), torch.get_num_threads(), native.registers().lanes, native.registers().vectors,
+                      _fit(samples, "compact"), _fit(samples, "dense"), 0.0, 0.0, check, time.time())
+    errors = {kind: float(np.median([abs(_price(s.counts, getattr(profile, kind)) / s.ms - 1) for s in held if s.kind == kind]))
+              for kind in ("compact", "dense")}
+    yield replace(profile, error=errors["compact"], error_dense=errors["dense"])
+
+
+def _price(counts: Mapping[str, float], prices: Mapping[str, float]) -> float:
+    return sum(count * prices[name] for name, count in counts.items())
+
+
+def _fit(samples: list[Sample], kind: str) -> dict[str, float]:
+    """Milliseconds per unit of work: non-negative least squares on relative errors (each row divided by its time)."""
+    from scipy.optimize import nnls
+
+    rows = [s for s in samples if s.kind == kind]
+    names = list(rows[0].counts)
+    table = np.array([[s.counts[name] / s.ms for name in names] for s in rows])
+    scale = np.maximum(table.max(0), 1e-30)
+    prices, _ = nnls(table / scale, np.ones(len(rows)))
+    return dict(zip(names, (float(p) for p in prices / scale), strict=True))
+
+
+def _random_encoder(size: tuple[int, int, int], layers: int) -> nn.Module:
+    """A BERT of these sizes (hidden, intermediate, heads) with random weights."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    hidden, inner, heads = size
+    return BertForSequenceClassification(BertConfig(vocab_size=1000, hidden_size=hidden, intermediate_size=inner, num_attention_heads=heads,
+                                                    num_hidden_layers=layers)).eval()
+
+
+def random_mask(encoder: encoders.Encoder, block: BlockShape, random: np.random.Generator) -> BlockMask:
+    """A mask as a global threshold gives it: uneven between matrices and strips, some of them gone entirely."""
+    layout, share = encoder.layout(block), random.uniform(0.05, 1.0)
+    kept = {}
+    for matrix in layout.matrices:
+        down, across = block.grid(matrix.m, matrix.n)
+        each = np.clip(share * random.gamma(4.0, 0.25, (down, 1)) * random.gamma(4.0, 0.25), 0.0, 1.0)
+        kept[matrix.name] = random.random((down, across)) < each * (random.random((down, 1)) > 0.05)
+    return BlockMask(layout, kept)

@@ -1,0 +1,187 @@
+"""Latency: counts of work by hand, prices, profiles as files; timing in turn. Numbers and order are compared, never times."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import sample_run
+import tiny
+import torch
+
+from prune_core import InputError, compact, encoders, latency, measure, native
+from prune_core.blocks import BlockShape
+from prune_core.latency import Profile, Setting
+from prune_core.masks import BlockMask
+from prune_core.plans import Registers
+
+REGISTERS = Registers(16, 4)
+needs_compiler = pytest.mark.skipif(native.library() is None, reason=f"kernels: {native.why_not()}")
+
+
+def full_mask(share: float = 1.0, block: str = "16x1") -> BlockMask:
+    layout, random = sample_run.make_layout(block=block), np.random.default_rng(0)
+    return BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < share for m in layout.matrices})
+
+
+def profile(**changes) -> Profile:
+    prices = dict.fromkeys(latency.work(full_mask(), Setting(1, 1), REGISTERS), 0.0) | {"call": 1.0}
+    values = {"machine": {"cpu": "a", "cores": 2}, "threads": 2, "lanes": 16, "vectors": 4, "compact": prices | {"multiply 1": 1e-6},
+              "dense": prices | {"multiply": 2e-6}, "error": 0.05, "error_dense": 0.04, "masks": 30, "created": 1.0}
+    return Profile(**values | changes)
+
+
+# ---------------------------------------------------------------- counts and prices
+
+
+def test_work_of_an_uncut_encoder_by_hand():
+    """Two layers, hidden 64, inner 128, 16x1: every strip is one vector wide."""
+    counts = latency.work(full_mask(), Setting(3, 5), REGISTERS)
+    weights = 2 * (4 * 64 * 64 + 2 * 64 * 128)
+    assert counts["multiply 1"] == 15 * weights and counts["weights"] == weights
+    assert counts["multiply 2"] == counts["multiply 3"] == counts["multiply 4"] == counts["scatter"] == 0
+    assert counts["store"] == 15 * 2 * (4 * 64 + 128 + 64) and counts["panels"] == 2 * (4 * 4 + 8 + 4)
+    assert counts["gelu"] == 15 * 2 * 128 and counts["transpose"] == 15 * 2 * (5 * 64 + 128)
+    assert counts["attention"] == 3 * 25 * 2 * 64 and counts["layers"] == 2 and counts["call"] == 1
+
+
+def test_work_shrinks_with_what_is_cut():
+    some = [latency.work(full_mask(share), Setting(), REGISTERS) for share in (1.0, 0.5, 0.1)]
+    assert some[0]["multiply 1"] > some[1]["multiply 1"] > some[2]["multiply 1"] > 0
+    mask = full_mask(0.5)
+    kept = sum(int(mask.kept[m.name].sum()) * 16 for m in mask.layout.matrices)
+    assert latency.work(mask, Setting(1, 1), REGISTERS)["multiply 1"] == kept
+
+
+def test_work_is_what_the_compact_layers_hold():
+    if native.library() is None:
+        pytest.skip(native.why_not())
+    encoder = encoders.describe("tiny", tiny.model("bert"), tiny.tokenizer("bert"))
+    for block in ("16x1", "32x1", "1x16", "8x8"):
+        layout, random = encoder.layout(BlockShape.parse(block)), np.random.default_rng(1)
+        mask = BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < 0.3 for m in layout.matrices})
+        small = compact.compact(encoder.model, mask)
+        held = [m for m in small.modules() if isinstance(m, compact.CompactLinear)]
+        counts = latency.work(mask, Setting(1, 1), native.registers(), compact.heads_of(encoder.model, mask))
+        assert counts["weights"] == sum(m.weights.numel() for m in held) and counts["panels"] == sum(len(m.panels) for m in held)
+
+
+def test_prices_by_hand():
+    mask, setting = full_mask(), Setting(2, 4)
+    weights = mask.layout.encoder_weights
+    assert profile().compact_ms(mask, setting) == pytest.approx(1 + 8 * weights * 1e-6)
+    assert profile().dense_ms(mask.layout, setting) == pytest.approx(1 + 8 * weights * 2e-6)
+    assert profile().speedup(mask, setting) == pytest.approx((1 + 16e-6 * weights) / (1 + 8e-6 * weights))
+
+
+@pytest.mark.parametrize("batch, length", [(0, 1), (1, 0), (-1, 5), (5000, 1), (1, 99999)])
+def test_settings_out_of_range(batch, length):
+    with pytest.raises(InputError, match="out of range"):
+        Setting(batch, length)
+
+
+# ---------------------------------------------------------------- profiles as files
+
+
+def test_a_profile_comes_back_as_it_was(tmp_path):
+    latency.write(profile(), tmp_path / "new" / "p.json")
+    assert latency.read(tmp_path / "new" / "p.json") == profile()
+
+
+@pytest.mark.parametrize("damage", [
+    lambda d: [], lambda d: d | {"format": 99}, lambda d: {k: v for k, v in d.items() if k != "dense"}, lambda d: d | {"compact": {"call": -1}},
+    lambda d: d | {"compact": {"call": "x"}}, lambda d: d | {"compact": 3}, lambda d: d | {"lanes": 7}, lambda d: d | {"error": float("inf")},
+    lambda d: d | {"vectors": 99}, lambda d: d | {"machine": "x"}, lambda d: d | {"dense": {}}])
+def test_a_damaged_profile_is_one_line(tmp_path, damage):
+    (tmp_path / "p.json").write_text(json.dumps(damage(profile().to_json())))
+    with pytest.raises(InputError, match="latency profile") as error:
+        latency.read(tmp_path / "p.json")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_what_is_no_json_is_one_line(tmp_path, content):
+    (tmp_path / "p.json").write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        latency.read(tmp_path / "p.json")
+    with pytest.raises(InputError, match="cannot be read"):
+        latency.read(tmp_path / "none.json")
+
+
+def test_another_machine_has_another_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    files = {latency.own_file({"cpu": cpu, "cores": cores}, threads) for cpu in ("AMD EPYC", "Intel(R) i7/../x") for cores in (2, 4) for threads in (1, 2)}
+    assert len(files) == 8 and all(f.parent == tmp_path / "prunescope" for f in files)
+
+
+# ---------------------------------------------------------------- timing
+
+
+def test_calls_are_timed_in_turn_after_two_rounds_to_warm_up():
+    order = []
+    found = measure.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0, least=5)
+    assert order == ["a", "b"] * 7 and {name: timing.runs for name, timing in found.items()} == {"a": 5, "b": 5}
+    assert all(t.low <= t.median <= t.high for t in found.values())
+
+
+@pytest.fixture
+def encoder():
+    return encoders.describe("tiny", tiny.model("bert"), tiny.tokenizer("bert"))
+
+
+def tiny_mask(encoder, share: float = 0.5) -> BlockMask:
+    layout, random = encoder.layout(BlockShape.parse("16x1")), np.random.default_rng(0)
+    return BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < share for m in layout.matrices})
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_measure_tells_what_it_did(encoder, dtype):
+    found = measure.measure(encoder.model, tiny_mask(encoder), Setting(3, 20), 1, dtype, seconds=0.0)
+    assert found["speedup"] == pytest.approx(found["dense_ms"] / found["compact_ms"])
+    assert (found["batch"], found["length"], found["threads"], found["dtype"], found["rounds"]) == (3, 20, 1, dtype, 5)
+    assert found["ideal_speedup"] == pytest.approx(1 / (1 - found["sparsity"])) and sum(found["executed"].values()) == 12
+    assert found["dense_spread"][0] <= found["dense_ms"] <= found["dense_spread"][1]
+
+
+def test_a_length_beyond_the_positions_and_an_unknown_dtype(encoder):
+    with pytest.raises(InputError, match="at most 46"):
+        measure.measure(encoder.model, tiny_mask(encoder), Setting(1, 47), 1)
+    with pytest.raises(InputError, match="fp32, bf16"):
+        measure.measure(encoder.model, tiny_mask(encoder), Setting(1, 4), 1, "int8")
+
+
+def test_the_fit_finds_prices_that_made_the_times():
+    random = np.random.default_rng(0)
+    truth = {"a": 2e-3, "b": 5e-6, "c": 0.0}
+    samples = []
+    for _ in range(60):
+        counts = {"a": random.uniform(1, 100), "b": random.uniform(1e3, 1e6), "c": random.uniform(1, 9)}
+        samples.append(measure.Sample("compact", counts, sum(counts[k] * truth[k] for k in truth)))
+    found = measure._fit(samples, "compact")
+    assert found == pytest.approx(truth, rel=1e-6, abs=1e-9)
+
+
+@needs_compiler
+def test_a_short_calibration_prices_an_unseen_mask(monkeypatch):
+    monkeypatch.setattr(measure, "_SIZES", ((64, 128, 2),))
+    monkeypatch.setattr(measure, "_SETTINGS", (Setting(1, 8), Setting(4, 16), Setting(8, 32)))
+    monkeypatch.setattr(measure, "_BLOCKS", ("16x1",))
+    *progress, found = measure.calibrate(1, fit=8, check=3, seconds=0.0)
+    assert progress == [(i, 11) for i in range(1, 12)] and found.threads == 1 and found.masks == 3
+    assert np.isfinite(found.error) and Profile.from_json(json.loads(json.dumps(found.to_json()))) == found
+    mask = full_mask(0.5)
+    assert 0 < found.compact_ms(mask, Setting(2, 16)) < found.compact_ms(mask, Setting(64, 16))
+
+
+def test_without_kernels_there_is_nothing_to_calibrate(monkeypatch):
+    monkeypatch.setattr(native, "library", lambda: None)
+    with pytest.raises(InputError, match="nothing to calibrate"):
+        list(measure.calibrate(1))
+
+
+def test_random_masks_are_uneven(encoder):
+    masks = [measure.random_mask(encoder, BlockShape.parse("16x1"), np.random.default_rng(seed)) for seed in range(20)]
+    assert len({round(mask.sparsity, 3) for mask in masks}) > 15 and max(m.sparsity for m in masks) > 0.6
+    assert replace(masks[0].layout) == masks[1].layout and torch.get_num_threads() >= 1
