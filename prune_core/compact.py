@@ -32,16 +32,17 @@ class CompactLinear(nn.Module):
 
     `weight` (m, n) and `bias` (m,) are those of the dense layer; `kept` (groups down, groups across) says
     which of its groups count. bf16 keeps the weights in bf16; the arithmetic is fp32. `executed` says how.
+    Without `kernels` it is stock torch, which other engines can be given.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kept: np.ndarray, block: BlockShape, live: Live | None = None,
-                 gelu: bool = False, dtype: torch.dtype = torch.float32):
+                 gelu: bool = False, dtype: torch.dtype = torch.float32, kernels: bool = True):
         super().__init__()
         weight, live = weight.detach().float(), live or Live.all(*weight.shape)
         bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach().float()
         self.out_features, self.in_features, self.gelu = int(live.rows.sum()), int(live.cols.sum()), gelu
         self.bias = bias[torch.from_numpy(live.rows)].contiguous()
-        self.native = native.library() is not None
+        self.native = kernels and native.library() is not None
         if not self.native:
             self._shrink(weight, block.expand(kept, *weight.shape), live, dtype)
             return
@@ -89,21 +90,21 @@ class CompactLinear(nn.Module):
         self.executed = "dense torch" if self.dense.numel() == weight.numel() else "smaller dense torch"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        flat = native.rows_of(x)
         if self.native:
-            y = native.linear(flat, self._layer, self.out_features)
-        else:
-            y = F.linear(flat if self.used is None else flat[:, self.used], self.dense, self.bias)
-            y = F.gelu(y) if self.gelu else y
-        return y.view(*x.shape[:-1], self.out_features)
+            return native.linear(native.rows_of(x), self._layer, self.out_features).view(*x.shape[:-1], self.out_features)
+        x = x.float() if self.used is None else x.float()[..., self.used]
+        y = F.linear(x, self.dense, self.bias)
+        return F.gelu(y) if self.gelu else y
 
 
 # ---------------------------------------------------------------- a whole encoder
 
 
 @torch.no_grad()
-def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float32) -> nn.Module:
+def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float32, kernels: bool = True) -> nn.Module:
     """A copy of `model`, in evaluation mode, whose prunable matrices execute only what `mask` keeps.
+
+    Without `kernels` it is stock torch, for engines that run exported graphs: matrices are smaller, strips are not walked.
 
     All other parameters are shared with `model`. `.executed`: matrix name -> what runs. Outputs equal
     those of the model with the mask applied, up to rounding.
@@ -124,11 +125,11 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
             _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, lambda bias: bias)
     small.executed = {}
     for name, linear in linears.items():
-        new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block, live[name], name in fused, dtype)
+        new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block, live[name], name in fused, dtype, kernels)
         small.executed[name] = new.executed
         parent, _, own = name.rpartition(".")
         setattr(modules[parent], own, new)
-    if native.library() is not None:
+    if kernels and native.library() is not None:
         _fuse_norms_(small)
     return small
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-
 from prune_core import InputError, files
 from prune_core.blocks import Layout
 from prune_core.masks import BlockMask

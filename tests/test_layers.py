@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "encoders": {"blocks", "glue"},
     "evaluate": {"glue", "masks"},
     "latency": {"blocks", "files", "masks", "plans"},
+    "engines": set(),
     "measure": {"blocks", "compact", "encoders", "latency", "masks", "native", "recorder", "unpadded"},
     "pruning": {"blocks", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
     "figures": {"blocks", "masks", "runs", "trajectory", "latency"},
@@ -49,7 +50,7 @@ NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency")
-NEEDS_TORCH = {"measure", "native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall"}
+NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall"}
 
 
 def name_of(path: Path) -> str:

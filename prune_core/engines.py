@@ -1,0 +1,89 @@
+"""The engines that people deploy on: a model as ONNX, and ONNX Runtime and OpenVINO to run it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core import InputError
+
+ENGINES = ("torch", "onnxruntime", "openvino")
+Inputs = Mapping[str, torch.Tensor]  # input_ids, attention_mask: (batch, length)
+
+
+class _Logits(nn.Module):
+    """The model as a graph has it: ids and mask in, logits out."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+
+
+def to_onnx(model: nn.Module, path: Path) -> Path:
+    """Write `model` (dense, or compact without kernels) as ONNX: input_ids, attention_mask -> logits, any batch and length."""
+    ids = torch.randint(5, model.config.vocab_size, (2, 12))
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(_Logits(model).eval(), (ids, torch.ones_like(ids)), str(path), dynamo=True, external_data=False, verbose=False,
+                              input_names=["input_ids", "attention_mask"], output_names=["logits"], dynamic_shapes=(axes, axes))
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+    return path
+
+
+def quantized(path: Path) -> Path:
+    """The same graph with dynamic int8 weights, beside it."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    graph = onnx.load(path)
+    del graph.graph.value_info[:]  # shapes that the exporter noted contradict those that the quantizer infers
+    small = path.with_name(path.stem + "-int8.onnx")
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    try:
+        quantize_dynamic(graph, small, weight_type=QuantType.QInt8)
+    finally:
+        logging.getLogger().setLevel(level)
+    return small
+
+
+def session(engine: str, path: Path, threads: int, dtype: str = "fp32") -> Callable[[Inputs], np.ndarray]:
+    """A function of inputs that gives logits (batch, classes). Raises InputError for an unknown engine or dtype."""
+    if engine == "onnxruntime" and dtype == "fp32":
+        return _onnxruntime(path, threads)
+    if engine == "openvino" and dtype in ("fp32", "bf16"):
+        return _openvino(path, threads, dtype)
+    raise InputError(f"engine {engine!r} with {dtype} is not known here; needed: onnxruntime with fp32, or openvino with fp32 or bf16")
+
+
+def _onnxruntime(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+    opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: opened.run(None, {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")})[0]
+
+
+def _openvino(path: Path, threads: int, dtype: str) -> Callable[[Inputs], np.ndarray]:
+    import openvino
+
+    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[dtype], "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    opened = openvino.Core().compile_model(str(path), "CPU", hints)
+    return lambda inputs: opened({name: inputs[name].numpy() for name in ("input_ids", "attention_mask")})[0]

@@ -1,0 +1,173 @@
+"""The parts of `python -m tests.bench speed`: generators of rows {what, figure, unit, aim, met}."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from prune_core import (
+    encoders,
+    engines,
+    evaluate,
+    latency,
+    measure,
+    native,
+    recall,
+    runs,
+)
+from prune_core.blocks import BlockShape
+from prune_core.compact import CompactLinear, compact, heads_of
+from prune_core.latency import Setting
+from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of
+from prune_core.recorder import machine
+from prune_core.unpadded import unpad_
+
+THREADS = 2
+RUN = "sst2-minilm-64x1"
+GLUE = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "glue"
+
+
+def row(what: str, figure: float, unit: str, aim: float | None = None, below: bool = False) -> dict:
+    """One line; met when the figure is at least the aim (at most, with `below`)."""
+    return {"what": what, "figure": figure, "unit": unit, "aim": aim, "met": aim is None or (figure <= aim if below else figure >= aim)}
+
+
+def linear() -> Iterator[dict]:
+    """The six matrices of a BERT-base layer, random groups: share of the ideal speedup over torch's dense product."""
+    torch.set_num_threads(THREADS)
+    aims = {(1024, 64): (0.95, 0.9, 0.75), (4096, 64): (0.95, 0.9, 0.75), (1024, 16): (0.85, 0.8, 0.65), (4096, 16): (0.85, 0.8, 0.65),
+            (32, 64): (0.9, 0.8, 0.6), (32, 16): (0.9, 0.8, 0.6)}
+    random = np.random.default_rng(0)
+    for (tokens, rows), aim in aims.items():
+        for sparsity, least in zip((0.5, 0.8, 0.9), aim, strict=True):
+            dense = fast = 0.0
+            for m, n, count in ((768, 768, 4), (3072, 768, 1), (768, 3072, 1)):
+                weight, bias, x = torch.randn(m, n), torch.randn(m), torch.randn(tokens, n)
+                block = BlockShape(rows, 1)
+                layer = CompactLinear(weight, bias, random.random(block.grid(m, n)) >= sparsity, block)
+                with torch.inference_mode():
+                    found = measure.alternate({"dense": lambda: F.linear(x, weight, bias), "compact": lambda: layer(x)}, 1.0, most=300)  # noqa: B023
+                dense, fast = dense + count * found["dense"].median, fast + count * found["compact"].median
+            yield row(f"BERT-base linear layers, {tokens} tokens, {rows}x1, {sparsity:.0%} cut ({dense:.2f} -> {fast:.2f} ms)",
+                      dense / fast * (1 - sparsity), "of ideal", least)
+
+
+def minilm(compression: float) -> tuple[torch.nn.Module, BlockMask]:
+    """The embedded checkpoint and the mask that the recorded SST-2 run reached at this compression."""
+    run = runs.Run(runs.RECORDED / RUN)
+    norms = run.norms(run.saved(f"penalty-{compression:g}x"))
+    return encoders.load("minilm", 2).model.eval(), mask_at_sparsity(norms, run.layout, sparsity_of(compression))
+
+
+def encoder() -> Iterator[dict]:
+    """Whole MiniLM with the masks of the recorded run, against dense torch."""
+    for compression, aim in ((5.0, 3.0), (2.0, 1.6)):
+        model, mask = minilm(compression)
+        for batch, length in ((32, 128), (32, 32), (1, 32)):
+            found = measure.measure(model, mask, Setting(batch, length), THREADS, seconds=5)
+            yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, fp32 ({found['dense_ms']:.1f} -> {found['compact_ms']:.1f} ms)",
+                      found["speedup"], "x dense", aim if (batch, length) == (32, 128) else None)
+
+
+def dense_engines() -> Iterator[dict]:
+    """The compact encoder against every dense engine, and the compact graph against the dense graph in the same engine."""
+    model, mask = minilm(5.0)
+    torch.set_num_threads(THREADS)
+    inputs = measure.sentences(model, Setting(32, 128))
+    with tempfile.TemporaryDirectory() as folder:
+        dense = engines.to_onnx(model, Path(folder) / "dense.onnx")
+        graph = engines.to_onnx(compact(model, mask, kernels=False), Path(folder) / "compact.onnx")
+        calls = {"dense torch fp32": measure.forward(model, inputs), "dense torch bf16": measure.forward(model, inputs, "bf16"),
+                 "compact here": measure.forward(measure.small_model(model, mask), inputs)}
+        for name, path in (("dense", dense), ("compact", graph)):
+            for engine, at, dtype, word in (("onnxruntime", path, "fp32", "fp32"), ("onnxruntime", engines.quantized(path), "fp32", "int8"),
+                                            ("openvino", path, "fp32", "fp32"), ("openvino", path, "bf16", "bf16")):
+                call = engines.session(engine, at, THREADS, dtype)
+                calls[f"{name} {engine} {word}"] = lambda call=call: call(inputs)
+        found = {name: timing.median for name, timing in measure.alternate(calls, 25).items()}
+        with torch.inference_mode():
+            wanted = compact(model, mask)(**inputs).logits.numpy()
+        for engine in ("onnxruntime", "openvino"):
+            off = np.abs(engines.session(engine, graph, THREADS)(inputs) - wanted).max()
+            yield row(f"logits of the compact graph in {engine}: largest difference", float(off), "", 1e-4, below=True)
+    for name, ms in found.items():
+        if name.startswith("dense"):
+            yield row(f"MiniLM at 5x against {name} ({ms:.1f} -> {found['compact here']:.1f} ms)", ms / found["compact here"], "x faster",
+                      3.0 if name == "dense torch fp32" else 1.0)
+    for engine in ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino bf16"):
+        dense_ms, ms = found[f"dense {engine}"], found[f"compact {engine}"]
+        yield row(f"compact graph against dense graph in {engine} ({dense_ms:.1f} -> {ms:.1f} ms)", dense_ms / ms, "x dense", 1.5)
+
+
+def score() -> Iterator[dict]:
+    """The exact SST-2 dev score at half the weights, against the dense model on padded batches of 64 in the data's order."""
+    if not GLUE.is_dir():
+        return
+    torch.set_num_threads(THREADS)
+    run = runs.Run(runs.RECORDED / RUN)
+    bench = recall.Bench(run, "dense", str(GLUE))
+    mask = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.5)
+    data = bench.dev["validation"]
+    first = []
+
+    def plain():
+        with torch.inference_mode():
+            return [bench.encoder.model.eval()(**data.batch(range(i, min(i + 64, len(data))))[0]).logits for i in range(0, len(data), 64)]
+
+    def exact():
+        start = time.perf_counter()
+        small = compact(bench.encoder.model, mask)
+        unpad_(small)
+        for running in evaluate.stream(small, bench.task, bench.dev):
+            if running.done <= evaluate.FIRST:
+                first.append(time.perf_counter() - start)
+
+    found = measure.alternate({"plain": plain, "exact": exact}, 20)
+    yield row(f"exact SST-2 dev score at 50% ({found['plain'].median:.0f} -> {found['exact'].median:.0f} ms, building the model included)",
+              found["plain"].median / found["exact"].median, "x plain", 5.0)
+    yield row("first running score after", 1e3 * float(np.median(first)), "ms", 200.0, below=True)
+
+
+def large() -> Iterator[dict]:
+    """Random encoders of BERT-base and BERT-large size through compact, measure and predict."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    random = np.random.default_rng(0)
+    for name, hidden, layers, heads in (("BERT-base", 768, 12, 12), ("BERT-large", 1024, 24, 16)):
+        config = BertConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * hidden)
+        model = BertForSequenceClassification(config).eval()
+        layout = encoders.describe(name, model, None).layout(BlockShape(64, 1))
+        mask = BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < 0.25 for m in layout.matrices})
+        found = measure.measure(model, mask, Setting(8, 64), THREADS, seconds=3)
+        yield row(f"{name} size at 4x, batch 8, length 64 ({found['dense_ms']:.0f} -> {found['compact_ms']:.0f} ms)", found["speedup"], "x dense")
+        if profile := own_profile():
+            start = time.perf_counter()
+            predicted = profile.compact_ms(mask, Setting(8, 64), heads_of(model, mask))
+            yield row(f"{name} size: predicted {predicted:.0f} ms, off by", abs(predicted / found["compact_ms"] - 1), "of measured")
+            yield row(f"{name} size: a prediction takes", 1e3 * (time.perf_counter() - start), "ms")
+
+
+def own_profile() -> latency.Profile | None:
+    path = latency.own_file(machine(), THREADS)
+    return latency.read(path) if path.exists() else None
+
+
+def model() -> Iterator[dict]:
+    """The latency model's error on masks it has not seen; calibrates where this machine was not yet."""
+    if native.library() is None:
+        return
+    profile = own_profile()
+    if profile is None:
+        *_, profile = measure.calibrate(THREADS)
+        latency.write(profile, latency.own_file(machine(), THREADS))
+    yield row(f"latency model: median error over {profile.masks} masks not used to calibrate", profile.error, "of measured", 0.1, below=True)
+    yield row("latency model: the same for the dense model", profile.error_dense, "of measured")
+
+
+PARTS = {"linear": linear, "encoder": encoder, "engines": dense_engines, "score": score, "large": large, "model": model}
