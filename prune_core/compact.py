@@ -12,7 +12,7 @@ same shrunk matrices run on stock torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     modules, layout = dict(small.named_modules()), mask.layout
     linears = {m.name: modules[m.name] for m in layout.matrices}
     biases = {name: torch.zeros(one.out_features) if one.bias is None else one.bias.detach().clone() for name, one in linears.items()}
-    live, fused = living(mask, heads_of(model, mask)), set()
+    live, fused = living(mask, heads_of(model, layout.matrices)), set()
     for parts in layers_of(layout):
         if "intermediate" in parts and "output" in parts:
             activation = _activation_of(modules, parts["intermediate"])
@@ -134,10 +134,10 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     return small
 
 
-def heads_of(model: nn.Module, mask: BlockMask) -> int | None:
+def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
     """Heads per layer, where attention counts them by the width it is given (as with transformers' attention interface); else None."""
     modules = dict(model.named_modules())
-    values = [modules[m.name.rpartition(".")[0]] for m in mask.layout.matrices if m.type == "value"]
+    values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
     return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
 
 

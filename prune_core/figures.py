@@ -223,6 +223,42 @@ def surface_curve(surface: Sequence[SurfacePoint], metric: str, *, sparsity: flo
     return _clear(figure, 360, legend=_legend(), margin=dict(t=60))
 
 
+def speedup_curve(lines: Mapping[str, Sequence[tuple[float, float]]], *, here: tuple[float, float] | None = None,
+                  measured: Sequence[tuple[float, float]] = (), highest: float = 10.0) -> go.Figure:
+    """Predicted speedup over encoder compression: name -> (compression, speedup) pairs; the ideal; the present setting; measured pairs."""
+    ideal = np.geomspace(1, highest, 40)  # a curve, as the x axis is logarithmic
+    figure = go.Figure(go.Scatter(x=ideal, y=ideal, mode="lines", name="ideal", line=dict(color=GREY, width=1.5, dash="dash"), hoverinfo="skip"))
+    for (name, pairs), colour, dash in zip(lines.items(), (BLUE, GREEN, PINK, ORANGE, GREY) * 3, ("solid", "dash", "dot") * 5, strict=False):
+        figure.add_trace(go.Scatter(x=[p[0] for p in pairs], y=[p[1] for p in pairs], mode="lines+markers", name=name, marker_size=5,
+                                    line=dict(color=colour, width=2, dash=dash if len(lines) > 1 else "solid"),
+                                    hovertemplate="%{x:.2f}x smaller: %{y:.2f}x faster<extra>" + name + "</extra>"))
+    if measured:
+        figure.add_trace(go.Scatter(x=[p[0] for p in measured], y=[p[1] for p in measured], mode="markers", name="measured here",
+                                    marker=dict(symbol="diamond", size=12, color=PINK),
+                                    hovertemplate="%{x:.2f}x smaller: %{y:.2f}x faster<extra>measured</extra>"))
+    if here:
+        figure.add_trace(go.Scatter(x=[here[0]], y=[here[1]], mode="markers", name="predicted here",
+                                    marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white"))))
+    figure.add_hline(1, line=dict(color=GREY, width=1), annotation_text="as fast as dense", annotation_position="bottom right",
+                     annotation_font_size=11)
+    ticks = [t for t in (1, 1.5, 2, 3, 5, 10, 20) if t <= highest]
+    figure.update_xaxes(title_text="compression of the encoder", type="log", tickvals=ticks, ticktext=[f"{t:g}x" for t in ticks],
+                        showgrid=False, zeroline=False)
+    figure.update_yaxes(title_text="speedup over the dense model", ticksuffix="x", rangemode="tozero", zeroline=False)
+    return _clear(figure, 380, legend=_legend(), margin=dict(t=70))
+
+
+def layer_latency(layers: Sequence[tuple[int, float, float]]) -> go.Figure:
+    """(layer, dense ms, compact ms) as two bars a layer."""
+    names = [f"layer {number}" for number, _, _ in layers]
+    figure = go.Figure([
+        go.Bar(x=names, y=[dense for _, dense, _ in layers], name="dense", marker_color=GREY, hovertemplate="%{y:.2f} ms<extra>dense</extra>"),
+        go.Bar(x=names, y=[fast for _, _, fast in layers], name="compact", marker_color=BLUE, hovertemplate="%{y:.2f} ms<extra>compact</extra>")])
+    figure.update_yaxes(title_text="predicted ms", zeroline=False)
+    figure.update_xaxes(showgrid=False)
+    return _clear(figure, 380, legend=_legend(), margin=dict(t=70), barmode="group")
+
+
 def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
     """Loss, penalty, zero share and dev score over all steps of a run, phases one after the other; long curves as running means."""
     starts = phase_starts(snapshots)

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from prune_core import InputError, files
@@ -103,6 +103,16 @@ class Profile:
         """Predicted milliseconds of the dense model in torch for one batch."""
         return _priced(dense_work(layout, setting), self.dense)
 
+    def layers_ms(self, mask: BlockMask, setting: Setting, heads: int | None = None) -> list[tuple[int, float, float]]:
+        """(layer, dense ms, compact ms) of every layer: what is around the layers belongs to none."""
+        found = []
+        for number, parts in sorted((next(iter(p.values())).layer, p) for p in layers_of(mask.layout)):
+            layout = replace(mask.layout, matrices=tuple(parts.values()))
+            counts = [dense_work(layout, setting), work(BlockMask(layout, mask.kept), setting, self.registers, heads)]
+            inside = [{k: v for k, v in one.items() if k not in ("call", "embed", "head")} for one in counts]
+            found.append((number, _priced(inside[0], self.dense), _priced(inside[1], self.compact)))
+        return found
+
     def speedup(self, mask: BlockMask, setting: Setting, heads: int | None = None) -> float:
         """Predicted dense / compact."""
         return self.dense_ms(mask.layout, setting) / self.compact_ms(mask, setting, heads)
@@ -154,6 +164,11 @@ def write(profile: Profile, path: Path) -> None:
 def folder() -> Path:
     """Where profiles of machines are kept: $XDG_CACHE_HOME or ~/.cache, in `prunescope`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
+
+
+def shipped() -> list[Path]:
+    """Profiles of other machines that came with the project."""
+    return sorted((Path(__file__).resolve().parent.parent / "data" / "profiles").glob("*.json"))
 
 
 def own_file(machine: Mapping, threads: int) -> Path:

@@ -125,7 +125,7 @@ def calibrate(threads: int = 0, fit: int = 120, check: int = 30, seconds: float 
         small, inputs = small_model(model, mask), sentences(model, setting)
         found = alternate({"dense": forward(model, inputs), "compact": forward(small, inputs)}, seconds, least=3)
         (held if testing else samples).extend([
-            Sample("compact", work(mask, setting, native.registers(), heads_of(model, mask)), found["compact"].median),
+            Sample("compact", work(mask, setting, native.registers(), heads_of(model, mask.layout.matrices)), found["compact"].median),
             Sample("dense", dense_work(mask.layout, setting), found["dense"].median)])
         yield number + 1, fit + check
     profile = Profile(machine(), torch.get_num_threads(), native.registers().lanes, native.registers().vectors,

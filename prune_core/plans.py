@@ -119,7 +119,7 @@ def living(mask: BlockMask, heads: int | None) -> dict[str, Live]:
     for parts in layers_of(mask.layout):
         if {"intermediate", "output"} <= parts.keys():
             _tie(mask, live, parts["intermediate"], parts["output"], 1)
-        if heads and {"query", "key", "value", "attention.output"} <= parts.keys():
+        if heads and {"query", "key", "value", "attention.output"} <= parts.keys() and parts["value"].m % heads == 0:
             _tie(mask, live, parts["value"], parts["attention.output"], parts["value"].m // heads)
             for kind in ("query", "key"):
                 live[parts[kind].name] = live[parts["value"].name]

@@ -184,7 +184,7 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
     outputs = task.outputs if task else 2
     model = (encoder_of(run, phase, outputs) if there else encoders.load(run.config.model, outputs, run.config.seed)).model
     found = timing.measure(model, mask, setting, threads, dtype, seconds)
-    heads = heads_of(model, mask)
+    heads = heads_of(model, mask.layout.matrices)
     predicted = priced.compact_ms(mask, setting, heads) if priced and dtype == "fp32" else None
     return {"run": run.name, "phase": phase, "scope": scope, "weights": "of the run" if there else "of the checkpoint: those of the run do not ship; "
             "a latency does not depend on them"} | found | {

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prune_core import InputError, encoders, glue, recall, runs
 from prune_core.blocks import BlockShape
+from prune_core.compact import heads_of
 from prune_core.config import PruneConfig
 from prune_core.pruning import EncodedTask, Pruning, faster_precision
 from prune_core.recorder import Recorder, TrainState, machine, read_checkpoint, versions
@@ -35,6 +36,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     layout = encoder.layout(BlockShape.parse(config.block))
     about = {
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
+        "heads": heads_of(encoder.model, encoder.matrices),
         "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels)},
         "majority_score": glue.majority_score(data.task, data.main_dev.some(config.dev_examples)),
         "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),

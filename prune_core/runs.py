@@ -173,6 +173,12 @@ class Run:
         return next((s.scores[self.metric] for s in self.snapshots if s.saved == "dense"), None)
 
     @property
+    def heads(self) -> int | None:
+        """Attention heads per layer, where a compact model can do without some; None where they must stay."""
+        heads = self.about.get("heads", 12 if self.config.model == "minilm" else None)  # runs of before it was recorded
+        return heads if isinstance(heads, int) and heads > 0 else None
+
+    @property
     def majority_score(self) -> float:
         """What always giving the most frequent answer of the dev set scores."""
         return self.about["majority_score"]

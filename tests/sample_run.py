@@ -8,7 +8,15 @@ import numpy as np
 
 from prune_core.blocks import BlockShape, Layout, Matrix
 from prune_core.config import PruneConfig, saved_name
-from prune_core.masks import mask_at, mask_at_sparsity, sparsity_of, zero_share
+from prune_core.latency import Profile, Setting, work
+from prune_core.masks import (
+    BlockMask,
+    mask_at,
+    mask_at_sparsity,
+    sparsity_of,
+    zero_share,
+)
+from prune_core.plans import Registers
 from prune_core.recorder import Recorder, machine, versions
 from prune_core.trajectory import Snapshot, SurfacePoint
 
@@ -95,3 +103,12 @@ def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = No
         if finish:
             recorder.finish({"run": name, "seconds": 120.0, "seconds_per_step": 0.4, "penalty_share": 0.05})
     return Path(runs_dir) / name
+
+
+def make_profile() -> Profile:
+    """A latency profile whose prices are round numbers."""
+    layout = make_layout()
+    mask = BlockMask(layout, {m.name: np.ones(layout.block.grid(m.m, m.n), bool) for m in layout.matrices})
+    free = dict.fromkeys(work(mask, Setting(1, 1), Registers(16, 4)), 0.0) | {"call": 0.5}
+    return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4, compact=free | {"multiply 1": 1e-6},
+                   dense=free | {"multiply": 2e-6}, error=0.05, error_dense=0.04, masks=30, created=1.0)

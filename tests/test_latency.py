@@ -26,11 +26,8 @@ def full_mask(share: float = 1.0, block: str = "16x1") -> BlockMask:
     return BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < share for m in layout.matrices})
 
 
-def profile(**changes) -> Profile:
-    prices = dict.fromkeys(latency.work(full_mask(), Setting(1, 1), REGISTERS), 0.0) | {"call": 1.0}
-    values = {"machine": {"cpu": "a", "cores": 2}, "threads": 2, "lanes": 16, "vectors": 4, "compact": prices | {"multiply 1": 1e-6},
-              "dense": prices | {"multiply": 2e-6}, "error": 0.05, "error_dense": 0.04, "masks": 30, "created": 1.0}
-    return Profile(**values | changes)
+def profile() -> Profile:
+    return sample_run.make_profile()
 
 
 # ---------------------------------------------------------------- counts and prices
@@ -64,7 +61,7 @@ def test_work_is_what_the_compact_layers_hold():
         mask = BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < 0.3 for m in layout.matrices})
         small = compact.compact(encoder.model, mask)
         held = [m for m in small.modules() if isinstance(m, compact.CompactLinear)]
-        counts = latency.work(mask, Setting(1, 1), native.registers(), compact.heads_of(encoder.model, mask))
+        counts = latency.work(mask, Setting(1, 1), native.registers(), compact.heads_of(encoder.model, encoder.matrices))
         assert counts["weights"] == sum(m.weights.numel() for m in held) and counts["panels"] == sum(len(m.panels) for m in held)
 
 

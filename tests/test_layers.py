@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "figures": {"blocks", "masks", "runs", "trajectory", "latency"},
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "recall"},
-    "record": LOWER | {"recall"},
+    "record": LOWER | {"compact", "recall"},
     "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "unpadded", "latency", "measure"},
     "pack": {"config", "files", "masks", "runs"},
     "__main__": LOWER | {"record", "recall", "pack", "latency", "measure", "report", "export"},

@@ -11,16 +11,17 @@ import time
 from pathlib import Path
 
 import pytest
-from sample_run import make_norms, make_run
+from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
-from prune_core import runs
+from pages.shared import loaders, processes
+from prune_core import latency, runs
 from prune_core.config import PruneConfig
 from prune_core.masks import mask_at, mask_at_sparsity
 from prune_core.trajectory import predict
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py"}
+PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "speed": "pages/4_Speed.py"}
 
 
 @pytest.fixture
@@ -28,6 +29,8 @@ def runs_dir(tmp_path, monkeypatch) -> Path:
     """An empty runs folder that the app uses, with no shipped runs beside it."""
     monkeypatch.setenv("PRUNESCOPE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # latency profiles: none but those made here
+    monkeypatch.setattr(latency, "shipped", list)
     return tmp_path / "runs"
 
 
@@ -78,10 +81,76 @@ def test_empty_states_say_what_to_do(runs_dir):
     assert "press **Start**" in texts(opened("prune"))
 
 
+def test_speed_says_what_to_do_where_there_is_nothing(runs_dir):
+    assert "python -m prune_core prune" in texts(opened("speed"))
+    make_run(runs_dir)
+    app = opened("speed")
+    assert "Calibrate this machine" in texts(app) and not app.metric
+    assert [b.label for b in app.button] == ["Calibrate this machine"]
+
+
 @pytest.mark.parametrize("page", ["", "explore", "prune"])
 def test_practice_scores_say_that_they_are_not_glue(runs_dir, page):
     make_run(runs_dir, "practised", data="practice")
     assert "not GLUE" in texts(opened(page, run="practised"))
+
+
+# ---------------------------------------------------------------- speed
+
+
+def test_speed_shows_what_the_profile_predicts(runs_dir):
+    run, profile = runs.Run(make_run(runs_dir)), make_profile()
+    latency.write(profile, loaders.own_profile_file())
+    app = opened("speed", batch="8", length="32")
+    app.slider(key="sparsity").set_value(75.0).run()
+    mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), latency.Setting(8, 32)
+    dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
+    assert metrics(checked(app)) == {"Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
+                                     "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
+    assert "off by 5%" in texts(app) and "30 masks" in texts(app) and "Break-even" in texts(app)
+    assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
+
+
+def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    assert "Predicted speedup" not in metrics(opened("explore"))
+    latency.write(make_profile(), loaders.own_profile_file())
+    mask = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.5)
+    assert metrics(opened("explore"))["Predicted speedup"] == f"{make_profile().speedup(mask, latency.Setting(32, 128), run.heads):.2f}x"
+
+
+def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
+    make_run(runs_dir)
+    latency.write(make_profile(), loaders.own_profile_file())
+    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2, "dense_ms": 30.0, "compact_ms": 10.0,
+            "speedup": 3.0, "compression_encoder": 2.0, "executed": {"strips": 12}}
+    asked = []
+    monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
+    app = opened("speed")
+    next(b for b in app.button if b.label == "Measure now").click().run()
+    assert asked == [("sample", runs_dir, "penalty-2x", "global", 0.5, 32, 128)]
+    (table,) = checked(app).dataframe
+    assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
+
+
+def test_a_measurement_that_fails_is_one_line(runs_dir, monkeypatch):
+    make_run(runs_dir)
+    latency.write(make_profile(), loaders.own_profile_file())
+
+    def fail(*_):
+        raise processes.Failed("length 128 is more than this model has positions for")
+
+    monkeypatch.setattr(processes, "measure", fail)
+    app = opened("speed")
+    next(b for b in app.button if b.label == "Measure now").click().run()
+    assert "more than this model has positions for" in texts(checked(app))
+
+
+def test_a_damaged_profile_is_left_out(runs_dir):
+    make_run(runs_dir)
+    loaders.own_profile_file().parent.mkdir(parents=True)
+    loaders.own_profile_file().write_text('{"format": 1}')
+    assert "Calibrate this machine" in texts(opened("speed"))
 
 
 # ---------------------------------------------------------------- explore
@@ -165,7 +234,6 @@ def test_a_run_without_norms_and_one_with_a_damaged_file(runs_dir):
 
 
 def test_exact_score_asks_evaluate_and_shows_its_answer_or_error(runs_dir, monkeypatch):
-    from pages.shared import processes
 
     make_run(runs_dir)
     asked = []
@@ -205,7 +273,6 @@ def test_prune_estimates_and_refuses_bad_settings(runs_dir):
 
 def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):
     """Before there is a run folder, the log is all there is."""
-    from pages.shared import processes
 
     app = opened("prune")
     app.text_input[0].set_value("doomed").run()
@@ -246,7 +313,6 @@ def wait(until, seconds: float = 20.0) -> None:
 
 
 def test_arguments_say_every_setting(tmp_path):
-    from pages.shared import processes
 
     args = processes.arguments(PruneConfig(compressions=(1.5, 2), model="-odd", threads=2), "name", tmp_path)
     assert args[0] == "prune" and args[-1] == "--json"
@@ -254,7 +320,6 @@ def test_arguments_say_every_setting(tmp_path):
 
 
 def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
-    from pages.shared import processes
 
     path = make_run(runs_dir, "sample", finish=False)
     run = runs.Run(path)

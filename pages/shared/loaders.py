@@ -10,8 +10,8 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
-from prune_core import figures, runs
-from prune_core.masks import Norms
+from prune_core import InputError, figures, latency, recorder, runs
+from prune_core.masks import Norms, mask_at_sparsity
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
 Print = tuple  # of a run folder: what changes when its files do
@@ -98,3 +98,53 @@ def exact_score(run: runs.Run, phase: str, scope: str, cut: str, value: str, dat
 @st.cache_data(max_entries=256, show_spinner=False)
 def _exact_score(name: str, phase: str, scope: str, cut: str, value: str, data: str, print_: Print) -> dict:
     return processes.evaluate(name, runs_dir(), phase, scope, cut, value, data)
+
+
+def profiles() -> dict[str, latency.Profile]:
+    """Latency profiles by what to call them: this machine's first, then those that ship. One that is damaged is left out."""
+    found, mine = {}, own_profile_file()
+    for path in (mine, *latency.shipped()):
+        try:
+            stat = path.stat()
+            profile = _profile(str(path), stat.st_mtime_ns, stat.st_size)
+        except (OSError, InputError):
+            continue
+        threads = f"{profile.threads} thread" + "s" * (profile.threads > 1)
+        name = f"{profile.machine.get('cpu', 'unknown processor')}, {threads}"
+        found[f"this machine ({name})" if path == mine else name] = profile
+    return found
+
+
+def own_profile_file() -> Path:
+    """Where this machine's latency profile is, once it is calibrated."""
+    return latency.own_file(_machine(), os.cpu_count() or 1)
+
+
+@st.cache_data(show_spinner=False)
+def _machine() -> dict:
+    return recorder.machine()
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _profile(path: str, time: int, size: int) -> latency.Profile:
+    return latency.read(Path(path))
+
+
+def speedups(run: runs.Run, at: int, scope: str, profile: latency.Profile, setting: latency.Setting) -> list[tuple[float, float]]:
+    """Predicted (encoder compression, speedup) pairs over the grid of sparsities, for the norms of snapshot `at`. Raises RunError."""
+    return _speedups(run, at, scope, profile, setting, (_moments(run, [at]), profile.created, profile.machine.get("cpu")))
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def _speedups(_run: runs.Run, at: int, scope: str, _profile: latency.Profile, setting: latency.Setting, key: Print) -> list[tuple[float, float]]:
+    found, given = [], norms(_run, at)
+    for sparsity in (*np.arange(0, 0.90, 0.05), 0.9):
+        mask = mask_at_sparsity(given, _run.layout, float(sparsity), scope)
+        if mask.compression_encoder <= 10.5:
+            found.append((mask.compression_encoder, _profile.speedup(mask, setting, _run.heads)))
+    return sorted(dict(found).items())
+
+
+def measured(run: runs.Run, phase: str, scope: str, sparsity: float, setting: latency.Setting) -> dict:
+    """`measure`'s answer. Raises processes.Failed with its error line."""
+    return processes.measure(run.name, runs_dir(), phase, scope, sparsity, setting.batch, setting.length)

@@ -19,7 +19,8 @@ from prune_core import files, runs
 from prune_core.config import PruneConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-EVALUATE_SECONDS = 900
+ANSWER_SECONDS = 900
+CALIBRATION = "calibration"
 
 
 class Failed(RuntimeError):
@@ -131,16 +132,31 @@ def evaluate(name: str, runs_dir: Path, phase: str, scope: str, cut: str, value:
 
     `cut`: sparsity or threshold; `data`: a folder of the task, '' for where the run had it.
     """
-    args = ["evaluate", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--{cut}={value}",
-            *([f"--data={data}"] if data else []), "--json"]
+    return _answer(["evaluate", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--{cut}={value}",
+                    *([f"--data={data}"] if data else [])])
+
+
+def measure(name: str, runs_dir: Path, phase: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
+    """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
+    return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--sparsity={sparsity}",
+                    f"--batch={batch}", f"--length={length}"])
+
+
+def calibrate(runs_dir: Path) -> None:
+    """Start fitting the latency model to this machine, as a process; `starting` and `last_line` of CALIBRATION say how it stands."""
+    _launch(["calibrate"], CALIBRATION, runs_dir, "wb")
+
+
+def _answer(args: list[str]) -> dict:
+    """What a command prints with --json. Raises Failed."""
     try:
-        done = subprocess.run([sys.executable, "-m", "prune_core", *args], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
-                              capture_output=True, text=True, errors="replace", timeout=EVALUATE_SECONDS)
+        done = subprocess.run([sys.executable, "-m", "prune_core", *args, "--json"], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
+                              capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
         if done.returncode == 0:
             return json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
-        raise Failed(f"no score within {EVALUATE_SECONDS} seconds") from None
+        raise Failed(f"no answer within {ANSWER_SECONDS} seconds") from None
     except (ValueError, IndexError):
-        raise Failed("evaluate gave no score") from None
-    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"evaluate ended with code {done.returncode}"]
+        raise Failed(f"{args[0]} gave no answer") from None
+    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"{args[0]} ended with code {done.returncode}"]
     raise Failed(said[-1].removeprefix("error:").strip())

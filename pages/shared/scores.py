@@ -8,9 +8,12 @@ import streamlit as st
 from pages.shared import loaders, processes, widgets
 from pages.shared.cut import Cut
 from prune_core import figures
+from prune_core.latency import Setting
 from prune_core.masks import BlockMask
 from prune_core.runs import Run
 from prune_core.trajectory import Snapshot, predict
+
+SETTING = Setting(32, 128)  # what the speedup beside a threshold is predicted for
 
 
 def numbers(run: Run, snapshot: Snapshot, cut: Cut, mask: BlockMask) -> None:
@@ -21,6 +24,9 @@ def numbers(run: Run, snapshot: Snapshot, cut: Cut, mask: BlockMask) -> None:
     if snapshot.surface:
         score, low, high = predict(snapshot.surface, mask.sparsity)
         row.append(("Predicted score", widgets.score(score)))
+    profile = next(iter(loaders.profiles().items()), None)
+    if profile:
+        row.append(("Predicted speedup", widgets.times(profile[1].speedup(mask, SETTING, run.heads))))
     with st.container(horizontal=True, gap="small"):
         for label, value in row:
             st.metric(label, value, border=True, width=172)
@@ -32,6 +38,9 @@ def numbers(run: Run, snapshot: Snapshot, cut: Cut, mask: BlockMask) -> None:
                   f"{scope_words(run)}." + scope_note(run, cut))
     else:
         words += "No score is predicted here: surfaces are recorded at " + (", ".join(run.saved_names) or "the ends of phases") + "."
+    if profile:
+        words += (f" The speedup is **predicted** for {profile[0].removeprefix('this machine (').removesuffix(')')}, {SETTING.batch} sentences of "
+                  f"{SETTING.length} tokens, compact against dense torch, median error {profile[1].error:.0%}; **Speed** has more.")
     st.caption(words)
 
 

@@ -28,6 +28,7 @@ def page(title: str) -> None:
         st.page_link("app.py", label="Home", icon=":material/home:")
         st.page_link("pages/1_Prune.py", label="Prune", icon=":material/content_cut:")
         st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:")
+        st.page_link("pages/4_Speed.py", label="Speed", icon=":material/speed:")
 
 
 def not_glue(run: Run) -> None:

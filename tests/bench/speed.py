@@ -148,7 +148,7 @@ def large() -> Iterator[dict]:
         yield row(f"{name} size at 4x, batch 8, length 64 ({found['dense_ms']:.0f} -> {found['compact_ms']:.0f} ms)", found["speedup"], "x dense")
         if profile := own_profile():
             start = time.perf_counter()
-            predicted = profile.compact_ms(mask, Setting(8, 64), heads_of(model, mask))
+            predicted = profile.compact_ms(mask, Setting(8, 64), heads_of(model, mask.layout.matrices))
             yield row(f"{name} size: predicted {predicted:.0f} ms, off by", abs(predicted / found["compact_ms"] - 1), "of measured")
             yield row(f"{name} size: a prediction takes", 1e3 * (time.perf_counter() - start), "ms")
 
