@@ -42,10 +42,10 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Se
         st.session_state["run"] = next((name for name in names if loaders.run(name).status == "complete"), names[0])
     run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params"))
     ends = run.saved_names
-    last = next((name for name in reversed(ends) if name.startswith("penalty")), ends[-1])
-    if st.session_state.get("phase", last) not in ends:
+    first = next((name for name in ends if name.startswith("penalty")), ends[-1])  # the longest curve of trained norms
+    if st.session_state.get("phase", first) not in ends:
         del st.session_state["phase"]
-    phase = st.selectbox("Norms from the end of", ends, ends.index(last), key="phase", bind="query-params")
+    phase = st.selectbox("Norms from the end of", ends, ends.index(first), key="phase", bind="query-params")
     batch = st.segmented_control("Sentences in a batch", BATCHES, default=32, required=True, key="batch", bind="query-params")
     length = st.segmented_control("Tokens of a sentence", LENGTHS, default=128, required=True, key="length", bind="query-params")
     name = st.selectbox("Times from", list(profiles), key="profile", help="Predictions are for the machine that was calibrated.") if profiles else None
@@ -75,8 +75,7 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
     """Numbers at the chosen sparsity, the curve, the layers, batches and block shapes."""
     at, scope = run.saved(phase), run.config.scope
     reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
-    share = left.slider("Sparsity", 0.0, 95.0, round(200 * reached) / 2, 0.5, format="%.1f%%", key="sparsity", bind="query-params")
+    share = st.slider("Sparsity", 0.0, 95.0, round(200 * reached) / 2, 0.5, format="%.1f%%", key="sparsity", bind="query-params")
     mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share / 100, scope)
     dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     with st.container(horizontal=True, gap="small"):
@@ -86,8 +85,9 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
                f"Predictions are off by {profile.error:.0%} in the median (dense {profile.error_dense:.0%}), over {profile.masks} masks that were not used "
                "to calibrate.")
-    taken = measure_now(right, run, phase, scope, share / 100, setting, dense, fast)
-    curve, layers = st.columns(2, gap="medium")
+    taken = measure_now(run, phase, scope, share / 100, setting, dense, fast)
+    beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
+    curve, layers = beside.container(width=470), beside.container(width=470)
     with curve:
         st.markdown("**Speedup over compression**")
         pairs = loaders.speedups(run, at, scope, profile, setting)
@@ -112,14 +112,15 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
     """From which compression on the compact model is the faster one."""
     slower = [compression for compression, speedup in pairs if speedup < 1]
     if not slower:
-        return "Break-even: none to mark; the compact model is predicted to be faster from the first block that is cut."
+        return ("Break-even: none to mark; the compact model is predicted to be faster from the first block that is cut. More than the ideal is "
+                "possible: attention shrinks with every head that dies, and the kernels are faster than torch to begin with.")
     return f"Break-even: below {max(slower):.2f}x the compact model is predicted to be slower than the dense one."
 
 
-def measure_now(place, run: Run, phase: str, scope: str, sparsity: float, setting: Setting, dense: float, fast: float) -> list[tuple[float, float]]:
+def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Setting, dense: float, fast: float) -> list[tuple[float, float]]:
     """The button that measures, a table of all that was measured in this session; (compression, speedup) at this batch and length."""
     taken = st.session_state.setdefault("measured", [])
-    if place.button("Measure now", icon=":material/timer:", help="Times dense and compact in turn, here, in a process of its own: about 15 seconds."):
+    if st.button("Measure now", icon=":material/timer:", help="Times dense and compact in turn, here, in a process of its own: about 15 seconds."):
         try:
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 found = loaders.measured(run, phase, scope, sparsity, setting)

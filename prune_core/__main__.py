@@ -120,6 +120,7 @@ def measure(
     batch: Annotated[int, Option(help="Sentences in a batch.")] = 32,
     length: Annotated[int, Option(help="Tokens of a sentence.")] = 128,
     dtype: Annotated[str, Option(help="fp32, or bf16 (dense: as torch autocasts; compact: weights in bf16, arithmetic in fp32).")] = "fp32",
+    engine: Annotated[str, Option(help="torch, onnxruntime or openvino: what runs both, the last two as ONNX graphs.")] = "torch",
     seconds: Annotated[float, Option(help="How long to measure.")] = 6.0,
     profile: Annotated[Path | None, Option(help="Latency profile to predict with; default: this machine's.")] = None,
     runs_dir: RunsDir = runs.RUNS,
@@ -132,7 +133,7 @@ def measure(
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
     cut = recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
-    _tell(recall.measure(cut, batch, length, threads, dtype, seconds, profile), as_json, _measured_text)
+    _tell(recall.measure(cut, batch, length, threads, dtype, seconds, profile, engine), as_json, _measured_text)
 
 
 @app.command()
@@ -235,7 +236,7 @@ def _running_text(running) -> None:
 def _measured_text(r: dict) -> str:
     predicted = f", predicted {r['predicted_ms']:.1f}" if r["predicted_ms"] else ""
     return (f"{r['run']} {r['phase']} at sparsity {r['sparsity']:.4f} (encoder {r['compression_encoder']:.2f}x), batch {r['batch']}, length {r['length']}, "
-            f"{r['threads']} threads, {r['dtype']}: dense {r['dense_ms']:.1f} ms, compact {r['compact_ms']:.1f} ms{predicted}: {r['speedup']:.2f}x")
+            f"{r['threads']} threads, {r['dtype']}, {r['engine']}: dense {r['dense_ms']:.1f} ms, compact {r['compact_ms']:.1f} ms{predicted}: {r['speedup']:.2f}x")
 
 
 def _tell(result: dict, as_json: bool, text) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from prune_core import InputError, encoders, native
+from prune_core import InputError, encoders, engines, native
 from prune_core.blocks import BlockShape
 from prune_core.compact import DTYPES, compact, heads_of
 from prune_core.latency import Profile, Setting, dense_work, work
@@ -71,22 +73,35 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32") -> nn.Mo
     return small
 
 
-def measure(model: nn.Module, mask: BlockMask, setting: Setting, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0) -> dict:
-    """Time the dense model in torch against the compact one. What `measure --json` prints, but for names and predictions."""
-    if dtype not in DTYPES:
-        raise InputError(f"dtype {dtype!r} is unknown; one of {', '.join(DTYPES)}")
+def measure(model: nn.Module, mask: BlockMask, setting: Setting, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0,
+            engine: str = "torch") -> dict:
+    """Time the dense model against the compact one in an engine. What `measure --json` prints, but for names and predictions.
+
+    In torch the compact model runs on the kernels; another engine is given both as ONNX graphs. Raises InputError.
+    """
+    for name, value, known in (("dtype", dtype, DTYPES), ("engine", engine, engines.ENGINES)):
+        if value not in known:
+            raise InputError(f"{name} {value!r} is unknown; one of {', '.join(known)}")
     torch.set_num_threads(threads or torch.get_num_threads())
     model.eval()
-    small, inputs = small_model(model, mask, dtype), sentences(model, setting)
-    found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+    inputs = sentences(model, setting)
+    if engine == "torch":
+        small = small_model(model, mask, dtype)
+        found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+    else:
+        small = compact(model, mask, kernels=False)
+        with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
+            calls = {name: engines.session(engine, engines.to_onnx(one, Path(folder) / f"{name}.onnx"), torch.get_num_threads(), dtype)
+                     for name, one in (("dense", model), ("compact", small))}
+            found = alternate({name: lambda call=call: call(inputs) for name, call in calls.items()}, seconds)
     dense, fast = found["dense"], found["compact"]
     kinds = sorted(set(small.executed.values()))
     return {"dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
             "ideal_speedup": mask.compression_encoder, "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
             "rounds": dense.runs, "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
             "compression_model": mask.compression_model, "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
-            "dtype": dtype, "engine": "torch", "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
-            "kernels": native.why_not() or "native", "machine": machine()}
+            "dtype": dtype, "engine": engine, "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
+            "kernels": native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products"), "machine": machine()}
 
 
 # ---------------------------------------------------------------- calibration

@@ -168,7 +168,8 @@ def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Call
             "examples": found.examples, "seconds_to_first": first, "seconds": time.perf_counter() - start}
 
 
-def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds: float, profile: Path | None) -> dict:
+def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds: float, profile: Path | None,
+            engine: str = "torch") -> dict:
     """Time the dense and the compact model of a cut. What `measure --json` prints. Raises InputError.
 
     Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
@@ -183,9 +184,9 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
     task = glue.TASKS.get(run.task)
     outputs = task.outputs if task else 2
     model = (encoder_of(run, phase, outputs) if there else encoders.load(run.config.model, outputs, run.config.seed)).model
-    found = timing.measure(model, mask, setting, threads, dtype, seconds)
+    found = timing.measure(model, mask, setting, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)
-    predicted = priced.compact_ms(mask, setting, heads) if priced and dtype == "fp32" else None
+    predicted = priced.compact_ms(mask, setting, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
     return {"run": run.name, "phase": phase, "scope": scope, "weights": "of the run" if there else "of the checkpoint: those of the run do not ship; "
             "a latency does not depend on them"} | found | {
             "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,

@@ -11,7 +11,7 @@ import sample_run
 import tiny
 import torch
 
-from prune_core import InputError, compact, encoders, latency, measure, native
+from prune_core import InputError, compact, encoders, engines, latency, measure, native
 from prune_core.blocks import BlockShape
 from prune_core.latency import Profile, Setting
 from prune_core.masks import BlockMask
@@ -140,6 +140,26 @@ def test_measure_tells_what_it_did(encoder, dtype):
     assert (found["batch"], found["length"], found["threads"], found["dtype"], found["rounds"]) == (3, 20, 1, dtype, 5)
     assert found["ideal_speedup"] == pytest.approx(1 / (1 - found["sparsity"])) and sum(found["executed"].values()) == 12
     assert found["dense_spread"][0] <= found["dense_ms"] <= found["dense_spread"][1]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_compact_graph_gives_the_same_logits_in_the_engines(encoder, engine, tmp_path):
+    pytest.importorskip(engine)
+    mask = tiny_mask(encoder)
+    graph = engines.to_onnx(compact.compact(encoder.model, mask, kernels=False), tmp_path / "compact.onnx")
+    for lengths in ((7, 7), (3, 9, 1)):
+        keep = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+        inputs = {"input_ids": torch.randint(5, 20, keep.shape) * keep, "attention_mask": keep.long()}
+        with torch.inference_mode():
+            wanted = compact.compact(encoder.model, mask)(**inputs).logits.numpy()
+        assert np.abs(engines.session(engine, graph, 1)(inputs) - wanted).max() < 1e-4
+
+
+def test_an_engine_that_is_not_known(encoder):
+    with pytest.raises(InputError, match="torch, onnxruntime, openvino"):
+        measure.measure(encoder.model, tiny_mask(encoder), Setting(1, 4), 1, engine="tensorrt")
+    with pytest.raises(InputError, match="not known here"):
+        engines.session("onnxruntime", None, 1, "bf16")
 
 
 def test_a_length_beyond_the_positions_and_an_unknown_dtype(encoder):

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "evaluate": {"glue", "masks"},
     "latency": {"blocks", "files", "masks", "plans"},
     "engines": set(),
-    "measure": {"blocks", "compact", "encoders", "latency", "masks", "native", "recorder", "unpadded"},
+    "measure": {"blocks", "compact", "encoders", "engines", "latency", "masks", "native", "recorder", "unpadded"},
     "pruning": {"blocks", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
     "figures": {"blocks", "masks", "runs", "trajectory", "latency"},
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},

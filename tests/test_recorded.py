@@ -20,9 +20,9 @@ def size(paths) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file())
 
 
-def test_a_large_task_and_three_block_shapes_of_one_task_ship():
+def test_four_tasks_and_three_block_shapes_of_one_task_ship():
     found = {(run.task, str(run.layout.block)) for run in map(runs.Run, map(runs.RECORDED.joinpath, SHIPPED))}
-    assert found >= {("sst2", "64x1"), ("mrpc", "64x1"), ("mrpc", "16x1"), ("mrpc", "384x1")}
+    assert found >= {("sst2", "64x1"), ("mrpc", "64x1"), ("mrpc", "16x1"), ("mrpc", "384x1"), ("rte", "64x1"), ("cola", "64x1")}
 
 
 @shipped
@@ -66,6 +66,12 @@ def test_the_shipped_weights_score_what_was_recorded_to_the_last_digit():
         found = recall.evaluate(recall.Cut(run, point.wanted, None, phase="dense"), str(GLUE))
         assert (found["score"], found["sparsity"]) == (point.score, point.sparsity)
     assert run.dense_score == surface[0].score
+
+
+def test_runs_that_are_compared_by_block_shape_were_trained_alike():
+    configs = [vars(runs.Run(runs.RECORDED / f"mrpc-minilm-{block}").config) for block in ("64x1", "16x1", "384x1")]
+    differ = {key for key in configs[0] if any(other[key] != configs[0][key] for other in configs)}
+    assert differ <= {"block", "start_from", "dense_steps"}
 
 
 def test_what_does_not_ship_says_how_to_get_it():
