@@ -142,17 +142,19 @@ def calibrate(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the latency model to this machine: a minute of timing random encoders under random masks."""
+    """Fit the latency model to this machine: a few minutes of timing random encoders under random masks."""
     from tqdm import tqdm
 
     from prune_core import latency, measure, recorder
 
+    threads = threads or os.cpu_count() or 1
+    path = to or latency.own_file(recorder.machine(), threads)
+    latency.check_writable(path)  # now, not after minutes
     with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} masks") as bar:
         for found in measure.calibrate(threads):
             if isinstance(found, tuple):
                 bar.n, bar.total = found
                 bar.refresh()
-    path = to or latency.own_file(recorder.machine(), found.threads)
     latency.write(found, path)
     result = found.to_json() | {"path": str(path)}
     _tell(result, as_json, lambda r: f"{r['path']}: median error {100 * r['error']:.1f}% (dense {100 * r['error_dense']:.1f}%) over {r['masks']} "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -150,6 +151,16 @@ def read(path: Path) -> Profile:
         raise InputError(f"latency profile {str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where no profile could be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"latency profile cannot be written to {str(path)!r}: {error.strerror or error}") from None
 
 
 def write(profile: Profile, path: Path) -> None:

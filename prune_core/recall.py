@@ -47,14 +47,18 @@ class Cut:
         return phase, scope, mask_at(norms, layout, thresholds, scope), thresholds
 
 
-def default_phase(run: Run, sparsity: float | None) -> str:
-    """The most trained weights there are that are not already sparser than asked; the last ones if nothing was asked."""
-    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")}
+def default_phase(run: Run, sparsity: float | None, weights: bool = True) -> str:
+    """The most trained end of a phase that is not already sparser than asked; the last one if nothing was asked.
+
+    Of those whose `weights` are there, unless only norms are needed. Raises RunError, saying how to get them.
+    """
+    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")} if weights else set(run.saved_names)
     names = [s.saved for s in run.snapshots if s.saved in there
              and (sparsity is None or s.point["sparsity"] <= sparsity + 0.01 or s.saved == "dense")]
     if not names:
-        run.weights_file("dense")  # raises, and says how to get them
-        raise RunError(f"run {run.name!r} has no weights yet")
+        if weights:
+            run.weights_file("dense")  # raises, and says how to get them
+        raise RunError(f"run {run.name!r} has no end of a phase yet")
     order = {"dense": 0, "penalty": 1, "retrain": 2}
     ends = {s.saved: s.point["sparsity"] for s in run.snapshots if s.saved}
     return max(names, key=lambda name: (order[name.split("-")[0]], ends[name]))
@@ -178,7 +182,7 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
     setting = latency.Setting(batch, length)
     threads = threads or os.cpu_count() or 1
     priced = latency.read(profile) if profile else _own_profile(threads)
-    phase = cut.phase or _phase_for(run, cut.sparsity)
+    phase = cut.phase or default_phase(run, cut.sparsity, weights=False)
     phase, scope, mask, _ = replace(cut, phase=phase).resolved()
     there = (run.path / "weights" / f"{phase}.safetensors").exists()
     task = glue.TASKS.get(run.task)
@@ -191,15 +195,6 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
             "a latency does not depend on them"} | found | {
             "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
             "predicted_error": priced.error if predicted else None}
-
-
-def _phase_for(run: Run, sparsity: float | None) -> str:
-    """As `default_phase`, whether or not the weights are there."""
-    names = [s.saved for s in run.snapshots if s.saved and (sparsity is None or s.point["sparsity"] <= sparsity + 0.01 or s.saved == "dense")]
-    if not names:
-        raise RunError(f"run {run.name!r} has no end of a phase yet, so nothing to cut")
-    ends = {s.saved: s.point["sparsity"] for s in run.snapshots if s.saved}
-    return max(names, key=lambda name: (ends[name], name.startswith("retrain")))
 
 
 def _own_profile(threads: int) -> latency.Profile | None:

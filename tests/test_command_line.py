@@ -124,6 +124,26 @@ def test_evaluate_prints_its_json_last(call, folder, question):
     assert call("evaluate", "done", *question, "--runs-dir", folder)[1].startswith("done ")
 
 
+def test_measure_prints_its_json_last(call, folder):
+    question = ["measure", "done", "--sparsity", "0.6", "--batch", 2, "--length", 10, "--seconds", 0, "--threads", 1, "--runs-dir", folder]
+    code, out, _ = call(*question, "--json")
+    found = last_line(out)
+    assert code == 0 and found.keys() >= {"dense_ms", "compact_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread", "compact_spread",
+                                          "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
+    assert (found["batch"], found["length"], found["threads"], found["weights"]) == (2, 10, 1, "of the run")
+    assert call(*question)[1].startswith("done ")
+
+
+def test_calibrate_says_at_once_that_it_cannot_write(call, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "cannot be written" in refused(call, "calibrate", "--to", tmp_path / "file" / "p.json")
+
+
+def test_exact_scores_are_shown_as_they_come(call, folder):
+    code, out, err = call("evaluate", "done", "--sparsity", "0.5", "--runs-dir", folder, "--exact", "--json", "--threads", 1)
+    assert code == 0 and "24 of 24" in err and "95% interval" in err and last_line(out)["seconds_to_first"] > 0
+
+
 def test_nothing_kept_is_still_json(call, folder):
     found = last_line(call("evaluate", "done", "--threshold", "1e9", "--runs-dir", folder, "--json")[1])
     assert (found["sparsity"], found["compression_encoder"]) == (1.0, None) and math.isfinite(found["compression_model"])
@@ -292,6 +312,12 @@ def test_a_name_that_is_taken(call, small, folder, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, named", [
+    (["measure", "done"], "either --sparsity or --threshold"),
+    (["measure", "done", "--sparsity", "0.5", "--length", "47"], "at most 46"),
+    (["measure", "done", "--sparsity", "0.5", "--batch", "0"], "batch 0"),
+    (["measure", "done", "--sparsity", "0.5", "--engine", "gpu"], "torch, onnxruntime, openvino"),
+    (["measure", "done", "--sparsity", "0.5", "--dtype", "int4"], "fp32, bf16"),
+    (["measure", "done", "--sparsity", "0.5", "--profile", "none.json"], "latency profile 'none.json' cannot be read"),
     (["evaluate", "done"], "either --sparsity or --threshold"),
     (["evaluate", "done", "--sparsity", "0.5", "--threshold", "1"], "either --sparsity or --threshold"),
     (["evaluate", "done", "--sparsity", "1.5"], "sparsity 1.5"),
