@@ -68,9 +68,9 @@ def test_work_is_what_the_compact_layers_hold():
 def test_prices_by_hand():
     mask, setting = full_mask(), Setting(2, 4)
     weights = mask.layout.encoder_weights
-    assert profile().compact_ms(mask, setting) == pytest.approx(1 + 8 * weights * 1e-6)
-    assert profile().dense_ms(mask.layout, setting) == pytest.approx(1 + 8 * weights * 2e-6)
-    assert profile().speedup(mask, setting) == pytest.approx((1 + 16e-6 * weights) / (1 + 8e-6 * weights))
+    assert profile().compact_ms(mask, setting) == pytest.approx(0.5 + 8 * weights * 1e-6)
+    assert profile().dense_ms(mask.layout, setting) == pytest.approx(0.5 + 8 * weights * 2e-6)
+    assert profile().speedup(mask, setting) == pytest.approx((0.5 + 16e-6 * weights) / (0.5 + 8e-6 * weights))
 
 
 @pytest.mark.parametrize("batch, length", [(0, 1), (1, 0), (-1, 5), (5000, 1), (1, 99999)])

@@ -14,7 +14,7 @@ import pytest
 import tiny
 import torch
 
-from prune_core import __version__, files, recall, runs
+from prune_core import __version__, files, pack, runs
 from prune_core.config import PruneConfig
 from prune_core.recorder import Recorder, TrainState, machine, read_checkpoint, versions
 from prune_core.runs import Run, RunError
@@ -446,7 +446,7 @@ def test_packed_norms_keep_zeros_order_and_values_to_half_a_step(dtype, top):
     values = np.random.default_rng(0).exponential(0.3, (40, 50)).astype(np.float32)
     values[:3] = 0
     values[3, 0] = 1e-9  # small, but not zero
-    packed = recall.packed({"m": values}, dtype)
+    packed = pack.packed({"m": values}, dtype)
     back = packed["m"].astype(np.float32) * packed["m.scale"]
     assert packed["m"].dtype == dtype
     assert np.array_equal(back == 0, values == 0)
@@ -457,5 +457,5 @@ def test_packed_norms_keep_zeros_order_and_values_to_half_a_step(dtype, top):
 
 
 def test_a_packed_matrix_of_zeros_is_zeros():
-    packed = recall.packed({"m": np.zeros((2, 2), np.float32)}, np.uint8)
+    packed = pack.packed({"m": np.zeros((2, 2), np.float32)}, np.uint8)
     assert not packed["m"].any() and np.isfinite(packed["m.scale"]).all()
