@@ -257,6 +257,7 @@ static void linear(const Layer& layer, const float* x, long ldx, long tokens, fl
         }
         return;
     }
+    const long chunk = std::max(1L, layer.count / (8L * threads));  // small panels by the handful: taking one costs too
     float* memory = scratch(tiles * layer.inputs * TILE);  // few tokens: all transpose, then panels are shared out
 #pragma omp parallel num_threads(threads)
     {
@@ -266,7 +267,7 @@ static void linear(const Layer& layer, const float* x, long ldx, long tokens, fl
             const long tile = i / stripes, from = begin(tile), c = i % stripes * 128;
             transpose(x + from * ldx, ldx, begin(tile + 1) - from, c, std::min<long>(layer.inputs, c + 128), memory + tile * layer.inputs * TILE);
         }
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, chunk)
         for (long panel = 0; panel < layer.count; panel++)
             for (long tile = 0; tile < tiles; tile++)
                 run_panels<W>(layer, panel, panel + 1, memory + tile * layer.inputs * TILE, begin(tile + 1) - begin(tile), y + begin(tile) * ldy, ldy);
