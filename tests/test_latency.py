@@ -107,6 +107,11 @@ def test_what_is_no_json_is_one_line(tmp_path, content):
         latency.read(tmp_path / "none.json")
 
 
+def test_the_profiles_that_ship_are_good_ones():
+    found = [latency.read(path) for path in latency.shipped()]
+    assert found and all(p.error <= 0.1 and p.masks >= 30 for p in found)
+
+
 def test_another_machine_has_another_file(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     files = {latency.own_file({"cpu": cpu, "cores": cores}, threads) for cpu in ("AMD EPYC", "Intel(R) i7/../x") for cores in (2, 4) for threads in (1, 2)}
