@@ -84,7 +84,7 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
             st.metric(label, value, border=True, width=190)
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
                f"Predictions are off by {profile.error:.0%} in the median (dense {profile.error_dense:.0%}), over {profile.masks} masks that were not used "
-               "to calibrate.")
+               "to calibrate (`python -m prune_core calibrate`).")
     taken = measure_now(run, phase, scope, share / 100, setting, dense, fast)
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
     curve, layers = beside.container(width=470), beside.container(width=470)

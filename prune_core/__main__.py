@@ -25,6 +25,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   help="Prune a transformer encoder on a GLUE task by reweighted group Lasso, and keep what happened.")
 RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
+Sparsity = Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")]
+Threshold = Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")]
+Scope = Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")]
+Phase = Annotated[str | None, Option(help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")]
 Threads = Annotated[int, Option(help="CPU threads; 0: all cores.")]
 
 
@@ -91,10 +95,10 @@ def list_runs(runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
 @app.command()
 def evaluate(
     run: str,
-    sparsity: Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")] = None,
-    threshold: Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")] = None,
-    scope: Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")] = None,
-    phase: Annotated[str | None, Option(help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")] = None,
+    sparsity: Sparsity = None,
+    threshold: Threshold = None,
+    scope: Scope = None,
+    phase: Phase = None,
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
     runs_dir: RunsDir = runs.RUNS,
     threads: Threads = 0,
@@ -104,19 +108,17 @@ def evaluate(
     """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not computed again."""
     from prune_core import recall
 
-    if (sparsity is None) == (threshold is None):
-        raise InputError("give either --sparsity or --threshold")
-    cut = recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
+    cut = _cut(run, sparsity, threshold, scope, phase, runs_dir)
     _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact), as_json, _evaluated_text)
 
 
 @app.command()
 def measure(
     run: str,
-    sparsity: Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")] = None,
-    threshold: Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")] = None,
-    scope: Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")] = None,
-    phase: Annotated[str | None, Option(help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")] = None,
+    sparsity: Sparsity = None,
+    threshold: Threshold = None,
+    scope: Scope = None,
+    phase: Phase = None,
     batch: Annotated[int, Option(help="Sentences in a batch.")] = 32,
     length: Annotated[int, Option(help="Tokens of a sentence.")] = 128,
     dtype: Annotated[str, Option(help="fp32, or bf16 (dense: as torch autocasts; compact: weights in bf16, arithmetic in fp32).")] = "fp32",
@@ -130,9 +132,7 @@ def measure(
     """Time the dense and the compact model in turn, here. Needs no weights of the run: a latency does not depend on their values."""
     from prune_core import recall
 
-    if (sparsity is None) == (threshold is None):
-        raise InputError("give either --sparsity or --threshold")
-    cut = recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
+    cut = _cut(run, sparsity, threshold, scope, phase, runs_dir)
     _tell(recall.measure(cut, batch, length, threads, dtype, seconds, profile, engine), as_json, _measured_text)
 
 
@@ -182,6 +182,15 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
     except ValueError:
         raise InputError(f"compression {text!r} is not a number or a list of numbers like 1.5,2,3") from None
+
+
+def _cut(run: str, sparsity: float | None, threshold: str | None, scope: str | None, phase: str | None, runs_dir: Path):
+    """The recall.Cut that these options ask for. Raises InputError."""
+    from prune_core import recall
+
+    if (sparsity is None) == (threshold is None):
+        raise InputError("give either --sparsity or --threshold")
+    return recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
 
 
 def _threshold(text: str | None) -> float | dict[str, float] | None:

@@ -9,6 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+def cache_folder() -> Path:
+    """What is made once per machine (kernels, latency profiles): $XDG_CACHE_HOME or ~/.cache, in `prunescope`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write beside `path`, flush to the disk, rename over it. Raises OSError; the old file then stays."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -7,7 +7,6 @@ A prediction is for the compact model on the kernels of native.cpp, in fp32, sen
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from prune_core.masks import BlockMask
 from prune_core.plans import Registers, layers_of, plan_encoder
 
 FORMAT = 1
+MAX_TOKENS = 2**18  # of one batch: some GB of activations
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Setting:
         for name, most in (("batch", 4096), ("length", 4096)):
             if not 1 <= getattr(self, name) <= most:
                 raise InputError(f"{name} {getattr(self, name)} is out of range; needed: 1 to {most}")
+        if self.tokens > MAX_TOKENS:
+            raise InputError(f"a batch of {self.batch} x {self.length} tokens is out of range; needed: at most {MAX_TOKENS:,} together")
 
     @property
     def tokens(self) -> int:
@@ -98,11 +100,11 @@ class Profile:
 
     def compact_ms(self, mask: BlockMask, setting: Setting, heads: int | None = None) -> float:
         """Predicted milliseconds of the compact model for one batch."""
-        return _priced(work(mask, setting, self.registers, heads), self.compact)
+        return priced(work(mask, setting, self.registers, heads), self.compact)
 
     def dense_ms(self, layout: Layout, setting: Setting) -> float:
         """Predicted milliseconds of the dense model in torch for one batch."""
-        return _priced(dense_work(layout, setting), self.dense)
+        return priced(dense_work(layout, setting), self.dense)
 
     def layers_ms(self, mask: BlockMask, setting: Setting, heads: int | None = None) -> list[tuple[int, float, float]]:
         """(layer, dense ms, compact ms) of every layer: what is around the layers belongs to none."""
@@ -111,7 +113,7 @@ class Profile:
             layout = replace(mask.layout, matrices=tuple(parts.values()))
             counts = [dense_work(layout, setting), work(BlockMask(layout, mask.kept), setting, self.registers, heads)]
             inside = [{k: v for k, v in one.items() if k not in ("call", "embed", "head")} for one in counts]
-            found.append((number, _priced(inside[0], self.dense), _priced(inside[1], self.compact)))
+            found.append((number, priced(inside[0], self.dense), priced(inside[1], self.compact)))
         return found
 
     def speedup(self, mask: BlockMask, setting: Setting, heads: int | None = None) -> float:
@@ -139,7 +141,8 @@ class Profile:
             raise InputError(f"this latency profile is damaged: {type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
 
 
-def _priced(counts: Mapping[str, float], prices: Mapping[str, float]) -> float:
+def priced(counts: Mapping[str, float], prices: Mapping[str, float]) -> float:
+    """Milliseconds of this much work."""
     return float(sum(count * prices.get(name, 0.0) for name, count in counts.items()))
 
 
@@ -172,11 +175,6 @@ def write(profile: Profile, path: Path) -> None:
         raise InputError(f"latency profile cannot be written to {str(path)!r}: {error.strerror or error}") from None
 
 
-def folder() -> Path:
-    """Where profiles of machines are kept: $XDG_CACHE_HOME or ~/.cache, in `prunescope`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
-
-
 def shipped() -> list[Path]:
     """Profiles of other machines that came with the project."""
     return sorted((Path(__file__).resolve().parent.parent / "data" / "profiles").glob("*.json"))
@@ -185,4 +183,4 @@ def shipped() -> list[Path]:
 def own_file(machine: Mapping, threads: int) -> Path:
     """The file of this machine's profile: another processor has another file, so nothing stale is found."""
     slug = re.sub(r"[^a-z0-9]+", "-", f"{machine.get('cpu', '')} {machine.get('cores', '')}".lower()).strip("-")
-    return folder() / f"latency-{slug}-{threads}t.json"
+    return files.cache_folder() / f"latency-{slug}-{threads}t.json"

@@ -15,7 +15,7 @@ from torch import nn
 from prune_core import InputError, encoders, engines, native
 from prune_core.blocks import BlockShape
 from prune_core.compact import DTYPES, compact, heads_of
-from prune_core.latency import Profile, Setting, dense_work, work
+from prune_core.latency import Profile, Setting, dense_work, priced, work
 from prune_core.masks import BlockMask
 from prune_core.recorder import machine
 from prune_core.unpadded import unpad_
@@ -145,13 +145,9 @@ def calibrate(threads: int = 0, fit: int = 120, check: int = 30, seconds: float 
         yield number + 1, fit + check
     profile = Profile(machine(), torch.get_num_threads(), native.registers().lanes, native.registers().vectors,
                       _fit(samples, "compact"), _fit(samples, "dense"), 0.0, 0.0, check, time.time())
-    errors = {kind: float(np.median([abs(_price(s.counts, getattr(profile, kind)) / s.ms - 1) for s in held if s.kind == kind]))
+    errors = {kind: float(np.median([abs(priced(s.counts, getattr(profile, kind)) / s.ms - 1) for s in held if s.kind == kind]))
               for kind in ("compact", "dense")}
     yield replace(profile, error=errors["compact"], error_dense=errors["dense"])
-
-
-def _price(counts: Mapping[str, float], prices: Mapping[str, float]) -> float:
-    return sum(count * prices[name] for name, count in counts.items())
 
 
 def _fit(samples: list[Sample], kind: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from prune_core import files
 from prune_core.plans import Registers
 
 SOURCE = Path(__file__).with_suffix(".cpp")
@@ -41,18 +42,18 @@ def compiler() -> str | None:
     return shutil.which(os.environ.get("CXX", "")) or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: $XDG_CACHE_HOME or ~/.cache, in `prunescope`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
-
-
 @functools.cache
 def _loaded(used: str | None) -> tuple[ctypes.CDLL | None, str]:
     """(library, "") or (None, why not), for this compiler."""
     if used is None:
         return None, "no C++ compiler (c++, g++ or clang++) on this machine"
     try:
-        library = ctypes.CDLL(str(_compiled(used)))
+        path = _compiled(used)
+        try:
+            library = ctypes.CDLL(str(path))
+        except OSError:  # damaged in the cache: built anew
+            path.unlink()
+            library = ctypes.CDLL(str(_compiled(used)))
     except (OSError, subprocess.SubprocessError) as error:
         text = getattr(error, "stderr", None) or str(error)
         return None, f"{Path(used).name} could not build the kernels: {' '.join(str(text).split())[:160]}"
@@ -77,7 +78,7 @@ def _keep_large_blocks() -> None:
 def _compiled(used: str) -> Path:
     """The shared library of this source for this processor, built if it is not in the cache. Raises OSError, SubprocessError."""
     key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(_FLAGS).encode(), used.encode(), _processor().encode()])).hexdigest()[:16]
-    path = cache_folder() / f"kernels-{key}.so"
+    path = files.cache_folder() / f"kernels-{key}.so"
     if path.exists():
         return path
     folder = path.parent

@@ -300,6 +300,18 @@ def test_a_compiler_that_fails_is_told_and_not_fatal(monkeypatch, tmp_path):
 
 
 @needs_compiler
+def test_kernels_that_are_damaged_in_the_cache_are_built_anew(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = native._compiled(native.compiler())
+    path.write_bytes(b"no library")
+    forget_build()
+    try:
+        assert native.library() is not None and path.stat().st_size > 10_000
+    finally:
+        forget_build()
+
+
+@needs_compiler
 def test_the_kernels_are_built_once(monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     forget_build()

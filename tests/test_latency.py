@@ -73,7 +73,7 @@ def test_prices_by_hand():
     assert profile().speedup(mask, setting) == pytest.approx((0.5 + 16e-6 * weights) / (0.5 + 8e-6 * weights))
 
 
-@pytest.mark.parametrize("batch, length", [(0, 1), (1, 0), (-1, 5), (5000, 1), (1, 99999)])
+@pytest.mark.parametrize("batch, length", [(0, 1), (1, 0), (-1, 5), (5000, 1), (1, 99999), (4096, 4096)])
 def test_settings_out_of_range(batch, length):
     with pytest.raises(InputError, match="out of range"):
         Setting(batch, length)

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "methods": {"blocks", "masks"},
     "repair": {"blocks", "masks"},
     "plans": {"blocks", "masks"},
-    "native": {"plans"},
+    "native": {"files", "plans"},
     "compact": {"blocks", "masks", "native", "plans"},
     "unpadded": {"native"},
     "config": {"blocks", "masks"},
