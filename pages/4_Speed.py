@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import loaders, processes, widgets
-from prune_core import figures
+from prune_core import InputError, figures, latency
 from prune_core.latency import Profile, Setting
 from prune_core.masks import mask_at_sparsity, sparsity_of
 from prune_core.runs import Run, RunError
@@ -49,7 +49,23 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Se
     batch = st.segmented_control("Sentences in a batch", BATCHES, default=32, required=True, key="batch", bind="query-params")
     length = st.segmented_control("Tokens of a sentence", LENGTHS, default=128, required=True, key="length", bind="query-params")
     name = st.selectbox("Times from", list(profiles), key="profile", help="Predictions are for the machine that was calibrated.") if profiles else None
+    with st.popover("Another device's times", icon=":material/upload_file:"):
+        load_profile()
     return run, phase, Setting(batch, length), profiles.get(name)
+
+
+def load_profile() -> None:
+    """Take in a profile that `calibrate --to FILE` wrote elsewhere; it is kept for the next time."""
+    st.markdown("Run `python -m prune_core calibrate --to FILE` on the other device, and load the file here.")
+    if file := st.file_uploader("Latency profile", "json", key="profile file", max_upload_size=1):
+        try:
+            before, profile = len(loaders.profiles()), latency.keep(file.getvalue())
+        except InputError as error:
+            st.error(widgets.plain(str(error)), icon=":material/error:")
+            return
+        if len(loaders.profiles()) != before:
+            st.rerun()
+        st.success(f"Choose **{widgets.plain(str(profile.machine.get('cpu')))}** above.", icon=":material/check:")
 
 
 @st.fragment(run_every=2.0)
@@ -85,7 +101,9 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
                f"Predictions are off by {profile.error:.0%} in the median (dense {profile.error_dense:.0%}), over {profile.masks} masks that were not used "
                "to calibrate (`python -m prune_core calibrate`).")
-    taken = measure_now(run, phase, scope, share / 100, setting, dense, fast)
+    mine = measure_now(run, phase, scope, share / 100, setting, dense, fast)
+    taken = [(one["compression_encoder"], one["speedup"]) for one in mine]
+    timed = next((one["layers_ms"] for one in reversed(mine) if abs(one["sparsity"] - mask.sparsity) < 0.002), ())
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
     curve, layers = beside.container(width=470), beside.container(width=470)
     with curve:
@@ -96,8 +114,10 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
         st.caption(break_even(pairs))
     with layers:
         st.markdown("**Where the time goes, layer by layer**")
-        st.plotly_chart(figures.layer_latency(profile.layers_ms(mask, setting, run.heads)), key="layers", config=widgets.CHART,
-                        alt="Predicted milliseconds of every layer, dense and compact")
+        st.plotly_chart(figures.layer_latency(profile.layers_ms(mask, setting, run.heads), timed), key="layers", config=widgets.CHART,
+                        alt="Milliseconds of every layer, dense and compact, predicted and measured")
+        if not timed:
+            st.caption("**Measure now** puts what this machine takes beside it.")
     batches, shapes = st.tabs(["By batch", "By block shape"], key="view", bind="query-params")
     if batches.open:
         with batches:
@@ -117,8 +137,8 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
     return f"Break-even: below {max(slower):.2f}x the compact model is predicted to be slower than the dense one."
 
 
-def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Setting, dense: float, fast: float) -> list[tuple[float, float]]:
-    """The button that measures, a table of all that was measured in this session; (compression, speedup) at this batch and length."""
+def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Setting, dense: float, fast: float) -> list[dict]:
+    """The button that measures, a table of all that was measured in this session; those at this phase, batch and length."""
     taken = st.session_state.setdefault("measured", [])
     if st.button("Measure now", icon=":material/timer:", help="Times dense and compact in turn, here, in a process of its own: about 15 seconds."):
         try:
@@ -137,7 +157,7 @@ def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Sett
                      **{f"{w} (ms)": st.column_config.NumberColumn(format="%.1f") for w in ("Dense", "Compact")}})
         st.download_button("Measurements (CSV)", table.to_csv(index=False), f"{run.name}-speed.csv", "text/csv", icon=":material/download:",
                            on_click="ignore", type="tertiary")
-    return [(o["compression_encoder"], o["speedup"]) for o in mine if (o["batch"], o["length"], o["phase"]) == (setting.batch, setting.length, phase)]
+    return [o for o in mine if (o["batch"], o["length"], o["phase"]) == (setting.batch, setting.length, phase)]
 
 
 def by_shape(run: Run, phase: str, profile: Profile, setting: Setting) -> None:

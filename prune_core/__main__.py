@@ -177,6 +177,14 @@ def pack_run(
     _tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
 
 
+@app.command(hidden=True)
+def serve(threads: Threads = 0) -> None:
+    """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""
+    from prune_core import serve
+
+    serve.main(threads)
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))

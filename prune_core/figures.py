@@ -248,15 +248,19 @@ def speedup_curve(lines: Mapping[str, Sequence[tuple[float, float]]], *, here: t
     return _clear(figure, 380, legend=_legend(), margin=dict(t=70))
 
 
-def layer_latency(layers: Sequence[tuple[int, float, float]]) -> go.Figure:
-    """(layer, dense ms, compact ms) as two bars a layer."""
-    names = [f"layer {number}" for number, _, _ in layers]
-    figure = go.Figure([
-        go.Bar(x=names, y=[dense for _, dense, _ in layers], name="dense", marker_color=GREY, hovertemplate="%{y:.2f} ms<extra>dense</extra>"),
-        go.Bar(x=names, y=[fast for _, _, fast in layers], name="compact", marker_color=BLUE, hovertemplate="%{y:.2f} ms<extra>compact</extra>")])
-    figure.update_yaxes(title_text="predicted ms", zeroline=False)
+def layer_latency(layers: Sequence[tuple[int, float, float]], measured: Sequence[tuple[int, float, float]] = ()) -> go.Figure:
+    """Predicted (layer, dense ms, compact ms) as two bars a layer, and what was measured as a mark on each bar."""
+    kinds = (("dense", 1, GREY), ("compact", 2, BLUE))
+    figure = go.Figure([go.Bar(x=[f"layer {one[0]}" for one in layers], y=[one[at] for one in layers], name=f"{kind}, predicted", marker_color=colour,
+                               offsetgroup=kind, hovertemplate="%{y:.2f} ms<extra>" + kind + ", predicted</extra>") for kind, at, colour in kinds])
+    for kind, at, _ in kinds if measured else ():
+        figure.add_trace(go.Scatter(x=[f"layer {one[0]}" for one in measured], y=[one[at] for one in measured], mode="markers", offsetgroup=kind,
+                                    name=f"{kind}, measured", hovertemplate="%{y:.2f} ms<extra>" + kind + ", measured</extra>",
+                                    marker=dict(symbol="diamond" if kind == "compact" else "diamond-open", size=11, color=PINK,
+                                                line=dict(width=2, color=PINK))))
+    figure.update_yaxes(title_text="milliseconds", zeroline=False, rangemode="tozero")
     figure.update_xaxes(showgrid=False)
-    return _clear(figure, 380, legend=_legend(), margin=dict(t=70), barmode="group")
+    return _clear(figure, 380, legend=_legend(), margin=dict(t=70), barmode="group", scattermode="group")
 
 
 def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:

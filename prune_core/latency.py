@@ -180,7 +180,26 @@ def shipped() -> list[Path]:
     return sorted((Path(__file__).resolve().parent.parent / "data" / "profiles").glob("*.json"))
 
 
+def loaded() -> list[Path]:
+    """Profiles of other devices that the user has loaded."""
+    return sorted((files.cache_folder() / "profiles").glob("*.json"))
+
+
+def keep(content: bytes) -> Profile:
+    """Keep another device's profile among those that were loaded. Raises InputError where it is none."""
+    try:
+        profile = Profile.from_json(json.loads(content))
+    except (ValueError, RecursionError):
+        raise InputError("this is no JSON file; needed: what `python -m prune_core calibrate --to FILE` writes") from None
+    write(profile, files.cache_folder() / "profiles" / f"{_slug(profile.machine)}-{profile.threads}t.json")
+    return profile
+
+
 def own_file(machine: Mapping, threads: int) -> Path:
     """The file of this machine's profile: another processor has another file, so nothing stale is found."""
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{machine.get('cpu', '')} {machine.get('cores', '')}".lower()).strip("-")
-    return files.cache_folder() / f"latency-{slug}-{threads}t.json"
+    return files.cache_folder() / f"latency-{_slug(machine)}-{threads}t.json"
+
+
+def _slug(machine: Mapping) -> str:
+    """'amd-epyc-2' of the processor's name and its cores."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{machine.get('cpu', '')} {machine.get('cores', '')}".lower())[:80].strip("-")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +15,11 @@ import torch
 from torch import nn
 
 from prune_core import InputError, encoders, engines, native
-from prune_core.blocks import BlockShape
+from prune_core.blocks import BlockShape, Layout
 from prune_core.compact import DTYPES, compact, heads_of
 from prune_core.latency import Profile, Setting, dense_work, priced, work
 from prune_core.masks import BlockMask
+from prune_core.plans import layers_of
 from prune_core.recorder import machine
 from prune_core.unpadded import unpad_
 
@@ -57,6 +60,29 @@ def sentences(model: nn.Module, setting: Setting) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
+@contextlib.contextmanager
+def layer_clock(model: nn.Module, layout: Layout) -> Iterator[dict[int, list[float]]]:
+    """Layer -> milliseconds of each of its calls while this is open; without layers that have no module of their own."""
+    taken: dict[int, list[float]] = {}
+    hooks, modules = [], {}
+    for parts in layers_of(layout):
+        names = [matrix.name.split(".") for matrix in parts.values()]
+        shared = ".".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
+        modules.setdefault(shared, []).append(next(iter(parts.values())).layer)
+    for name, (layer, *others) in modules.items():
+        if others or len(modules) == 1:  # one module for several layers, or for all
+            continue
+        starts, times, module = [], taken.setdefault(layer, []), model.get_submodule(name)
+        hooks.append(module.register_forward_pre_hook(lambda *_, starts=starts: starts.append(time.perf_counter())))
+        hooks.append(module.register_forward_hook(
+            lambda *_, starts=starts, times=times: times.append(1e3 * (time.perf_counter() - starts.pop()))))
+    try:
+        yield taken
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
 def forward(model: nn.Module, inputs: Mapping[str, torch.Tensor], dtype: str = "fp32") -> Callable[[], object]:
     """A call of the model on `inputs`, without gradients; bf16 as torch autocasts it."""
     def call():
@@ -87,18 +113,21 @@ def measure(model: nn.Module, mask: BlockMask, setting: Setting, threads: int = 
     inputs = sentences(model, setting)
     if engine == "torch":
         small = small_model(model, mask, dtype)
-        found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+        with layer_clock(model, mask.layout) as slow, layer_clock(small, mask.layout) as quick:
+            found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+        layers = [[layer, *(float(np.median(times[layer][2:])) for times in (slow, quick))] for layer in slow]  # but for the warm-up
     else:
         small = compact(model, mask, kernels=False)
         with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
             calls = {name: engines.session(engine, engines.to_onnx(one, Path(folder) / f"{name}.onnx"), torch.get_num_threads(), dtype)
                      for name, one in (("dense", model), ("compact", small))}
             found = alternate({name: lambda call=call: call(inputs) for name, call in calls.items()}, seconds)
+        layers = []
     dense, fast = found["dense"], found["compact"]
     kinds = sorted(set(small.executed.values()))
     return {"dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
             "ideal_speedup": mask.compression_encoder, "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
-            "rounds": dense.runs, "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
+            "layers_ms": layers, "rounds": dense.runs, "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
             "compression_model": mask.compression_model, "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
             "dtype": dtype, "engine": engine, "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
             "kernels": native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products"), "machine": machine()}

@@ -151,15 +151,15 @@ def _keep_score(path: Path, score: Score) -> None:
 
 
 def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Callable[[Running], None] = lambda running: None,
-             fresh: bool = False) -> dict:
+             fresh: bool = False, bench: Bench | None = None) -> dict:
     """The exact dev score of a cut, on the run's dev examples, fp32. What `evaluate --json` prints.
 
-    `report` gets every running score; `fresh` does not look whether the answer is known. Seconds count
-    from the question, with weights and data loaded.
+    `report` gets every running score and may raise to stop; `fresh` does not look whether the answer is known; `bench`:
+    weights and data that are loaded already. Seconds count from the question, with weights and data loaded.
     """
     run, (phase, scope, mask, thresholds) = cut.run, cut.resolved()
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    bench = Bench(run, phase, source)
+    bench = bench or Bench(run, phase, source)
     native.library()  # built, where that is still to be done, before the clock starts
     start, first = time.perf_counter(), None
     for running in bench.stream(mask, fresh):

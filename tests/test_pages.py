@@ -15,9 +15,10 @@ from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
 from pages.shared import loaders, processes
+from pages.shared.asker import Answer
 from prune_core import latency, runs
 from prune_core.config import PruneConfig
-from prune_core.masks import mask_at, mask_at_sparsity
+from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.trajectory import predict
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +124,7 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     make_run(runs_dir)
     latency.write(make_profile(), loaders.own_profile_file())
     said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2, "dense_ms": 30.0, "compact_ms": 10.0,
-            "speedup": 3.0, "compression_encoder": 2.0, "executed": {"strips": 12}}
+            "speedup": 3.0, "compression_encoder": 2.0, "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
     asked = []
     monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
     app = opened("speed")
@@ -131,6 +132,23 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     assert asked == [("sample", runs_dir, "penalty-2x", "global", 0.5, 32, 128)]
     (table,) = checked(app).dataframe
     assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
+
+
+def test_another_devices_profile_is_loaded_kept_and_chosen(runs_dir):
+    make_run(runs_dir)
+    app = opened("speed")
+    app.file_uploader[0].set_value(("phone.json", json.dumps(make_profile().to_json()).encode(), "application/json")).run()
+    checked(app)
+    assert app.selectbox(key="profile").options == ["a processor, 2 threads"] and "Predicted speedup" in metrics(app)
+    assert "a processor, 2 threads" in opened("speed").selectbox(key="profile").options
+
+
+@pytest.mark.parametrize("content", [b"no json", b"[1]", b'{"format": 1}', b"\xff"])
+def test_what_is_no_profile_is_refused_in_one_line(runs_dir, content):
+    make_run(runs_dir)
+    app = opened("speed")
+    app.file_uploader[0].set_value(("odd.json", content, "application/json")).run()
+    assert len(checked(app).error) == 1 and not latency.loaded()
 
 
 def test_a_measurement_that_fails_is_one_line(runs_dir, monkeypatch):
@@ -233,28 +251,73 @@ def test_a_run_without_norms_and_one_with_a_damaged_file(runs_dir):
     assert "cannot be read" in texts(opened("explore", run="damaged"))
 
 
-def test_exact_score_asks_evaluate_and_shows_its_answer_or_error(runs_dir, monkeypatch):
+class FakeAsker:
+    """Answers as it is told, and keeps what was asked."""
 
-    make_run(runs_dir)
-    asked = []
-    answer = {"run": "sample", "sparsity": 0.5, "metric": "accuracy", "score": 0.8765, "examples": 872, "seconds": 4.0}
+    def __init__(self, *answers: Answer):
+        self.answers, self.asked = list(answers), []
 
-    def evaluated(args, **_):
-        asked.append(args)
-        return subprocess.CompletedProcess(args, 0, "noise\n" + json.dumps(answer) + "\n", "")
+    def want(self, who, question, again=False):
+        self.asked.append(question)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
-    monkeypatch.setattr(processes.subprocess, "run", evaluated)
+    def ahead(self, question):
+        return 2
+
+    def failed_alike(self, question):
+        return ""
+
+    def forget_failures(self):
+        self.answers = [Answer()]
+
+
+def with_weights(runs_dir: Path, monkeypatch, *answers: Answer) -> FakeAsker:
+    """A run whose dense weights seem to be there, and an asker that is told what to say."""
+    path = make_run(runs_dir)
+    (path / "weights").mkdir(exist_ok=True)
+    (path / "weights" / "dense.safetensors").touch()
+    asker = FakeAsker(*answers)
+    monkeypatch.setattr(loaders, "asker", lambda: asker)
+    return asker
+
+
+def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatch):
+    result = {"sparsity": 0.5, "score": 0.8765, "low": 0.85, "high": 0.9, "examples": 872, "seconds": 1.4}
+    asker = with_weights(runs_dir, monkeypatch, Answer("done", 872, 872, 0.8765, 0.85, 0.9, result))
     app = opened("explore", at="dense")
-    exact = next(button for button in app.button if button.label == "Exact dev score")
-    exact.click().run()
-    assert "0.8765" in texts(checked(app)) and "872 examples" in texts(app)
-    assert asked[0][3:] == ["evaluate", "sample", f"--runs-dir={runs_dir.resolve()}", "--phase=dense", "--scope=global",
-                            "--sparsity=0.5", "--json"]
-    monkeypatch.setattr(processes.subprocess, "run", lambda args, **_: subprocess.CompletedProcess(
-        args, 2, "", "loading\nerror: run 'sample' ships without the weights of 'dense'\n"))
+    run = runs.Run(runs_dir / "sample")
+    (asked,) = {q for q in asker.asked}
+    assert (asked.run, asked.phase, asked.scope, asked.data) == (str(run.path), "dense", "global", "")
+    assert dict(asked.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
+    assert "**0.8765**" in texts(app) and "872 examples, 1.4 s" in texts(app)
     app.slider(key="sparsity").set_value(70.0).run()
-    next(button for button in app.button if button.label == "Exact dev score").click().run()
-    assert "ships without the weights of 'dense'" in texts(checked(app))
+    assert len(set(asker.asked)) == 2 and "Try again" not in [b.label for b in checked(app).button]
+
+
+def test_the_running_score_stands_there_before(runs_dir, monkeypatch):
+    with_weights(runs_dir, monkeypatch, Answer("scoring", 96, 872, 0.875, 0.79, 0.93))
+    said = texts(opened("explore", at="dense"))
+    assert "**0.875**" in said and "0.790 – 0.930" in said and "96 of 872" in said
+
+
+def test_waiting_for_others_is_told(runs_dir, monkeypatch):
+    with_weights(runs_dir, monkeypatch, Answer())
+    assert "2 before it" in texts(opened("explore", at="dense"))
+
+
+def test_an_exact_score_that_fails_is_one_line_and_can_be_tried_again(runs_dir, monkeypatch):
+    with_weights(runs_dir, monkeypatch, Answer("failed", error="run 'sample' needs sst2, which is not at nowhere now"))
+    app = opened("explore", at="dense")
+    assert "needs sst2, which is not at nowhere now" in texts(app)
+    next(b for b in app.button if b.label == "Try again").click().run()
+    assert "starting" in texts(checked(app)) or "before it" in texts(app)
+
+
+def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkeypatch):
+    asker = FakeAsker(Answer())
+    monkeypatch.setattr(loaders, "asker", lambda: asker)
+    make_run(runs_dir)
+    assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not asker.asked
 
 
 # ---------------------------------------------------------------- prune

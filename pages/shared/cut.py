@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -25,11 +24,10 @@ SCOPES = {"matrix": "each matrix", "layer": "each layer", "global": "whole encod
 
 @dataclass(frozen=True)
 class Cut:
-    """Thresholds by scope key, and the option (name, value) with which `evaluate` makes the same cut."""
+    """Thresholds by scope key."""
 
     scope: str  # one of SCOPES
     thresholds: Mapping[str, float]
-    option: tuple[str, str]
 
     def mask(self, norms: Norms, layout: Layout) -> BlockMask:
         """What these thresholds keep of `norms`."""
@@ -66,7 +64,7 @@ def _per_matrix(layout: Layout, norms: Norms, start: float) -> Cut:
     thresholds = thresholds_for(norms, layout, share / 100, "matrix")
     zeros = f"; training has already brought {zero_share(norms, layout):.1%} to zero" if 0.0 in thresholds.values() and share else ""
     st.caption(f"= thresholds from {min(thresholds.values()):.3g} to {max(thresholds.values()):.3g}, one for each matrix{zeros}")
-    return Cut("matrix", thresholds, ("sparsity", f"{share / 100:g}"))
+    return Cut("matrix", thresholds)
 
 
 def _global(layout: Layout, norms: Norms, unit: str, start: float, high: float) -> Cut:
@@ -76,11 +74,11 @@ def _global(layout: Layout, norms: Norms, unit: str, start: float, high: float) 
         thresholds = thresholds_for(norms, layout, share / 100)
         zeros = f": training has already brought {zero_share(norms, layout):.1%} to zero" if thresholds["all"] == 0 and share else ""
         st.caption(f"= threshold {thresholds['all']:.4g} on the block norm{zeros}")
-        return Cut("global", thresholds, ("sparsity", f"{share / 100:g}"))
+        return Cut("global", thresholds)
     share = st.session_state.get("last sparsity", start)
     value = _norm("Threshold", thresholds_for(norms, layout, share / 100)["all"], high, "threshold", bind="query-params")
     st.caption(f"= sparsity {mask_at(norms, layout, value).sparsity:.1%}")
-    return Cut("global", {"all": value}, ("threshold", repr(value)))
+    return Cut("global", {"all": value})
 
 
 def _per_layer(layout: Layout, norms: Norms, unit: str, start: float, high: float) -> Cut:
@@ -95,7 +93,7 @@ def _per_layer(layout: Layout, norms: Norms, unit: str, start: float, high: floa
             at = thresholds_for(norms, part, start / 100, "layer")[key]
             thresholds[key] = _norm(key.capitalize(), at, high, f"threshold of {key}")
             st.caption(f"= sparsity {mask_at(norms, part, {key: thresholds[key]}, 'layer').sparsity:.1%}")
-    return Cut("layer", thresholds, ("threshold", json.dumps(thresholds)))
+    return Cut("layer", thresholds)
 
 
 def _share(label: str, start: float, key: str, **more) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
+from pages.shared.asker import Asker
 from prune_core import InputError, figures, latency, recorder, runs
 from prune_core.masks import Norms, mask_at_sparsity
 
@@ -90,20 +91,19 @@ def _norm_scale(_run: runs.Run, key: Print) -> float:
     return figures.norm_scale([_run.norms(one) for one in some])
 
 
-def exact_score(run: runs.Run, phase: str, scope: str, cut: str, value: str, data: str) -> dict:
-    """`evaluate`'s answer for this very mask, computed once. Raises processes.Failed with its error line."""
-    return _exact_score(run.name, phase, scope, cut, value, data, fingerprint(run.path))
-
-
-@st.cache_data(max_entries=256, show_spinner=False)
-def _exact_score(name: str, phase: str, scope: str, cut: str, value: str, data: str, print_: Print) -> dict:
-    return processes.evaluate(name, runs_dir(), phase, scope, cut, value, data)
+@st.cache_resource(show_spinner=False, on_release=lambda one: one.close())
+def asker() -> Asker:
+    """The one that asks for exact scores, for all sessions."""
+    return Asker()
 
 
 def profiles() -> dict[str, latency.Profile]:
-    """Latency profiles by what to call them: this machine's first, then those that ship. One that is damaged is left out."""
+    """Latency profiles by what to call them: this machine's first, then those that were loaded, then those that ship.
+
+    One that is damaged is left out.
+    """
     found, mine = {}, own_profile_file()
-    for path in (mine, *latency.shipped()):
+    for path in (mine, *latency.loaded(), *latency.shipped()):
         try:
             stat = path.stat()
             profile = _profile(str(path), stat.st_mtime_ns, stat.st_size)
@@ -111,7 +111,7 @@ def profiles() -> dict[str, latency.Profile]:
             continue
         threads = f"{profile.threads} thread" + "s" * (profile.threads > 1)
         name = f"{profile.machine.get('cpu', 'unknown processor')}, {threads}"
-        found[f"this machine ({name})" if path == mine else name] = profile
+        found.setdefault(f"this machine ({name})" if path == mine else name, profile)
     return found
 
 

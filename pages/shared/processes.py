@@ -127,15 +127,6 @@ def error_line(name: str, runs_dir: Path) -> str:
     return line.removeprefix("error:").strip() if line.startswith("error:") else ""
 
 
-def evaluate(name: str, runs_dir: Path, phase: str, scope: str, cut: str, value: str, data: str = "") -> dict:
-    """The exact dev score as `python -m prune_core evaluate` gives it. Raises Failed.
-
-    `cut`: sparsity or threshold; `data`: a folder of the task, '' for where the run had it.
-    """
-    return _answer(["evaluate", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--{cut}={value}",
-                    *([f"--data={data}"] if data else [])])
-
-
 def measure(name: str, runs_dir: Path, phase: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
     """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
     return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--sparsity={sparsity}",

@@ -1,11 +1,12 @@
-"""What a cut costs: predicted from the recorded surface, exact on request; the run's own points, as tables and files."""
+"""What a cut costs: predicted from the recorded surface, exact a moment later; the run's own points, as tables and files."""
 
 from __future__ import annotations
 
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
+from pages.shared import loaders, widgets
+from pages.shared.asker import Answer, Question
 from pages.shared.cut import Cut
 from prune_core import figures
 from prune_core.latency import Setting
@@ -57,27 +58,56 @@ def scope_note(run: Run, cut: Cut) -> str:
 
 
 def exact(run: Run, snapshot: Snapshot, cut: Cut) -> list[tuple[float, float]]:
-    """The button for the exact dev score and what it found; (sparsity, score) of every score taken here in this session."""
+    """The exact dev score of what is in view, which comes by itself; (sparsity, score) of every one known in this session."""
     taken = st.session_state.setdefault("exact scores", {})
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        asked = st.button("Exact dev score", icon=":material/fact_check:", disabled=not snapshot.saved,
-                          help="Scores the masked model on the dev set, in a process of its own." if snapshot.saved else
-                          "Weights are kept at the ends of phases only: choose one of them.")
+    if not snapshot.saved or not (run.path / "weights" / f"{snapshot.saved}.safetensors").exists():
+        why = "Weights are kept at the ends of phases only: choose one of them" if not snapshot.saved else (
+            f"This copy ships without the weights of {snapshot.saved}. Make them with `{run.command()}`")
+        st.caption(f":material/fact_check: No exact score here. {why}.")
+        return []
+    question = Question(str(run.path), snapshot.saved, cut.scope, tuple(cut.thresholds.items()), st.session_state.get("data", "").strip())
+    asker = loaders.asker()
+    refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
+    answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
+    st.fragment(_waiting, run_every=None if answer.ended else 0.25)(run, question, answer)
+    if answer.doing == "done":
+        taken[question] = answer.result
+    return [(one["sparsity"], one["score"]) for q, one in taken.items() if (q.run, q.phase) == (question.run, question.phase)]
+
+
+def _waiting(run: Run, question: Question, answer: Answer) -> None:
+    """The row that shows how the answer stands: as high before as after, so that nothing below it jumps."""
+    asker = loaders.asker()
+    if not answer.ended:
+        answer = asker.want(widgets.session(), question)
+        if answer.ended:
+            st.rerun()
+    name = run.metric.replace("_", " ")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", height=44, border=False):
+        if answer.doing == "failed":
+            st.markdown(f":material/error: **No exact score:** {widgets.plain(answer.error)}", width="stretch")
+            if st.button("Try again", icon=":material/refresh:", type="tertiary"):
+                asker.forget_failures()
+                st.rerun()
+        elif answer.doing == "done":
+            found = answer.result
+            st.markdown(f":material/fact_check: Exact dev {name} **{found['score']:.4f}**, 95% interval {found['low']:.3f} – {found['high']:.3f} "
+                        f"({found['examples']:,} examples, {_took(found['seconds'])})", width="stretch")
+        elif answer.score is not None:
+            st.markdown(f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, 95% interval {answer.low:.3f} – "
+                        f"{answer.high:.3f}, {answer.done:,} of {answer.total:,} examples", width="stretch")
+        else:
+            ahead = asker.ahead(question)
+            words = {"loading": "loading weights and data, once"}.get(answer.doing, f"{ahead} before it" if ahead else "starting")
+            st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="stretch")
         with st.popover("Data", icon=":material/folder_open:", type="tertiary"):
-            data = st.text_input("Where the task's data is", key="data", placeholder=run.data, persist_state="session",
-                                 help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.").strip()
-    setting = (run.name, snapshot.saved, cut.scope, *cut.option, data)
-    if asked:
-        try:
-            with st.spinner("Scoring the masked model on the dev set …", show_time=True):
-                taken[setting] = loaders.exact_score(run, *setting[1:])
-        except processes.Failed as error:
-            st.error(widgets.plain(str(error)), icon=":material/error:")
-    if found := taken.get(setting):
-        st.success(f"Exact dev {found['metric']}: **{found['score']:.4f}** at sparsity {found['sparsity']:.1%} "
-                   f"({found['examples']:,} examples, {found['seconds']:.0f} s)", icon=":material/fact_check:")
-        widgets.not_glue(run)
-    return [(one["sparsity"], one["score"]) for key, one in taken.items() if key[:2] == setting[:2]]
+            st.text_input("Where the task's data is", key="data", placeholder=run.data, persist_state="session", on_change=asker.forget_failures,
+                          help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.")
+
+
+def _took(seconds: float) -> str:
+    """'0.9 s', or that it was not computed now."""
+    return f"{seconds:.1f} s" if seconds >= 0.02 else "known from before"
 
 
 def surface(run: Run, snapshot: Snapshot, mask: BlockMask, exact_points: list[tuple[float, float]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import streamlit as st
 from PIL import Image
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from prune_core import glue
 from prune_core.runs import Run
@@ -55,6 +56,12 @@ def facts(run: Run) -> str:
     layers = len({m.layer for m in run.layout.matrices})
     data = "practice set (not GLUE)" if not run.is_glue else run.task
     return plain(f"{data} · {run.config.model} · block {run.layout.block} · {layers} layers")
+
+
+def session() -> str:
+    """Which of the open tabs this is."""
+    context = get_script_run_ctx()
+    return context.session_id if context else ""
 
 
 def score(value: float | None) -> str:

@@ -1,0 +1,104 @@
+"""Exact dev scores for whoever asks, from weights that stay loaded: questions and answers as JSON lines.
+
+    in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31}, "data": FOLDER or null}
+          {"cancel": 7}
+    out   {"id": 7, "doing": "loading"}, then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ...} after every batch,
+          at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line} or {"id": 7, "cancelled": true}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from prune_core import InputError, recall, runs
+from prune_core.evaluate import Running
+
+KEPT = 3  # benches: weights and dev set of one phase each
+IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
+
+
+class Cancelled(Exception):
+    """Nobody waits for this answer any more."""
+
+
+class Desk:
+    """Answers one question at a time, in the order they came; those that were cancelled meanwhile are dropped."""
+
+    def __init__(self, say: Callable[[Mapping], None], threads: int = 0):
+        self._say, self._threads = say, threads
+        self._benches: OrderedDict[tuple, recall.Bench] = OrderedDict()
+        self._waiting: queue.Queue[Mapping | None] = queue.Queue()
+        self._cancelled: set = set()
+
+    def take(self, lines: Iterable[str]) -> None:
+        """Queue what these lines ask, until they end. Runs beside `work`, so that a cancellation is seen at once."""
+        for line in lines:
+            try:
+                asked = dict(json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            if "cancel" in asked:
+                self._cancelled.add(asked["cancel"])
+            else:
+                self._waiting.put(asked)
+        self._waiting.put(None)
+
+    def work(self) -> None:
+        """Answer until there is no more, or nobody has asked for IDLE_SECONDS."""
+        with contextlib.suppress(queue.Empty):
+            while (asked := self._waiting.get(timeout=IDLE_SECONDS)) is not None:
+                self._say({"id": asked.get("id")} | self._answer(asked))
+
+    def _answer(self, asked: Mapping) -> dict:
+        number = asked.get("id")
+
+        def report(running: Running) -> None:
+            if number in self._cancelled:
+                raise Cancelled
+            self._say({"id": number, "done": running.done, "total": running.total, "score": running.score, "low": running.low,
+                       "high": running.high})
+
+        try:
+            if number in self._cancelled:
+                raise Cancelled
+            run = runs.Run(Path(asked["run"]))
+            cut = recall.Cut(run, None, asked["threshold"], asked["scope"], asked["phase"])
+            return {"result": recall.evaluate(cut, threads=self._threads, report=report, bench=self._bench(run, asked))}
+        except Cancelled:
+            return {"cancelled": True}
+        except InputError as error:
+            return {"error": str(error)}
+        except Exception as error:  # the desk goes on; the next question may be a better one
+            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+        finally:
+            self._cancelled.discard(number)
+
+    def _bench(self, run: runs.Run, asked: Mapping) -> recall.Bench:
+        """Loaded once for the same weights file and data."""
+        file, data = run.weights_file(asked["phase"]), asked.get("data") or None
+        key = (str(file), file.stat().st_mtime_ns, data)
+        if key not in self._benches:
+            self._say({"id": asked["id"], "doing": "loading"})
+            self._benches[key] = recall.Bench(run, asked["phase"], data)
+            while len(self._benches) > KEPT:
+                self._benches.popitem(last=False)
+        self._benches.move_to_end(key)
+        return self._benches[key]
+
+
+def main(threads: int = 0) -> None:
+    """Answer on stdin and stdout until stdin ends. What libraries print goes to stderr."""
+    with os.fdopen(os.dup(1), "w", buffering=1) as out:
+        os.dup2(2, 1)
+        desk = Desk(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
+        threading.Thread(target=desk.take, args=(sys.stdin,), daemon=True).start()
+        with contextlib.suppress(BrokenPipeError):
+            desk.work()

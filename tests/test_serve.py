@@ -1,0 +1,185 @@
+"""Exact scores asked for and answered as JSON lines: streamed, cancelled, shared; with a real process and without."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import pytest
+import tiny
+
+from pages.shared.asker import Asker, Question
+from prune_core import evaluate, recall, runs, serve
+from prune_core.recall import Cut
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+    return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
+
+
+def asked(run: runs.Run, number: int, threshold=0.8, **more) -> dict:
+    return {"id": number, "run": str(run.path), "phase": "dense", "scope": "global", "threshold": threshold} | more
+
+
+def answers(*lines: dict | str) -> list[dict]:
+    """All that the desk says to these lines."""
+    said: list[dict] = []
+    desk = serve.Desk(said.append, threads=1)
+    desk.take([line if isinstance(line, str) else json.dumps(line) for line in lines])
+    desk.work()
+    return said
+
+
+# ---------------------------------------------------------------- the desk
+
+
+def test_an_answer_is_evaluates_own_and_runs_up_to_it(made):
+    said = answers(asked(made, 7, 0.83))
+    assert {line["id"] for line in said} == {7} and said[0] == {"id": 7, "doing": "loading"}
+    expected = recall.evaluate(Cut(made, None, 0.83, "global", "dense"), threads=1)
+    result = said[-1]["result"]
+    assert {k: v for k, v in result.items() if not k.startswith("seconds")} == {k: v for k, v in expected.items() if not k.startswith("seconds")}
+    assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
+
+
+def test_weights_are_loaded_once(made):
+    said = answers(asked(made, 1, 0.7), asked(made, 2, {"all": 0.9}))
+    assert [line["id"] for line in said if line.get("doing") == "loading"] == [1]
+    assert said[-1]["result"]["threshold"] == 0.9
+
+
+def test_what_was_cancelled_is_not_computed(made):
+    said = answers(asked(made, 1), {"cancel": 1}, asked(made, 2))
+    assert said[0] == {"id": 1, "cancelled": True} and said[-1]["result"]
+
+
+def test_a_cancellation_stops_a_score_on_its_way(made, monkeypatch):
+    monkeypatch.setattr(evaluate, "FIRST", 2)  # so that a tiny set takes several batches
+    said: list[dict] = []
+    desk = serve.Desk(lambda line: (said.append(line), desk.take([json.dumps({"cancel": 3})]) if "done" in line else None), threads=1)
+    desk.take([json.dumps(asked(made, 3, 0.6123))])
+    desk.work()
+    assert [line.get("done") for line in said] == [None, 2, None] and said[-1] == {"id": 3, "cancelled": True}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"phase": "penalty-9x"}, "penalty-9x"), ({"run": "/nowhere"}, "nowhere"), ({"data": "/no/data"}, "/no/data"), ({"scope": "row"}, "row"),
+    ({"threshold": {"all": -1.0}}, "threshold"), ({"threshold": "many"}, "")])
+def test_bad_questions_are_answered_in_one_line_and_the_desk_goes_on(made, change, words):
+    said = answers(asked(made, 1) | change, "no json", "[1, 2]", asked(made, 2))
+    errors = [line for line in said if "error" in line]
+    assert [line["id"] for line in errors] == [1] and words in errors[0]["error"] and "\n" not in errors[0]["error"]
+    assert said[-1]["id"] == 2 and said[-1]["result"]
+
+
+# ---------------------------------------------------------------- the asker
+
+# A desk that follows orders: answers threshold t after t tenths of a second, and dies at -1
+FAKE = """
+import json, sys, threading, time, queue
+cancelled, waiting = set(), queue.Queue()
+def read():
+    for line in sys.stdin:
+        one = json.loads(line)
+        cancelled.add(one["cancel"]) if "cancel" in one else waiting.put(one)
+threading.Thread(target=read, daemon=True).start()
+say = lambda **line: print(json.dumps(line), flush=True)
+print("a library says hello", flush=True)
+count = 0
+while True:
+    one = waiting.get()
+    count += 1
+    seconds = one["threshold"]["all"]
+    if seconds < 0:
+        sys.exit(3)
+    end, score = time.monotonic() + seconds, dict(done=5, total=10, score=0.5, low=0.1, high=0.9)
+    while time.monotonic() < end and one["id"] not in cancelled:
+        say(id=one["id"], **score)
+        time.sleep(0.02)
+    if one["id"] in cancelled:
+        say(id=one["id"], cancelled=True)
+    else:
+        say(id=one["id"], result=dict(score=seconds, low=0, high=1, examples=10, count=count))
+"""
+
+
+@pytest.fixture
+def asker(tmp_path):
+    (tmp_path / "desk.py").write_text(FAKE)
+    made = Asker((sys.executable, str(tmp_path / "desk.py")))
+    yield made
+    made.close()
+
+
+def question(threshold: float, **more) -> Question:
+    return Question(**{"run": "r", "phase": "dense", "scope": "global", "thresholds": (("all", threshold),)} | more)
+
+
+def ended(asker: Asker, who: str, one: Question, seconds: float = 20):
+    end = time.monotonic() + seconds
+    while not (answer := asker.want(who, one)).ended:
+        assert time.monotonic() < end, f"no answer: {answer}"
+        time.sleep(0.01)
+    return answer
+
+
+def test_equal_questions_are_computed_once(asker):
+    first, second = ended(asker, "me", question(0.1)), ended(asker, "you", question(0.1))
+    assert first == second and first.result["count"] == 1 and first.score == 0.1
+    assert ended(asker, "me", question(0.0)).result["count"] == 2
+
+
+def test_the_running_score_is_seen(asker):
+    asker.want("me", question(30))
+    end = time.monotonic() + 20
+    while (answer := asker.want("me", question(30))).doing != "scoring":
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert (answer.done, answer.total, answer.score, answer.low, answer.high) == (5, 10, 0.5, 0.1, 0.9)
+
+
+def test_a_newer_question_cancels_the_older_one(asker):
+    asker.want("me", question(600))
+    assert ended(asker, "me", question(0.05)).score == 0.05
+
+
+def test_nobody_cancels_what_another_still_wants(asker):
+    asker.want("me", question(1.0))
+    asker.want("you", question(1.0))
+    asker.want("me", question(0.05))
+    assert asker.ahead(question(0.05)) == 1 and asker.ahead(question(1.0)) == 0
+    assert ended(asker, "you", question(1.0)).result["count"] == 1
+    assert ended(asker, "me", question(0.05)).result["count"] == 2
+
+
+def test_a_tab_that_was_closed_holds_nobody_up(asker, monkeypatch):
+    monkeypatch.setattr("pages.shared.asker.LAPSE", 0.2)
+    asker.want("gone", question(600))
+    time.sleep(0.3)
+    assert ended(asker, "me", question(0.0)).score == 0.0
+
+
+def test_a_process_that_dies_is_told_and_started_again(asker):
+    failed = ended(asker, "me", question(-1))
+    assert failed.doing == "failed" and "code 3" in failed.error
+    assert ended(asker, "me", question(0.0)).doing == "done"
+    assert asker.failed_alike(question(0.3)) == failed.error and not asker.failed_alike(question(0.3, data="elsewhere"))
+    asker.forget_failures()
+    assert not asker.failed_alike(question(0.3))
+
+
+def test_a_process_that_cannot_start_is_told():
+    answer = Asker(("/no/such/program",)).want("me", question(1))
+    assert answer.doing == "failed" and "cannot be started" in answer.error
+
+
+def test_the_real_process_answers(made, monkeypatch):
+    real = Asker()
+    try:
+        answer = ended(real, "me", Question(str(made.path), "dense", "global", (("all", 0.77),)), 120)
+        assert answer.doing == "done", answer.error
+        assert answer.score == recall.evaluate(Cut(made, None, 0.77, "global", "dense"), threads=1)["score"]
+    finally:
+        real.close()
