@@ -60,22 +60,24 @@ def sentences(model: nn.Module, setting: Setting) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
-@contextlib.contextmanager
-def layer_clock(model: nn.Module, layout: Layout) -> Iterator[dict[int, list[float]]]:
-    """Layer -> milliseconds of each of its calls while this is open; without layers that have no module of their own."""
-    taken: dict[int, list[float]] = {}
-    hooks, modules = [], {}
+def layer_modules(model: nn.Module, layout: Layout) -> dict[int, nn.Module]:
+    """Layer -> the module that its matrices lie in; without layers that have none of their own. Ask before `unpad_` moves them."""
+    found: dict[str, int | None] = {}
     for parts in layers_of(layout):
         names = [matrix.name.split(".") for matrix in parts.values()]
         shared = ".".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
-        modules.setdefault(shared, []).append(next(iter(parts.values())).layer)
-    for name, (layer, *others) in modules.items():
-        if others or len(modules) == 1:  # one module for several layers, or for all
-            continue
-        starts, times, module = [], taken.setdefault(layer, []), model.get_submodule(name)
-        hooks.append(module.register_forward_pre_hook(lambda *_, starts=starts: starts.append(time.perf_counter())))
-        hooks.append(module.register_forward_hook(
-            lambda *_, starts=starts, times=times: times.append(1e3 * (time.perf_counter() - starts.pop()))))
+        found[shared] = None if shared in found else next(iter(parts.values())).layer
+    return {layer: model.get_submodule(name) for name, layer in found.items() if layer is not None}
+
+
+@contextlib.contextmanager
+def clocked(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, list[float]]]:
+    """Layer -> milliseconds of each of its calls while this is open."""
+    taken: dict[int, list[float]] = {layer: [] for layer in layers}
+    starts: list[float] = []  # layers run one after the other
+    hooks = [hook for layer, module in layers.items() for hook in (
+        module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
+        module.register_forward_hook(lambda *_, times=taken[layer]: times.append(1e3 * (time.perf_counter() - starts.pop()))))]
     try:
         yield taken
     finally:
@@ -112,8 +114,10 @@ def measure(model: nn.Module, mask: BlockMask, setting: Setting, threads: int = 
     model.eval()
     inputs = sentences(model, setting)
     if engine == "torch":
-        small = small_model(model, mask, dtype)
-        with layer_clock(model, mask.layout) as slow, layer_clock(small, mask.layout) as quick:
+        small = compact(model, mask, DTYPES[dtype])
+        parts = [layer_modules(one, mask.layout) for one in (model, small)]
+        unpad_(small)
+        with clocked(parts[0]) as slow, clocked(parts[1]) as quick:
             found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
         layers = [[layer, *(float(np.median(times[layer][2:])) for times in (slow, quick))] for layer in slow]  # but for the warm-up
     else:

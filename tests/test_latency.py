@@ -145,6 +145,9 @@ def test_measure_tells_what_it_did(encoder, dtype):
     assert (found["batch"], found["length"], found["threads"], found["dtype"], found["rounds"]) == (3, 20, 1, dtype, 5)
     assert found["ideal_speedup"] == pytest.approx(1 / (1 - found["sparsity"])) and sum(found["executed"].values()) == 12
     assert found["dense_spread"][0] <= found["dense_ms"] <= found["dense_spread"][1]
+    assert [layer for layer, _, _ in found["layers_ms"]] == [0, 1]
+    for at, whole in ((1, "dense_spread"), (2, "compact_spread")):
+        assert 0 < sum(layer[at] for layer in found["layers_ms"]) < 2 * found[whole][1]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

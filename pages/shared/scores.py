@@ -78,28 +78,30 @@ def exact(run: Run, snapshot: Snapshot, cut: Cut) -> list[tuple[float, float]]:
 def _waiting(run: Run, question: Question, answer: Answer) -> None:
     """The row that shows how the answer stands: as high before as after, so that nothing below it jumps."""
     asker = loaders.asker()
+    if question.data != st.session_state.get("data", "").strip():
+        st.rerun()
     if not answer.ended:
         answer = asker.want(widgets.session(), question)
         if answer.ended:
             st.rerun()
     name = run.metric.replace("_", " ")
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", height=44, border=False):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if answer.doing == "failed":
-            st.markdown(f":material/error: **No exact score:** {widgets.plain(answer.error)}", width="stretch")
+            st.markdown(f":material/error: **No exact score:** {widgets.plain(answer.error)}", width="content")
             if st.button("Try again", icon=":material/refresh:", type="tertiary"):
                 asker.forget_failures()
                 st.rerun()
         elif answer.doing == "done":
             found = answer.result
             st.markdown(f":material/fact_check: Exact dev {name} **{found['score']:.4f}**, 95% interval {found['low']:.3f} – {found['high']:.3f} "
-                        f"({found['examples']:,} examples, {_took(found['seconds'])})", width="stretch")
+                        f"({found['examples']:,} examples, {_took(found['seconds'])})", width="content")
         elif answer.score is not None:
             st.markdown(f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, 95% interval {answer.low:.3f} – "
-                        f"{answer.high:.3f}, {answer.done:,} of {answer.total:,} examples", width="stretch")
+                        f"{answer.high:.3f}, {answer.done:,} of {answer.total:,} examples", width="content")
         else:
             ahead = asker.ahead(question)
             words = {"loading": "loading weights and data, once"}.get(answer.doing, f"{ahead} before it" if ahead else "starting")
-            st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="stretch")
+            st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="content")
         with st.popover("Data", icon=":material/folder_open:", type="tertiary"):
             st.text_input("Where the task's data is", key="data", placeholder=run.data, persist_state="session", on_change=asker.forget_failures,
                           help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.")
