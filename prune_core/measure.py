@@ -205,11 +205,15 @@ def _random_encoder(size: tuple[int, int, int], layers: int) -> nn.Module:
 
 
 def random_mask(encoder: encoders.Encoder, block: BlockShape, random: np.random.Generator) -> BlockMask:
-    """A mask as a global threshold gives it: uneven between matrices and strips, some of them gone entirely."""
+    """A mask as a global threshold gives it: uneven between matrices and strips, many of them gone entirely in some matrices.
+
+    What is gone decides which heads and neurons die, so that their price is found apart from that of what stays.
+    """
     layout, share = encoder.layout(block), random.uniform(0.05, 1.0)
     kept = {}
     for matrix in layout.matrices:
         down, across = block.grid(matrix.m, matrix.n)
+        gone = random.choice([0.0, 0.05, 0.3, 0.7])
         each = np.clip(share * random.gamma(4.0, 0.25, (down, 1)) * random.gamma(4.0, 0.25), 0.0, 1.0)
-        kept[matrix.name] = random.random((down, across)) < each * (random.random((down, 1)) > 0.05)
+        kept[matrix.name] = random.random((down, across)) < each * (random.random((down, 1)) > gone) * (random.random(across) > gone / 2)
     return BlockMask(layout, kept)
