@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from pages.shared import processes
+from pages.shared import canvas, processes
 from pages.shared.asker import Asker
 from prune_core import InputError, figures, latency, recorder, runs
 from prune_core.masks import Norms, mask_at_sparsity
@@ -95,6 +95,24 @@ def _norm_scale(_run: runs.Run, key: Print) -> float:
 def asker() -> Asker:
     """The one that asks for exact scores, for all sessions."""
     return Asker()
+
+
+SETTING = latency.Setting(32, 128)  # what the speedup beside a threshold is predicted for
+
+
+def usual_profile() -> latency.Profile | None:
+    """The first profile there is: this machine's, where it was calibrated."""
+    return next(iter(profiles().values()), None)
+
+
+def frames(run: runs.Run) -> tuple[np.ndarray, float]:
+    """The norms of all recorded moments, as canvas.frames has them. Raises RunError."""
+    return _frames(run, _moments(run, run.with_norms))
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _frames(_run: runs.Run, key: Print) -> tuple[np.ndarray, float]:
+    return canvas.frames(_run)
 
 
 def profiles() -> dict[str, latency.Profile]:

@@ -7,42 +7,34 @@ import streamlit as st
 
 from pages.shared import loaders, widgets
 from pages.shared.asker import Answer, Question
-from pages.shared.cut import Cut
+from pages.shared.views import View
 from prune_core import figures
-from prune_core.latency import Setting
-from prune_core.masks import BlockMask
+from prune_core.masks import scope_key, zero_share
 from prune_core.runs import Run
-from prune_core.trajectory import Snapshot, predict
+from prune_core.trajectory import predict
 
-SETTING = Setting(32, 128)  # what the speedup beside a threshold is predicted for
-
-
-def numbers(run: Run, snapshot: Snapshot, cut: Cut, mask: BlockMask) -> None:
-    """The row of numbers over the map, and below it where the predicted score is from."""
+def words(run: Run, view: View) -> None:
+    """What Python counts for the present cut, in words: where the predicted numbers are from, and how sure they are."""
+    mask, snapshot = view.mask, view.snapshot
     kept, blocks = (sum(int(f(v)) for v in mask.kept.values()) for f in (lambda v: v.sum(), lambda v: v.size))
-    row = [("Sparsity", f"{mask.sparsity:.1%}"), ("Encoder compression", widgets.times(mask.compression_encoder)),
-           ("Model compression", widgets.times(mask.compression_model)), ("Kept blocks", f"{kept:,}")]
+    zeros = zero_share(view.norms, run.layout)
+    said = (f"{kept:,} of {blocks:,} blocks are kept at {widgets.plain(view.label)}, sparsity {mask.sparsity:.1%}. Compression is dense / kept weights: of "
+            "the prunable matrices (encoder), and of the whole model, embeddings included. ")
+    if zeros > 0.001:
+        said += f"Training has brought {zeros:.1%} to exactly zero. "
     if snapshot.surface:
-        score, low, high = predict(snapshot.surface, mask.sparsity)
-        row.append(("Predicted score", widgets.score(score)))
-    profile = next(iter(loaders.profiles().items()), None)
-    if profile:
-        row.append(("Predicted speedup", widgets.times(profile[1].speedup(mask, SETTING, run.heads))))
-    with st.container(horizontal=True, gap="small"):
-        for label, value in row:
-            st.metric(label, value, border=True, width=172)
-    words = (f"{kept:,} of {blocks:,} blocks are kept. Compression is dense / kept weights: of the prunable matrices (encoder), "
-             "and of the whole model, embeddings included. ")
-    if snapshot.surface:
-        words += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}, without "
-                  f"retraining: 95% interval {low:.3f} – {high:.3f}, {snapshot.surface_examples or 0:,} dev examples, one threshold for "
-                  f"{scope_words(run)}." + scope_note(run, cut))
+        _, low, high = predict(snapshot.surface, mask.sparsity)
+        said += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}, without "
+                 f"retraining: 95% interval {low:.3f} – {high:.3f}, {snapshot.surface_examples or 0:,} dev examples, one threshold for "
+                 f"{scope_words(run)}." + scope_note(run, view))
     else:
-        words += "No score is predicted here: surfaces are recorded at " + (", ".join(run.saved_names) or "the ends of phases") + "."
-    if profile:
-        words += (f" The speedup is **predicted** for {profile[0].removeprefix('this machine (').removesuffix(')')}, {SETTING.batch} sentences of "
-                  f"{SETTING.length} tokens, compact against dense torch, median error {profile[1].error:.0%}; **Speed** has more.")
-    st.caption(words)
+        said += "No score is predicted here: surfaces are recorded at " + (", ".join(run.saved_names) or "the ends of phases") + "."
+    if profile := next(iter(loaders.profiles().items()), None):
+        said += (f" The speedup is **predicted** for {profile[0].removeprefix('this machine (').removesuffix(')')}, {loaders.SETTING.batch} sentences of "
+                 f"{loaders.SETTING.length} tokens, compact against dense torch, median error {profile[1].error:.0%}; **Speed** has more.")
+    else:
+        said += " No speedup is predicted: **Speed** can calibrate this machine."
+    st.caption(said)
 
 
 def scope_words(run: Run) -> str:
@@ -50,22 +42,22 @@ def scope_words(run: Run) -> str:
     return "the whole encoder (scope global)" if run.config.scope == "global" else f"each {run.config.scope} (scope {run.config.scope})"
 
 
-def scope_note(run: Run, cut: Cut) -> str:
+def scope_note(run: Run, view: View) -> str:
     """A warning where the cut in view is not of the kind that the surface was recorded with."""
-    if cut.scope == run.config.scope and cut.scope != "layer":  # sliders of layers may differ
+    if view.cut.scope == run.config.scope and (view.cut.scope == "global" or view.cut.share is not None):
         return ""
     return " The present thresholds differ from that, so the prediction only holds for the same sparsity cut that way."
 
 
-def exact(run: Run, snapshot: Snapshot, cut: Cut) -> list[tuple[float, float]]:
+def exact(run: Run, view: View) -> list[tuple[float, float]]:
     """The exact dev score of what is in view, which comes by itself; (sparsity, score) of every one known in this session."""
-    taken = st.session_state.setdefault("exact scores", {})
+    taken, snapshot = st.session_state.setdefault("exact scores", {}), view.snapshot
     if not snapshot.saved or not (run.path / "weights" / f"{snapshot.saved}.safetensors").exists():
         why = "Weights are kept at the ends of phases only: choose one of them" if not snapshot.saved else (
             f"This copy ships without the weights of {snapshot.saved}. Make them with `{run.command()}`")
         st.caption(f":material/fact_check: No exact score here. {why}.")
         return []
-    question = Question(str(run.path), snapshot.saved, cut.scope, tuple(cut.thresholds.items()), st.session_state.get("data", "").strip())
+    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), st.session_state.get("data", "").strip())
     asker = loaders.asker()
     refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
     answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
@@ -112,17 +104,39 @@ def _took(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.02 else "known from before"
 
 
-def surface(run: Run, snapshot: Snapshot, mask: BlockMask, exact_points: list[tuple[float, float]]) -> None:
-    """The recorded curve of score over sparsity with the present setting on it, and its CSV."""
-    if not snapshot.surface:
-        st.caption("No score surface was recorded at this moment.")
-        return
-    retrained = [(p["sparsity"], p["score_retrained"]) for p in run.points if p["score_retrained"] is not None]
-    figure = figures.surface_curve(snapshot.surface, run.metric, sparsity=mask.sparsity, dense=run.dense_score,
-                                   majority=run.majority_score, retrained=retrained, exact=exact_points)
-    st.plotly_chart(figure, key="surface", config=widgets.CHART, alt="Dev score over sparsity, as recorded")
-    table = pd.DataFrame([vars(point) for point in snapshot.surface])
-    _download(f"Surface of {snapshot.saved} (CSV)", table, f"{run.name}-{snapshot.saved}-surface.csv")
+def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
+    """Score and speedup over compression, with the present setting and the pinned ones on them."""
+    left, right = st.columns(2, gap="medium")
+    with left:
+        st.markdown(f"**Dev score over sparsity** at {widgets.plain(view.label)}")
+        if not view.snapshot.surface:
+            st.caption("No score surface was recorded at this moment: choose the end of a phase.")
+        else:
+            retrained = [(p["sparsity"], p["score_retrained"]) for p in run.points if p["score_retrained"] is not None]
+            figure = figures.surface_curve(view.snapshot.surface, run.metric, sparsity=view.mask.sparsity, dense=run.dense_score,
+                                           majority=run.majority_score, retrained=retrained, exact=taken)
+            st.plotly_chart(figure, key="surface", config=widgets.CHART, alt="Dev score over sparsity, as recorded")
+            table = pd.DataFrame([vars(point) for point in view.snapshot.surface])
+            _download(f"Surface of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
+    with right:
+        st.markdown("**Predicted speedup over compression**")
+        if profile := loaders.usual_profile():
+            pairs = loaders.speedups(run, view.at, run.config.scope, profile, loaders.SETTING)
+            here = (view.mask.compression_encoder, profile.speedup(view.mask, loaders.SETTING, run.heads))
+            st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=here), key="speedups", config=widgets.CHART,
+                            alt="Predicted speedup over encoder compression, with the ideal line")
+        else:
+            st.caption("Predictions need times from a machine: calibrate this one on **Speed**.")
+
+
+def layers(run: Run, view: View) -> None:
+    """What is cut of every matrix, as a table and a file."""
+    rows = [{"Layer": m.layer, "Matrix": m.type, "Groups": view.mask.kept[m.name].size, "Kept": int(view.mask.kept[m.name].sum()),
+             "Cut": view.mask.matrix_sparsity(m.name), "Threshold": view.thresholds[scope_key(m, view.cut.scope)],
+             "Mean norm": float(view.norms[m.name].mean())} for m in run.layout.matrices]
+    table = pd.DataFrame(rows)
+    st.dataframe(table, hide_index=True, column_config={"Cut": st.column_config.ProgressColumn("Cut", format="percent", min_value=0, max_value=1)})
+    _download("Matrices (CSV)", table, f"{run.name}-{view.label}-matrices.csv")
 
 
 def points(run: Run) -> None:

@@ -32,6 +32,12 @@ def page(title: str) -> None:
         st.page_link("pages/4_Speed.py", label="Speed", icon=":material/speed:")
 
 
+def presentation() -> None:
+    """The switch that hides the controls and enlarges the type, for a room."""
+    if st.toggle("Presentation", key="present", bind="query-params", help="Hides the controls and enlarges the type, for a room. The map stays live."):
+        st.html("<style>[data-testid=stMainBlockContainer]{padding-top:2rem} [data-testid=stMain] p{font-size:1.15rem}</style>")
+
+
 def not_glue(run: Run) -> None:
     """Say, wherever a score of this run is shown, that it is no GLUE score, if it is none."""
     if not run.is_glue:

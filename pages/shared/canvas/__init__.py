@@ -1,0 +1,100 @@
+"""The encoder's map with its threshold, drawn and counted in the browser; here is what it is sent and what it says.
+
+model.js counts (masks, score, latency), view.js draws. Norms go as raw float32 once for each moment, the moments of a
+whole run as uint16 when it is first played; nothing is sent while a hand drags.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from pages.shared.cut import Cut
+from prune_core.latency import Profile, Setting
+from prune_core.masks import Norms
+from prune_core.plans import layers_of
+from prune_core.runs import Run
+from prune_core.trajectory import Snapshot
+
+HERE = Path(__file__).parent
+LEVELS = 65535  # of a norm in a frame
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is in view when the run is opened, or after a command from the page."""
+
+    cut: Cut
+    key: str | None = None
+    zoom: str | None = None
+    pins: Sequence[Mapping] = ()
+
+
+@cache
+def _component():
+    read = {kind: (HERE / f"view.{kind}").read_text(encoding="utf-8") for kind in ("html", "css")}
+    return st.components.v2.component("prunescope_map", **read, js=script())
+
+
+def script() -> str:
+    """The module that the browser runs: model.js, then view.js."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("model.js", "view.js"))
+
+
+def draw(content: bytes, on_change) -> None:
+    """Show the map. What it says is then in st.session_state["map"]["view"]."""
+    _component()(key="map", data=content, on_view_change=on_change)
+
+
+def said() -> Mapping:
+    """What the map said last; {} before it said anything."""
+    return (st.session_state.get("map") or {}).get("view") or {}
+
+
+def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None) -> bytes:
+    """The length of the header, the header as JSON, float32 norms of all matrices in order, uint16 frames."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    values = np.concatenate([np.asarray(norms[one["name"]], "<f4").ravel() for one in header["matrices"]])
+    return struct.pack("<I", len(text)) + text + values.tobytes() + (b"" if frames is None else frames.astype("<u2").tobytes())
+
+
+def header(run: Run, at: int, labels: Mapping[int, str], high: float, start: Start, usual: Cut, profile: Profile | None, setting: Setting) -> dict:
+    """All that the browser needs besides norms, for snapshot `at`; `labels`: position of a snapshot -> its name."""
+    layout, moments = run.layout, run.with_norms
+    found = {
+        "run": run.name, "id": f"{run.name} {at} {setting} {profile.created if profile else ''}", "moment": moments.index(at), "high": high,
+        "modelWeights": layout.model_weights, "heads": run.heads, "layers": len(layers_of(layout)),
+        "hidden": max(m.n for m in layout.matrices if m.type != "output"),
+        "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
+                      **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))} for m in layout.matrices],
+        "moments": [{"label": labels[one], "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),
+                     "surface": _surface(run.snapshots[one])} for one in moments],
+        "surface": _surface(run.snapshots[at]), "usual": usual.to_json(),
+        "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
+    if profile:
+        found["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact), "batch": setting.batch,
+                            "length": setting.length, "tokens": setting.tokens, "denseMs": profile.dense_ms(layout, setting)}
+    return found
+
+
+def _surface(snapshot: Snapshot) -> list[list[float]] | None:
+    """[sparsity, score, low, high] of every point, each sparsity once, in order."""
+    if not snapshot.surface:
+        return None
+    points = {point.sparsity: point for point in snapshot.surface}
+    return [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+
+
+def frames(run: Run) -> tuple[np.ndarray, float]:
+    """((moments, groups) uint16, the norm that LEVELS stands for): every recorded moment. Exact zeros stay zeros."""
+    rows = [np.concatenate([values.ravel() for values in run.norms(at).values()]) for at in run.with_norms]
+    scale = float(max(row.max() for row in rows)) or 1.0
+    return np.stack([np.ceil(np.minimum(row / scale, 1) * LEVELS).astype(np.uint16) for row in rows]), scale
+

@@ -1,0 +1,135 @@
+"""What is in view on Explore: moment, cut, zoom, pinned settings. It lives in the map; the address holds it for whoever opens the link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from pages.shared import canvas, cut, loaders
+from pages.shared.canvas import Start
+from pages.shared.cut import Cut
+from prune_core.masks import BlockMask, Norms, by_scope
+from prune_core.runs import Run
+from prune_core.trajectory import Snapshot, predict
+
+ADDRESS = ("at", "cut", "key", "zoom", "pin")
+
+
+@dataclass(frozen=True)
+class View:
+    """One setting of the map, and what it keeps of the norms."""
+
+    at: int  # position of the snapshot
+    label: str
+    cut: Cut
+    norms: Norms
+    mask: BlockMask
+    thresholds: Mapping[str, float]
+    zoom: str | None
+    pins: Sequence[Mapping]
+    frames: str  # none, want or have: whether the moments of the whole run are in the browser
+    snapshot: Snapshot
+
+
+def label(snapshot: Snapshot) -> str:
+    """'penalty-2x' where weights were saved, else 'penalty step 120', with a mark where gamma was refreshed."""
+    if snapshot.saved:
+        return snapshot.saved
+    return f"{snapshot.phase} step {snapshot.step:,}" + (" (milestone)" if snapshot.milestone else "")
+
+
+def forget() -> None:
+    """Another run has other moments, thresholds and matrices."""
+    for name in ADDRESS:
+        st.query_params.pop(name, None)
+
+
+def current(run: Run) -> View:
+    """What the map says, or before it has said anything, what the address says, or what the run itself did. Raises RunError."""
+    said = canvas.said()
+    if said.get("run") != run.name:
+        said = {}
+        if (st.session_state.get("start") or ("",))[0] != run.name:
+            st.session_state["start"] = (run.name, _start(run), _moment(run))
+            st.session_state.pop("command", None)
+    _, start, first = st.session_state["start"]
+    moments = run.with_norms
+    number = said.get("moment", moments.index(first))
+    at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
+    now = cut.from_json(said.get("cut") or {}, run.layout) or start.cut
+    norms = loaders.norms(run, at)
+    thresholds = now.resolved(norms, run.layout)
+    pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
+    view = View(at, label(run.snapshots[at]), now, norms, now.mask(norms, run.layout), thresholds, said.get("zoom", start.zoom), pins,
+                said.get("frames", "none"), run.snapshots[at])
+    if said:
+        _write(run, view, said.get("key"))
+    return view
+
+
+def content(run: Run, view: View, present: bool) -> bytes:
+    """What the map in the browser is sent for this view. Raises RunError."""
+    _, start, _ = st.session_state["start"]
+    labels = {at: label(run.snapshots[at]) for at in run.with_norms}
+    head = canvas.header(run, view.at, labels, loaders.norm_scale(run), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING)
+    head |= {"command": st.session_state.get("command"), "present": present}
+    if view.frames != "want":
+        return canvas.pack(head, view.norms)
+    found, scale = loaders.frames(run)
+    return canvas.pack(head | {"frames": {"length": len(found)}, "frameScale": scale}, view.norms, found)
+
+
+def remember() -> None:
+    """The map has said something new: the next run of the page reads it."""
+
+
+def send(new: Cut) -> None:
+    """Have the map take over this cut, as if a hand had set it; it can be undone there."""
+    number = (st.session_state.get("command") or {"id": 0})["id"] + 1
+    st.session_state["command"] = {"id": number, "cut": new.to_json()}
+
+
+def _write(run: Run, view: View, key: str | None) -> None:
+    """Put the view into the address, so that its link opens it again."""
+    found = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom,
+             "pin": [f"{label(run.snapshots[run.with_norms[p['moment']]])}~{c.text(run.layout)}" for p in view.pins
+                     if (c := cut.from_json(p.get("cut") or {}, run.layout)) and 0 <= p.get("moment", -1) < len(run.with_norms)]}
+    for name, value in found.items():
+        if value:
+            st.query_params[name] = value
+        else:
+            st.query_params.pop(name, None)
+
+
+def _moment(run: Run) -> int:
+    """Position of the snapshot that the address names; else the end of the penalty phase, where there is one; else the last."""
+    moments = run.with_norms
+    by_label = {label(run.snapshots[at]): at for at in moments}
+    ends = [at for at in moments if (run.snapshots[at].saved or "").startswith("penalty")]
+    return by_label.get(st.query_params.get("at", ""), ends[0] if ends else moments[-1])
+
+
+def _start(run: Run) -> Start:
+    """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
+    asked, names = st.query_params, {m.name for m in run.layout.matrices}
+    now = cut.parse(asked.get("cut", ""), run.layout) or cut.usual(run)
+    key, zoom = asked.get("key"), asked.get("zoom")
+    pins = [pin for number, text in enumerate(asked.get_all("pin")[:8]) if (pin := _pin(run, "ABCDEFGH"[number], text))]
+    return Start(now, key if key in by_scope(run.layout, now.scope) else None, zoom if zoom in names else None, tuple(pins))
+
+
+def _pin(run: Run, name: str, text: str) -> dict | None:
+    """A pinned setting from the address, its numbers counted anew."""
+    where, _, what = text.partition("~")
+    at = {label(run.snapshots[one]): one for one in run.with_norms}.get(where)
+    if at is None or (found := cut.parse(what, run.layout)) is None:
+        return None
+    mask = found.mask(loaders.norms(run, at), run.layout)
+    snapshot, price = run.snapshots[at], loaders.usual_profile()
+    encoder = mask.compression_encoder
+    return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
+        "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
+        "speedup": price.speedup(mask, loaders.SETTING, run.heads) if price else None,
+        "score": predict(snapshot.surface, mask.sparsity)[0] if snapshot.surface else None}}

@@ -1,0 +1,143 @@
+"""The map's own counting, run in a real browser, against prune_core: masks, thresholds, scores, latencies, for every kind of block."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import pytest
+from browsing import CHROMIUM, chromium
+from sample_run import make_layout, make_norms, make_profile, make_run
+
+from pages.shared import canvas, cut
+from pages.shared.canvas import Start
+from pages.shared.cut import Cut
+from prune_core import latency, runs
+from prune_core.masks import SCOPES, BlockMask, mask_at, thresholds_for, zero_share
+from prune_core.trajectory import predict
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+SETTING = latency.Setting(8, 32)
+
+
+@pytest.fixture(scope="module")
+def page():
+    with chromium() as browser:
+        page = browser.new_page()
+        page.goto("about:blank")
+        page.add_script_tag(content=(canvas.HERE / "model.js").read_text() + """
+        function load(text) {
+          const {header, norms, frames} = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+          window.model = makeModel(header, norms);
+          window.frames_ = frames && Array.from(frames);
+        }""")
+        yield page
+
+
+def priced() -> latency.Profile:
+    """A profile in which every kind of work has a price, so that none can be miscounted unseen."""
+    plain, random = make_profile(), np.random.default_rng(3)
+    names = {f"multiply {v}" for v in range(1, 5)} | plain.compact.keys()
+    from dataclasses import replace
+    return replace(plain, compact={name: float(random.uniform(1e-7, 1e-3)) for name in names})
+
+
+def load(page, block: str, seed: int = 0, zeros: float = 0.0):
+    """A run of this block shape in the browser's counting; (run, norms)."""
+    import tempfile
+    from pathlib import Path
+
+    layout = make_layout(2, 64, 128, block)
+    run = runs.Run(make_run(Path(tempfile.mkdtemp()), layout=layout))
+    norms = make_norms(layout, seed)
+    random = np.random.default_rng(seed)
+    for name, values in norms.items():  # whole strips and columns die, as they do
+        values *= random.random((values.shape[0], 1)) > zeros
+        values *= random.random(values.shape[1]) > zeros
+    at = run.saved("dense")
+    head = canvas.header(run, at, {one: str(one) for one in run.with_norms}, 1.0, Start(cut.usual(run)), cut.usual(run), priced(), SETTING)
+    page.evaluate("load", base64.b64encode(canvas.pack(head, norms)).decode())
+    return run, norms
+
+
+def counted(page, run, norms, thresholds, scope) -> tuple[dict, BlockMask]:
+    found = page.evaluate("cut => numbers(model, cut)", {"scope": scope, "thresholds": thresholds})
+    return found, mask_at(norms, run.layout, thresholds, scope)
+
+
+BLOCKS = ["16x1", "64x1", "8x1", "1x16", "16x16", "4x4", "allx1", "1xall", "1x1"]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_threshold_gives_the_numbers_of_the_core(page, block, scope):
+    for seed, share, zeros in ((0, 0.3, 0.0), (1, 0.72, 0.2), (2, 0.97, 0.6), (3, 0.0, 0.0)):
+        run, norms = load(page, block, seed, zeros)
+        thresholds = thresholds_for(norms, run.layout, share, scope)
+        found, mask = counted(page, run, norms, thresholds, scope)
+        assert found["kept"] == sum(int(v.sum()) for v in mask.kept.values()) and found["groups"] == sum(v.size for v in mask.kept.values())
+        assert found["sparsity"] == pytest.approx(mask.sparsity, abs=1e-15)
+        assert found["model"] == pytest.approx(mask.compression_model, rel=1e-14)
+        if mask.kept_weights:
+            assert found["encoder"] == pytest.approx(mask.compression_encoder, rel=1e-14)
+        score = predict(run.snapshots[run.saved("dense")].surface, mask.sparsity)
+        assert [found[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
+        assert found["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_share_gives_the_thresholds_of_the_core(page, block, scope):
+    for seed, zeros in ((4, 0.0), (5, 0.4)):
+        run, norms = load(page, block, seed, zeros)
+        for share in (0.0, 0.125, 0.3333, 0.5, 0.875, 0.999):
+            assert page.evaluate("([scope, share]) => thresholdsFor(model, scope, share)", [scope, share]) == pytest.approx(
+                thresholds_for(norms, run.layout, share, scope), abs=0)
+
+
+@pytest.mark.parametrize("heads", [None, 2, 4])
+def test_heads_that_die_are_taken_out_as_the_core_takes_them(page, heads):
+    run, norms = load(page, "16x1", 7, 0.3)
+    run.about["heads"] = heads
+    page.evaluate("heads => { model.header.heads = heads }", run.heads)
+    thresholds = thresholds_for(norms, run.layout, 0.8, "global")
+    found, mask = counted(page, run, norms, thresholds, "global")
+    assert found["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
+
+
+def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
+    run = runs.Run(make_run(tmp_path))
+    frames, scale = canvas.frames(run)
+    head = canvas.header(run, run.with_norms[0], {one: "" for one in run.with_norms}, 1.0, Start(cut.usual(run)), cut.usual(run), None, SETTING)
+    blob = canvas.pack(head | {"frames": {"length": len(frames)}, "frameScale": scale}, run.norms(run.with_norms[0]), frames)
+    page.evaluate("load", base64.b64encode(blob).decode())
+    there = np.array(page.evaluate("frames_")).reshape(frames.shape)
+    for row, at in zip(there, run.with_norms, strict=True):
+        norms = np.concatenate([v.ravel() for v in run.norms(at).values()])
+        assert np.abs(row / canvas.LEVELS * scale - norms).max() <= scale / canvas.LEVELS * 1.001
+        assert ((row == 0) == (norms == 0)).all() and (row == 0).mean() == pytest.approx(zero_share(run.norms(at), run.layout), abs=1e-12)
+
+
+# ---------------------------------------------------------------- the address
+
+
+@pytest.mark.parametrize("given", [Cut("global", 0.5), Cut("matrix", 0.3333), Cut("global", None, {"all": 0.38290212}),
+                                   Cut("layer", None, {"layer 0": 0.0, "layer 1": 0.71})])
+def test_a_cut_comes_back_from_the_address_and_from_json(given):
+    layout = make_layout()
+    assert cut.parse(given.text(layout), layout) == given
+    assert cut.from_json(json.loads(json.dumps(given.to_json())), layout) == given
+
+
+@pytest.mark.parametrize("text", ["", "global", "global@1", "global@-1", "global@x", "global@nan", "rows@0.5", "layer:0.1", "layer:0.1,x", "layer:0.1,-2",
+                                  "layer:0.1,inf", "global:", "layer:0.1,0.2,0.3", "@", ":::"])
+def test_what_is_no_cut_is_refused(text):
+    assert cut.parse(text, make_layout()) is None
+
+
+def test_a_cut_masks_as_the_core_does():
+    layout = make_layout()
+    norms = make_norms(layout)
+    assert Cut("type", 0.4).mask(norms, layout).digest() == mask_at(norms, layout, thresholds_for(norms, layout, 0.4, "type"), "type").digest()
+    assert Cut("global", None, {"all": 0.5}).mask(norms, layout).digest() == mask_at(norms, layout, 0.5).digest()
