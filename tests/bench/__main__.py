@@ -1,6 +1,6 @@
-"""python -m tests.bench speed [--json] [--only NAME]: each aim of the speed work beside what this machine gives.
+"""python -m tests.bench speed|ui [--json] [--only NAME]: each aim beside what this machine gives.
 
-Everything is timed in turn with its dense twin, in one process, after a warm-up, on two threads; medians.
+speed: everything is timed in turn with its dense twin, in one process, after a warm-up, on two threads; medians.
 """
 
 from __future__ import annotations
@@ -33,16 +33,30 @@ def speed(
     """Compact layers, whole encoders, engines, exact scores, the latency model."""
     from bench.speed import PARTS
 
-    rows = []
-    for name, part in PARTS.items():
-        if only in (None, name):
-            for row in part():
-                rows.append({"part": name} | row)
-                if not as_json:
-                    aim = "" if row.get("aim") is None else f"   aim {row['aim']:g}: {'met' if row['met'] else 'MISSED'}"
-                    print(f"{name:8} {row['what']:74} {row['figure']:9.3g} {row['unit']:11}{aim}", flush=True)
+    tell(({"part": name} | row for name, part in PARTS.items() if only in (None, name) for row in part()), as_json)
+
+
+@app.command()
+def ui(
+    only: Annotated[str | None, typer.Option(help="One size: minilm or bert-base.")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Explore in a real browser: frames of a drag, the server's answer, the first map."""
+    from bench.ui import run
+
+    tell(({"part": "ui"} | row for row in run(only)), as_json)
+
+
+def tell(rows, as_json: bool) -> None:
+    """A line for each row as it comes, or all of them as JSON."""
+    found = []
+    for row in rows:
+        found.append(row)
+        if not as_json:
+            aim = "" if row.get("aim") is None else f"   aim {row['aim']:.4g}: {'met' if row['met'] else 'MISSED'}"
+            print(f"{row['part']:8} {row['what']:74} {row['figure']:9.3g} {row['unit']:11}{aim}", flush=True)
     if as_json:
-        print(json.dumps(rows))
+        print(json.dumps(found))
 
 
 app()
