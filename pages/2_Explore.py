@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import canvas, loaders, scores, views, widgets
+from pages.shared import canvas, loaders, parts, scores, views, widgets
 from pages.shared.views import View
 from prune_core import figures
 from prune_core.runs import Run, RunError
@@ -15,6 +15,7 @@ def main() -> None:
     with st.sidebar:
         run = chosen_run()
         widgets.presentation()
+        widgets.image_format()
     st.title(widgets.plain(run.name) if run else "Explore", anchor=False)
     if run is None:
         nothing()
@@ -61,20 +62,20 @@ def explore(run: Run) -> None:
 
 def details(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
     """What the open tab shows: only that one is computed and sent."""
-    both, layers, results, course = st.tabs(["Score and speed", "Layers", "Results", "How it went"], key="view", bind="query-params")
+    both, layers, results, course = st.tabs(["Score and speed", "Parts", "Results", "How it went"], key="view", bind="query-params")
     if both.open:
         with both:
             scores.curves(run, view, taken)
     if layers.open:
         with layers:
-            scores.layers(run, view)
+            parts.show(run, view)
     if results.open:
         with results:
             scores.points(run)
             widgets.not_glue(run)
     if course.open:
         with course:
-            st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.CHART,
+            st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
                             alt="Training loss, penalty, share of zero weights and dev score over the steps")
 
 

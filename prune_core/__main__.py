@@ -137,6 +137,33 @@ def measure(
 
 
 @app.command()
+def sensitivity(
+    run: str,
+    phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
+    by: Annotated[str, Option(help="layer, type, matrix, or several.")] = "layer,matrix",
+    shares: Annotated[str, Option(help="Shares of a part's weights to cut.")] = "0.25,0.5,0.75,0.9",
+    data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What cutting one layer or matrix alone costs: exact dev scores over a grid, kept with the run; what is known is not computed again."""
+    from tqdm import tqdm
+
+    from prune_core import sensitivity
+
+    found, points = runs.find(run, runs_dir), []
+    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} scores, {remaining} left", disable=None) as bar:
+        for done, total, point in sensitivity.sensitivity(found, phase, by.split(","), _numbers(shares), data, threads):
+            points.append(point)
+            bar.total = total
+            bar.update(done - bar.n)
+    result = {"run": found.name, "phase": phase, "metric": found.metric, "dense_score": found.dense_score, "points": [vars(p) for p in points]}
+    _tell(result, as_json, lambda r: "\n".join(f"{p['key']:40} {p['share']:6.0%} cut: {r['metric']} {p['score']:.4f}  ({p['low']:.3f} to {p['high']:.3f})"
+                                               for p in r["points"]))
+
+
+@app.command()
 def calibrate(
     to: Annotated[Path | None, Option(help="Write the profile here, to be read on another machine; default: this machine's place.")] = None,
     threads: Threads = 0,

@@ -6,7 +6,7 @@ cut leaves that scale for a colour of its own. Maps are sent as uint8 codes, to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -14,16 +14,17 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
-from prune_core.blocks import BlockShape, Matrix
 from prune_core.masks import BlockMask, Norms
-from prune_core.trajectory import Snapshot, SurfacePoint, predict
+from prune_core.published import Published
+from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint, predict
 
 # After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, to be seen on black too
 BLUE, ORANGE, GREEN, PINK, GREY = "#2E86C8", "#E69F00", "#009E73", "#CC79A7", "#8a8f98"
 CUT_COLOUR = "#d9d4f0"  # pale violet: at neither end of viridis, and apart from white and from black
 NOTHING, CUT, LOWEST, HIGHEST = 0, 24, 48, 255  # codes of a map: between panels, cut, norm 0, highest norm
 CLEAR = "rgba(0,0,0,0)"
-MAX_CELLS = 150_000  # of one panel of a layer map; a matrix with more groups is averaged down
+Pair = tuple[float, float]
+PUBLISHED_SYMBOLS = ("circle-open", "square-open", "triangle-up-open", "cross-open", "hexagon-open", "triangle-down-open", "pentagon-open")
 
 # ---------------------------------------------------------------- maps
 
@@ -120,112 +121,109 @@ def _broken(kind: str) -> str:
     return kind.replace(".", ".<br>")
 
 
-def axis_words(block: BlockShape) -> tuple[str, str]:
-    """What one step down and one step across a map of this block shape is: ('strip of 64 rows', 'column')."""
-    def words(size: int | None, one: str) -> str:
-        return f"all {one}s" if size is None else one if size == 1 else f"strip of {size} {one}s"
-
-    return words(block.rows, "row"), words(block.cols, "column")
-
-
-def layer_map(norms: Norms, mask: BlockMask, high: float, layer: int) -> go.Figure:
-    """One layer in full: its matrices, every group, its exact norm on hover; what is cut in the cut colour."""
-    layout = mask.layout
-    parts = [m for m in layout.matrices if m.layer == layer]
-    titles = [f"{m.type} · {m.m}×{m.n} · {mask.matrix_sparsity(m.name):.0%} cut" for m in parts]
-    rows = (len(parts) + 1) // 2
-    figure = make_subplots(rows, 2, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.5 / (rows + 1))
-    down, across = axis_words(layout.block)
-    for at, matrix in enumerate(parts):
-        figure.add_trace(_panel(matrix, norms[matrix.name], mask.kept[matrix.name], high, (down, across)), at // 2 + 1, at % 2 + 1)
-    figure.update_xaxes(showgrid=False, zeroline=False, title_font_size=11, title_standoff=4)
-    figure.update_yaxes(showgrid=False, zeroline=False, autorange="reversed", title_font_size=11, title_standoff=4)
-    figure.update_xaxes(title_text=across, row=rows)
-    figure.update_yaxes(title_text=down, col=1)
-    figure.update_annotations(font_size=12)
-    return _clear(figure, 175 * rows + 110, coloraxis=_colour_axis(high), margin=dict(b=112))
-
-
-def _panel(matrix: Matrix, norms: np.ndarray, kept: np.ndarray, high: float, words: tuple[str, str]) -> go.Heatmap:
-    """One matrix of a layer map; beyond MAX_CELLS, neighbours are averaged and the hover says so."""
-    note, step_down, step_across = "", 1.0, 1.0
-    if norms.size > MAX_CELLS:
-        down, across = norms.shape
-        cols = min(across, max(256, round(MAX_CELLS / down)))
-        rows = min(down, max(1, MAX_CELLS // cols))
-        step_down, step_across, note = down / rows, across / cols, " (mean of neighbours)"
-        shades = raster(norms, kept, high, rows, cols)
-        norms = resample(norms, rows, cols)
-    else:
-        shades = codes(norms, kept, high)
-    hover = (f"{matrix.type}<br>{words[0]} %{{y:.0f}}, {words[1]} %{{x:.0f}}<br>norm %{{customdata:.5g}}{note}<extra></extra>")
-    return go.Heatmap(z=shades, customdata=norms.astype(np.float32), x0=0, dx=step_across, y0=0, dy=step_down,
-                      coloraxis="coloraxis", hovertemplate=hover)
-
-
 # ---------------------------------------------------------------- curves
-
-
-def norm_histogram(norms: Norms, mask: BlockMask, high: float, threshold: float | None = None) -> go.Figure:
-    """How the norms are spread: share of the groups in each bin, cut and kept stacked; groups at exactly 0 are only told."""
-    values = np.concatenate([norms[m.name].ravel() for m in mask.layout.matrices])
-    kept = np.concatenate([mask.kept[m.name].ravel() for m in mask.layout.matrices])
-    edges = np.linspace(0, high * 1.1, 67)
-    middles, width = (edges[:-1] + edges[1:]) / 2, edges[1] - edges[0]
-    figure = go.Figure()
-    for part, name, colour in ((~kept & (values > 0), "cut", CUT_COLOUR), (kept, "kept", BLUE)):
-        share = np.histogram(np.minimum(values[part], edges[-1]), edges)[0] / values.size
-        figure.add_trace(go.Bar(x=middles, y=share, width=width, name=name, marker=dict(color=colour, line_width=0),
-                                hovertemplate="norm %{x:.3g}: %{y:.2%}" + f" {name}<extra></extra>"))
-    if threshold is not None:
-        figure.add_vline(threshold, line=dict(color=ORANGE, width=2), annotation_text=f"threshold {threshold:.3g}",
-                         annotation_position="top right" if threshold < 0.6 * high else "top left", annotation_yshift=4)
-    zero = float((values == 0).mean())
-    title = "block norm" + (f"  ·  {zero:.0%} of the groups are exactly 0 and not drawn" if zero else "")
-    figure.update_layout(barmode="stack", bargap=0, legend=_legend())
-    figure.update_xaxes(title_text=title, showgrid=False, zeroline=False, range=[0, edges[-1]])
-    figure.update_yaxes(title_text="share of the groups", tickformat=".0%", showgrid=False, rangemode="tozero")
-    return _clear(figure, 360, margin=dict(t=60))
 
 
 def _legend() -> dict:
     return dict(orientation="h", x=0, y=1.02, yanchor="bottom", font_size=12)
 
 
-def surface_curve(surface: Sequence[SurfacePoint], metric: str, *, sparsity: float | None = None, dense: float | None = None,
-                  majority: float | None = None, retrained: Sequence[tuple[float, float]] = (),
-                  exact: Sequence[tuple[float, float]] = ()) -> go.Figure:
-    """Dev score over sparsity as recorded, with its 95% band; the present setting; exact and retrained (sparsity, score) pairs."""
-    points = sorted({p.sparsity: p for p in surface}.values(), key=lambda p: p.sparsity)
-    xs = [p.sparsity for p in points]
-    figure = go.Figure([
-        go.Scatter(x=[*xs, *xs[::-1]], y=[p.high for p in points] + [p.low for p in points][::-1], fill="toself", mode="lines",
-                   line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"),
-        go.Scatter(x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded surface", line=dict(color=BLUE, width=2),
-                   marker_size=5, hovertemplate="sparsity %{x:.1%}: %{y:.3f}<extra>recorded</extra>"),
-    ])
-    for pairs, name, symbol, colour in ((retrained, "retrained", "star", GREEN), (exact, "exact", "diamond", PINK)):
-        if pairs:
-            figure.add_trace(go.Scatter(x=[p[0] for p in pairs], y=[p[1] for p in pairs], mode="markers", name=name,
-                                        marker=dict(symbol=symbol, size=11, color=colour),
-                                        hovertemplate="sparsity %{x:.1%}: %{y:.4f}" + f"<extra>{name}</extra>"))
-    if sparsity is not None:
-        figure.add_vline(sparsity, line=dict(color=ORANGE, width=1.5, dash="dot"))
-        figure.add_trace(go.Scatter(x=[sparsity], y=[predict(surface, sparsity)[0]], mode="markers", name="predicted here",
+def score_curve(metric: str, *, surface: Sequence[SurfacePoint] = (), here: float | None = None, dense: float | None = None,
+                majority: float | None = None, retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
+                pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = ()) -> go.Figure:
+    """Dev score over encoder compression: the recorded surface with its 95% band, and marks on it; a Pair is (compression, score).
+
+    `here`: the present sparsity; `retrained`: run -> its points; `published`: of others, open marks, never joined with ours.
+    """
+    figure = go.Figure()
+    points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
+    xs = [1 / (1 - p.sparsity) for p in points]
+    if points:
+        figure.add_trace(go.Scatter(x=[*xs, *xs[::-1]], y=[p.high for p in points] + [p.low for p in points][::-1], fill="toself", mode="lines",
+                                    line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"))
+        figure.add_trace(go.Scatter(x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded surface", marker_size=5,
+                                    line=dict(color=BLUE, width=2), hovertemplate="%{x:.2f}x: %{y:.3f}<extra>recorded, not retrained</extra>"))
+    for (name, pairs), colour in zip((retrained or {}).items(), (GREEN, ORANGE, PINK, BLUE, GREY) * 3, strict=False):
+        figure.add_trace(go.Scatter(x=[x for x, _ in pairs], y=[y for _, y in pairs], mode="lines+markers", name=name,
+                                    line=dict(color=colour, width=1, dash="dot"), marker=dict(symbol="star", size=12),
+                                    hovertemplate="%{x:.2f}x: %{y:.4f}<extra>" + name + "</extra>"))
+    if exact:
+        figure.add_trace(go.Scatter(x=[x for x, _ in exact], y=[y for _, y in exact], mode="markers", name="exact",
+                                    marker=dict(symbol="diamond", size=11, color=PINK), hovertemplate="%{x:.2f}x: %{y:.4f}<extra>exact</extra>"))
+    _add_published(figure, [one for one in published if one.score is not None], lambda one: one.score)
+    for name, (x, y) in (pins or {}).items():
+        figure.add_trace(go.Scatter(x=[x], y=[y], mode="markers+text", text=[name], textposition="top center", showlegend=False,
+                                    marker=dict(symbol="square", size=11, color=GREY), hovertemplate="%{x:.2f}x: %{y:.3f}<extra>pinned " + name + "</extra>"))
+    if points and here is not None and here < 1:
+        figure.add_trace(go.Scatter(x=[1 / (1 - here)], y=[predict(points, here)[0]], mode="markers", name="predicted here",
                                     marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white")),
-                                    hovertemplate="sparsity %{x:.1%}: %{y:.3f}<extra>predicted</extra>"))
+                                    hovertemplate="%{x:.2f}x: %{y:.3f}<extra>predicted</extra>"))
     for value, words in ((dense, "dense"), (majority, "majority class")):
         if value is not None:
             figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text=words,
                              annotation_position="bottom right" if words == "dense" else "top left", annotation_font_size=11)
-    figure.update_xaxes(title_text="sparsity of the prunable matrices", tickformat=".0%", range=[-0.01, 1], showgrid=False, zeroline=False)
-    figure.update_yaxes(title_text=f"dev {metric}", zeroline=False)
-    return _clear(figure, 360, legend=_legend(), margin=dict(t=60))
+    _compression_axis(figure, 21)
+    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    return _clear(figure, 420, legend=_legend(), margin=dict(t=96))
 
 
-def speedup_curve(lines: Mapping[str, Sequence[tuple[float, float]]], *, here: tuple[float, float] | None = None,
-                  measured: Sequence[tuple[float, float]] = (), highest: float = 10.0) -> go.Figure:
-    """Predicted speedup over encoder compression: name -> (compression, speedup) pairs; the ideal; the present setting; measured pairs."""
+def _add_published(figure: go.Figure, published: Sequence[Published], value: Callable[[Published], float]) -> None:
+    """Open grey marks, a shape for each method; the hover says whose they are and where they were told."""
+    for number, method in enumerate(dict.fromkeys(one.method for one in published)):
+        mine = [one for one in published if one.method == method]
+        words = [f"{one.method}, {one.pattern}, {one.model}<br>{one.removed:.0%} removed: {one.score:.3f}"
+                 + (f" (dense {one.dense:.3f})" if one.dense else "") + (f"<br>{one.speedup:g}x faster on {one.hardware}" if one.speedup else "")
+                 + f"<br>published: {one.source}" for one in mine]
+        figure.add_trace(go.Scatter(x=[1 / (1 - one.removed) for one in mine], y=[value(one) for one in mine], mode="markers", text=words,
+                                    name=f"published: {method}", hovertemplate="%{text}<extra></extra>",
+                                    marker=dict(symbol=PUBLISHED_SYMBOLS[number % len(PUBLISHED_SYMBOLS)], size=11, color=GREY, line_width=2)))
+
+
+def _compression_axis(figure: go.Figure, highest: float) -> None:
+    """Encoder compression, logarithmic."""
+    ticks = [t for t in (1, 1.5, 2, 3, 5, 10, 20) if t <= highest]
+    figure.update_xaxes(title_text="compression of the encoder", type="log", tickvals=ticks, ticktext=[f"{t:g}x" for t in ticks],
+                        showgrid=False, zeroline=False)
+
+
+def sensitivity_curves(points: Sequence[Sensitivity], metric: str, dense: float, names: Mapping[str, str], chosen: str | None = None) -> go.Figure:
+    """Dev score over the share that is cut of one part alone: a line for each scope key in `names` (key -> what to call it); `chosen` stands out."""
+    figure = go.Figure()
+    shades = sample_colorscale("Viridis", list(np.linspace(0, 0.9, max(2, len(names)))))
+    for (key, name), shade in zip(names.items(), shades, strict=False):
+        mine = sorted((p for p in points if p.key == key), key=lambda p: p.share)
+        strong = chosen in (None, key)
+        figure.add_trace(go.Scatter(x=[0, *(p.share for p in mine)], y=[dense, *(p.score for p in mine)], mode="lines+markers", name=name,
+                                    opacity=1 if strong else 0.35, line=dict(color=ORANGE if key == chosen else shade, width=3 if key == chosen else 1.8),
+                                    marker_size=6, hovertemplate="%{x:.0%} cut: %{y:.4f}<extra>" + name + "</extra>"))
+    figure.add_hline(dense, line=dict(color=GREY, width=1, dash="dash"))
+    figure.update_xaxes(title_text="share of its weights that is cut, nothing else", tickformat=".0%", showgrid=False, zeroline=False)
+    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    return _clear(figure, 400, legend=_legend() if len(names) <= 12 else dict(font_size=10), showlegend=True, margin=dict(t=80))
+
+
+def norms_over_time(labels: Sequence[str], quantiles: np.ndarray, at: int | None = None) -> go.Figure:
+    """How the norms of one matrix moved: (moments, 5) quantiles 5, 25, 50, 75, 95%; `at`: the moment in view."""
+    figure = go.Figure()
+    xs = list(range(len(labels)))
+    for low, high, words, colour in ((0, 4, "5 – 95% of its blocks", "rgba(46,134,200,0.18)"), (1, 3, "25 – 75%", "rgba(46,134,200,0.38)")):
+        figure.add_trace(go.Scatter(x=[*xs, *xs[::-1]], y=[*quantiles[:, high], *quantiles[::-1, low]], fill="toself", mode="lines", line_width=0,
+                                    fillcolor=colour, name=words, hoverinfo="skip"))
+    figure.add_trace(go.Scatter(x=xs, y=quantiles[:, 2], text=labels, mode="lines+markers", name="median", line=dict(color=BLUE, width=2), marker_size=5,
+                                hovertemplate="%{text}: %{y:.4g}<extra>median</extra>"))
+    if at is not None:
+        figure.add_vline(at, line=dict(color=ORANGE, width=1.5, dash="dot"))
+    some = [x for x in xs if x % max(1, len(xs) // 6) == 0]
+    figure.update_xaxes(tickvals=some, ticktext=[labels[x].replace(" (milestone)", "") for x in some], showgrid=False, zeroline=False, tickangle=30)
+    figure.update_yaxes(title_text="block norm", zeroline=False, rangemode="tozero")
+    return _clear(figure, 400, legend=_legend(), margin=dict(t=80))
+
+
+def speedup_curve(lines: Mapping[str, Sequence[tuple[float, float]]], *, here: Pair | None = None,
+                  measured: Sequence[Pair] = (), pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = (),
+                  highest: float = 10.0) -> go.Figure:
+    """Predicted speedup over encoder compression: name -> (compression, speedup) pairs; the ideal; the present setting; measured pairs;
+    pinned settings; what others published, on hardware of their own."""
     ideal = np.geomspace(1, highest, 40)  # a curve, as the x axis is logarithmic
     figure = go.Figure(go.Scatter(x=ideal, y=ideal, mode="lines", name="ideal", line=dict(color=GREY, width=1.5, dash="dash"), hoverinfo="skip"))
     for (name, pairs), colour, dash in zip(lines.items(), (BLUE, GREEN, PINK, ORANGE, GREY) * 3, ("solid", "dash", "dot") * 5, strict=False):
@@ -236,14 +234,16 @@ def speedup_curve(lines: Mapping[str, Sequence[tuple[float, float]]], *, here: t
         figure.add_trace(go.Scatter(x=[p[0] for p in measured], y=[p[1] for p in measured], mode="markers", name="measured here",
                                     marker=dict(symbol="diamond", size=12, color=PINK),
                                     hovertemplate="%{x:.2f}x smaller: %{y:.2f}x faster<extra>measured</extra>"))
+    _add_published(figure, [one for one in published if one.speedup], lambda one: one.speedup)
+    for name, (x, y) in (pins or {}).items():
+        figure.add_trace(go.Scatter(x=[x], y=[y], mode="markers+text", text=[name], textposition="top center", showlegend=False,
+                                    marker=dict(symbol="square", size=11, color=GREY), hovertemplate="%{x:.2f}x: %{y:.2f}x<extra>pinned " + name + "</extra>"))
     if here:
         figure.add_trace(go.Scatter(x=[here[0]], y=[here[1]], mode="markers", name="predicted here",
                                     marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white"))))
     figure.add_hline(1, line=dict(color=GREY, width=1), annotation_text="as fast as dense", annotation_position="bottom right",
                      annotation_font_size=11)
-    ticks = [t for t in (1, 1.5, 2, 3, 5, 10, 20) if t <= highest]
-    figure.update_xaxes(title_text="compression of the encoder", type="log", tickvals=ticks, ticktext=[f"{t:g}x" for t in ticks],
-                        showgrid=False, zeroline=False)
+    _compression_axis(figure, highest)
     figure.update_yaxes(title_text="speedup over the dense model", ticksuffix="x", rangemode="tozero", zeroline=False)
     return _clear(figure, 380, legend=_legend(), margin=dict(t=70))
 

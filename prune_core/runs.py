@@ -7,6 +7,7 @@
       weights/<saved>.safetensors   what training changed, at the end of a phase
       checkpoint.safetensors   everything `resume` needs, replaced as a whole
       status.json              where it is now, for people who watch
+      sensitivity-<saved>.jsonl   what cutting one layer or matrix alone costs, where that was asked for
       result.json              there when the run is complete
       lock                     held by the one process that writes
 
@@ -16,6 +17,7 @@ never sees half of one. A line of progress.jsonl that a crash tore has no valid 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ from safetensors import SafetensorError, safe_open
 from prune_core import InputError, files
 from prune_core.blocks import Layout
 from prune_core.config import PruneConfig, saved_name
-from prune_core.trajectory import Snapshot, SurfacePoint
+from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent / "data"
@@ -163,6 +165,22 @@ class Run:
         raise RunError(
             f"run {self.name!r} ships without the weights of {name!r} (with: {there}); to get them, run: {self.command()}"
         )
+
+    def sensitivity_file(self, phase: str) -> Path:
+        """Where what cutting one part alone costs is written: with the run, or beside the user's runs for one that ships."""
+        folder = RUNS / ".scores" / self.name if self.recorded else self.path
+        return folder / f"sensitivity-{phase}.jsonl"
+
+    def sensitivity(self, phase: str) -> list[Sensitivity]:
+        """What cutting one layer or matrix alone costs at the end of a phase: each point once; lines that a crash tore are left out."""
+        found = {}
+        for path in dict.fromkeys((self.path / f"sensitivity-{phase}.jsonl", self.sensitivity_file(phase))):
+            with contextlib.suppress(OSError):
+                for line in filter(None, map(files.unsealed, path.read_bytes().split(b"\n"))):
+                    with contextlib.suppress(TypeError):
+                        point = Sensitivity(**line)
+                        found[point.scope, point.key, point.share] = point
+        return list(found.values())
 
     def command(self) -> str:
         """The command line that makes this run again."""

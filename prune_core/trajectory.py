@@ -20,6 +20,21 @@ class SurfacePoint:
 
 
 @dataclass(frozen=True)
+class Sensitivity:
+    """One recorded answer to "what if I cut only here?": the dev score with `share` of one scope key's weights cut."""
+
+    scope: str  # layer, type or matrix
+    key: str
+    share: float
+    threshold: float  # of this key; that of all others was 0
+    sparsity: float  # of the whole encoder
+    score: float
+    low: float  # 95% interval of the score over the examples
+    high: float
+    examples: int
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One moment of a run. `phase`: dense, penalty, or retrain-2x and the like; `step` counts within it.
 
@@ -42,6 +57,11 @@ class Snapshot:
     point: Mapping[str, float] | None = None  # sparsity and both compressions of `saved`
     norms: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
     weights: Callable | None = field(default=None, repr=False, compare=False)  # -> tensors of `saved`
+
+    @property
+    def label(self) -> str:
+        """'penalty-2x' where weights were saved, else 'penalty step 120', with a mark where gamma was refreshed."""
+        return self.saved or f"{self.phase} step {self.step:,}" + (" (milestone)" if self.milestone else "")
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from sample_run import make_layout, make_norms, make_run
 
-from prune_core import figures, runs
-from prune_core.blocks import BlockShape
-from prune_core.masks import mask_at, mask_at_sparsity
-from prune_core.trajectory import Snapshot, SurfacePoint, predict
+from prune_core import figures, published, runs
+from prune_core.masks import mask_at_sparsity
+from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint, predict
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,52 +63,40 @@ def test_encoder_map_is_small_and_says_what_each_matrix_has_cut():
     assert list(figure.data[1].text) == [f"{1 - mask.kept[m.name].mean():.0%} cut" for m in layout.matrices]
 
 
-def test_layer_map_carries_exact_norms_and_the_mask():
-    layout = make_layout(layers=2, block="16x1")
-    norms = make_norms(layout)
-    mask = mask_at(norms, layout, 0.5)
-    figure = figures.layer_map(norms, mask, 1.0, layer=1)
-    parts = [m for m in layout.matrices if m.layer == 1]
-    assert len(figure.data) == 6
-    for trace, matrix in zip(figure.data, parts, strict=True):
-        np.testing.assert_array_equal(trace.customdata, norms[matrix.name])
-        np.testing.assert_array_equal(trace.z == figures.CUT, ~mask.kept[matrix.name])
-
-
-def test_layer_map_of_a_huge_matrix_is_averaged_and_says_so(monkeypatch):
-    monkeypatch.setattr(figures, "MAX_CELLS", 100)
-    layout = make_layout(layers=1, block="16x1")
-    norms = make_norms(layout)
-    trace = figures.layer_map(norms, mask_at(norms, layout, 0.0), 1.0, 0).data[0]
-    assert trace.z.size <= 100 < norms[layout.matrices[0].name].size
-    assert "mean of neighbours" in trace.hovertemplate
-
-
-@pytest.mark.parametrize(("block", "words"), [("64x1", ("strip of 64 rows", "column")), ("1x64", ("row", "strip of 64 columns")),
-                                              ("allx1", ("all rows", "column")), ("16x16", ("strip of 16 rows", "strip of 16 columns"))])
-def test_axis_words(block, words):
-    assert figures.axis_words(BlockShape.parse(block)) == words
-
-
-def test_histogram_counts_every_group_once():
-    layout = make_layout()
-    norms = make_norms(layout)
-    norms = {name: np.where(values < 0.4, np.float32(0), values) for name, values in norms.items()}
-    mask = mask_at(norms, layout, 0.5)
-    figure = figures.norm_histogram(norms, mask, 1.0, 0.5)
-    every = np.concatenate([values.ravel() for values in norms.values()])
-    assert sum(figure.data[0].y) == pytest.approx(((every > 0) & (every <= 0.5)).mean())  # cut, zeros told apart
-    assert sum(figure.data[1].y) == pytest.approx((every > 0.5).mean())  # kept, the highest too
-    assert f"{(every == 0).mean():.0%} of the groups are exactly 0" in figure.layout.xaxis.title.text
-
-
-def test_surface_curve_marks_the_present_setting_where_predict_puts_it():
+def test_score_curve_marks_the_present_setting_where_predict_puts_it():
     surface = [SurfacePoint(w, w, 0.9 - w / 2, 0.85 - w / 2, 0.95 - w / 2) for w in (0.0, 0.5, 0.95)]
-    figure = figures.surface_curve(surface, "accuracy", sparsity=0.25, dense=0.9, exact=[(0.5, 0.6)], retrained=[(0.5, 0.88)])
+    figure = figures.score_curve("accuracy", surface=surface, here=0.25, dense=0.9, exact=[(2.0, 0.6)], retrained={"retrained": [(2.0, 0.88)]},
+                                 pins={"A": (1.5, 0.7)})
     by_name = {trace.name: trace for trace in figure.data}
     assert by_name["predicted here"].y[0] == pytest.approx(predict(surface, 0.25)[0]) == pytest.approx(0.775)
-    assert tuple(by_name["exact"].y) == (0.6,)
-    assert tuple(by_name["retrained"].y) == (0.88,)
+    assert by_name["predicted here"].x[0] == pytest.approx(4 / 3) and by_name["recorded surface"].x[1] == 2.0
+    assert tuple(by_name["exact"].y) == (0.6,) and tuple(by_name["retrained"].y) == (0.88,)
+    assert [trace.text for trace in figure.data if trace.text] == [("A",)]
+
+
+def test_published_points_are_open_marks_that_say_whose_they_are():
+    points = published.of("sst2", "accuracy")
+    assert len(points) >= 5 and all(0 < p.removed < 1 and 0.3 < p.score < 1 and p.source and p.evidence in ("code", "readme") for p in published.points())
+    for figure, mine in ((figures.score_curve("accuracy", published=points), points),
+                         (figures.speedup_curve({}, published=points), [p for p in points if p.speedup])):
+        drawn = [trace for trace in figure.data if (trace.name or "").startswith("published: ")]
+        assert sum(len(trace.x) for trace in drawn) == len(mine) and all(trace.marker.symbol.endswith("-open") for trace in drawn)
+        assert all("published: " in words for trace in drawn for words in trace.text)
+    assert not published.of("sst2", "f1")
+
+
+def test_sensitivity_curves_start_at_the_dense_score():
+    points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.0, 0.9 - share * at / 10, 0.0, 1.0, 10) for at in (0, 1) for share in (0.9, 0.5)]
+    figure = figures.sensitivity_curves(points, "accuracy", 0.9, {"layer 0": "layer 0", "layer 1": "layer 1"}, "layer 1")
+    assert tuple(figure.data[1].x) == (0, 0.5, 0.9) and figure.data[1].y == pytest.approx((0.9, 0.85, 0.81))
+    assert figure.data[0].opacity < figure.data[1].opacity
+
+
+def test_norms_over_time_draws_its_quantiles():
+    quantiles = np.arange(15.0).reshape(3, 5)
+    figure = figures.norms_over_time(["a", "b", "c"], quantiles, 1)
+    assert tuple(figure.data[2].y) == (2.0, 7.0, 12.0)
+    assert tuple(figure.data[0].y) == (4.0, 9.0, 14.0, 10.0, 5.0, 0.0)
 
 
 def test_history_puts_phases_end_to_end(tmp_path):

@@ -38,20 +38,23 @@ MAY_IMPORT = {
     "engines": set(),
     "measure": {"blocks", "compact", "encoders", "engines", "latency", "masks", "native", "plans", "recorder", "unpadded"},
     "pruning": {"blocks", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
-    "figures": {"blocks", "masks", "runs", "trajectory", "latency"},
+    "figures": {"masks", "published", "trajectory"},
+    "published": set(),
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "recall"},
     "record": LOWER | {"compact", "recall"},
     "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "unpadded", "latency", "measure"},
+    "sensitivity": {"files", "masks", "native", "recall", "runs", "trajectory"},
+    "allocate": {"blocks", "masks", "trajectory"},
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"record", "recall", "serve", "pack", "latency", "measure", "report", "export"},
+    "__main__": LOWER | {"record", "recall", "sensitivity", "serve", "pack", "latency", "measure", "report", "export"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency")
-NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall", "serve"}
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published")
+NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall", "sensitivity", "serve"}
 
 
 def name_of(path: Path) -> str:

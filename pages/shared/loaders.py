@@ -70,7 +70,7 @@ def _moments(run: runs.Run, at: list[int]) -> Print:
     return (*about, *((one, run.snapshots[one].phase, run.snapshots[one].step, run.snapshots[one].saved) for one in at))
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def _norms(_run: runs.Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
     found = _run.norms(at)
     for values in found.values():
@@ -113,6 +113,17 @@ def frames(run: runs.Run) -> tuple[np.ndarray, float]:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _frames(_run: runs.Run, key: Print) -> tuple[np.ndarray, float]:
     return canvas.frames(_run)
+
+
+def quantiles(run: runs.Run, matrix: str) -> tuple[list[str], np.ndarray]:
+    """(moments, (moments, 5) quantiles 5, 25, 50, 75, 95% of a matrix's norms) of all recorded moments. Raises RunError."""
+    return _quantiles(run, matrix, _moments(run, run.with_norms))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _quantiles(_run: runs.Run, matrix: str, key: Print) -> tuple[list[str], np.ndarray]:
+    labels = [_run.snapshots[at].label for at in _run.with_norms]
+    return labels, np.stack([np.quantile(norms(_run, at)[matrix], (0.05, 0.25, 0.5, 0.75, 0.95)) for at in _run.with_norms])
 
 
 def profiles() -> dict[str, latency.Profile]:

@@ -8,8 +8,8 @@ import streamlit as st
 from pages.shared import loaders, widgets
 from pages.shared.asker import Answer, Question
 from pages.shared.views import View
-from prune_core import figures
-from prune_core.masks import scope_key, zero_share
+from prune_core import figures, published
+from prune_core.masks import zero_share
 from prune_core.runs import Run
 from prune_core.trajectory import predict
 
@@ -105,38 +105,69 @@ def _took(seconds: float) -> str:
 
 
 def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
-    """Score and speedup over compression, with the present setting and the pinned ones on them."""
+    """Score and speedup over compression, with the present setting, the pinned ones, and on request other runs and what others published."""
+    with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+        alike = [one.name for one in loaders.listed() if one.run and one.run.task == run.task and one.run.points and one.name != run.name]
+        chosen = st.multiselect("Other runs", alike, key="others", width=360, placeholder="of the same task") if alike else []
+        others = published.of(run.task, run.metric) if run.is_glue else []
+        shown = others if others and st.toggle("Published points", key="published", help="Of other methods on other models, as their sources tell them: "
+                                               "never measured here. Open grey marks.") else []
     left, right = st.columns(2, gap="medium")
     with left:
-        st.markdown(f"**Dev score over sparsity** at {widgets.plain(view.label)}")
-        if not view.snapshot.surface:
-            st.caption("No score surface was recorded at this moment: choose the end of a phase.")
-        else:
-            retrained = [(p["sparsity"], p["score_retrained"]) for p in run.points if p["score_retrained"] is not None]
-            figure = figures.surface_curve(view.snapshot.surface, run.metric, sparsity=view.mask.sparsity, dense=run.dense_score,
-                                           majority=run.majority_score, retrained=retrained, exact=taken)
-            st.plotly_chart(figure, key="surface", config=widgets.CHART, alt="Dev score over sparsity, as recorded")
+        st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
+        retrained = {f"{one.name}, retrained": _retrained(one) for one in (run, *(loaders.run(name) for name in chosen)) if _retrained(one)}
+        figure = figures.score_curve(run.metric, surface=view.snapshot.surface or (), here=view.mask.sparsity, dense=run.dense_score,
+                                     majority=run.majority_score, retrained=retrained, exact=[(1 / (1 - x), y) for x, y in taken if x < 1],
+                                     pins=_pinned(view, "score"), published=shown)
+        st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
+        if view.snapshot.surface:
             table = pd.DataFrame([vars(point) for point in view.snapshot.surface])
-            _download(f"Surface of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
+            download(f"Surface of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
+        else:
+            st.caption("No score surface was recorded at this moment: it is at the ends of phases.")
     with right:
         st.markdown("**Predicted speedup over compression**")
         if profile := loaders.usual_profile():
             pairs = loaders.speedups(run, view.at, run.config.scope, profile, loaders.SETTING)
             here = (view.mask.compression_encoder, profile.speedup(view.mask, loaders.SETTING, run.heads))
-            st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=here), key="speedups", config=widgets.CHART,
-                            alt="Predicted speedup over encoder compression, with the ideal line")
+            st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=here, pins=_pinned(view, "speedup"), published=shown), key="speedups",
+                            config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
+            download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]), f"{run.name}-{view.label}-speedups.csv")
         else:
             st.caption("Predictions need times from a machine: calibrate this one on **Speed**.")
+    if view.pins:
+        compared(run, view)
 
 
-def layers(run: Run, view: View) -> None:
-    """What is cut of every matrix, as a table and a file."""
-    rows = [{"Layer": m.layer, "Matrix": m.type, "Groups": view.mask.kept[m.name].size, "Kept": int(view.mask.kept[m.name].sum()),
-             "Cut": view.mask.matrix_sparsity(m.name), "Threshold": view.thresholds[scope_key(m, view.cut.scope)],
-             "Mean norm": float(view.norms[m.name].mean())} for m in run.layout.matrices]
-    table = pd.DataFrame(rows)
-    st.dataframe(table, hide_index=True, column_config={"Cut": st.column_config.ProgressColumn("Cut", format="percent", min_value=0, max_value=1)})
-    _download("Matrices (CSV)", table, f"{run.name}-{view.label}-matrices.csv")
+def _retrained(run: Run) -> list[tuple[float, float]]:
+    """(compression, score) of the run's own points after retraining."""
+    return [(p["compression_encoder"], p["score_retrained"]) for p in run.points if p["score_retrained"] is not None]
+
+
+def _pinned(view: View, number: str) -> dict[str, tuple[float, float]]:
+    """Pin -> (compression, this number), where it has both."""
+    return {pin["name"]: (pin["numbers"]["encoder"], pin["numbers"][number]) for pin in view.pins
+            if pin["numbers"].get("encoder") and pin["numbers"].get(number) is not None}
+
+
+def compared(run: Run, view: View) -> None:
+    """The present setting and the pinned ones side by side, with what the present one has more or less than each."""
+    profile = loaders.usual_profile()
+    now = {"sparsity": view.mask.sparsity, "encoder": view.mask.compression_encoder, "model": view.mask.compression_model,
+           "speedup": profile.speedup(view.mask, loaders.SETTING, run.heads) if profile else None,
+           "score": predict(view.snapshot.surface, view.mask.sparsity)[0] if view.snapshot.surface else None}
+    names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression", "speedup": "Predicted speedup",
+             "score": f"Predicted {run.metric.replace('_', ' ')}"}
+    columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}
+    for pin in view.pins:
+        values = [pin["numbers"].get(name) for name in names]
+        columns[pin["name"]] = values
+        columns[f"present − {pin['name']}"] = [None if a is None or b is None else a - b for a, b in zip(columns["present"], values, strict=True)]
+    table = pd.DataFrame(columns)
+    st.markdown("**Pinned settings beside the present one**")
+    st.dataframe(table, hide_index=True, column_config={name: st.column_config.NumberColumn(format="%+.3f" if "−" in name else "%.3f")
+                                                        for name in columns if name})
+    download("Comparison (CSV)", table, f"{run.name}-compared.csv")
 
 
 def points(run: Run) -> None:
@@ -152,8 +183,9 @@ def points(run: Run) -> None:
         "compression_model": st.column_config.NumberColumn("Model compression", format="%.2fx"),
         "score_thresholded": st.column_config.NumberColumn(f"{run.metric}, thresholded", **three),
         "score_retrained": st.column_config.NumberColumn(f"{run.metric}, retrained", **three)})
-    _download("Points (CSV)", table, f"{run.name}-points.csv")
+    download("Points (CSV)", table, f"{run.name}-points.csv")
 
 
-def _download(label: str, table: pd.DataFrame, file: str) -> None:
+def download(label: str, table: pd.DataFrame, file: str) -> None:
+    """A link that gives this table as a CSV file."""
     st.download_button(label, table.to_csv(index=False), file, "text/csv", icon=":material/download:", on_click="ignore", type="tertiary")

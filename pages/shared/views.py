@@ -33,13 +33,6 @@ class View:
     snapshot: Snapshot
 
 
-def label(snapshot: Snapshot) -> str:
-    """'penalty-2x' where weights were saved, else 'penalty step 120', with a mark where gamma was refreshed."""
-    if snapshot.saved:
-        return snapshot.saved
-    return f"{snapshot.phase} step {snapshot.step:,}" + (" (milestone)" if snapshot.milestone else "")
-
-
 def forget() -> None:
     """Another run has other moments, thresholds and matrices."""
     for name in ADDRESS:
@@ -62,7 +55,7 @@ def current(run: Run) -> View:
     norms = loaders.norms(run, at)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
-    view = View(at, label(run.snapshots[at]), now, norms, now.mask(norms, run.layout), thresholds, said.get("zoom", start.zoom), pins,
+    view = View(at, run.snapshots[at].label, now, norms, now.mask(norms, run.layout), thresholds, said.get("zoom", start.zoom), pins,
                 said.get("frames", "none"), run.snapshots[at])
     if said:
         _write(run, view, said.get("key"))
@@ -72,7 +65,7 @@ def current(run: Run) -> View:
 def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
-    labels = {at: label(run.snapshots[at]) for at in run.with_norms}
+    labels = {at: run.snapshots[at].label for at in run.with_norms}
     head = canvas.header(run, view.at, labels, loaders.norm_scale(run), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING)
     head |= {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want":
@@ -94,7 +87,7 @@ def send(new: Cut) -> None:
 def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
     found = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom,
-             "pin": [f"{label(run.snapshots[run.with_norms[p['moment']]])}~{c.text(run.layout)}" for p in view.pins
+             "pin": [f"{run.snapshots[run.with_norms[p['moment']]].label}~{c.text(run.layout)}" for p in view.pins
                      if (c := cut.from_json(p.get("cut") or {}, run.layout)) and 0 <= p.get("moment", -1) < len(run.with_norms)]}
     for name, value in found.items():
         if value:
@@ -106,7 +99,7 @@ def _write(run: Run, view: View, key: str | None) -> None:
 def _moment(run: Run) -> int:
     """Position of the snapshot that the address names; else the end of the penalty phase, where there is one; else the last."""
     moments = run.with_norms
-    by_label = {label(run.snapshots[at]): at for at in moments}
+    by_label = {run.snapshots[at].label: at for at in moments}
     ends = [at for at in moments if (run.snapshots[at].saved or "").startswith("penalty")]
     return by_label.get(st.query_params.get("at", ""), ends[0] if ends else moments[-1])
 
@@ -123,7 +116,7 @@ def _start(run: Run) -> Start:
 def _pin(run: Run, name: str, text: str) -> dict | None:
     """A pinned setting from the address, its numbers counted anew."""
     where, _, what = text.partition("~")
-    at = {label(run.snapshots[one]): one for one in run.with_norms}.get(where)
+    at = {run.snapshots[one].label: one for one in run.with_norms}.get(where)
     if at is None or (found := cut.parse(what, run.layout)) is None:
         return None
     mask = found.mask(loaders.norms(run, at), run.layout)

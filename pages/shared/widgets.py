@@ -17,6 +17,17 @@ STATUS = {"complete": ("green", ":material/check:"), "running": ("blue", ":mater
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
+def image_format() -> None:
+    """In which format the camera over a chart saves it."""
+    st.segmented_control("Save charts as", ["png", "svg"], default="png", format_func=str.upper, required=True, key="image",
+                         help="What the camera over a chart gives. The map has buttons of its own.")
+
+
+def chart() -> dict:
+    """How a chart behaves; its picture is made in the browser."""
+    return CHART | {"toImageButtonOptions": {"format": st.session_state.get("image") or "png", "scale": 2}}
+
+
 # Blocks, some of them cut: drawn here, as a named icon would be fetched from a server on the internet
 _BLOCKS = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 1, 1]], np.uint8)
 ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.uint8)))
@@ -25,6 +36,7 @@ ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255]
 def page(title: str) -> None:
     """Set up a page: its name in the browser, wide layout, and the links to all pages in the sidebar."""
     st.set_page_config(page_title=f"{title} · Prunescope", page_icon=ICON, layout="wide")
+    st.html("<style>[data-testid=stMainBlockContainer] {padding: 3rem clamp(1rem, 3vw, 3rem) 4rem}</style>")
     with st.sidebar:
         st.page_link("app.py", label="Home", icon=":material/home:")
         st.page_link("pages/1_Prune.py", label="Prune", icon=":material/content_cut:")
@@ -35,7 +47,7 @@ def page(title: str) -> None:
 def presentation() -> None:
     """The switch that hides the controls and enlarges the type, for a room."""
     if st.toggle("Presentation", key="present", bind="query-params", help="Hides the controls and enlarges the type, for a room. The map stays live."):
-        st.html("<style>[data-testid=stMainBlockContainer]{padding-top:2rem} [data-testid=stMain] p{font-size:1.15rem}</style>")
+        st.html("<style>[data-testid=stMain] p {font-size: 1.15rem}</style>")
 
 
 def not_glue(run: Run) -> None:

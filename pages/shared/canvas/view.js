@@ -416,6 +416,7 @@ class View {
     this.at(".back").disabled = this.moment === 0;
     this.at(".forward").disabled = this.moment === moments.length - 1;
     this.at(".player").hidden = moments.length < 2;
+    this.at(".legend .top").textContent = `≥ ${brief(this.header.high)}`;
     const marks = this.at(".marks");
     marks.replaceChildren(...moments.flatMap((moment, number) => {
       if (!moment.milestone && !moment.end) return [];
@@ -492,11 +493,14 @@ class View {
   bins() {
     if (this.binned) return this.binned;
     const { norms } = this.model, shown = this.header.matrices.map((m, number) => [m, number]).filter(([m]) => this.target === null || scopeKey(m, this.cut.scope) === this.target);
-    let low = Infinity, high = 0;
-    for (const [m] of shown)
-      for (let i = m.at; i < m.at + m.count; i++) if (norms[i] > 0) (low = Math.min(low, norms[i])), (high = Math.max(high, norms[i]));
-    if (!high) [low, high] = [this.header.high / 10, this.header.high];
-    low = Math.max(low, high / 3000) * 0.98;
+    // From the 0.1% to the 99.9% quantile of what is not zero, of a sample; what is beyond goes into the last bins
+    const sample = [], every = Math.max(1, Math.floor(shown.reduce((sum, [m]) => sum + m.count, 0) / 20000));
+    for (const [m] of shown) for (let i = m.at; i < m.at + m.count; i += every) if (norms[i] > 0) sample.push(norms[i]);
+    sample.sort((a, b) => a - b);
+    const at = (share) => sample[Math.min(sample.length - 1, Math.floor(share * sample.length))];
+    let [low, high] = sample.length ? [at(0.001), at(0.999)] : [this.header.high / 10, this.header.high];
+    high = Math.max(high, this.header.high) * 1.05;
+    low = Math.max(Math.min(low, high / 3), high / 300) * 0.98;
     const scale = BINS / Math.log(high / low || 2), counts = shown.map(([m]) => {
       const found = new Int32Array(BINS + 1); // the first: exactly zero
       for (let i = m.at; i < m.at + m.count; i++)
