@@ -189,12 +189,13 @@ def _compression_axis(figure: go.Figure, highest: float) -> None:
 def sensitivity_curves(points: Sequence[Sensitivity], metric: str, dense: float, names: Mapping[str, str], chosen: str | None = None) -> go.Figure:
     """Dev score over the share that is cut of one part alone: a line for each scope key in `names` (key -> what to call it); `chosen` stands out."""
     figure = go.Figure()
-    shades = sample_colorscale("Viridis", list(np.linspace(0, 0.9, max(2, len(names)))))
-    for (key, name), shade in zip(names.items(), shades, strict=False):
+    looks = [(colour, dash) for dash in ("solid", "dash", "dot", "dashdot") for colour in (BLUE, ORANGE, GREEN, PINK, GREY)]
+    for number, (key, name) in enumerate(names.items()):
+        shade, dash = looks[number % len(looks)]
         mine = sorted((p for p in points if p.key == key), key=lambda p: p.share)
         strong = chosen in (None, key)
         figure.add_trace(go.Scatter(x=[0, *(p.share for p in mine)], y=[dense, *(p.score for p in mine)], mode="lines+markers", name=name,
-                                    opacity=1 if strong else 0.35, line=dict(color=ORANGE if key == chosen else shade, width=3 if key == chosen else 1.8),
+                                    opacity=1 if strong else 0.35, line=dict(color=shade, dash=dash, width=4 if key == chosen else 1.8),
                                     marker_size=6, hovertemplate="%{x:.0%} cut: %{y:.4f}<extra>" + name + "</extra>"))
     figure.add_hline(dense, line=dict(color=GREY, width=1, dash="dash"))
     figure.update_xaxes(title_text="share of its weights that is cut, nothing else", tickformat=".0%", showgrid=False, zeroline=False)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
 from pages.shared import loaders, processes
 from pages.shared.asker import Answer
-from prune_core import latency, runs
+from prune_core import allocate, files, latency, runs
 from prune_core.config import PruneConfig
 from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
-from prune_core.trajectory import predict
+from prune_core.trajectory import Sensitivity, predict
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "speed": "pages/4_Speed.py"}
@@ -114,10 +116,11 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
 
 def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
     run = runs.Run(make_run(runs_dir))
-    assert "Predicted speedup" not in metrics(opened("explore"))
+    assert "No speedup is predicted" in texts(opened("explore")) and "profile" not in sent(opened("explore"))
     latency.write(make_profile(), loaders.own_profile_file())
-    mask = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.5)
-    assert metrics(opened("explore"))["Predicted speedup"] == f"{make_profile().speedup(mask, latency.Setting(32, 128), run.heads):.2f}x"
+    header = sent(opened("explore"))
+    assert header["profile"]["denseMs"] == make_profile().dense_ms(run.layout, latency.Setting(32, 128))
+    assert header["profile"]["compact"] == make_profile().compact and "median error 5%" in texts(opened("explore"))
 
 
 def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
@@ -174,72 +177,121 @@ def test_a_damaged_profile_is_left_out(runs_dir):
 # ---------------------------------------------------------------- explore
 
 
-def test_explore_shows_what_masks_count(runs_dir):
+def sent(app: AppTest) -> dict:
+    """The header of what the map in the browser was sent, its norms as `norms`."""
+    (element,) = app.get("bidi_component")
+    blob = element.proto.bytes
+    (length,) = struct.unpack("<I", blob[:4])
+    header = json.loads(blob[4 : 4 + length])
+    groups = sum(m["down"] * m["across"] for m in header["matrices"])
+    return header | {"norms": np.frombuffer(blob, "<f4", groups, 4 + length), "rest": len(blob) - 4 - length - 4 * groups}
+
+
+def test_explore_says_what_masks_count(runs_dir):
     run = runs.Run(make_run(runs_dir))
     app = opened("explore", run="sample")
     at = run.saved("penalty-2x")
     mask = mask_at_sparsity(run.norms(at), run.layout, 0.5)
-    shown = metrics(app)
-    assert shown["Sparsity"] == f"{mask.sparsity:.1%}"
-    assert shown["Encoder compression"] == f"{mask.compression_encoder:.2f}x"
-    assert shown["Model compression"] == f"{mask.compression_model:.2f}x"
-    assert shown["Kept blocks"] == f"{sum(int(v.sum()) for v in mask.kept.values()):,}"
+    kept, blocks = (sum(f(v) for v in mask.kept.values()) for f in (np.sum, np.size))
     score, low, high = predict(run.snapshots[at].surface, mask.sparsity)
-    assert shown["Predicted score"] == f"{score:.3f}"
+    assert f"{kept:,} of {blocks:,} blocks are kept at penalty-2x, sparsity {mask.sparsity:.1%}" in texts(app)
     assert "predicted from the recorded surface" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
 
 
-def test_the_same_share_of_every_matrix_where_the_run_cut_so(runs_dir):
-    run = runs.Run(make_run(runs_dir, scope="matrix"))
-    app = opened("explore", at="dense")
-    app.slider(key="sparsity").set_value(37.5).run()
-    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.375, "matrix")
-    assert metrics(checked(app))["Sparsity"] == f"{mask.sparsity:.1%}"
-    assert metrics(app)["Kept blocks"] == f"{sum(int(v.sum()) for v in mask.kept.values()):,}"
-
-
-def test_dragging_the_sparsity_and_the_moment(runs_dir):
+def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
     run = runs.Run(make_run(runs_dir))
-    app = opened("explore")
-    app.slider(key="sparsity").set_value(80.0).run()
-    assert metrics(checked(app))["Sparsity"] == f"{mask_at_sparsity(run.norms(run.saved('penalty-2x')), run.layout, 0.8).sparsity:.1%}"
-    app.select_slider(key="at").set_value(run.with_norms[1]).run()
-    assert metrics(checked(app))["Sparsity"] == f"{mask_at_sparsity(run.norms(run.with_norms[1]), run.layout, 0.8).sparsity:.1%}"
-    assert "Predicted score" not in metrics(app) and "No score is predicted here" in texts(app)
+    header = sent(opened("explore", at="dense"))
+    expected = np.concatenate([v.ravel() for v in run.norms(run.saved("dense")).values()])
+    np.testing.assert_array_equal(header["norms"], expected)
+    assert header["rest"] == 0, "moments are sent only when they are played"
+    assert [m["label"] for m in header["moments"]] == [run.snapshots[at].label for at in run.with_norms]
+    assert [m["end"] for m in header["moments"]].count(True) == len(run.saved_names)
+    assert header["modelWeights"] == run.layout.model_weights and len(header["surface"]) == 20
 
 
-def test_a_threshold_on_the_norms(runs_dir):
+@pytest.mark.parametrize("scope, share", [("matrix", 0.375), ("layer", 0.6), ("type", 0.1), ("global", 0.0)])
+def test_the_address_says_what_is_cut(runs_dir, scope, share):
     run = runs.Run(make_run(runs_dir))
-    app = opened("explore", at="dense", unit="threshold")
-    value = app.slider(key="threshold").set_value(0.5).run().slider(key="threshold").value
-    assert metrics(checked(app))["Sparsity"] == f"{mask_at(run.norms(run.saved('dense')), run.layout, value).sparsity:.1%}"
+    app = opened("explore", at="dense", cut=f"{scope}@{share}")
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
+    assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
+    assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
+    assert ("differ from that" in texts(app)) == (scope != "global")
 
 
-@pytest.mark.parametrize("unit", ["sparsity", "threshold"])
-def test_one_threshold_per_layer(runs_dir, unit):
+def test_thresholds_in_the_address(runs_dir):
     run = runs.Run(make_run(runs_dir))
-    app = opened("explore", at="dense", unit=unit, scope="each layer")
-    app.slider(key=f"{unit} of layer 0").set_value(10.0 if unit == "sparsity" else 0.3).run()
-    app.slider(key=f"{unit} of layer 1").set_value(90.0 if unit == "sparsity" else 0.7).run()
-    norms, layout = run.norms(run.saved("dense")), run.layout
-    if unit == "sparsity":
-        kept = {m.name: mask_at_sparsity(norms, layout, (0.1, 0.9)[m.layer], "layer").kept[m.name] for m in layout.matrices}
-        expected = 1 - sum(v.sum() for v in kept.values()) / sum(v.size for v in kept.values())
-    else:
-        thresholds = {f"layer {at}": app.slider(key=f"threshold of layer {at}").value for at in (0, 1)}
-        expected = mask_at(norms, layout, thresholds, "layer").sparsity
-    assert metrics(checked(app))["Sparsity"] == f"{expected:.1%}"
-    assert "differ from that" in texts(app)
+    mask = mask_at(run.norms(run.saved("dense")), run.layout, {"layer 0": 0.3, "layer 1": 0.7}, "layer")
+    app = opened("explore", at="dense", cut="layer:0.3,0.7", zoom=run.layout.matrices[2].name, key="layer 1", pin="dense~global@0.5")
+    assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
+    start = sent(app)["start"]
+    assert (start["key"], start["zoom"]) == ("layer 1", run.layout.matrices[2].name)
+    (pin,) = start["pins"]
+    assert (pin["name"], pin["numbers"]["sparsity"]) == ("A", mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5).sparsity)
+    assert "Pinned settings" in texts(app)
 
 
-@pytest.mark.parametrize("view", ["One layer in full", "Results", "How it went"])
+@pytest.mark.parametrize("address", [{"at": "nowhere"}, {"cut": "rows@2"}, {"cut": "layer:1"}, {"zoom": "nothing"}, {"key": "layer 99"}, {"pin": "x~y"},
+                                     {"cut": "global@1e999"}, {"pin": "dense~global@7"}])
+def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("explore", **address)
+    start = sent(app)["start"]
+    assert start["cut"]["share"] == 0.5 and start["zoom"] is None and start["pins"] == [] and start["key"] is None
+    assert run.snapshots[run.with_norms[sent(app)["moment"]]].label == "penalty-2x"
+
+
+def test_a_moment_without_a_surface_predicts_no_score(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    at = run.with_norms[1]
+    app = opened("explore", at=run.snapshots[at].label)
+    assert "No score is predicted here" in texts(app) and sent(app)["surface"] is None
+
+
+def sensitivities(run: runs.Run) -> list[Sensitivity]:
+    """Layer 0 costs nothing, layer 1 much."""
+    points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.1, 0.9 - at * share / 4, 0.0, 1.0, 872) for at in (0, 1) for share in (0.25, 0.5, 0.9)]
+    run.sensitivity_file("dense").write_bytes(b"".join(files.sealed(vars(p)) for p in points))
+    return points
+
+
+def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(opened("explore", at="dense", view="Parts"))
+    points = sensitivities(run)
+    app = opened("explore", at="dense", view="Parts")
+    table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
+    assert list(table["Part"]) == ["layer 0", "layer 1"]
+    assert table["Alone"][0].startswith("robust: +0.0 at 25%") and table["Alone"][1].startswith("sensitive: −6.2 at 25%")
+    app.button(key="propose").click().run()
+    command = sent(checked(app))["command"]
+    norms = run.norms(run.saved("dense"))
+    assert command["cut"]["thresholds"] == allocate.cheapest(norms, run.layout, points, "layer", 2.0, 0.9)
+    assert command["cut"]["thresholds"]["layer 0"] > command["cut"]["thresholds"]["layer 1"]
+
+
+def test_a_zoomed_matrix_shows_its_norms_over_time(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    name = run.layout.matrices[3].name
+    app = opened("explore", at="dense", view="Parts", zoom=name)
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5)
+    assert f"{mask.matrix_sparsity(name):.1%} of it is cut" in texts(app) and len(app.get("plotly_chart")) == 1
+
+
+def test_presentation_hides_the_details(runs_dir):
+    make_run(runs_dir)
+    app = opened("explore", present="true")
+    assert sent(app)["present"] is True and not app.get("plotly_chart")
+
+
+@pytest.mark.parametrize("view", ["Score and speed", "Results", "How it went"])
 def test_every_tab_opens(runs_dir, view):
     make_run(runs_dir)
     app = opened("explore", view=view)
     if view == "Results":
         assert list(app.dataframe[0].value["score_retrained"]) == [0.885]
     else:
-        assert len(app.get("plotly_chart")) == 2  # the map, and this tab's
+        assert len(app.get("plotly_chart")) == 1
 
 
 def test_a_run_without_norms_and_one_with_a_damaged_file(runs_dir):
@@ -290,8 +342,7 @@ def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatc
     assert (asked.run, asked.phase, asked.scope, asked.data) == (str(run.path), "dense", "global", "")
     assert dict(asked.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
     assert "**0.8765**" in texts(app) and "872 examples, 1.4 s" in texts(app)
-    app.slider(key="sparsity").set_value(70.0).run()
-    assert len(set(asker.asked)) == 2 and "Try again" not in [b.label for b in checked(app).button]
+    assert "Try again" not in [b.label for b in app.button]
 
 
 def test_the_running_score_stands_there_before(runs_dir, monkeypatch):
@@ -409,7 +460,7 @@ def test_pages_load_neither_torch_nor_transformers(runs_dir):
     make_run(runs_dir)
     code = ("import sys\nfrom streamlit.testing.v1 import AppTest\napp = AppTest.from_file('app.py', default_timeout=30).run()\n"
             "for page in ('pages/1_Prune.py', 'pages/2_Explore.py'):\n    app.switch_page(page).run()\n    assert not app.exception\n"
-            "assert app.metric, 'Explore showed nothing'\n"
+            "assert app.get('bidi_component'), 'Explore showed nothing'\n"
             "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)},
                           capture_output=True, text=True, check=False)

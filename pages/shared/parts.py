@@ -16,7 +16,7 @@ from prune_core.masks import by_scope, scope_key, thresholds_for
 from prune_core.runs import Run
 from prune_core.trajectory import Sensitivity
 
-KINDS = {"layer": "Layers", "matrix": "Matrices", "type": "Matrix types"}
+KINDS = {"layer": "Layers", "matrix": "Matrices", "type": "Types"}
 
 
 def show(run: Run, view: View) -> None:
@@ -34,7 +34,7 @@ def show(run: Run, view: View) -> None:
                 f"`python -m prune_core sensitivity {run.name} --phase {phase} --by {kind}`", icon=":material/query_stats:")
         return
     dense = unpruned(run, phase)
-    names = {key: called(run, key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
+    names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
     cheapest(run, view, kind, mine, dense)
     st.markdown(f"**What cutting one part alone costs** at {widgets.plain(phase)}, exact scores of {mine[0].examples:,} dev examples")
     st.plotly_chart(figures.sensitivity_curves(mine, run.metric, dense, names, view.zoom if kind == "matrix" else None), key="sensitivity",
@@ -48,7 +48,7 @@ def unpruned(run: Run, phase: str) -> float:
     return run.snapshots[run.saved(phase)].scores[run.metric]
 
 
-def called(run: Run, key: str, matrices: Sequence[Matrix]) -> str:
+def called(key: str, matrices: Sequence[Matrix]) -> str:
     """'layer 3 output' for a matrix; else the scope key itself."""
     return f"layer {matrices[0].layer} {matrices[0].type}" if key == matrices[0].name else key
 
@@ -61,7 +61,7 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
     for key, matrices in groups.items():
         kept, size = (sum(int(f(view.mask.kept[m.name])) for m in matrices) for f in (lambda v: v.sum(), lambda v: v.size))
         own = {view.thresholds[scope_key(m, view.cut.scope)] for m in matrices}
-        rows.append({"key": key, "Part": called(run, key, matrices), "Cut it": max(own) > 0, "Threshold": max(own), "Cut": 1 - kept / size, "Blocks kept": kept,
+        rows.append({"key": key, "Part": called(key, matrices), "Cut it": max(own) > 0, "Threshold": max(own), "Cut": 1 - kept / size, "Blocks kept": kept,
                      "Alone": words([p for p in points if p.key == key], dense)})
     shown = pd.DataFrame([row for row in rows if search.lower() in f"{row['Part']} {row['Alone']}".lower()], columns=list(rows[0]))
     name = f"parts {run.name} {view.label} {kind} {search} {hash(tuple(view.thresholds.items()))}"  # changed anew: no edits are left over
@@ -106,20 +106,24 @@ def cheapest(run: Run, view: View, kind: str, points: Sequence[Sensitivity], den
         aim = st.segmented_control("Cheapest for the score", ["compression", "speedup"] if profile else ["compression"], default="compression",
                                    required=True, key="aim", help="A share for each part, so that the losses recorded for cutting it alone add up to the "
                                    "least. That they add up is a guess: look at the exact score.")
-        value = st.number_input("at least", 1.05, 20.0, 2.0, 0.25, format="%.2fx", key="aimed", width=150)
-        asked = st.button("Propose", icon=":material/auto_fix_high:", key="propose")
-    if not asked:
-        return
+        value = st.number_input("at least", 1.05, 20.0, 2.0, 0.25, format="%.2f", key="aimed", width=150)
+        st.button("Propose", icon=":material/auto_fix_high:", key="propose", on_click=propose, args=(run, view, kind, points, dense, aim, value))
+    if refused := st.session_state.pop("refused", ""):
+        st.error(widgets.plain(refused), icon=":material/error:")
+
+
+def propose(run: Run, view: View, kind: str, points: Sequence[Sensitivity], dense: float, aim: str, value: float) -> None:
+    """Have the map take over the cheapest cut for this compression or speedup; why there is none is said on the page."""
+    profile = loaders.usual_profile()
     try:
         if aim == "compression":
             found = allocate.cheapest(view.norms, run.layout, points, kind, value, dense)
         else:
             found = allocate.faster(view.norms, run.layout, points, kind, value, dense, lambda mask: profile.speedup(mask, loaders.SETTING, run.heads))
     except InputError as error:
-        st.error(widgets.plain(str(error)), icon=":material/error:")
+        st.session_state["refused"] = str(error)
         return
     views.send(Cut(kind, None, found))
-    st.rerun(scope="fragment")
 
 
 def one_matrix(run: Run, view: View, points: Sequence[Sensitivity]) -> None:
@@ -127,9 +131,10 @@ def one_matrix(run: Run, view: View, points: Sequence[Sensitivity]) -> None:
     matrix = next(m for m in run.layout.matrices if m.name == view.zoom)
     cut = view.mask.matrix_sparsity(matrix.name) * matrix.m * matrix.n
     whole = view.mask.sparsity * run.layout.encoder_weights
-    st.markdown(f"**Layer {matrix.layer} {matrix.type}**: {view.mask.matrix_sparsity(matrix.name):.1%} of it is cut, which is "
-                f"{cut / whole if whole else 0:.1%} of all that is cut; it has {matrix.m * matrix.n / run.layout.encoder_weights:.1%} of the encoder's weights.")
-    left, right = st.columns(2, gap="medium")
+    st.markdown(f"**{called(matrix.name, [matrix]).capitalize()}**: {view.mask.matrix_sparsity(matrix.name):.1%} of it is cut, which is "
+                f"{cut / whole if whole else 0:.1%} of all that is cut; it has "
+                f"{matrix.m * matrix.n / run.layout.encoder_weights:.1%} of the encoder's weights.")
+    left, right = widgets.beside()
     with left:
         st.markdown("**Its norms over time**")
         labels, quantiles = loaders.quantiles(run, matrix.name)
@@ -140,7 +145,7 @@ def one_matrix(run: Run, view: View, points: Sequence[Sensitivity]) -> None:
         mine = [point for point in points if point.key == matrix.name]
         st.markdown(f"**What cutting it alone costs** at {widgets.plain(phase)}")
         if mine:
-            st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, phase), {matrix.name: f"layer {matrix.layer} {matrix.type}"}), key="alone",
-                            config=widgets.chart(), alt="Dev score over the share of this matrix that is cut")
+            st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, phase), {matrix.name: called(matrix.name, [matrix])}),
+                            key="alone", config=widgets.chart(), alt="Dev score over the share of this matrix that is cut")
         else:
             st.caption(f"Not recorded yet: `python -m prune_core sensitivity {run.name} --phase {phase}`")

@@ -112,7 +112,7 @@ def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
         others = published.of(run.task, run.metric) if run.is_glue else []
         shown = others if others and st.toggle("Published points", key="published", help="Of other methods on other models, as their sources tell them: "
                                                "never measured here. Open grey marks.") else []
-    left, right = st.columns(2, gap="medium")
+    left, right = widgets.beside()
     with left:
         st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
         retrained = {f"{one.name}, retrained": _retrained(one) for one in (run, *(loaders.run(name) for name in chosen)) if _retrained(one)}

@@ -17,6 +17,12 @@ STATUS = {"complete": ("green", ":material/check:"), "running": ("blue", ":mater
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
+def beside() -> tuple:
+    """Two places side by side, one under the other where the window is narrow."""
+    row = st.container(horizontal=True, gap="medium")
+    return row.container(width=490), row.container(width=490)
+
+
 def image_format() -> None:
     """In which format the camera over a chart saves it."""
     st.segmented_control("Save charts as", ["png", "svg"], default="png", format_func=str.upper, required=True, key="image",

@@ -114,7 +114,8 @@ class View {
     this.font = read("--st-font", "sans-serif");
     const dark = /^#/.test(this.paper) && rgb(this.paper).reduce((a, b) => a + b) < 380;
     this.quiet = dark ? "#9aa4b2" : "#59626f";
-    this.cutColour = dark ? "#383249" : "#dcd7f0";
+    this.cutColour = dark ? "#20262e" : "#dcd7f0"; // on the map: near the page, and nowhere near the scale
+    this.goneColour = dark ? "#736c8c" : "#c9c2e6"; // in the histogram: to be seen against the page
     this.keptColour = dark ? "#5aa9e6" : "#2e86c8";
     this.colours = palette(this.cutColour);
     this.root.style.setProperty("--cut", this.cutColour);
@@ -456,7 +457,9 @@ class View {
       const card = this.at(`[data-number=${name}]`), value = found[name];
       card.querySelector(".value").textContent = value === undefined ? "–" : words(value);
       const small = card.querySelector(".beside"), other = beside?.numbers[name];
-      small.textContent = name === "score" && value !== undefined && other == null ? `${found.low.toFixed(3)} – ${found.high.toFixed(3)}`
+      const alike = this.cut.scope === this.header.usual.scope && (this.cut.scope === "global" || this.cut.share != null); // as the surface was recorded
+      if (name === "score") card.classList.toggle("unlike", !alike && value !== undefined);
+      small.textContent = name === "score" && value !== undefined && other == null ? (alike ? `${found.low.toFixed(3)} – ${found.high.toFixed(3)}` : "if cut as the run cuts")
         : other == null || value === undefined || !Number.isFinite(value) ? card.dataset.note ?? ""
         : `${beside.name} ${words(other)}, ${difference(name, value - other)}`;
     }
@@ -545,7 +548,7 @@ class View {
       const whole = height(sums[bin]), part = sums[bin] ? (whole * cutIn[bin]) / sums[bin] : 0;
       context.fillStyle = this.keptColour;
       context.fillRect(x, bottom - whole, wide, whole - part);
-      context.fillStyle = this.cutColour;
+      context.fillStyle = this.goneColour;
       context.fillRect(x, bottom - part, wide, part);
     };
     const step = wide / BINS;
@@ -578,7 +581,7 @@ class View {
     context.moveTo(x, 14);
     context.lineTo(x, bottom);
     context.stroke();
-    const words = this.target === null ? `${percent(this.share)} of each ${this.cut.scope}` : `cut up to ${brief(value)}`;
+    const words = this.target !== null ? `cut up to ${brief(value)}` : this.cut.share != null ? `${percent(this.share)} of each ${this.cut.scope}` : `${percent(this.share)} in all`;
     const right = x + 16 + context.measureText(words).width < width;
     context.textAlign = right ? "left" : "right";
     context.fillText(words, x + (right ? 12 : -12), 9);
