@@ -30,7 +30,7 @@ def main() -> None:
 
 def show(title: str, listed: list[Listed], empty: str) -> None:
     """A heading and a card per run; `empty` says what to do where there is none."""
-    st.subheader(title, anchor=False)
+    st.header(title, anchor=False)
     if not listed:
         st.info(empty)
     for one in listed:

@@ -55,7 +55,9 @@ def _append(path: Path, point: Sensitivity) -> None:
     """One more line at the end of the file. Raises RunError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "ab") as file:
-            file.write(files.sealed(vars(point)))
+        with open(path, "a+b") as file:
+            file.seek(max(0, file.seek(0, 2) - 1))
+            torn = file.read(1) not in (b"", b"\n")  # by a crash: the new line must not be drawn into it
+            file.write((b"\n" if torn else b"") + files.sealed(vars(point)))
     except OSError as error:
         raise runs.RunError(f"sensitivities cannot be written to {str(path)!r}: {error.strerror or error}") from None

@@ -55,7 +55,7 @@ def checked(app: AppTest) -> AppTest:
 
 def texts(app: AppTest) -> str:
     """All text on the page, markdown's escapes taken out."""
-    kinds = (app.title, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error, app.success)
+    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error, app.success)
     return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))
 
 

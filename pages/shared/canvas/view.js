@@ -3,7 +3,6 @@
 const REST = 250; // milliseconds without a movement after which the hand rests
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
 const BINS = 140;
-const instances = new WeakMap();
 
 function rgb(hex) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -463,8 +462,9 @@ class View {
         : other == null || value === undefined || !Number.isFinite(value) ? card.dataset.note ?? ""
         : `${beside.name} ${words(other)}, ${difference(name, value - other)}`;
     }
-    this.at(".undo").disabled = this.past.length < 2;
-    this.at(".redo").disabled = !this.future.length;
+    // Not `disabled`: a button that can no longer be pressed would lose the focus, and the keys with it
+    this.at(".undo").ariaDisabled = this.past.length < 2;
+    this.at(".redo").ariaDisabled = !this.future.length;
     const handle = this.at(".handle"), one = this.target !== null, share = this.share;
     handle.setAttribute("aria-valuenow", (100 * share).toFixed(2));
     handle.setAttribute("aria-valuetext", `${percent(share)} cut${one ? `, threshold ${brief(this.handle)}` : ""}`);
@@ -759,8 +759,7 @@ function offer(blob, name) {
 
 export default function ({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".prunescope");
-  let view = instances.get(root);
-  if (!view) instances.set(root, (view = new View(root)));
+  const view = (root.view ??= new View(root)); // kept at the element: Streamlit may load this module again
   view.receive(data instanceof Uint8Array ? data : new Uint8Array(data), (state) => setStateValue("view", state));
   return () => {
     view.stop();
