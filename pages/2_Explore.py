@@ -6,7 +6,6 @@ import streamlit as st
 
 from pages.shared import canvas, loaders, parts, scores, views, widgets
 from pages.shared.views import View
-from prune_core import figures
 from prune_core.runs import Run, RunError
 
 
@@ -14,6 +13,8 @@ def main() -> None:
     widgets.page("Explore")
     with st.sidebar:
         run = chosen_run()
+        if run:
+            scores.data_folder(run)
         widgets.presentation()
         widgets.image_format()
     st.title(widgets.plain(run.name) if run else "Explore", anchor=False)
@@ -26,6 +27,7 @@ def main() -> None:
         st.info("This run has recorded no block norms yet. Watch it on the **Prune** page, or choose another run.")
         return
     explore(run)
+    widgets.end_presentation()
 
 
 def chosen_run() -> Run | None:
@@ -50,18 +52,25 @@ def explore(run: Run) -> None:
     """The map and all that follows from it: only this is run again when the hand rests."""
     try:
         view = views.current(run)
+        taken = scores.exact(run, view)
         canvas.draw(views.content(run, view, st.session_state.get("present", False)), views.remember)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
+    if st.session_state.get("present"):
+        return
     scores.words(run, view)
-    taken = scores.exact(run, view)
-    if not st.session_state.get("present"):
+    if canvas.said() or st.session_state.get("drawn"):
+        st.session_state["drawn"] = True
         details(run, view, taken)
+    else:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
+        st.skeleton(420)
 
 
 def details(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
-    """What the open tab shows: only that one is computed and sent."""
+    """The zoomed matrix, and what the open tab shows: only that one is computed and sent."""
+    if view.zoom:
+        parts.one_matrix(run, view)
     both, layers, results, course = st.tabs(["Score and speed", "Parts", "Results", "How it went"], key="view", bind="query-params")
     if both.open:
         with both:
@@ -75,8 +84,7 @@ def details(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
             widgets.not_glue(run)
     if course.open:
         with course:
-            st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
-                            alt="Training loss, penalty, share of zero weights and dev score over the steps")
+            scores.course(run)
 
 
 main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
+from pages.shared import loaders, processes, scores, widgets
 from prune_core import InputError, figures, latency
 from prune_core.latency import Profile, Setting
 from prune_core.masks import mask_at_sparsity, sparsity_of
@@ -26,6 +26,7 @@ def main() -> None:
     with st.sidebar:
         profiles = loaders.profiles()
         run, phase, setting, profile = chosen(names, profiles)
+        widgets.image_format()
     calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
     if profile is None:
         st.info("Predictions need times from a machine. **Calibrate this machine** above; it takes a few minutes, once.")
@@ -110,19 +111,23 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
         st.markdown("**Speedup over compression**")
         pairs = loaders.speedups(run, at, scope, profile, setting)
         st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=(mask.compression_encoder, dense / fast), measured=taken), key="curve",
-                        config=widgets.CHART, alt="Predicted speedup over encoder compression, with the ideal line")
+                        config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
         st.caption(break_even(pairs))
+        scores.download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]), f"{run.name}-{phase}-speedups.csv")
     with layers:
         st.markdown("**Where the time goes, layer by layer**")
-        st.plotly_chart(figures.layer_latency(profile.layers_ms(mask, setting, run.heads), timed), key="layers", config=widgets.CHART,
+        predicted = profile.layers_ms(mask, setting, run.heads)
+        st.plotly_chart(figures.layer_latency(predicted, timed), key="layers", config=widgets.chart(),
                         alt="Milliseconds of every layer, dense and compact, predicted and measured")
         if not timed:
             st.caption("**Measure now** puts what this machine takes beside it.")
+        scores.download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{run.name}-{phase}-layers.csv")
     batches, shapes = st.tabs(["By batch", "By block shape"], key="view", bind="query-params")
     if batches.open:
         with batches:
             lines = {f"batch {batch}": loaders.speedups(run, at, scope, profile, Setting(batch, setting.length)) for batch in BATCHES}
-            st.plotly_chart(figures.speedup_curve(lines), key="batches", config=widgets.CHART, alt="Predicted speedup for several batch sizes")
+            st.plotly_chart(figures.speedup_curve(lines), key="batches", config=widgets.chart(), alt="Predicted speedup for several batch sizes")
+            scores.download("Batches (CSV)", long(lines), f"{run.name}-{phase}-batches.csv")
     if shapes.open:
         with shapes:
             by_shape(run, phase, profile, setting)
@@ -155,8 +160,7 @@ def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Sett
         times = st.column_config.NumberColumn(format="%.2fx")
         st.dataframe(table, hide_index=True, column_config={"Sparsity": st.column_config.NumberColumn(format="percent"), "Speedup": times, "Predicted": times,
                      **{f"{w} (ms)": st.column_config.NumberColumn(format="%.1f") for w in ("Dense", "Compact")}})
-        st.download_button("Measurements (CSV)", table.to_csv(index=False), f"{run.name}-speed.csv", "text/csv", icon=":material/download:",
-                           on_click="ignore", type="tertiary")
+        scores.download("Measurements (CSV)", table, f"{run.name}-speed.csv")
     return [o for o in mine if (o["batch"], o["length"], o["phase"]) == (setting.batch, setting.length, phase)]
 
 
@@ -167,9 +171,15 @@ def by_shape(run: Run, phase: str, profile: Profile, setting: Setting) -> None:
         if one.run and one.run.task == run.task and one.run.config.model == run.config.model and phase in one.run.saved_names:
             other = loaders.run(one.name)
             lines.setdefault(f"{other.layout.block}", loaders.speedups(other, other.saved(phase), other.config.scope, profile, setting))
-    st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.CHART, alt="Predicted speedup for several block shapes")
+    st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.chart(), alt="Predicted speedup for several block shapes")
+    scores.download("Block shapes (CSV)", long(lines), f"{run.task}-{phase}-shapes.csv")
     if len(lines) == 1:
         st.caption(f"Only {next(iter(lines))} has been run on {run.task} so far. Prune it in another block shape to compare.")
+
+
+def long(lines: dict[str, list[tuple[float, float]]]) -> pd.DataFrame:
+    """A row for each point of each line."""
+    return pd.DataFrame([(name, *pair) for name, pairs in lines.items() for pair in pairs], columns=["line", "compression_encoder", "predicted_speedup"])
 
 
 main()

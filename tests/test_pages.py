@@ -42,6 +42,7 @@ def opened(page: str = "", **query) -> AppTest:
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
     for name, value in query.items():
         app.query_params[name] = value
+    app.session_state["drawn"] = True  # as the map says in a browser
     app.run()
     if page:
         app.switch_page(PAGES[page]).run()
@@ -273,9 +274,16 @@ def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
 def test_a_zoomed_matrix_shows_its_norms_over_time(runs_dir):
     run = runs.Run(make_run(runs_dir))
     name = run.layout.matrices[3].name
-    app = opened("explore", at="dense", view="Parts", zoom=name)
+    app = opened("explore", at="dense", view="Results", zoom=name)
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5)
     assert f"{mask.matrix_sparsity(name):.1%} of it is cut" in texts(app) and len(app.get("plotly_chart")) == 1
+
+
+def test_what_is_slow_to_draw_waits_for_the_map(runs_dir):
+    make_run(runs_dir)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30).run()
+    app.switch_page(PAGES["explore"]).run()
+    assert sent(checked(app)) and not app.get("plotly_chart") and app.get("skeleton")
 
 
 def test_presentation_hides_the_details(runs_dir):

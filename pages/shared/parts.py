@@ -20,11 +20,9 @@ KINDS = {"layer": "Layers", "matrix": "Matrices", "type": "Types"}
 
 
 def show(run: Run, view: View) -> None:
-    """The zoomed matrix, where there is one; the table with its toggles and thresholds; sensitivities and what they propose."""
+    """The table of parts with its toggles and thresholds; sensitivities and the cut that they propose."""
     phase = view.snapshot.saved or "dense"
     points = run.sensitivity(phase)
-    if view.zoom:
-        one_matrix(run, view, points)
     kind = st.segmented_control("Show", list(KINDS), default=view.cut.scope if view.cut.scope in KINDS else "layer", format_func=KINDS.get, required=True,
                                 key="kind", label_visibility="collapsed")
     mine = [point for point in points if point.scope == kind]
@@ -126,7 +124,7 @@ def propose(run: Run, view: View, kind: str, points: Sequence[Sensitivity], dens
     views.send(Cut(kind, None, found))
 
 
-def one_matrix(run: Run, view: View, points: Sequence[Sensitivity]) -> None:
+def one_matrix(run: Run, view: View) -> None:
     """The matrix that the map shows large: its norms over time, its share of what is cut, what cutting it alone costs."""
     matrix = next(m for m in run.layout.matrices if m.name == view.zoom)
     cut = view.mask.matrix_sparsity(matrix.name) * matrix.m * matrix.n
@@ -140,9 +138,12 @@ def one_matrix(run: Run, view: View, points: Sequence[Sensitivity]) -> None:
         labels, quantiles = loaders.quantiles(run, matrix.name)
         st.plotly_chart(figures.norms_over_time(labels, quantiles, run.with_norms.index(view.at)), key="over time", config=widgets.chart(),
                         alt="Quantiles of this matrix's block norms at every recorded moment")
+        table = pd.DataFrame(quantiles, columns=["q05", "q25", "q50", "q75", "q95"])
+        table.insert(0, "moment", labels)
+        scores.download("Norms over time (CSV)", table, f"{run.name}-{matrix.name}-over-time.csv")
     with right:
         phase = view.snapshot.saved or "dense"
-        mine = [point for point in points if point.key == matrix.name]
+        mine = [point for point in run.sensitivity(phase) if point.key == matrix.name]
         st.markdown(f"**What cutting it alone costs** at {widgets.plain(phase)}")
         if mine:
             st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, phase), {matrix.name: called(matrix.name, [matrix])}),

@@ -13,6 +13,7 @@ from prune_core.masks import zero_share
 from prune_core.runs import Run
 from prune_core.trajectory import predict
 
+
 def words(run: Run, view: View) -> None:
     """What Python counts for the present cut, in words: where the predicted numbers are from, and how sure they are."""
     mask, snapshot = view.mask, view.snapshot
@@ -44,7 +45,7 @@ def scope_words(run: Run) -> str:
 
 def scope_note(run: Run, view: View) -> str:
     """A warning where the cut in view is not of the kind that the surface was recorded with."""
-    if view.cut.scope == run.config.scope and (view.cut.scope == "global" or view.cut.share is not None):
+    if view.alike(run):
         return ""
     return " The present thresholds differ from that, so the prediction only holds for the same sparsity cut that way."
 
@@ -70,8 +71,6 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
 def _waiting(run: Run, question: Question, answer: Answer) -> None:
     """The row that shows how the answer stands: as high before as after, so that nothing below it jumps."""
     asker = loaders.asker()
-    if question.data != st.session_state.get("data", "").strip():
-        st.rerun()
     if not answer.ended:
         answer = asker.want(widgets.session(), question)
         if answer.ended:
@@ -79,7 +78,8 @@ def _waiting(run: Run, question: Question, answer: Answer) -> None:
     name = run.metric.replace("_", " ")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if answer.doing == "failed":
-            st.markdown(f":material/error: **No exact score:** {widgets.plain(answer.error)}", width="content")
+            why, _, advice = answer.error.partition("; give --data ")  # a command's advice; here there is a field for it
+            st.markdown(f":material/error: **No exact score:** {widgets.plain(why)}" + (". Say in the sidebar where it is." if advice else ""), width="content")
             if st.button("Try again", icon=":material/refresh:", type="tertiary"):
                 asker.forget_failures()
                 st.rerun()
@@ -94,9 +94,12 @@ def _waiting(run: Run, question: Question, answer: Answer) -> None:
             ahead = asker.ahead(question)
             words = {"loading": "loading weights and data, once"}.get(answer.doing, f"{ahead} before it" if ahead else "starting")
             st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="content")
-        with st.popover("Data", icon=":material/folder_open:", type="tertiary"):
-            st.text_input("Where the task's data is", key="data", placeholder=run.data, persist_state="session", on_change=asker.forget_failures,
-                          help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.")
+
+
+def data_folder(run: Run) -> None:
+    """Where the task's data is, for exact scores: asked for in the sidebar."""
+    st.text_input("Data for exact scores", key="data", placeholder=run.data, persist_state="session", on_change=loaders.asker().forget_failures,
+                  help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.")
 
 
 def _took(seconds: float) -> str:
@@ -155,7 +158,7 @@ def compared(run: Run, view: View) -> None:
     profile = loaders.usual_profile()
     now = {"sparsity": view.mask.sparsity, "encoder": view.mask.compression_encoder, "model": view.mask.compression_model,
            "speedup": profile.speedup(view.mask, loaders.SETTING, run.heads) if profile else None,
-           "score": predict(view.snapshot.surface, view.mask.sparsity)[0] if view.snapshot.surface else None}
+           "score": predict(view.snapshot.surface, view.mask.sparsity)[0] if view.snapshot.surface and view.alike(run) else None}
     names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression", "speedup": "Predicted speedup",
              "score": f"Predicted {run.metric.replace('_', ' ')}"}
     columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}
@@ -184,6 +187,15 @@ def points(run: Run) -> None:
         "score_thresholded": st.column_config.NumberColumn(f"{run.metric}, thresholded", **three),
         "score_retrained": st.column_config.NumberColumn(f"{run.metric}, retrained", **three)})
     download("Points (CSV)", table, f"{run.name}-points.csv")
+
+
+def course(run: Run) -> None:
+    """Loss, penalty, zeros and scores over the steps, and their CSV."""
+    st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
+                    alt="Training loss, penalty, share of zero weights and dev score over the steps")
+    table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam, "zero_share": s.zero_share,
+                           run.metric: (s.scores or {}).get(run.metric)} for s in run.snapshots])
+    download("How it went (CSV)", table, f"{run.name}-history.csv")
 
 
 def download(label: str, table: pd.DataFrame, file: str) -> None:

@@ -32,6 +32,15 @@ class View:
     frames: str  # none, want or have: whether the moments of the whole run are in the browser
     snapshot: Snapshot
 
+    def alike(self, run: Run) -> bool:
+        """Whether the surface, from which scores are predicted, was recorded for cuts of this kind."""
+        return alike(run, self.cut)
+
+
+def alike(run: Run, one: Cut) -> bool:
+    """Whether the run's surfaces were recorded for cuts of this kind."""
+    return one.scope == run.config.scope and (one.scope == "global" or one.share is not None)
+
 
 def forget() -> None:
     """Another run has other moments, thresholds and matrices."""
@@ -125,4 +134,4 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
         "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
         "speedup": price.speedup(mask, loaders.SETTING, run.heads) if price else None,
-        "score": predict(snapshot.surface, mask.sparsity)[0] if snapshot.surface else None}}
+        "score": predict(snapshot.surface, mask.sparsity)[0] if snapshot.surface and alike(run, found) else None}}

@@ -125,10 +125,10 @@ def pictures(run: runs.Run) -> None:
         norms, snapshot = loaders.norms(run, at), run.snapshots[at]
         st.markdown(f"**Block norms** at {snapshot.phase}, step {snapshot.step:,}; groups at exactly zero count as cut")
         figure = figures.encoder_map(norms, mask_at(norms, run.layout, 0.0), loaders.norm_scale(run))
-        st.plotly_chart(figure, key="live_map", config=widgets.CHART, alt="Block norms of every layer and matrix, latest snapshot")
+        st.plotly_chart(figure, key="live_map", config=widgets.chart(), alt="Block norms of every layer and matrix, latest snapshot")
     if run.snapshots:
         st.markdown("**Loss, penalty, zeros and score**")
-        st.plotly_chart(figures.history(run.snapshots, run.metric), key="live_curves", config=widgets.CHART,
+        st.plotly_chart(figures.history(run.snapshots, run.metric), key="live_curves", config=widgets.chart(),
                         alt="Training loss, penalty, share of zero weights and dev score over the steps")
     elif run.status == "running":
         st.caption("The first snapshot comes in a moment.")

@@ -43,6 +43,7 @@ ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255]
 # text on its own tint, fall short of 4.5 : 1
 STYLE = """[data-testid=stMainBlockContainer] {padding: 3rem clamp(1rem, 3vw, 3rem) 4rem}
 [data-testid=stCaptionContainer] {opacity: 0.85 !important}"""
+ROOM = "[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} [data-testid=stMain] p {font-size: 1.35rem}"
 DARK = "[data-testid=stButtonGroup] [data-selected=true] p, [data-testid=stSliderThumbValue] p {color: #E7ECF3}"
 
 
@@ -58,9 +59,16 @@ def page(title: str) -> None:
 
 
 def presentation() -> None:
-    """The switch that hides the controls and enlarges the type, for a room."""
-    if st.toggle("Presentation", key="present", bind="query-params", help="Hides the controls and enlarges the type, for a room. The map stays live."):
-        st.html("<style>[data-testid=stMain] p {font-size: 1.15rem}</style>")
+    """The switch that hides the controls and enlarges the type, for a room; while it is on, a button on the page ends it."""
+    st.toggle("Presentation", key="present", bind="query-params", help="Hides the controls and enlarges the type, for a room. The map stays live.")
+    if st.session_state.get("present"):
+        st.html(f"<style>{ROOM}</style>")
+
+
+def end_presentation() -> None:
+    """The way back, where the sidebar is hidden."""
+    if st.session_state.get("present"):
+        st.button("End presentation", icon=":material/close_fullscreen:", type="tertiary", on_click=st.session_state.update, args=({"present": False},))
 
 
 def not_glue(run: Run) -> None:

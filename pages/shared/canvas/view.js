@@ -91,6 +91,7 @@ class View {
     this.theme();
     this.paint();
     if (this.playWhenReady && this.frames) this.play();
+    if (other) requestAnimationFrame(() => this.tell()); // it stands there: the page may go on with what is slower to draw
   }
 
   // A cut by share follows the norms; one by thresholds stays where it is
@@ -145,6 +146,11 @@ class View {
     if (this.cut.scope === "global" || this.target === null) this.cut = this.complete({ scope: this.cut.scope, share });
     else this.cut = { ...this.cut, share: null, thresholds: { ...this.cut.thresholds, [this.target]: thresholdFor(this.model, this.cut.scope, this.target, share) } };
     this.changed();
+  }
+
+  // Whether the surface, from which scores are predicted, was recorded for cuts of this kind
+  get alike() {
+    return this.cut.scope === this.header.usual.scope && (this.cut.scope === "global" || this.cut.share != null);
   }
 
   // The share that the handle stands for
@@ -227,7 +233,7 @@ class View {
     const thresholds = this.cut.share == null ? this.cut.thresholds : null;
     const { sparsity, encoder, model, speedup, score } = this.found;
     this.pins = [...this.pins, { name, moment: this.moment, cut: { scope: this.cut.scope, share: this.cut.share, thresholds },
-      numbers: { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup, score } }];
+      numbers: { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup, score: this.alike ? score : null } }];
     this.fill();
     this.commit();
   }
@@ -357,6 +363,7 @@ class View {
     on(".whole", "click", () => this.setZoom(null));
     on(".png", "click", () => this.save("png"));
     on(".svg", "click", () => this.save("svg"));
+    on(".csv", "click", () => this.save("csv"));
     map.addEventListener("click", (event) => {
       const here = this.groupAt(event);
       if (here && !this.zoom) this.setZoom(here.matrix.name);
@@ -451,16 +458,16 @@ class View {
 
   write() {
     const { found } = this, beside = this.pins.at(-1);
-    const rows = { sparsity: [percent, "points"], encoder: [times, "x"], model: [times, "x"], speedup: [times, "x"], score: [(v) => v.toFixed(3), ""] };
-    for (const [name, [words]] of Object.entries(rows)) {
-      const card = this.at(`[data-number=${name}]`), value = found[name];
+    const shown = { sparsity: percent, encoder: times, model: times, speedup: times, score: (v) => v.toFixed(3) };
+    for (const [name, words] of Object.entries(shown)) {
+      const card = this.at(`[data-number=${name}]`), value = found[name], small = card.querySelector(".beside"), other = beside?.numbers[name];
+      const unlike = name === "score" && !this.alike && value !== undefined;
       card.querySelector(".value").textContent = value === undefined ? "–" : words(value);
-      const small = card.querySelector(".beside"), other = beside?.numbers[name];
-      const alike = this.cut.scope === this.header.usual.scope && (this.cut.scope === "global" || this.cut.share != null); // as the surface was recorded
-      if (name === "score") card.classList.toggle("unlike", !alike && value !== undefined);
-      small.textContent = name === "score" && value !== undefined && other == null ? (alike ? `${found.low.toFixed(3)} – ${found.high.toFixed(3)}` : "if cut as the run cuts")
-        : other == null || value === undefined || !Number.isFinite(value) ? card.dataset.note ?? ""
-        : `${beside.name} ${words(other)}, ${difference(name, value - other)}`;
+      card.classList.toggle("unlike", unlike);
+      if (unlike) small.textContent = "if cut as the run cuts";
+      else if (other != null && value !== undefined && Number.isFinite(value)) small.textContent = `${beside.name} ${words(other)}, ${difference(name, value - other)}`;
+      else if (name === "score" && value !== undefined) small.textContent = `${found.low.toFixed(3)} – ${found.high.toFixed(3)}`;
+      else small.textContent = card.dataset.note ?? "";
     }
     // Not `disabled`: a button that can no longer be pressed would lose the focus, and the keys with it
     this.at(".undo").ariaDisabled = this.past.length < 2;
@@ -557,7 +564,7 @@ class View {
     context.fillStyle = this.quiet;
     context.textAlign = "center";
     context.fillText("0", zero + zeroWide / 2, bottom + 10);
-    if (sums[0]) context.fillText(`${((100 * sums[0]) / all).toFixed(0)}%`, zero + zeroWide / 2 + 6, bottom - height(sums[0]) - 8);
+    if (sums[0]) context.fillText(`${((100 * sums[0]) / all).toFixed(0)}%`, zero + zeroWide / 2, bottom - height(sums[0]) - 8);
     for (let power = -4; power < 4; power++)
       for (const digit of [1, 2, 5]) {
         const norm = digit * 10 ** power, x = this.xOf(norm);
@@ -582,9 +589,9 @@ class View {
     context.lineTo(x, bottom);
     context.stroke();
     const words = this.target !== null ? `cut up to ${brief(value)}` : this.cut.share != null ? `${percent(this.share)} of each ${this.cut.scope}` : `${percent(this.share)} in all`;
-    const right = x + 16 + context.measureText(words).width < width;
+    const right = x + 20 + context.measureText(words).width < width;
     context.textAlign = right ? "left" : "right";
-    context.fillText(words, x + (right ? 12 : -12), 9);
+    context.fillText(words, x + (right ? 16 : -16), 9);
     grip.style.left = `${x}px`;
   }
 
@@ -593,8 +600,9 @@ class View {
   get shape() {
     const { header } = this, width = this.at(".map").clientWidth, present = header.present ? 1.3 : 1;
     const layers = [...new Set(header.matrices.map((m) => m.layer))], types = [...new Set(header.matrices.map((m) => m.type))];
-    const aside = 58 * present, gap = layers.length > 12 ? 3 : 15 * present, top = 40 * present, between = 8;
-    const high = Math.max(12, Math.min(56, 430 / layers.length)) * present, wide = (width - aside - between * (types.length - 1)) / types.length;
+    const aside = 58 * present, gap = layers.length > 12 ? 3 : 15 * present, top = 44 * present, between = 8;
+    const room = header.present ? Math.max(300, innerHeight - 630) - layers.length * gap : 430; // in a room the whole map fits the screen
+    const high = Math.max(12, Math.min(56 * present, room / layers.length)), wide = (width - aside - between * (types.length - 1)) / types.length;
     return { layers, types, aside, gap, top, between, high, wide, width, height: top + layers.length * (high + gap) + 6 };
   }
 
@@ -627,7 +635,7 @@ class View {
     context.textAlign = "center";
     shape.types.forEach((type, at) => {
       const lines = type.length > 9 && type.includes(".") ? type.split(".").map((part, i) => (i ? part : part + ".")) : [type];
-      lines.forEach((line, i) => context.fillText(line, shape.aside + at * (shape.wide + shape.between) + shape.wide / 2, shape.top - 15 * (shape.gap > 4 ? 1.4 : 1) - 12 * (lines.length - 1 - i)));
+      lines.forEach((line, i) => context.fillText(line, shape.aside + at * (shape.wide + shape.between) + shape.wide / 2, shape.top - 15 * (shape.gap > 4 ? 1.4 : 1) - (this.header.present ? 17 : 13) * (lines.length - 1 - i)));
     });
     context.textAlign = "left";
     for (const [m, { x, y, h }] of this.places()) {
@@ -705,6 +713,7 @@ class View {
 
   save(kind) {
     const canvas = this.at(".map"), name = `${this.header.run}-${this.header.moments[this.moment].label}`.replace(/[^\w.-]+/g, "-");
+    if (kind === "csv") return offer(new Blob(this.rows(), { type: "text/csv" }), `${name}-norms.csv`);
     if (kind === "svg") return offer(new Blob([this.vector()], { type: "image/svg+xml" }), `${name}.svg`);
     const whole = document.createElement("canvas"), context = whole.getContext("2d");
     [whole.width, whole.height] = [canvas.width, canvas.height];
@@ -712,6 +721,18 @@ class View {
     context.fillRect(0, 0, whole.width, whole.height);
     context.drawImage(canvas, 0, 0);
     whole.toBlob((blob) => offer(blob, `${name}.png`));
+  }
+
+  // Every block: where it is, its norm, whether it is kept
+  rows() {
+    const lines = ["layer,matrix,strip,group,norm,kept\n"];
+    for (const m of this.zoom ? [this.matrix(this.zoom)] : this.header.matrices)
+      for (let i = 0, at = m.at; i < m.down; i++) {
+        let text = "";
+        for (let j = 0; j < m.across; j++, at++) text += `${m.layer},${m.type},${i},${j},${shortest(this.model.norms[at])},${this.model.kept[at]}\n`;
+        lines.push(text);
+      }
+    return lines;
   }
 
   vector() {
