@@ -50,6 +50,11 @@ def prune(
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
     spare: Annotated[bool, Option(help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
     scope: Annotated[str, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each).")] = "global",
+    score: Annotated[str, Option(help="What decides which groups go: norm, or activation (the norm weighted by the inputs it meets).")] = "activation",
+    distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = config.PruneConfig.distill,
+    temperature: Annotated[float, Option(help="At which outputs are compared.")] = config.PruneConfig.temperature,
+    distill_hidden: Annotated[float, Option(help="Weight of the distance between hidden states; a third slower.")] = 0.0,
+    mixkd: Annotated[bool, Option("--mixkd", help="Distil on mixed pairs of sentences as well; twice as slow.")] = False,
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
     penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
     retrain_steps: Annotated[int | None, Option(help="Masked retraining steps per compression, instead of the preset's.")] = None,
@@ -65,7 +70,7 @@ def prune(
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
                 "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
-                "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
+                "score": score, "distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
     if surface_examples is not None:  # None is a preset's own word: all of them
         settings["surface_examples"] = surface_examples
     asked = config.preset(preset, **settings)

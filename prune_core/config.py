@@ -13,7 +13,10 @@ from prune_core.masks import SCOPES, sparsity_of
 
 HUB_DATA = "nyu-mll/glue"
 PENALTIES = ("proximal", "in-loss")
+SCORES = ("norm", "activation")
 PRECISIONS = ("auto", "bf16", "fp32")
+
+BEFORE = {"distill": 0.0, "score": "norm"}  # what runs did that were recorded before there was such a setting
 
 # Arithmetic that a MiniLM training step got through on two cores, bf16 (measured: 186e9 to 230e9).
 # It turns a budget of minutes into a number of steps that is the same on every machine, so that a
@@ -40,6 +43,11 @@ class PruneConfig:
     reweighted: bool = True
     spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
     scope: str = "global"
+    score: str = "activation"  # what decides which groups go: their norm, or the norm weighted by the inputs it meets
+    distill: float = 0.9  # share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining
+    temperature: float = 2.0  # at which outputs are compared
+    distill_hidden: float = 0.0  # weight of the distance between hidden states; costs a pass of the teacher in every step
+    mixkd: bool = False  # distil on pairs of sentences mixed at the embeddings as well; costs a pass of both models
     preset: str = "standard"
     dense_epochs: float = 3
     penalty_epochs: float = 3
@@ -73,7 +81,7 @@ class PruneConfig:
         for compression in self.compressions:
             sparsity_of(compression)
         _needs(self.compressions, "compression is empty; needed: at least one, for example 2")
-        for name, known in (("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS)):
+        for name, known in (("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES)):
             value = getattr(self, name)
             _needs(value in known, f"{name} {value!r} is unknown; one of {', '.join(known)}")
         _needs(self.lam is None or 0 <= self.lam < math.inf, f"lambda {self.lam} is out of range; needed: 0 or more")
@@ -83,6 +91,9 @@ class PruneConfig:
             _needs(value is None or value >= 1, f"{name} {value} is out of range; needed: 1 or more")
         for name in ("dense_lr", "penalty_lr", "retrain_lr"):
             _needs(0 < getattr(self, name) < math.inf, f"{name} {getattr(self, name)} is out of range; needed: above 0, for example 1e-4")
+        _needs(0 <= self.distill <= 1, f"distill {self.distill} is out of range; needed: 0 to 1")
+        _needs(0 <= self.distill_hidden < math.inf, f"distill_hidden {self.distill_hidden} is out of range; needed: 0 or more")
+        _needs(0 < self.temperature < math.inf, f"temperature {self.temperature} is out of range; needed: above 0, for example 2")
         _needs(0 <= self.threads <= 4096, f"threads {self.threads} is out of range; needed: 1 or more")
         _needs(0 <= self.seed < 2**63, f"seed {self.seed} is out of range; needed: 0 or more")
         if not self.threads:
@@ -91,11 +102,16 @@ class PruneConfig:
     def to_json(self) -> dict:
         return asdict(self) | {"compressions": list(self.compressions)}
 
+    @property
+    def taught(self) -> bool:
+        """Whether the dense model is a teacher."""
+        return bool(self.distill or self.distill_hidden or self.mixkd)
+
     @classmethod
     def from_json(cls, data: Mapping) -> PruneConfig:
         unknown = sorted(set(data) - {field.name for field in fields(cls)})
         _needs(not unknown, f"settings {unknown} are unknown to this version of Prunescope")
-        return cls(**{**data, "compressions": tuple(data["compressions"])})
+        return cls(**{**BEFORE, **data, "compressions": tuple(data["compressions"])})
 
 
 def _needs(condition: object, message: str) -> None:

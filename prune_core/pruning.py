@@ -20,9 +20,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from prune_core import InputError, evaluate, glue
+from prune_core import InputError, evaluate, glue, repair
 from prune_core.blocks import BlockShape, Layout
 from prune_core.config import PruneConfig, plan, saved_name
+from prune_core.distill import MIX, Teacher, hidden_loss, mixed
 from prune_core.encoders import Encoder
 from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
 from prune_core.methods import Method
@@ -33,7 +34,7 @@ GRID = tuple(round(0.05 * i, 2) for i in range(20))  # the score surface: 0, 0.0
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
 HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
 MAX_GRADIENT = 1.0
-
+WEIGHED = 1024  # training sentences whose inputs are weighed
 
 
 def method_of(config: PruneConfig, weights: Mapping[str, torch.Tensor], layout: Layout) -> Method:
@@ -93,6 +94,7 @@ class Pruning:
         self.at_rest = True  # whether `state` may be asked for: not between the snapshots of one step
         self.spent = dict.fromkeys(("steps", "step_seconds", "penalty_seconds", "method_seconds", "evals", "eval_seconds"), 0.0)
         self.method: Method | None = None
+        self.teacher: Teacher | None = None
         self.mask: BlockMask | None = None
         self._kept: dict[str, Mapping[str, torch.Tensor]] | None = None if saved else {}
         self._saved = saved or (lambda name: self._kept[name])
@@ -125,6 +127,7 @@ class Pruning:
     def _penalty(self) -> Iterator[Snapshot | Working]:
         """Train under the penalty, lambda controlled or given; keep the weights at every compression passed."""
         moments, milestones = self._moments(self.config.moments), self._milestones()
+        yield from self._teach()
         for loss, last in self._steps():
             milestone = self.step in milestones
             if milestone:
@@ -144,12 +147,36 @@ class Pruning:
     def _retrain(self) -> Iterator[Snapshot | Working]:
         """Masked retraining: cut groups stay exactly zero, no penalty."""
         phase = self.phase
+        yield from self._teach()
         for loss, last in self._steps():
             if last:
                 yield from self._end(phase, 0.0, loss=loss)
             else:
                 self.at_rest = True
                 yield Snapshot(phase, self.step, loss)
+
+    def _teach(self) -> Iterator[Working]:
+        """Have the dense model as a teacher, once: its outputs on the training set."""
+        weighs = self.method is not None and self.config.score == "activation"
+        if self.teacher is None and (self.config.taught or weighs):
+            self.teacher = Teacher(self.encoder.model, self._saved("dense"), self.encoder.trainable(), self.config.temperature)
+            if self.config.taught:
+                for done, total in self.teacher.prepare(self.data.train, self.config.precision == "bf16"):
+                    yield Working(self.phase, "asking the dense model", done, total)
+        if weighs:
+            yield Working(self.phase, "weighing the inputs", 0, 1)
+            self.method.weigh_(self._importance(), fresh=self.step == 0)
+
+    def _importance(self) -> dict[str, torch.Tensor]:
+        """Matrix name -> (groups down, groups across): root mean square of the inputs that each group meets in the dense model, mean 1."""
+        some = np.random.default_rng(self.config.seed).permutation(len(self.data.train))[:WEIGHED]
+        batches = [some[at] for at in glue.dev_batches(self.data.train.lengths[some], 64)]
+        linears = {name: self.teacher.model.get_submodule(name) for name in self.encoder.linears}
+        grams = repair.collect(self.teacher.model, linears, (self.data.train.batch(at)[0] for at in batches))
+        block = self.layout.block
+        found = {m.name: block.norms(grams[m.name].rms().expand(m.m, m.n)) / self.layout.group_size(m) ** 0.5 for m in self.layout.matrices}
+        mean = float(torch.cat([one.flatten() for one in found.values()]).mean())
+        return {name: one / mean for name, one in found.items()}
 
     # ------------------------------------------------------------ one step
 
@@ -176,8 +203,8 @@ class Pruning:
         torch.manual_seed(int(seed[0]) >> 1)
         inputs, labels = self.data.train.batch(at)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16"):
-            loss = self.encoder.model(**inputs, labels=labels).loss
-        loss.backward()
+            loss, whole = self._losses(inputs, labels, at)
+        whole.backward()
         if self.method:
             self._timed(self._control_)
             self._timed(self.method.before_step_)
@@ -192,6 +219,21 @@ class Pruning:
         if self.method:
             self._timed(self.method.after_step_, lr)
         return float(loss.detach())
+
+    def _losses(self, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, at: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the task's loss, what is minimised: that mixed with the distance to the teacher)."""
+        config, teacher, model = self.config, self.teacher, self.encoder.model
+        out = model(**inputs, labels=labels, output_hidden_states=bool(teacher and config.distill_hidden))
+        if teacher is None or not config.taught:
+            return out.loss, out.loss
+        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(at))
+        if config.distill_hidden:
+            whole = whole + config.distill_hidden * hidden_loss(out.hidden_states, teacher.hidden(inputs), inputs["attention_mask"])
+        if config.mixkd:
+            share = float(np.random.default_rng([config.seed, self.phase_index, self.step]).beta(MIX, MIX))
+            there = teacher.model(**mixed(teacher.model, inputs, share)).logits.float()
+            whole = whole + teacher.loss(model(**mixed(model, inputs, share)).logits, there)
+        return out.loss, whole
 
     def _timed(self, part: Callable, *arguments) -> None:
         """Time what the method adds to a step, for `penalty_share`."""

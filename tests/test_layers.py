@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy"}
 
 # Module of the core -> modules of the core that it may import. `record` starts and resumes runs and `recall`
 # answers questions to finished ones: they and the command line stand above the rest.
-LOWER = {"blocks", "config", "files", "recorder", "masks", "trajectory", "runs", "glue", "encoders", "evaluate", "methods", "pruning"}
+LOWER = {"blocks", "config", "files", "recorder", "masks", "trajectory", "runs", "glue", "encoders", "distill", "evaluate", "methods", "pruning"}
 MAY_IMPORT = {
     "__init__": set(),
     "blocks": set(),
@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "latency": {"blocks", "files", "masks", "plans"},
     "engines": set(),
     "measure": {"blocks", "compact", "encoders", "engines", "latency", "masks", "native", "plans", "recorder", "unpadded"},
-    "pruning": {"blocks", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
+    "distill": {"glue"},
+    "pruning": {"blocks", "distill", "repair", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
     "figures": {"masks", "published", "trajectory"},
     "published": set(),
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
@@ -54,7 +55,7 @@ NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published")
-NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "encoders", "evaluate", "methods", "pruning", "record", "recall", "sensitivity", "serve"}
+NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair", "sensitivity", "serve"}
 
 
 def name_of(path: Path) -> str:

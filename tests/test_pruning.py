@@ -99,7 +99,10 @@ def test_the_first_snapshot_has_the_norms_of_the_checkpoint(asked, whole):
 
 
 def test_working_counts_to_its_total(asked):
-    working = [e for e in tiny.pruning(asked) if isinstance(e, Working)]
+    said = [e for e in tiny.pruning(asked) if isinstance(e, Working)]
+    asking = [w for w in said if w.doing in ("asking the dense model", "weighing the inputs")]
+    assert asking and {w.phase for w in asking} == {"penalty"}, "the teacher is asked once"
+    working = [w for w in said if w not in asking]
     assert len(working) == len(SAVED) * (len(GRID) + 1)
     assert all(0 <= w.done <= w.total for w in working) and {w.phase for w in working} == set(SAVED)
 

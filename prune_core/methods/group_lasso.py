@@ -28,6 +28,7 @@ class _GroupLasso:
         self.lam = dict.fromkeys(by_scope(layout, scope), lam)
         self._keys = {matrix.name: scope_key(matrix, scope) for matrix in layout.matrices}
         self.measure_()
+        self.importance: dict[str, torch.Tensor] = {}  # name -> what a group's norm counts, broadcastable to the groups; none: 1
         self.gamma = {name: torch.ones_like(norms) for name, norms in self.norms.items()}
         self.refresh_()
 
@@ -39,7 +40,13 @@ class _GroupLasso:
     def refresh_(self) -> None:
         """gamma = 1 / (norm + eps): groups that are small from here on pay more, large ones less."""
         if self.reweighted:
-            self.gamma = {name: 1.0 / (norms + EPS) for name, norms in self.norms.items()}
+            self.gamma = {name: 1.0 / (norms * self.importance.get(name, 1.0) + EPS) for name, norms in self.norms.items()}
+
+    def weigh_(self, importance: Mapping[str, torch.Tensor], fresh: bool) -> None:
+        """Let norms count by what they are multiplied with (name -> (groups down, across) or less); `fresh`: gamma is set anew."""
+        self.importance = dict(importance)
+        if fresh:
+            self.refresh_()
 
     @torch.no_grad()
     def penalty(self) -> float:
