@@ -14,7 +14,7 @@ def main() -> None:
     with st.sidebar:
         run = chosen_run()
         if run:
-            scores.data_folder(run)
+            scores.exact_settings(run)
         widgets.presentation()
         widgets.image_format()
     st.title(widgets.plain(run.name) if run else "Explore", anchor=False)

@@ -107,6 +107,7 @@ def evaluate(
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
     runs_dir: RunsDir = runs.RUNS,
     threads: Threads = 0,
+    repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
     exact: Annotated[bool, Option("--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -114,7 +115,7 @@ def evaluate(
     from prune_core import recall
 
     cut = _cut(run, sparsity, threshold, scope, phase, runs_dir)
-    _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact), as_json, _evaluated_text)
+    _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact, repaired=repair), as_json, _evaluated_text)
 
 
 @app.command()
@@ -275,7 +276,8 @@ def _result_text(result: dict) -> str:
 
 def _evaluated_text(result: dict) -> str:
     synthetic = " (practice set, not GLUE)" if result["data"] == "practice" else ""
-    return (f"{result['run']} {result['phase']}: {result['metric']} {result['score']:.4f}{synthetic} at sparsity "
+    repaired = ", repaired," if result["repaired"] else ""
+    return (f"{result['run']} {result['phase']}{repaired}: {result['metric']} {result['score']:.4f}{synthetic} at sparsity "
             f"{result['sparsity']:.4f}, encoder {result['compression_encoder']:.2f}x, model {result['compression_model']:.2f}x, "
             f"{result['examples']} examples, {result['seconds']:.2f} s (first after {result['seconds_to_first']:.2f} s)")
 

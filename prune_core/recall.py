@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from prune_core import InputError, encoders, files, glue, latency, native, runs
+from prune_core import InputError, encoders, files, glue, latency, native, repair, runs
 from prune_core import measure as timing
 from prune_core.compact import compact, heads_of
 from prune_core.evaluate import Running, Score, stream
@@ -21,6 +24,8 @@ from prune_core.masks import BlockMask, by_scope, mask_at, thresholds_for
 from prune_core.recorder import machine
 from prune_core.runs import Run, RunError
 from prune_core.unpadded import unpad_
+
+GRAM_SENTENCES = 1024  # of the training set, behind a repair
 
 
 @dataclass(frozen=True)
@@ -108,21 +113,77 @@ class Bench:
         self.encoder = encoder_of(run, phase, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
         self.dev = {split: glue.encode(examples, self.encoder.tokenizer, length) for split, examples in data.dev.items()}
+        self.train = glue.encode(data.train.some(GRAM_SENTENCES), self.encoder.tokenizer, length)
         self._folder = (runs.RUNS / ".scores" / run.name if run.recorded else run.path / "scores")
         self._key = _digest(self.encoder, self.dev)
+        self._grams: dict[str, repair.Gram] | None = None
 
-    def stream(self, mask: BlockMask, fresh: bool = False) -> Iterator[Running]:
-        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end. At once if it is known."""
-        path = self._folder / f"{self._key}-{mask.digest()}.json"
+    def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False) -> Iterator[Running]:
+        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end. At once if it is known.
+
+        `repaired`: what is kept is first moved to make up for what is cut (repair.py).
+        """
+        path = self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}.json"
         if not fresh and (known := _read_score(path)):
             yield Running(known.examples, known.examples, known.scores[self.task.metric], known.low, known.high, known)
             return
-        small = compact(self.encoder.model, mask)
+        small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
         unpad_(small)
         for running in stream(small, self.task, self.dev):
             if running.final:
                 _keep_score(path, running.final)
             yield running
+
+
+    @cached_property
+    def _repair_key(self) -> str:
+        """What a repair depends on beside weights and mask: the sentences that were weighed, and the damping."""
+        sha = hashlib.sha256(repr((self.train.inputs, repair.DAMP)).encode())
+        return f"-repaired-{sha.hexdigest()[:12]}"
+
+    def repaired(self, mask: BlockMask) -> nn.Module:
+        """A copy of the model, cut by `mask` and repaired."""
+        model = copy.deepcopy(self.encoder.model)
+        repair.repair_({name: model.get_submodule(name) for name in self.encoder.linears}, mask, self.grams())
+        return model
+
+    def grams(self) -> dict[str, repair.Gram]:
+        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences of the dense model; taken once, kept on the disk."""
+        path = self._folder / f"{self._key}{self._repair_key}.safetensors"
+        self._grams = self._grams or _read_grams(path, self.encoder.linears)
+        if self._grams is None:
+            batches = glue.dev_batches(self.train.lengths, 64)
+            self._grams = repair.collect(self.encoder.model, self.encoder.linears, (self.train.batch(at)[0] for at in batches))
+            _keep_grams(path, self._grams)
+        return self._grams
+
+
+def _read_grams(path: Path, names: Collection[str]) -> dict[str, repair.Gram] | None:
+    """Grams that were kept; None where there are none, or not all of them can be read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(path.read_bytes())  # not mapped: whoever cuts the file short would end this process
+        firsts = json.loads(bytes(tensors["firsts"].tolist()))  # matrices with one input share a Gram
+        return {name: repair.Gram(tensors[f"products.{firsts[name]}"], tensors[f"total.{firsts[name]}"], int(tensors[f"count.{firsts[name]}"]))
+                for name in names}
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _keep_grams(path: Path, grams: Mapping[str, repair.Gram]) -> None:
+    """Keep them; where nothing can be written they are taken again."""
+    from safetensors.torch import save
+
+    owners: dict[int, str] = {}
+    firsts = {name: owners.setdefault(id(gram), name) for name, gram in grams.items()}
+    tensors = {"firsts": torch.tensor(list(json.dumps(firsts).encode()), dtype=torch.uint8)}
+    for name in set(firsts.values()):
+        tensors |= {f"products.{name}": grams[name].products, f"total.{name}": grams[name].total, f"count.{name}": torch.tensor(grams[name].count)}
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_whole(path, save(tensors))
 
 
 def _digest(encoder: encoders.Encoder, dev: Mapping[str, glue.Encoded]) -> str:
@@ -151,23 +212,23 @@ def _keep_score(path: Path, score: Score) -> None:
 
 
 def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Callable[[Running], None] = lambda running: None,
-             fresh: bool = False, bench: Bench | None = None) -> dict:
+             fresh: bool = False, bench: Bench | None = None, repaired: bool = False) -> dict:
     """The exact dev score of a cut, on the run's dev examples, fp32. What `evaluate --json` prints.
 
     `report` gets every running score and may raise to stop; `fresh` does not look whether the answer is known; `bench`:
-    weights and data that are loaded already. Seconds count from the question, with weights and data loaded.
+    weights and data that are loaded already; `repaired`: what is kept is first moved to make up for what is cut. Seconds count from the question, with weights and data loaded.
     """
     run, (phase, scope, mask, thresholds) = cut.run, cut.resolved()
     torch.set_num_threads(threads or os.cpu_count() or 1)
     bench = bench or Bench(run, phase, source)
     native.library()  # built, where that is still to be done, before the clock starts
     start, first = time.perf_counter(), None
-    for running in bench.stream(mask, fresh):
+    for running in bench.stream(mask, fresh, repaired):
         first = first or time.perf_counter() - start
         report(running)
     found, single = running.final, next(iter(thresholds.values())) if len(set(thresholds.values())) == 1 else thresholds
-    return {"run": run.name, "phase": phase, "scope": scope, "data": run.data, "sparsity": mask.sparsity, "threshold": single,
-            "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "metric": run.metric,
+    return {"run": run.name, "phase": phase, "scope": scope, "data": run.data, "repaired": repaired, "sparsity": mask.sparsity,
+            "threshold": single, "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "metric": run.metric,
             "score": found.scores[run.metric], "low": found.low, "high": found.high, "scores": dict(found.scores),
             "examples": found.examples, "seconds_to_first": first, "seconds": time.perf_counter() - start}
 

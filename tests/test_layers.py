@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "recall"},
     "record": LOWER | {"compact", "recall"},
-    "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "unpadded", "latency", "measure"},
+    "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "repair", "unpadded", "latency", "measure"},
     "sensitivity": {"files", "masks", "native", "recall", "runs", "trajectory"},
     "allocate": {"blocks", "masks", "trajectory"},
     "serve": {"evaluate", "recall", "runs"},

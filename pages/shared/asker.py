@@ -28,6 +28,7 @@ class Question:
     scope: str
     thresholds: tuple[tuple[str, float], ...]  # (scope key, threshold)
     data: str = ""  # '': where the run had it
+    repair: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class Asker:
                 return asked
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         self._send({"id": asked.number, "run": question.run, "phase": question.phase, "scope": question.scope,
-                    "threshold": dict(question.thresholds), "data": question.data or None})
+                    "threshold": dict(question.thresholds), "data": question.data or None, "repair": question.repair})
         return asked
 
     def _send(self, line: dict) -> None:

@@ -58,14 +58,15 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
             f"This copy ships without the weights of {snapshot.saved}. Make them with `{run.command()}`")
         st.caption(f":material/fact_check: No exact score here. {why}.")
         return []
-    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), st.session_state.get("data", "").strip())
+    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), st.session_state.get("data", "").strip(), bool(st.session_state.get("repair")))
     asker = loaders.asker()
     refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
     answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
     st.fragment(_waiting, run_every=None if answer.ended else 0.25)(run, question, answer)
     if answer.doing == "done":
         taken[question] = answer.result
-    return [(one["sparsity"], one["score"]) for q, one in taken.items() if (q.run, q.phase) == (question.run, question.phase)]
+    return [(one["sparsity"], one["score"]) for q, one in taken.items()
+            if (q.run, q.phase, q.repair) == (question.run, question.phase, question.repair)]
 
 
 def _waiting(run: Run, question: Question, answer: Answer) -> None:
@@ -85,7 +86,8 @@ def _waiting(run: Run, question: Question, answer: Answer) -> None:
                 st.rerun()
         elif answer.doing == "done":
             found = answer.result
-            st.markdown(f":material/fact_check: Exact dev {name} **{found['score']:.4f}**, 95% interval {found['low']:.3f} – {found['high']:.3f} "
+            repaired = ", repaired after cutting" if question.repair else ""
+            st.markdown(f":material/fact_check: Exact dev {name}{repaired} **{found['score']:.4f}**, 95% interval {found['low']:.3f} – {found['high']:.3f} "
                         f"({found['examples']:,} examples, {_took(found['seconds'])})", width="content")
         elif answer.score is not None:
             st.markdown(f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, 95% interval {answer.low:.3f} – "
@@ -96,8 +98,10 @@ def _waiting(run: Run, question: Question, answer: Answer) -> None:
             st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="content")
 
 
-def data_folder(run: Run) -> None:
-    """Where the task's data is, for exact scores: asked for in the sidebar."""
+def exact_settings(run: Run) -> None:
+    """How exact scores are taken, asked for in the sidebar: repaired or not, and where the task's data is."""
+    st.toggle("Repair after cutting", key="repair", bind="query-params", help="Moves the weights that are kept to where the outputs of every matrix "
+              "are nearest to those before the cut: in closed form from 1,024 training sentences, no training. Exact scores only.")
     st.text_input("Data for exact scores", key="data", placeholder=run.data, persist_state="session", on_change=loaders.asker().forget_failures,
                   help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.")
 
