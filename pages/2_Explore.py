@@ -14,6 +14,7 @@ def main() -> None:
     with st.sidebar:
         run = chosen_run()
         if run:
+            scores.ranking(run)
             scores.exact_settings(run)
         widgets.presentation()
         widgets.image_format()

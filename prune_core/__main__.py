@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -67,10 +68,12 @@ def prune(
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
     from prune_core import record
 
+    taught = {"distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd}
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
                 "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
-                "score": score, "distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
+                "score": score, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
+    settings |= taught
     if surface_examples is not None:  # None is a preset's own word: all of them
         settings["surface_examples"] = surface_examples
     asked = config.preset(preset, **settings)
@@ -107,6 +110,7 @@ def evaluate(
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
     runs_dir: RunsDir = runs.RUNS,
     threads: Threads = 0,
+    by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss.")] = "norm",
     repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
     exact: Annotated[bool, Option("--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
     as_json: AsJson = False,
@@ -114,7 +118,7 @@ def evaluate(
     """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not computed again."""
     from prune_core import recall
 
-    cut = _cut(run, sparsity, threshold, scope, phase, runs_dir)
+    cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
     _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact, repaired=repair), as_json, _evaluated_text)
 
 
@@ -140,6 +144,24 @@ def measure(
 
     cut = _cut(run, sparsity, threshold, scope, phase, runs_dir)
     _tell(recall.measure(cut, batch, length, threads, dtype, seconds, profile, engine), as_json, _measured_text)
+
+
+@app.command()
+def score(
+    run: str,
+    phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
+    by: Annotated[str, Option(help="activation, taylor, loss, or several.")] = "activation,taylor,loss",
+    data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score every group in other ways than by its norm, for `evaluate --by` and Explore: inputs it meets, gradients, least squares."""
+    from prune_core import recall
+
+    found = runs.find(run, runs_dir)
+    made = {kind: str(path) for kind, path in recall.rank(found, phase, by.split(","), data, threads)}
+    _tell({"run": found.name, "phase": phase, "files": made}, as_json, lambda r: "\n".join(f"{kind}: {path}" for kind, path in r["files"].items()))
 
 
 @app.command()

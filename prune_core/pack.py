@@ -45,6 +45,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     files.write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
     for saved in weights:
         shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
+        for kind in run.ranked(saved)[1:]:
+            shutil.copyfile(run.ranks_path(saved, kind), staged / f"{kind}-{saved}.safetensors")
         if run.sensitivity(saved):
             files.write_whole(staged / f"sensitivity-{saved}.jsonl", b"".join(files.sealed(vars(point)) for point in run.sensitivity(saved)))
     if to.exists():

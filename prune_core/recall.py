@@ -8,11 +8,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -37,12 +38,13 @@ class Cut:
     threshold: float | Mapping[str, float] | None
     scope: str | None = None
     phase: str | None = None
+    score: str = "norm"  # what thresholds are on: norm, or a kind of saliency that was recorded for the phase
 
     def resolved(self) -> tuple[str, str, BlockMask, dict[str, float]]:
         """(saved phase, scope, mask, thresholds by scope key). Raises InputError."""
         phase = self.phase or default_phase(self.run, self.sparsity)
         scope = self.scope or self.run.config.scope
-        norms, layout = self.run.norms(self.run.saved(phase)), self.run.layout
+        norms, layout = self.run.ranks(phase, self.score), self.run.layout
         if self.sparsity is not None:
             thresholds = thresholds_for(norms, layout, self.sparsity, scope)
         elif isinstance(self.threshold, Mapping):
@@ -158,6 +160,27 @@ class Bench:
         return self._grams
 
 
+def rank(run: Run, phase: str, kinds: Sequence[str], source: str | None = None, threads: int = 0) -> Iterator[tuple[str, Path]]:
+    """Record other scores of all groups at the end of a phase: (kind, file) as each is done. Raises InputError."""
+    from safetensors.numpy import save
+
+    from prune_core import saliency
+
+    for kind in kinds:
+        saliency.named(kind, {}, glue.Encoded({"input_ids": []}, np.zeros(0), 0))  # a wrong name is told before the work
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    bench = Bench(run, phase, source)
+    for kind in kinds:
+        found = saliency.named(kind, bench.grams(), bench.train).of(bench.encoder, run.layout)
+        path = run.ranks_file(phase, kind)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(path, save(found))
+        except OSError as error:
+            raise RunError(f"scores cannot be written to {str(path)!r}: {error.strerror or error}") from None
+        yield kind, path
+
+
 def _read_grams(path: Path, names: Collection[str]) -> dict[str, repair.Gram] | None:
     """Grams that were kept; None where there are none, or not all of them can be read."""
     from safetensors import SafetensorError
@@ -180,7 +203,8 @@ def _keep_grams(path: Path, grams: Mapping[str, repair.Gram]) -> None:
     firsts = {name: owners.setdefault(id(gram), name) for name, gram in grams.items()}
     tensors = {"firsts": torch.tensor(list(json.dumps(firsts).encode()), dtype=torch.uint8)}
     for name in set(firsts.values()):
-        tensors |= {f"products.{name}": grams[name].products, f"total.{name}": grams[name].total, f"count.{name}": torch.tensor(grams[name].count)}
+        tensors |= {f"products.{name}": grams[name].products, f"total.{name}": grams[name].total,
+                    f"count.{name}": torch.tensor(grams[name].count)}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, save(tensors))
@@ -227,7 +251,7 @@ def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Call
         first = first or time.perf_counter() - start
         report(running)
     found, single = running.final, next(iter(thresholds.values())) if len(set(thresholds.values())) == 1 else thresholds
-    return {"run": run.name, "phase": phase, "scope": scope, "data": run.data, "repaired": repaired, "sparsity": mask.sparsity,
+    return {"run": run.name, "phase": phase, "scope": scope, "data": run.data, "by": cut.score, "repaired": repaired, "sparsity": mask.sparsity,
             "threshold": single, "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "metric": run.metric,
             "score": found.scores[run.metric], "low": found.low, "high": found.high, "scores": dict(found.scores),
             "examples": found.examples, "seconds_to_first": first, "seconds": time.perf_counter() - start}

@@ -8,6 +8,7 @@
       checkpoint.safetensors   everything `resume` needs, replaced as a whole
       status.json              where it is now, for people who watch
       sensitivity-<saved>.jsonl   what cutting one layer or matrix alone costs, where that was asked for
+      activation-<saved>.safetensors   other scores of the groups, likewise (taylor, loss)
       result.json              there when the run is complete
       lock                     held by the one process that writes
 
@@ -38,6 +39,7 @@ FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent / "data"
 RUNS, RECORDED = ROOT / "runs", ROOT / "recorded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+RANKS = ("activation", "taylor", "loss")  # scores of groups beside the norm: saliency.py
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
 
 
@@ -165,6 +167,33 @@ class Run:
         raise RunError(
             f"run {self.name!r} ships without the weights of {name!r} (with: {there}); to get them, run: {self.command()}"
         )
+
+    def ranks_file(self, phase: str, kind: str) -> Path:
+        """Where other scores of the groups than their norms are written: with the run, or beside the user's runs for one that ships."""
+        folder = RUNS / ".scores" / self.name if self.recorded else self.path
+        return folder / f"{kind}-{phase}.safetensors"
+
+    def ranks_path(self, phase: str, kind: str) -> Path | None:
+        """Where they are to be read; None where they were not recorded."""
+        return next((path for path in (self.path / f"{kind}-{phase}.safetensors", self.ranks_file(phase, kind)) if path.exists()), None)
+
+    def ranked(self, phase: str) -> list[str]:
+        """What a threshold may be on at the end of a phase: 'norm', and the other scores that were recorded for it."""
+        return ["norm", *(kind for kind in RANKS if self.ranks_path(phase, kind))]
+
+    def ranks(self, phase: str, kind: str = "norm") -> dict[str, np.ndarray]:
+        """Matrix name -> (groups down, groups across) float32: norms, or another recorded score. Raises RunError."""
+        if kind == "norm":
+            return self.norms(self.saved(phase))
+        path = self.ranks_path(phase, kind)
+        if path is None:
+            raise RunError(f"run {self.name!r} has no score {kind!r} of {phase}; it has: {', '.join(self.ranked(phase))}; "
+                           f"others are made by: python -m prune_core score {self.name}")
+        try:
+            with safe_open(path, framework="np") as file:
+                return {m.name: file.get_tensor(m.name) for m in self.layout.matrices}
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"run {self.name!r}: score {kind!r} of {phase} cannot be read: {one_line(error)}") from None
 
     def sensitivity_file(self, phase: str) -> Path:
         """Where what cutting one part alone costs is written: with the run, or beside the user's runs for one that ships."""

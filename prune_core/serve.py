@@ -1,7 +1,7 @@
 """Exact dev scores for whoever asks, from weights that stay loaded: questions and answers as JSON lines.
 
     in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31}, "data": FOLDER or null,
-           "repair": true or absent}
+           "repair": true or absent, "score": "activation" or absent}
           {"cancel": 7}
     out   {"id": 7, "doing": "loading"}, then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ...} after every batch,
           at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line} or {"id": 7, "cancelled": true}
@@ -71,7 +71,7 @@ class Desk:
             if number in self._cancelled:
                 raise Cancelled
             run = runs.Run(Path(asked["run"]))
-            cut = recall.Cut(run, None, asked["threshold"], asked["scope"], asked["phase"])
+            cut = recall.Cut(run, None, asked["threshold"], asked["scope"], asked["phase"], asked.get("score") or "norm")
             return {"result": recall.evaluate(cut, threads=self._threads, report=report, bench=self._bench(run, asked),
                                               repaired=bool(asked.get("repair")))}
         except Cancelled:

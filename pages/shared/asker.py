@@ -29,6 +29,7 @@ class Question:
     thresholds: tuple[tuple[str, float], ...]  # (scope key, threshold)
     data: str = ""  # '': where the run had it
     repair: bool = False
+    score: str = "norm"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,8 @@ class Asker:
                 return asked
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         self._send({"id": asked.number, "run": question.run, "phase": question.phase, "scope": question.scope,
-                    "threshold": dict(question.thresholds), "data": question.data or None, "repair": question.repair})
+                    "threshold": dict(question.thresholds), "data": question.data or None, "repair": question.repair,
+                    "score": question.score})
         return asked
 
     def _send(self, line: dict) -> None:

@@ -64,6 +64,20 @@ def norms(run: runs.Run, at: int) -> Norms:
     return _norms(run, at, _moments(run, [at]))
 
 
+def ranks(run: runs.Run, phase: str, kind: str) -> Norms:
+    """Another score of the groups at the end of a phase than their norms, read only. Raises RunError."""
+    path = run.ranks_path(phase, kind)
+    return _ranks(run, phase, kind, (str(path), path and path.stat().st_mtime_ns))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _ranks(_run: runs.Run, phase: str, kind: str, key: Print) -> Mapping[str, np.ndarray]:
+    found = _run.ranks(phase, kind)
+    for values in found.values():
+        values.setflags(write=False)
+    return found
+
+
 def _moments(run: runs.Run, at: list[int]) -> Print:
     """A cache key for the norms at these positions, which a run that goes on does not change."""
     about = fingerprint(run.path)[:2]

@@ -58,7 +58,8 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
             f"This copy ships without the weights of {snapshot.saved}. Make them with `{run.command()}`")
         st.caption(f":material/fact_check: No exact score here. {why}.")
         return []
-    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), st.session_state.get("data", "").strip(), bool(st.session_state.get("repair")))
+    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), st.session_state.get("data", "").strip(),
+                        bool(st.session_state.get("repair")), view.score)
     asker = loaders.asker()
     refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
     answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
@@ -66,7 +67,7 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
     if answer.doing == "done":
         taken[question] = answer.result
     return [(one["sparsity"], one["score"]) for q, one in taken.items()
-            if (q.run, q.phase, q.repair) == (question.run, question.phase, question.repair)]
+            if (q.run, q.phase, q.repair, q.score) == (question.run, question.phase, question.repair, question.score)]
 
 
 def _waiting(run: Run, question: Question, answer: Answer) -> None:
@@ -96,6 +97,16 @@ def _waiting(run: Run, question: Question, answer: Answer) -> None:
             ahead = asker.ahead(question)
             words = {"loading": "loading weights and data, once"}.get(answer.doing, f"{ahead} before it" if ahead else "starting")
             st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="content")
+
+
+def ranking(run: Run) -> None:
+    """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
+    kinds = list(dict.fromkeys(kind for phase in run.saved_names for kind in run.ranked(phase)))
+    if len(kinds) > 1:
+        words = {"norm": "norm", "activation": "norm × inputs it meets", "taylor": "gradient (Taylor)", "loss": "least-squares loss"}
+        st.selectbox("Rank blocks by", kinds, format_func=lambda kind: words.get(kind, kind), key="score", bind="query-params",
+                     help="What the thresholds and the colours are on. Others than the norm are recorded for some moments only "
+                          "(`python -m prune_core score`); elsewhere it is the norm.")
 
 
 def exact_settings(run: Run) -> None:

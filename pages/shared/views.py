@@ -10,6 +10,7 @@ import streamlit as st
 from pages.shared import canvas, cut, loaders
 from pages.shared.canvas import Start
 from pages.shared.cut import Cut
+from prune_core import figures
 from prune_core.masks import BlockMask, Norms, by_scope
 from prune_core.runs import Run
 from prune_core.trajectory import Snapshot, predict
@@ -31,10 +32,11 @@ class View:
     pins: Sequence[Mapping]
     frames: str  # none, want or have: whether the moments of the whole run are in the browser
     snapshot: Snapshot
+    score: str  # what the thresholds are on: norm, or another score of this moment
 
     def alike(self, run: Run) -> bool:
         """Whether the surface, from which scores are predicted, was recorded for cuts of this kind."""
-        return alike(run, self.cut)
+        return self.score == "norm" and alike(run, self.cut)
 
 
 def alike(run: Run, one: Cut) -> bool:
@@ -61,26 +63,41 @@ def current(run: Run) -> View:
     number = said.get("moment", moments.index(first))
     at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
     now = cut.from_json(said.get("cut") or {}, run.layout) or start.cut
-    norms = loaders.norms(run, at)
+    score = st.session_state.get("score") or "norm"
+    if score not in ranked(run, at):
+        score = "norm"
+    norms = loaders.norms(run, at) if score == "norm" else loaders.ranks(run, run.snapshots[at].saved, score)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     view = View(at, run.snapshots[at].label, now, norms, now.mask(norms, run.layout), thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), run.snapshots[at])
+                said.get("frames", "none"), run.snapshots[at], score)
     if said:
         _write(run, view, said.get("key"))
     return view
+
+
+def ranked(run: Run, at: int) -> list[str]:
+    """What a threshold may be on at this moment."""
+    saved = run.snapshots[at].saved
+    return run.ranked(saved) if saved else ["norm"]
 
 
 def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
     labels = {at: run.snapshots[at].label for at in run.with_norms}
-    head = canvas.header(run, view.at, labels, loaders.norm_scale(run), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING)
+    head = canvas.header(run, view.at, labels, _high(run, view), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING)
+    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score}", "scored": view.score != "norm"}
     head |= {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want":
         return canvas.pack(head, view.norms)
     found, scale = loaders.frames(run)
     return canvas.pack(head | {"frames": {"length": len(found)}, "frameScale": scale}, view.norms, found)
+
+
+def _high(run: Run, view: View) -> float:
+    """The top of the colour scale: that of the run for norms, of this moment for another score."""
+    return loaders.norm_scale(run) if view.score == "norm" else figures.norm_scale([view.norms])
 
 
 def remember() -> None:

@@ -150,7 +150,7 @@ class View {
 
   // Whether the surface, from which scores are predicted, was recorded for cuts of this kind
   get alike() {
-    return this.cut.scope === this.header.usual.scope && (this.cut.scope === "global" || this.cut.share != null);
+    return !this.header.scored && this.cut.scope === this.header.usual.scope && (this.cut.scope === "global" || this.cut.share != null);
   }
 
   // The share that the handle stands for
@@ -703,7 +703,7 @@ class View {
     tip.hidden = !here;
     if (!here) return;
     const { matrix: m, i, j } = here, at = m.at + i * m.across + j, span = (word, from, count) => (count === 1 ? `${word} ${from}` : `${word}s ${from}–${from + count - 1}`);
-    tip.textContent = `layer ${m.layer} ${m.type}\n${span("row", i * m.rows, m.rows)}, ${span("column", j * m.cols, m.cols)}\nnorm ${this.model.norms[at].toPrecision(5)}, ${this.model.kept[at] ? "kept" : "cut"}`;
+    tip.textContent = `layer ${m.layer} ${m.type}\n${span("row", i * m.rows, m.rows)}, ${span("column", j * m.cols, m.cols)}\n${this.header.value ?? "norm"} ${this.model.norms[at].toPrecision(5)}, ${this.model.kept[at] ? "kept" : "cut"}`;
     const box = this.root.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${event.clientY - box.top + 16}px`;

@@ -1,0 +1,148 @@
+"""Scores of groups against plain loops, for every kind of block; recorded, ranked by, and shown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from prune_core import InputError, encoders, glue, recall, repair, runs, saliency
+from prune_core.blocks import BlockShape
+from prune_core.masks import mask_at, thresholds_for
+from prune_core.recall import Cut
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCKS = ["16x1", "1x16", "8x8", "allx1", "1xall"]
+
+
+@pytest.fixture
+def encoder(tiny_model):
+    return encoders.load(str(tiny_model), 2)
+
+
+@pytest.fixture
+def data(encoder) -> glue.Encoded:
+    texts, labels = tiny.sentences(24, 5)
+    return glue.encode(glue.Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
+
+
+@pytest.fixture
+def grams(encoder, data):
+    return repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in glue.dev_batches(data.lengths, 8)))
+
+
+def looped(weight: np.ndarray, block: BlockShape, of) -> np.ndarray:
+    """of(rows, columns) for every group, by a plain loop."""
+    m, n = weight.shape
+    rows, cols = block.sides(m, n)
+    return np.array([[of(slice(i, i + rows), slice(j, j + cols)) for j in range(0, n, cols)] for i in range(0, m, rows)])
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_activation_is_the_norm_weighted_by_the_inputs(encoder, grams, block):
+    layout = encoder.layout(BlockShape.parse(block))
+    found = saliency.Activation(grams).of(encoder, layout)
+    for m in layout.matrices[::4]:
+        weight, moments = encoder.weights[m.name].detach().numpy(), grams[m.name].products.diagonal().numpy() / grams[m.name].count
+        expected = looped(weight, layout.block, lambda r, c, w=weight, e=moments: np.sqrt((w[r, c] ** 2 * e[c]).sum()))
+        np.testing.assert_allclose(found[m.name], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_loss_is_what_least_squares_cannot_make_up_for(encoder, grams, block):
+    """Cut one group, repair the rest of its rows: the summed squared difference of outputs is the score, squared."""
+    layout = encoder.layout(BlockShape.parse(block))
+    found = saliency.Loss(grams).of(encoder, layout)
+    m = layout.matrices[0]
+    weight, gram = encoder.weights[m.name].detach().double(), grams[m.name]
+    h = (gram.centred() / gram.count).double()
+    h += repair.DAMP * float(h.diagonal().mean()) * torch.eye(m.n, dtype=torch.double)
+
+    def lost(r, c):
+        keep = [j for j in range(m.n) if not c.start <= j < c.stop]
+        new = torch.zeros_like(weight[r])
+        if keep:
+            new[:, keep] = torch.linalg.solve(h[keep][:, keep], (weight[r] @ h)[:, keep].T).T
+        by = new - weight[r]
+        return float(((by @ h) * by).sum().sqrt())
+
+    np.testing.assert_allclose(found[m.name], looped(weight.numpy(), layout.block, lost), rtol=2e-2)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_taylor_is_the_mean_square_of_the_change_that_a_mask_makes(encoder, data, block):
+    layout = encoder.layout(BlockShape.parse(block))
+    asked = range(16)
+    found = saliency.Taylor(data, asked).of(encoder, layout)
+    m = layout.matrices[5]
+    squares = np.zeros(found[m.name].shape)
+    batches = [np.arange(16)[at] for at in glue.dev_batches(data.lengths[:16], saliency.BATCH)]
+    for at in batches:
+        inputs, labels = data.batch(at)
+        encoder.model.zero_grad()
+        encoder.model.eval()(**inputs, labels=labels).loss.backward()
+        weight = encoder.weights[m.name]
+        product = (weight * weight.grad).detach().numpy()
+        squares += looped(product, layout.block, lambda r, c, p=product: p[r, c].sum() ** 2)
+    np.testing.assert_allclose(found[m.name], np.sqrt(squares / len(batches)), rtol=1e-3, atol=1e-9)
+
+
+def test_a_zero_group_scores_zero_everywhere(encoder, data, grams):
+    layout = encoder.layout(BlockShape.parse("16x1"))
+    name = layout.matrices[2].name
+    with torch.no_grad():
+        encoder.weights[name][:16, 3] = 0.0
+    for kind in saliency.KINDS:
+        assert saliency.named(kind, grams, data).of(encoder, layout)[name][0, 3] == 0.0
+
+
+def test_an_unknown_score():
+    with pytest.raises(InputError, match="activation, taylor, loss"):
+        saliency.named("size", {}, None)
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+    return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
+
+
+def test_recorded_scores_decide_what_is_cut(made):
+    with pytest.raises(runs.RunError, match="python -m prune_core score made"):
+        recall.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
+    done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", "--json"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(saliency.KINDS) == set(runs.RANKS)
+    assert made.ranked("dense") == ["norm", *saliency.KINDS] and made.ranked("penalty-3x") == ["norm"]
+    ranks, masks = made.ranks("dense", "activation"), {}
+    for kind in ("norm", *saliency.KINDS):
+        _, _, mask, thresholds = Cut(made, 0.5, None, "matrix", "dense", kind).resolved()
+        masks[mask.digest()] = mask
+        assert thresholds == thresholds_for(made.ranks("dense", kind), made.layout, 0.5, "matrix")
+    assert len(masks) == 4
+    found = recall.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
+    bench = recall.Bench(made, "dense")
+    *_, last = bench.stream(mask_at(ranks, made.layout, thresholds_for(ranks, made.layout, 0.5, "matrix"), "matrix"), fresh=True)
+    assert (found["by"], found["score"]) == ("activation", last.score)
+
+
+def test_a_damaged_file_of_scores_is_told(made, tmp_path):
+    import shutil
+
+    copy = runs.Run(shutil.copytree(made.path, tmp_path / "copy"))
+    copy.ranks_file("dense", "loss").write_bytes(b"nonsense")
+    with pytest.raises(runs.RunError, match="cannot be read"):
+        copy.ranks("dense", "loss")
+
+
+@pytest.mark.parametrize("by", ["size", "norm"])
+def test_the_command_refuses_what_it_cannot_make(made, by):
+    done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", f"--by={by}"], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.strip().count("\n") == 0 and by in done.stderr
