@@ -192,6 +192,39 @@ def sensitivity(
 
 
 @app.command()
+def surface(
+    run: str,
+    phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
+    by: Annotated[str, Option(help="What is cut first: norm, or recorded scores (activation, taylor, loss), or several.")] = "norm",
+    scope: Annotated[str, Option(help="global, layer, type, matrix, or several.")] = "global,matrix",
+    repair: Annotated[str, Option(help="no, yes, or both: repaired after cutting.")] = "both",
+    data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, which Explore then predicts from."""
+    from tqdm import tqdm
+
+    from prune_core import surface
+    from prune_core.trajectory import Kind
+
+    if repair not in ("no", "yes", "both"):
+        raise InputError(f"repair {repair!r} is none of no, yes, both")
+    found, rows = runs.find(run, runs_dir), []
+    kinds = [Kind(one, where, after) for one in by.split(",") for where in scope.split(",") for after in (False, True)
+             if after in {"no": (False,), "yes": (True,), "both": (False, True)}[repair]]
+    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} scores, {remaining} left", disable=None) as bar:
+        for done, total, kind, point in surface.surfaces(found, phase, kinds, data, threads):
+            rows.append(vars(kind) | vars(point))
+            bar.total = total
+            bar.update(done - bar.n)
+    result = {"run": found.name, "phase": phase, "metric": found.metric, "points": rows}
+    _tell(result, as_json, lambda r: "\n".join(f"{p['by']:10} {p['scope']:7} {'repaired' if p['repaired'] else 'cut':9} {p['sparsity']:6.1%}: "
+                                               f"{r['metric']} {p['score']:.4f}" for p in r["points"]))
+
+
+@app.command()
 def calibrate(
     to: Annotated[Path | None, Option(help="Write the profile here, to be read on another machine; default: this machine's place.")] = None,
     threads: Threads = 0,

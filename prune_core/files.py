@@ -47,6 +47,23 @@ def sealed(data: Mapping) -> bytes:
     return text + f"\t{zlib.crc32(text):08x}\n".encode()
 
 
+def append_sealed(path: Path, data: Mapping) -> None:
+    """One more sealed line at the end of a file of them; a line that a crash tore stays apart from it. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+b") as file:
+        file.seek(max(0, file.seek(0, 2) - 1))
+        torn = file.read(1) not in (b"", b"\n")
+        file.write((b"\n" if torn else b"") + sealed(data))
+
+
+def read_sealed(path: Path) -> list[dict]:
+    """All whole lines of such a file; [] where there is none."""
+    try:
+        return [line for line in map(unsealed, path.read_bytes().split(b"\n")) if line is not None]
+    except OSError:
+        return []
+
+
 def unsealed(line: bytes) -> dict | None:
     """The data of a line, or None if it is torn or was changed."""
     text, tab, crc = line.rstrip(b"\n").rpartition(b"\t")

@@ -47,8 +47,9 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
         shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
         for kind in run.ranked(saved)[1:]:
             shutil.copyfile(run.ranks_path(saved, kind), staged / f"{kind}-{saved}.safetensors")
-        if run.sensitivity(saved):
-            files.write_whole(staged / f"sensitivity-{saved}.jsonl", b"".join(files.sealed(vars(point)) for point in run.sensitivity(saved)))
+        for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):
+            if (run.path / name).exists():
+                shutil.copyfile(run.path / name, staged / name)
     if to.exists():
         shutil.rmtree(to)
     staged.rename(to)

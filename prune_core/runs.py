@@ -8,6 +8,7 @@
       checkpoint.safetensors   everything `resume` needs, replaced as a whole
       status.json              where it is now, for people who watch
       sensitivity-<saved>.jsonl   what cutting one layer or matrix alone costs, where that was asked for
+      surface-<saved>.jsonl    more score surfaces, likewise
       activation-<saved>.safetensors   other scores of the groups, likewise (taylor, loss)
       result.json              there when the run is complete
       lock                     held by the one process that writes
@@ -33,7 +34,7 @@ from safetensors import SafetensorError, safe_open
 from prune_core import InputError, files
 from prune_core.blocks import Layout
 from prune_core.config import PruneConfig, saved_name
-from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint
+from prune_core.trajectory import Kind, Sensitivity, Snapshot, SurfacePoint
 
 FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent / "data"
@@ -203,13 +204,32 @@ class Run:
     def sensitivity(self, phase: str) -> list[Sensitivity]:
         """What cutting one layer or matrix alone costs at the end of a phase: each point once; lines that a crash tore are left out."""
         found = {}
-        for path in dict.fromkeys((self.path / f"sensitivity-{phase}.jsonl", self.sensitivity_file(phase))):
-            with contextlib.suppress(OSError):
-                for line in filter(None, map(files.unsealed, path.read_bytes().split(b"\n"))):
-                    with contextlib.suppress(TypeError):
-                        point = Sensitivity(**line)
-                        found[point.scope, point.key, point.share] = point
+        for line in self._beside(f"sensitivity-{phase}.jsonl"):
+            with contextlib.suppress(TypeError):
+                point = Sensitivity(**line)
+                found[point.scope, point.key, point.share] = point
         return list(found.values())
+
+    def surfaces_file(self, phase: str) -> Path:
+        """Where more surfaces than the run's own are written, likewise."""
+        return self.sensitivity_file(phase).with_name(f"surface-{phase}.jsonl")
+
+    def surfaces(self, phase: str) -> dict[Kind, list[SurfacePoint]]:
+        """Every recorded surface at the end of a phase: the run's own, and those that were asked for later; whole ones and begun ones."""
+        found: dict[Kind, dict[float, SurfacePoint]] = {}
+        if own := self.snapshots[self.saved(phase)].surface:
+            found[Kind("norm", self.config.scope, False)] = {point.wanted: point for point in own}
+        for line in self._beside(f"surface-{phase}.jsonl"):
+            with contextlib.suppress(TypeError, KeyError):
+                kind = Kind(line.pop("by"), line.pop("scope"), line.pop("repaired"))
+                point = SurfacePoint(**line)
+                found.setdefault(kind, {}).setdefault(point.wanted, point)
+        return {kind: [points[wanted] for wanted in sorted(points)] for kind, points in found.items()}
+
+    def _beside(self, name: str) -> list[dict]:
+        """Lines of a file that ships with the run, then of the user's own for it."""
+        paths = dict.fromkeys((self.path / name, self.sensitivity_file("").with_name(name)))
+        return [line for path in paths for line in files.read_sealed(path)]
 
     def command(self) -> str:
         """The command line that makes this run again."""

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import torch
 
-from prune_core import InputError, files, native, runs
+from prune_core import InputError, files, native
 from prune_core.masks import by_scope, mask_at, thresholds_for
 from prune_core.recall import Bench
 from prune_core.runs import Run
@@ -46,18 +45,6 @@ def sensitivity(run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"
             *_, last = bench.stream(mask)
             found = last.final
             point = Sensitivity(scope, key, share, threshold, mask.sparsity, found.scores[run.metric], found.low, found.high, found.examples)
-            _append(run.sensitivity_file(phase), point)
+            files.append_sealed(run.sensitivity_file(phase), vars(point))
             known[scope, key, share] = point
         yield done, len(asked), known[scope, key, share]
-
-
-def _append(path: Path, point: Sensitivity) -> None:
-    """One more line at the end of the file. Raises RunError where it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+b") as file:
-            file.seek(max(0, file.seek(0, 2) - 1))
-            torn = file.read(1) not in (b"", b"\n")  # by a crash: the new line must not be drawn into it
-            file.write((b"\n" if torn else b"") + files.sealed(vars(point)))
-    except OSError as error:
-        raise runs.RunError(f"sensitivities cannot be written to {str(path)!r}: {error.strerror or error}") from None

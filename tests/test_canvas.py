@@ -56,7 +56,7 @@ def load(page, block: str, seed: int = 0, zeros: float = 0.0):
         values *= random.random((values.shape[0], 1)) > zeros
         values *= random.random(values.shape[1]) > zeros
     at = run.saved("dense")
-    head = canvas.header(run, at, {one: str(one) for one in run.with_norms}, 1.0, Start(cut.usual(run)), cut.usual(run), priced(), SETTING)
+    head = canvas.header(run, at, 1.0, Start(cut.usual(run)), cut.usual(run), priced(), SETTING)
     page.evaluate("load", base64.b64encode(canvas.pack(head, norms)).decode())
     return run, norms
 
@@ -109,7 +109,7 @@ def test_heads_that_die_are_taken_out_as_the_core_takes_them(page, heads):
 def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
     run = runs.Run(make_run(tmp_path))
     frames, scale = canvas.frames(run)
-    head = canvas.header(run, run.with_norms[0], {one: "" for one in run.with_norms}, 1.0, Start(cut.usual(run)), cut.usual(run), None, SETTING)
+    head = canvas.header(run, run.with_norms[0], 1.0, Start(cut.usual(run)), cut.usual(run), None, SETTING)
     blob = canvas.pack(head | {"frames": {"length": len(frames)}, "frameScale": scale}, run.norms(run.with_norms[0]), frames)
     page.evaluate("load", base64.b64encode(blob).decode())
     there = np.array(page.evaluate("frames_")).reshape(frames.shape)
@@ -117,6 +117,17 @@ def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
         norms = np.concatenate([v.ravel() for v in run.norms(at).values()])
         assert np.abs(row / canvas.LEVELS * scale - norms).max() <= scale / canvas.LEVELS * 1.001
         assert ((row == 0) == (norms == 0)).all() and (row == 0).mean() == pytest.approx(zero_share(run.norms(at), run.layout), abs=1e-12)
+
+
+def test_a_cut_is_predicted_from_the_surface_of_its_own_kind(page):
+    run, _ = load(page, "16x1")
+    points = run.snapshots[run.saved("dense")].surface
+    page.evaluate("points => { model.header.surfaces = {global: points, layer: points.map(([x, s, l, h]) => [x, s / 2, l / 2, h / 2])} }",
+                  [[p.sparsity, p.score, p.low, p.high] for p in points])
+    whole, alike, own = (page.evaluate("cut => numbers(model, {...cut, thresholds: thresholdsFor(model, cut.scope, 0.5)})", cut) for cut in (
+        {"scope": "global", "share": None}, {"scope": "layer", "share": 0.5}, {"scope": "layer", "share": None}))
+    assert alike["score"] == pytest.approx(predict(points, alike["sparsity"])[0] / 2) and own["score"] == pytest.approx(predict(points, own["sparsity"])[0])
+    assert whole["score"] == pytest.approx(predict(points, whole["sparsity"])[0])
 
 
 # ---------------------------------------------------------------- the address

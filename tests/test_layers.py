@@ -46,18 +46,19 @@ MAY_IMPORT = {
     "record": LOWER | {"compact", "recall"},
     "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "repair", "saliency", "unpadded", "latency", "measure"},
     "sensitivity": {"files", "masks", "native", "recall", "runs", "trajectory"},
+    "surface": {"files", "masks", "native", "recall", "runs", "trajectory"},
     "allocate": {"blocks", "masks", "trajectory"},
     "saliency": {"blocks", "encoders", "glue", "repair"},
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"record", "recall", "sensitivity", "serve", "pack", "latency", "measure", "report", "export"},
+    "__main__": LOWER | {"record", "recall", "sensitivity", "serve", "surface", "pack", "latency", "measure", "report", "export"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published")
 NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair",
-               "saliency", "sensitivity", "serve"}
+               "saliency", "sensitivity", "serve", "surface"}
 
 
 def name_of(path: Path) -> str:

@@ -207,7 +207,7 @@ def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
     assert header["rest"] == 0, "moments are sent only when they are played"
     assert [m["label"] for m in header["moments"]] == [run.snapshots[at].label for at in run.with_norms]
     assert [m["end"] for m in header["moments"]].count(True) == len(run.saved_names)
-    assert header["modelWeights"] == run.layout.model_weights and len(header["surface"]) == 20
+    assert header["modelWeights"] == run.layout.model_weights and [len(points) for points in header["surfaces"].values()] == [20]
 
 
 @pytest.mark.parametrize("scope, share", [("matrix", 0.375), ("layer", 0.6), ("type", 0.1), ("global", 0.0)])
@@ -217,7 +217,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
     assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
-    assert ("differ from that" in texts(app)) == (scope != "global")
+    assert ("Surfaces were recorded here for cuts alike for global" in texts(app)) == (scope != "global")
 
 
 def test_thresholds_in_the_address(runs_dir):
@@ -246,7 +246,7 @@ def test_a_moment_without_a_surface_predicts_no_score(runs_dir):
     run = runs.Run(make_run(runs_dir))
     at = run.with_norms[1]
     app = opened("explore", at=run.snapshots[at].label)
-    assert "No score is predicted here" in texts(app) and sent(app)["surface"] is None
+    assert "No score is predicted here" in texts(app) and sent(app)["surfaces"] == {}
 
 
 def sensitivities(run: runs.Run) -> list[Sensitivity]:

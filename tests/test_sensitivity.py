@@ -13,10 +13,10 @@ import pytest
 import tiny
 from sample_run import make_layout, make_norms
 
-from prune_core import InputError, allocate, recall, runs, sensitivity
+from prune_core import InputError, allocate, recall, runs, sensitivity, surface
 from prune_core.masks import by_scope, mask_at, sparsity_of, thresholds_for
 from prune_core.recall import Cut
-from prune_core.trajectory import Sensitivity
+from prune_core.trajectory import Kind, Sensitivity
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,8 +64,8 @@ def test_points_are_kept_as_they_come_and_never_computed_twice(made, monkeypatch
     assert len(scored) == 1 and len(benches) == 1
 
 
-@pytest.mark.parametrize("scopes, shares, words", [(("row",), (0.5,), "row"), (("global",), (0.5,), "global"), (("layer",), (0.0,), "0"), (("layer",), (1.0,), "1"),
-                                                   (("layer",), (float("nan"),), "nan")])
+@pytest.mark.parametrize("scopes, shares, words", [
+    (("row",), (0.5,), "row"), (("global",), (0.5,), "global"), (("layer",), (0.0,), "0"), (("layer",), (1.0,), "1"), (("layer",), (float("nan"),), "nan")])
 def test_what_cannot_be_asked(made, scopes, shares, words):
     with pytest.raises(InputError, match=words):
         list(sensitivity.sensitivity(made, "dense", scopes, shares))
@@ -88,6 +88,38 @@ def test_the_recorded_run_has_them_and_they_are_of_its_weights():
     assert {(p.scope, p.key) for p in points} >= {(s, k) for s in ("layer", "matrix") for k in by_scope(run.layout, s)}
     for point in points:
         assert point.threshold == pytest.approx(thresholds_for(norms, run.layout, point.share, point.scope)[point.key], rel=1e-6)
+
+
+# ---------------------------------------------------------------- more surfaces
+
+
+def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stopped(made):
+    kinds = [Kind("norm", "global", True), Kind("norm", "layer", False)]
+    asked = surface.surfaces(made, "dense", kinds, threads=1)
+    for _ in range(5):
+        next(asked)
+    asked.close()
+    before = made.surfaces_file("dense").read_bytes()
+    rows = list(surface.surfaces(made, "dense", kinds, threads=1))
+    assert [row[:2] for row in rows] == [(n, 40) for n in range(1, 41)]
+    assert made.surfaces_file("dense").read_bytes().startswith(before), "what was there is not computed again"
+    for kind in kinds:
+        points = made.surfaces("dense")[kind]
+        assert [p.wanted for p in points] == list(surface.GRID)
+        for point in points[4:18:6]:
+            real = recall.evaluate(Cut(made, point.wanted, None, kind.scope, "dense"), threads=1, fresh=True, repaired=kind.repaired)
+            assert (point.sparsity, point.score, point.low, point.high) == (real["sparsity"], real["score"], real["low"], real["high"])
+    assert made.surfaces("dense")[Kind("norm", made.config.scope, False)] == list(made.snapshots[made.saved("dense")].surface)
+
+
+def test_the_surface_command(made):
+    command = [sys.executable, "-m", "prune_core", "surface", "made", f"--runs-dir={made.path.parent}", "--json"]
+    done = subprocess.run([*command, "--scope=type", "--repair=no"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout.strip().splitlines()[-1])["points"]) == 20 == len(made.surfaces("dense")[Kind("norm", "type", False)])
+    for wrong in ("--scope=rows", "--by=taylor", "--repair=maybe"):
+        refused = subprocess.run([*command, wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert refused.returncode == 2 and refused.stderr.strip().count("\n") == 0
 
 
 # ---------------------------------------------------------------- the cheapest cut

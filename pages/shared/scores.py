@@ -23,13 +23,16 @@ def words(run: Run, view: View) -> None:
             "the prunable matrices (encoder), and of the whole model, embeddings included. ")
     if zeros > 0.001:
         said += f"Training has brought {zeros:.1%} to exactly zero. "
-    if snapshot.surface:
-        _, low, high = predict(snapshot.surface, mask.sparsity)
-        said += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}, without "
-                 f"retraining: 95% interval {low:.3f} – {high:.3f}, {snapshot.surface_examples or 0:,} dev examples, one threshold for "
-                 f"{scope_words(run)}." + scope_note(run, view))
+    if view.surface:
+        _, low, high = predict(view.surface, mask.sparsity)
+        repaired = ", repaired after cutting," if st.session_state.get("repair") else ""
+        said += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}{repaired}, without "
+                 f"retraining: 95% interval {low:.3f} – {high:.3f}, {scope_words(view)}.")
+    elif view.surfaces:
+        said += (f"Surfaces were recorded here for cuts alike for {' or '.join(view.surfaces)}: the dimmed score is what such a cut of the same sparsity "
+                 "would have.")
     else:
-        said += "No score is predicted here: surfaces are recorded at " + (", ".join(run.saved_names) or "the ends of phases") + "."
+        said += "No score is predicted here: no surface was recorded for such cuts at this moment (`python -m prune_core surface`)."
     if profile := next(iter(loaders.profiles().items()), None):
         said += (f" The speedup is **predicted** for {profile[0].removeprefix('this machine (').removesuffix(')')}, {loaders.SETTING.batch} sentences of "
                  f"{loaders.SETTING.length} tokens, compact against dense torch, median error {profile[1].error:.0%}; **Speed** has more.")
@@ -38,16 +41,9 @@ def words(run: Run, view: View) -> None:
     st.caption(said)
 
 
-def scope_words(run: Run) -> str:
-    """'the whole encoder (scope global)': what shared one threshold when the surface was recorded."""
-    return "the whole encoder (scope global)" if run.config.scope == "global" else f"each {run.config.scope} (scope {run.config.scope})"
-
-
-def scope_note(run: Run, view: View) -> str:
-    """A warning where the cut in view is not of the kind that the surface was recorded with."""
-    if view.alike(run):
-        return ""
-    return " The present thresholds differ from that, so the prediction only holds for the same sparsity cut that way."
+def scope_words(view: View) -> str:
+    """What shared one threshold when the surface was recorded."""
+    return "one threshold for the whole encoder" if view.cut.scope == "global" else f"the same share of each {view.cut.scope}"
 
 
 def exact(run: Run, view: View) -> list[tuple[float, float]]:
@@ -134,13 +130,13 @@ def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
     with left:
         st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
         retrained = {f"{one.name}, retrained": _retrained(one) for one in (run, *(loaders.run(name) for name in chosen)) if _retrained(one)}
-        figure = figures.score_curve(run.metric, surface=view.snapshot.surface or (), here=view.mask.sparsity, dense=run.dense_score,
+        figure = figures.score_curve(run.metric, surface=view.surface or next(iter(view.surfaces.values()), ()), here=view.mask.sparsity, dense=run.dense_score,
                                      majority=run.majority_score, retrained=retrained, exact=[(1 / (1 - x), y) for x, y in taken if x < 1],
                                      pins=_pinned(view, "score"), published=shown)
         st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
-        if view.snapshot.surface:
-            table = pd.DataFrame([vars(point) for point in view.snapshot.surface])
-            download(f"Surface of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
+        if view.surfaces:
+            table = pd.DataFrame([{"scope": scope} | vars(point) for scope, points in view.surfaces.items() for point in points])
+            download(f"Surfaces of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
         else:
             st.caption("No score surface was recorded at this moment: it is at the ends of phases.")
     with right:
@@ -173,7 +169,7 @@ def compared(run: Run, view: View) -> None:
     profile = loaders.usual_profile()
     now = {"sparsity": view.mask.sparsity, "encoder": view.mask.compression_encoder, "model": view.mask.compression_model,
            "speedup": profile.speedup(view.mask, loaders.SETTING, run.heads) if profile else None,
-           "score": predict(view.snapshot.surface, view.mask.sparsity)[0] if view.snapshot.surface and view.alike(run) else None}
+           "score": predict(view.surface, view.mask.sparsity)[0] if view.surface else None}
     names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression", "speedup": "Predicted speedup",
              "score": f"Predicted {run.metric.replace('_', ' ')}"}
     columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}

@@ -13,8 +13,9 @@ from pages.shared.cut import Cut
 from prune_core import figures
 from prune_core.masks import BlockMask, Norms, by_scope
 from prune_core.runs import Run
-from prune_core.trajectory import Snapshot, predict
+from prune_core.trajectory import Snapshot, SurfacePoint, predict
 
+GRID = 20  # points of a whole surface
 ADDRESS = ("at", "cut", "key", "zoom", "pin")
 
 
@@ -34,14 +35,12 @@ class View:
     snapshot: Snapshot
     score: str  # what the thresholds are on: norm, or another score of this moment
 
-    def alike(self, run: Run) -> bool:
-        """Whether the surface, from which scores are predicted, was recorded for cuts of this kind."""
-        return self.score == "norm" and alike(run, self.cut)
+    surfaces: Mapping[str, Sequence[SurfacePoint]]  # scope -> what such cuts are predicted from
 
-
-def alike(run: Run, one: Cut) -> bool:
-    """Whether the run's surfaces were recorded for cuts of this kind."""
-    return one.scope == run.config.scope and (one.scope == "global" or one.share is not None)
+    @property
+    def surface(self) -> Sequence[SurfacePoint] | None:
+        """What this cut is predicted from; None where nothing was recorded for cuts of its kind."""
+        return self.surfaces.get(self.cut.scope) if self.cut.scope == "global" or self.cut.share is not None else None
 
 
 def forget() -> None:
@@ -63,14 +62,14 @@ def current(run: Run) -> View:
     number = said.get("moment", moments.index(first))
     at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
     now = cut.from_json(said.get("cut") or {}, run.layout) or start.cut
-    score = st.session_state.get("score") or "norm"
+    score, repaired = st.session_state.get("score") or "norm", bool(st.session_state.get("repair"))
     if score not in ranked(run, at):
         score = "norm"
     norms = loaders.norms(run, at) if score == "norm" else loaders.ranks(run, run.snapshots[at].saved, score)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     view = View(at, run.snapshots[at].label, now, norms, now.mask(norms, run.layout), thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), run.snapshots[at], score)
+                said.get("frames", "none"), run.snapshots[at], score, recorded(run, at, score, repaired))
     if said:
         _write(run, view, said.get("key"))
     return view
@@ -82,12 +81,18 @@ def ranked(run: Run, at: int) -> list[str]:
     return run.ranked(saved) if saved else ["norm"]
 
 
+def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequence[SurfacePoint]]:
+    """Scope -> the surface recorded at this moment for cuts by this score, repaired or not."""
+    saved = run.snapshots[at].saved
+    whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == GRID} if saved else {}
+    return {kind.scope: points for kind, points in whole.items() if (kind.by, kind.repaired) == (score, repaired)}
+
+
 def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
-    labels = {at: run.snapshots[at].label for at in run.with_norms}
-    head = canvas.header(run, view.at, labels, _high(run, view), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING)
-    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score}", "scored": view.score != "norm"}
+    head = canvas.header(run, view.at, _high(run, view), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING, view.surfaces)
+    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score} {st.session_state.get('repair')}"}
     head |= {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want":
         return canvas.pack(head, view.norms)
@@ -146,9 +151,9 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     if at is None or (found := cut.parse(what, run.layout)) is None:
         return None
     mask = found.mask(loaders.norms(run, at), run.layout)
-    snapshot, price = run.snapshots[at], loaders.usual_profile()
-    encoder = mask.compression_encoder
+    price = loaders.usual_profile()
+    encoder, surface = mask.compression_encoder, recorded(run, at, "norm", False).get(found.scope) if found.share is not None else None
     return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
         "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
         "speedup": price.speedup(mask, loaders.SETTING, run.heads) if price else None,
-        "score": predict(snapshot.surface, mask.sparsity)[0] if snapshot.surface and alike(run, found) else None}}
+        "score": predict(surface, mask.sparsity)[0] if surface else None}}

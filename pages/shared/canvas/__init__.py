@@ -21,7 +21,7 @@ from prune_core.latency import Profile, Setting
 from prune_core.masks import Norms
 from prune_core.plans import layers_of
 from prune_core.runs import Run
-from prune_core.trajectory import Snapshot
+from prune_core.trajectory import SurfacePoint
 
 HERE = Path(__file__).parent
 LEVELS = 65535  # of a norm in a frame
@@ -65,8 +65,9 @@ def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None) -> byt
     return struct.pack("<I", len(text)) + text + values.tobytes() + (b"" if frames is None else frames.astype("<u2").tobytes())
 
 
-def header(run: Run, at: int, labels: Mapping[int, str], high: float, start: Start, usual: Cut, profile: Profile | None, setting: Setting) -> dict:
-    """All that the browser needs besides norms, for snapshot `at`; `labels`: position of a snapshot -> its name."""
+def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Profile | None, setting: Setting,
+           surfaces: Mapping[str, Sequence[SurfacePoint]] | None = None) -> dict:
+    """All that the browser needs besides norms, for snapshot `at`; `surfaces`: scope -> the surface that such cuts are predicted from."""
     layout, moments = run.layout, run.with_norms
     found = {
         "run": run.name, "id": f"{run.name} {at} {setting} {profile.created if profile else ''}", "moment": moments.index(at), "high": high,
@@ -74,9 +75,9 @@ def header(run: Run, at: int, labels: Mapping[int, str], high: float, start: Sta
         "hidden": max(m.n for m in layout.matrices if m.type != "output"),
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
                       **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))} for m in layout.matrices],
-        "moments": [{"label": labels[one], "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),
-                     "surface": _surface(run.snapshots[one])} for one in moments],
-        "surface": _surface(run.snapshots[at]), "usual": usual.to_json(),
+        "moments": [{"label": run.snapshots[one].label, "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),
+                     "surfaces": _surfaces({usual.scope: run.snapshots[one].surface})} for one in moments],
+        "surfaces": _surfaces({usual.scope: run.snapshots[at].surface} if surfaces is None else surfaces), "usual": usual.to_json(),
         "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
     if profile:
         found["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact), "batch": setting.batch,
@@ -84,12 +85,13 @@ def header(run: Run, at: int, labels: Mapping[int, str], high: float, start: Sta
     return found
 
 
-def _surface(snapshot: Snapshot) -> list[list[float]] | None:
-    """[sparsity, score, low, high] of every point, each sparsity once, in order."""
-    if not snapshot.surface:
-        return None
-    points = {point.sparsity: point for point in snapshot.surface}
-    return [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+def _surfaces(surfaces: Mapping[str, Sequence[SurfacePoint] | None]) -> dict[str, list[list[float]]]:
+    """Scope -> [sparsity, score, low, high] of every point, each sparsity once, in order."""
+    found = {}
+    for scope, surface in surfaces.items():
+        if points := {point.sparsity: point for point in surface or ()}:
+            found[scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+    return found
 
 
 def frames(run: Run) -> tuple[np.ndarray, float]:

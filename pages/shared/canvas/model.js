@@ -143,6 +143,15 @@ function interpolate(points, x, column) {
   return points[points.length - 1][column];
 }
 
+// Whether a surface was recorded for cuts of this kind: with the same share of every key
+function alike(header, cut) {
+  return (cut.scope === "global" || cut.share != null) && cut.scope in header.surfaces;
+}
+
+function surfaceOf(header, cut) {
+  return alike(header, cut) ? header.surfaces[cut.scope] : header.surfaces[header.usual.scope] ?? Object.values(header.surfaces)[0];
+}
+
 // ---- the latency model: what is executed, and what it costs
 
 function living(model) {
@@ -281,7 +290,8 @@ function numbers(model, cut) {
   const found = { kept: total(model.counts), groups: header.groups, sparsity: 1 - weights / header.encoderWeights,
     encoder: weights ? header.encoderWeights / weights : Infinity,
     model: header.modelWeights / (header.modelWeights - header.encoderWeights + weights) };
-  if (header.surface) [found.score, found.low, found.high] = [1, 2, 3].map((column) => interpolate(header.surface, found.sparsity, column));
+  const surface = surfaceOf(header, cut);
+  if (surface) [found.score, found.low, found.high] = [1, 2, 3].map((column) => interpolate(surface, found.sparsity, column));
   if (header.profile) found.speedup = header.profile.denseMs / compactMs(model);
   return found;
 }

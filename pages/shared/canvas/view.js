@@ -148,11 +148,6 @@ class View {
     this.changed();
   }
 
-  // Whether the surface, from which scores are predicted, was recorded for cuts of this kind
-  get alike() {
-    return !this.header.scored && this.cut.scope === this.header.usual.scope && (this.cut.scope === "global" || this.cut.share != null);
-  }
-
   // The share that the handle stands for
   get share() {
     if (this.cut.share != null) return this.cut.share;
@@ -233,7 +228,7 @@ class View {
     const thresholds = this.cut.share == null ? this.cut.thresholds : null;
     const { sparsity, encoder, model, speedup, score } = this.found;
     this.pins = [...this.pins, { name, moment: this.moment, cut: { scope: this.cut.scope, share: this.cut.share, thresholds },
-      numbers: { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup, score: this.alike ? score : null } }];
+      numbers: { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup, score: alike(this.model.header, this.cut) ? score : null } }];
     this.fill();
     this.commit();
   }
@@ -271,7 +266,7 @@ class View {
   useNorms(norms) {
     this.model.norms = norms;
     this.model.sorted.clear();
-    this.model.header = { ...this.header, surface: this.header.moments[this.moment].surface };
+    this.model.header = norms === this.exact ? this.header : { ...this.header, surfaces: this.header.moments[this.moment].surfaces };
     this.binned = null;
     this.shade();
     this.cut = this.complete(this.cut);
@@ -461,10 +456,10 @@ class View {
     const shown = { sparsity: percent, encoder: times, model: times, speedup: times, score: (v) => v.toFixed(3) };
     for (const [name, words] of Object.entries(shown)) {
       const card = this.at(`[data-number=${name}]`), value = found[name], small = card.querySelector(".beside"), other = beside?.numbers[name];
-      const unlike = name === "score" && !this.alike && value !== undefined;
+      const unlike = name === "score" && !alike(this.model.header, this.cut) && value !== undefined;
       card.querySelector(".value").textContent = value === undefined ? "–" : words(value);
       card.classList.toggle("unlike", unlike);
-      if (unlike) small.textContent = "if cut as the run cuts";
+      if (unlike) small.textContent = `if cut alike for ${Object.keys(this.model.header.surfaces).join(" or ")}`;
       else if (other != null && value !== undefined && Number.isFinite(value)) small.textContent = `${beside.name} ${words(other)}, ${difference(name, value - other)}`;
       else if (name === "score" && value !== undefined) small.textContent = `${found.low.toFixed(3)} – ${found.high.toFixed(3)}`;
       else small.textContent = card.dataset.note ?? "";
