@@ -8,7 +8,7 @@ from pages.shared import loaders, processes, widgets
 from pages.shared.estimate import estimate
 from pages.shared.watch import watch
 from prune_core import InputError, glue, runs
-from prune_core.config import HUB_DATA, PENALTIES, PRESETS, PruneConfig, preset
+from prune_core.config import HUB_DATA, PENALTIES, PRESETS, SCORES, PruneConfig, preset
 from prune_core.masks import SCOPES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
@@ -69,12 +69,16 @@ def settings() -> PruneConfig:
                           help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then what "
                                "stays shrinks along.")
         reweighted = st.toggle("Reweighted", True, help="Off: gamma stays 1, plain group Lasso.")
+        score = st.segmented_control("Blocks go by", SCORES, default=PruneConfig().score, required=True,
+                                     help="norm: the smallest norms go. activation: the norm is weighted by the inputs that a block meets.")
+        distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig().distill, 0.05,
+                            help="Share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining; 0: none.")
         seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
     if data == "practice":
         st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), block=(block or "").strip(),
                   compressions=tuple(map(number, compressions)), penalty=penalty, scope=scope, spare=spare,
-                  reweighted=reweighted, seed=int(seed))
+                  reweighted=reweighted, score=score, distill=distill, seed=int(seed))
 
 
 def number(text: str) -> float:

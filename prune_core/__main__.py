@@ -46,6 +46,7 @@ def prune(
     runs_dir: RunsDir = runs.RUNS,
     seed: Annotated[int, Option(help="Fixes the result.")] = 0,
     threads: Threads = 0,
+    method: Annotated[str, Option(help="group-lasso, or one to compare it with: magnitude, movement, admm.")] = "group-lasso",
     penalty: Annotated[str, Option(help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
@@ -70,7 +71,7 @@ def prune(
 
     taught = {"distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd}
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
-                "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
+                "seed": seed, "threads": threads, "method": method, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
                 "score": score, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
     settings |= taught

@@ -12,6 +12,7 @@ from prune_core.blocks import BlockShape
 from prune_core.masks import SCOPES, sparsity_of
 
 HUB_DATA = "nyu-mll/glue"
+METHODS = ("group-lasso", "magnitude", "movement", "admm")
 PENALTIES = ("proximal", "in-loss")
 SCORES = ("norm", "activation")
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -39,6 +40,7 @@ class PruneConfig:
     block: str = "64x1"
     compressions: tuple[float, ...] = (2.0,)  # of the encoder
     lam: float | None = None  # fixed lambda; None: controlled to reach the largest compression
+    method: str = "group-lasso"  # or the gradual magnitude, movement or ADMM that it is compared with
     penalty: str = "proximal"
     reweighted: bool = True
     spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
@@ -81,10 +83,11 @@ class PruneConfig:
         for compression in self.compressions:
             sparsity_of(compression)
         _needs(self.compressions, "compression is empty; needed: at least one, for example 2")
-        for name, known in (("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES)):
+        for name, known in (("method", METHODS), ("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES)):
             value = getattr(self, name)
             _needs(value in known, f"{name} {value!r} is unknown; one of {', '.join(known)}")
         _needs(self.lam is None or 0 <= self.lam < math.inf, f"lambda {self.lam} is out of range; needed: 0 or more")
+        _needs(self.lam is None or self.method == "group-lasso", f"lambda is a setting of group-lasso; method {self.method!r} has none")
         for name in ("batch_size", "max_length", "dense_steps", "penalty_steps", "retrain_steps", "train_examples",
                      "dev_examples", "surface_examples", "milestones", "moments"):
             value = getattr(self, name)

@@ -27,7 +27,9 @@ from prune_core.distill import MIX, Teacher, hidden_loss, mixed
 from prune_core.encoders import Encoder
 from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
 from prune_core.methods import Method
+from prune_core.methods.admm import ADMM
 from prune_core.methods.group_lasso import InLossGroupLasso, ProximalGroupLasso
+from prune_core.methods.masking import GradualMagnitude, Movement
 from prune_core.trajectory import Snapshot, SurfacePoint, Working
 
 GRID = tuple(round(0.05 * i, 2) for i in range(20))  # the score surface: 0, 0.05 ... 0.95
@@ -40,6 +42,9 @@ WEIGHED = 1024  # training sentences whose inputs are weighed
 def method_of(config: PruneConfig, weights: Mapping[str, torch.Tensor], layout: Layout) -> Method:
     """The object that the config names, on these weights: name -> (m, n)."""
     shared = {"lam": config.lam or 0.0, "scope": config.scope, "reweighted": config.reweighted}
+    others = {"magnitude": GradualMagnitude, "movement": Movement, "admm": ADMM}
+    if config.method in others:
+        return others[config.method](weights, layout, config.scope)
     if config.penalty == "in-loss":
         return InLossGroupLasso(weights, layout, **shared)
     return ProximalGroupLasso(weights, layout, **shared, spare=config.spare)
@@ -256,7 +261,7 @@ class Pruning:
         if self.config.lam is not None or self.step % max(1, steps // 200):
             return
         ahead = max(1, round(HORIZON * steps))
-        wanted = sparsity_of(max(self.config.compressions)) * min(1.0, (self.step + ahead) / (RAMP * steps))
+        wanted = sparsity_of(max(self.config.compressions)) * self.method.share(min(1.0, (self.step + ahead) / (RAMP * steps)))
         self.method.control_(wanted, sum(self._lr(self.step + i) for i in range(ahead)))
 
     # ------------------------------------------------------------ when
@@ -308,6 +313,7 @@ class Pruning:
         """Keep and score the weights at a compression, cut but not retrained; then train on as if nothing was."""
         exact = {name: p.detach().clone() for name, p in self.encoder.trainable().items()}
         self.crossed.append(compression)
+        self.method.harden_()
         yield from self._keep(saved_name("penalty", compression), sparsity_of(compression))
         self._load_(exact)
 

@@ -134,11 +134,11 @@ def settings(model: Path, data: Path, **changes) -> PruneConfig:
     return replace(PruneConfig(), **small | changes)
 
 
-def pruning(asked: PruneConfig) -> Pruning:
+def pruning(asked: PruneConfig, **more) -> Pruning:
     """The loop in this process, nothing written."""
     data = glue.load(asked.task, asked.data)
     encoder = encoders.load(asked.model, data.task.outputs, asked.seed, asked.train_embeddings)
-    return Pruning(encoder, EncodedTask.of(data, encoder, asked), asked)
+    return Pruning(encoder, EncodedTask.of(data, encoder, asked), asked, **more)
 
 
 def silent(event, pruning) -> None:

@@ -26,6 +26,15 @@ class Method(Protocol):
     def control_(self, sparsity: float, lr_ahead: float) -> None:
         """Set lambda so that `sparsity` is reached after steps whose learning rates sum to `lr_ahead`."""
 
+    def harden_(self) -> None:
+        """Before weights are kept at a compression: zero what this method has chosen, where it is not zero yet."""
+
+    def share(self, progress: float) -> float:
+        """The share of the wanted sparsity that is aimed at, at this progress (0 to 1) of the ramp."""
+
+    def weigh_(self, importance: Mapping[str, torch.Tensor], fresh: bool) -> None:
+        """Let norms count by what they are multiplied with, name -> (groups down, across); `fresh`: not after a resume."""
+
     def penalty(self) -> float:
         """What the method adds to the objective now, already times lambda."""
 

@@ -42,6 +42,14 @@ class _GroupLasso:
         if self.reweighted:
             self.gamma = {name: 1.0 / (norms * self.importance.get(name, 1.0) + EPS) for name, norms in self.norms.items()}
 
+    @staticmethod
+    def share(progress: float) -> float:
+        """A straight line."""
+        return progress
+
+    def harden_(self) -> None:
+        """Nothing: what is not zero yet, the threshold cuts."""
+
     def weigh_(self, importance: Mapping[str, torch.Tensor], fresh: bool) -> None:
         """Let norms count by what they are multiplied with (name -> (groups down, across) or less); `fresh`: gamma is set anew."""
         self.importance = dict(importance)

@@ -1,0 +1,158 @@
+"""Magnitude, movement and ADMM: against plain loops and by hand, through the same loop, resumed bit for bit."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from prune_core import InputError
+from prune_core.config import METHODS, PruneConfig
+from prune_core.masks import SCOPES, mask_at_sparsity, sparsity_of
+from prune_core.methods.admm import GROWTH, RHO, ADMM
+from prune_core.methods.masking import GradualMagnitude, Movement
+from prune_core.trajectory import Snapshot
+
+
+def weights_for(made, seed: int = 0) -> dict[str, nn.Parameter]:
+    draw = torch.Generator().manual_seed(seed)
+    return {m.name: nn.Parameter(torch.randn(m.m, m.n, generator=draw)) for m in made.matrices}
+
+
+def pair():
+    """Columns (3, 4) and (5, 12) of a 2x2 weight as two groups: norms 5 and 13."""
+    made = tiny.layout("2x1", ((2, 2),), 10)
+    return {"m0": nn.Parameter(torch.tensor([[3.0, 5.0], [4.0, 12.0]]))}, made
+
+
+@pytest.mark.parametrize("method", [GradualMagnitude, Movement])
+def test_the_schedule_is_cubic(method):
+    assert [method.share(p) for p in (0.0, 0.5, 1.0)] == [0.0, 0.875, 1.0]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_magnitude_cuts_what_a_mask_would(scope):
+    made = tiny.layout("2x1", ((4, 6), (6, 4)), 100)
+    weights = weights_for(made)
+    before = {name: w.detach().clone() for name, w in weights.items()}
+    method = GradualMagnitude(weights, made, scope)
+    method.control_(0.5, 0.0)
+    method.after_step_(0.1)
+    mask = mask_at_sparsity({name: made.block.norms(w).numpy() for name, w in before.items()}, made, 0.5, scope)
+    for name, weight in weights.items():
+        kept = made.block.expand(torch.from_numpy(mask.kept[name]), *weight.shape)
+        assert torch.equal(weight.detach(), before[name] * kept)
+        assert np.array_equal(method.norms[name].numpy() > 0, mask.kept[name])
+
+
+def test_what_was_cut_comes_back_as_it_was():
+    weights, made = pair()
+    method = GradualMagnitude(weights, made)
+    method.control_(0.5, 0.0)
+    method.after_step_(0.1)
+    assert weights["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]]
+    with torch.no_grad():
+        weights["m0"][:, 1] = torch.tensor([0.3, 0.4])  # training has made the other one smaller
+    method.control_(0.5, 0.0)
+    method.after_step_(0.1)
+    assert weights["m0"].tolist() == [[3.0, 0.0], [4.0, 0.0]]
+
+
+def test_importance_turns_the_order():
+    weights, made = pair()
+    method = GradualMagnitude(weights, made)
+    method.weigh_({"m0": torch.tensor([[10.0, 1.0]])}, True)
+    method.control_(0.5, 0.0)
+    method.after_step_(0.1)
+    assert weights["m0"].tolist() == [[3.0, 0.0], [4.0, 0.0]]
+
+
+def test_movement_by_hand():
+    """S -= sum of w dL/dw: a group whose weights are driven up is kept, though it is the smaller one."""
+    weights, made = pair()
+    method = Movement(weights, made)
+    weights["m0"].grad = torch.tensor([[-1.0, 1.0], [-1.0, 1.0]])
+    method.before_step_()
+    assert method._moved["m0"].tolist() == [pytest.approx([7.0, -17.0], abs=1e-5)]
+    method.control_(0.5, 0.0)
+    method.after_step_(0.1)
+    assert weights["m0"].tolist() == [[3.0, 0.0], [4.0, 0.0]]
+    method.before_step_()  # the cut group still takes part, straight through the mask
+    assert method._moved["m0"].tolist() == [pytest.approx([14.0, -34.0], abs=1e-5)]
+
+
+def test_movement_follows_the_norms_until_something_moves():
+    weights, made = pair()
+    method = Movement(weights, made)
+    method.control_(0.5, 0.0)
+    method.after_step_(0.1)
+    assert weights["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]]
+
+
+def test_admm_by_hand():
+    weights, made = pair()
+    method = ADMM(weights, made)
+    method.control_(0.5, 0.0)  # Z = Proj(W + 0), U = W - Z
+    assert method._z["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]] and method._u["m0"].tolist() == [[3.0, 0.0], [4.0, 0.0]]
+    assert method.norms["m0"].tolist() == [[0.0, 13.0]] and weights["m0"].tolist() == [[3.0, 5.0], [4.0, 12.0]]
+    weights["m0"].grad = torch.zeros(2, 2)
+    method.before_step_()  # rho (W - Z + U)
+    torch.testing.assert_close(weights["m0"].grad, RHO * torch.tensor([[6.0, 0.0], [8.0, 0.0]]))
+    assert method.penalty() == pytest.approx(RHO / 2 * 100)
+    method.refresh_()
+    assert method.lam == {"all": RHO * GROWTH}
+    method.control_(0.5, 0.0)  # U grows by W - Z again
+    assert method._u["m0"].tolist() == [[6.0, 0.0], [8.0, 0.0]]
+    method.harden_()
+    assert weights["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]]
+
+
+def test_admm_draws_the_cut_groups_to_zero():
+    weights, made = pair()
+    method, optimizer = ADMM(weights, made), torch.optim.SGD(weights.values(), lr=10.0)
+    for _ in range(400):
+        method.control_(0.5, 0.0)
+        weights["m0"].grad = torch.zeros(2, 2)
+        method.before_step_()
+        optimizer.step()
+    assert float(weights["m0"][:, 0].detach().norm()) < 0.5 < 5.0 < float(weights["m0"][:, 1].detach().norm())
+
+
+@pytest.mark.parametrize("scope", ["global", "matrix"])
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_goes_through_the_same_loop(tiny_model, tiny_data, method, scope):
+    asked = tiny.settings(tiny_model, tiny_data, method=method, scope=scope, penalty_steps=40)
+    ends = {event.saved: event for event in tiny.pruning(asked) if isinstance(event, Snapshot) and event.saved}
+    assert list(ends) == ["dense", "penalty-1.5x", "penalty-3x", "retrain-1.5x", "retrain-3x"]
+    for compression in (1.5, 3.0):
+        for phase in ("penalty", "retrain"):
+            assert ends[f"{phase}-{compression:g}x"].point["sparsity"] == pytest.approx(sparsity_of(compression), abs=0.06)
+
+
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, method):
+    asked = tiny.settings(tiny_model, tiny_data, method=method, compressions=(2.0,))
+    whole, kept, states = tiny.pruning(asked), {}, []
+    for event in whole:
+        if isinstance(event, Snapshot):
+            if event.saved:
+                kept[event.saved] = {name: t.clone() for name, t in event.weights().items()}
+            if event.phase == "penalty" and event.step in (1, 7):
+                states.append(copy.deepcopy(whole.state()))
+    for state in states:
+        again = tiny.pruning(asked, saved=lambda name: kept[name])
+        again.restore_(*state)
+        for _ in again:
+            pass
+        assert all(torch.equal(a, b) for a, b in zip(whole.encoder.trainable().values(), again.encoder.trainable().values(), strict=True))
+
+
+def test_settings_that_do_not_fit():
+    with pytest.raises(InputError, match="group-lasso, magnitude, movement, admm"):
+        PruneConfig(method="random")
+    with pytest.raises(InputError, match="lambda is a setting of group-lasso"):
+        PruneConfig(method="admm", lam=1e-3)
