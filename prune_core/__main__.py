@@ -20,7 +20,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import typer  # noqa: E402
 from typer import Option  # noqa: E402
 
-from prune_core import InputError, config, runs  # noqa: E402
+from prune_core import InputError, config, files, runs  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Prune a transformer encoder on a GLUE task by reweighted group Lasso, and keep what happened.")
@@ -92,6 +92,52 @@ def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> 
     with _Progress() as progress:
         result = record.resume(runs.find(run, runs_dir), progress)
     _tell(result, as_json, _result_text)
+
+
+@app.command()
+def compare(
+    task: Annotated[str, Option(help="One of the nine GLUE tasks.")],
+    methods: Annotated[str, Option(help="Some of reweighted, group-lasso (plain), in-loss, magnitude, movement, admm.")] = "reweighted,magnitude,admm",
+    compressions: Annotated[str, Option(help="Encoder compressions.")] = "1.5,2,3,5",
+    seeds: Annotated[int, Option(help="Runs of each method.")] = 3,
+    budget_steps: Annotated[int, Option(help="Steps of each run at one compression: two thirds under the method, one third of retraining.")] = 450,
+    dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, once for each seed; default: the preset's.")] = None,
+    model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",
+    data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = config.HUB_DATA,
+    block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
+    scope: Annotated[str, Option(help="What shares a threshold.")] = config.PruneConfig.scope,
+    score: Annotated[str, Option(help="What decides which groups go: norm or activation.")] = config.PruneConfig.score,
+    distill: Annotated[float, Option(help="Share of the loss from the dense model, for all methods alike.")] = config.PruneConfig.distill,
+    lr: Annotated[float, Option(help="Learning rate under the method and in retraining.")] = config.PruneConfig.penalty_lr,
+    to: Annotated[Path | None, Option(help="Write the table to this path, as .csv and .md; default: the runs folder.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes one table."""
+    from prune_core import compare, record
+
+    base = config.preset("standard", task=task, model=model, data=data, block=block, compressions=_numbers(compressions), scope=scope, score=score,
+                         distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
+    planned = compare.plan(base, methods.split(","), seeds, budget_steps)
+    there = [compare.standing(name, asked, runs_dir) for name, asked in planned]  # wrong settings are told before any work
+    command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
+    for number, ((name, asked), run) in enumerate(zip(planned, there, strict=True), 1):
+        print(f"{number} of {len(planned)}: {name}" + (" is there" if run and run.result else ""), file=sys.stderr)
+        with _Progress() as progress:
+            record.resume(run, progress) if run else record.start(asked, runs_dir, name, command, progress)
+    found = compare.rows(planned, runs_dir)
+    done = [runs.Run(Path(runs_dir) / name) for name, _ in planned]
+    table = compare.as_markdown(found, task, done[0].metric, [run.dense_score for run in done])
+    path = to or Path(runs_dir) / f"compare-{task}"
+    try:
+        files.write_whole(path.with_suffix(".csv"), compare.as_csv(found).encode())
+        files.write_whole(path.with_suffix(".md"), table.encode())
+    except OSError as error:
+        raise InputError(f"the table cannot be written to {str(path)!r}: {error.strerror or error}") from None
+    result = {"task": task, "metric": done[0].metric, "csv": str(path.with_suffix(".csv")), "markdown": str(path.with_suffix(".md")),
+              "rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in found], "sentences": list(compare.sentences(found, done[0].metric))}
+    _tell(result, as_json, lambda r: table)
 
 
 @app.command("runs")

@@ -47,16 +47,17 @@ MAY_IMPORT = {
     "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "repair", "saliency", "unpadded", "latency", "measure"},
     "sensitivity": {"files", "masks", "native", "recall", "runs", "trajectory"},
     "surface": {"files", "masks", "native", "recall", "runs", "trajectory"},
+    "compare": {"config", "runs"},
     "allocate": {"blocks", "masks", "trajectory"},
     "saliency": {"blocks", "encoders", "glue", "repair"},
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"record", "recall", "sensitivity", "serve", "surface", "pack", "latency", "measure", "report", "export"},
+    "__main__": LOWER | {"compare", "record", "recall", "sensitivity", "serve", "surface", "pack", "latency", "measure", "report", "export"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published")
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare")
 NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair",
                "saliency", "sensitivity", "serve", "surface"}
 

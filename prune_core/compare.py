@@ -1,0 +1,128 @@
+"""A comparison under one budget: the same steps, seeds and starting weights for every method; one table with mean and spread.
+
+    python -m prune_core compare --task mrpc --methods reweighted,magnitude --compressions 2,3 --seeds 3 --budget-steps 450
+
+Every run is an ordinary run, named compare-TASK-METHOD-sSEED: the whole goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from prune_core import InputError, runs
+from prune_core.config import PruneConfig
+
+# What to call a method -> its settings
+VARIANTS: Mapping[str, Mapping] = {
+    "reweighted": {"method": "group-lasso", "reweighted": True},
+    "group-lasso": {"method": "group-lasso", "reweighted": False},
+    "in-loss": {"method": "group-lasso", "penalty": "in-loss"},
+    "magnitude": {"method": "magnitude"},
+    "movement": {"method": "movement"},
+    "admm": {"method": "admm"},
+}
+PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining
+FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}  # may differ between runs that are compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one compression: its scores over the seeds."""
+
+    method: str
+    compression: float
+    scores: tuple[float, ...]
+    compression_encoder: float  # mean of what the runs have
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds; 0 with one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> list[tuple[str, PruneConfig]]:
+    """(run name, config) of all runs, seed by seed; the first of a seed fine-tunes, the others start from its dense weights. Raises InputError."""
+    if unknown := [name for name in methods if name not in VARIANTS]:
+        raise InputError(f"method {unknown[0]!r} is unknown; some of {', '.join(VARIANTS)}")
+    if not methods or len(set(methods)) < len(methods):
+        raise InputError("methods must be named once each; needed: at least one")
+    if seeds < 1 or budget < 3:
+        raise InputError(f"{seeds} seeds and {budget} steps are out of range; needed: at least 1 and 3")
+    penalty = round(PENALTY_SHARE * budget)
+    shared = replace(base, penalty_steps=penalty, retrain_steps=budget - penalty)
+    found = []
+    for seed in range(seeds):
+        first = run_name(base.task, methods[0], seed)
+        for method in methods:
+            name = run_name(base.task, method, seed)
+            found.append((name, replace(shared, seed=seed, start_from=None if name == first else first, **VARIANTS[method])))
+    return found
+
+
+def run_name(task: str, method: str, seed: int) -> str:
+    """compare-mrpc-magnitude-s0"""
+    return f"compare-{task}-{method}-s{seed}"
+
+
+def standing(name: str, config: PruneConfig, runs_dir: Path) -> runs.Run | None:
+    """The run of this name if there is one; raises InputError where it was made with other settings."""
+    if not (Path(runs_dir) / name).is_dir():
+        return None
+    run = runs.Run(Path(runs_dir) / name)
+    others = [f.name for f in fields(PruneConfig) if f.name not in FREE and getattr(run.config, f.name) != getattr(config, f.name)]
+    if others:
+        there, here = getattr(run.config, others[0]), getattr(config, others[0])
+        raise InputError(f"run {name!r} was made with {others[0]} {there}, asked: {here}; remove it, or use another --runs-dir")
+    return run
+
+
+def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:
+    """What the complete runs have come to, method by method."""
+    scores: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    for name, config in planned:
+        run = standing(name, config, runs_dir)
+        for point in run.points if run and run.result else ():
+            method = name.removeprefix(f"compare-{config.task}-").rpartition("-s")[0]
+            scores.setdefault((method, point["compression"]), []).append((point["score_retrained"], point["compression_encoder"]))
+    return [Row(method, compression, tuple(s for s, _ in found), statistics.fmean(c for _, c in found)) for (method, compression), found in scores.items()]
+
+
+def sentences(found: Sequence[Row], metric: str) -> Iterator[str]:
+    """For each compression, the best method beside every other: by how much, and whether that is more than the spread over the seeds."""
+    for compression in sorted({row.compression for row in found}):
+        best, *others = sorted((row for row in found if row.compression == compression), key=lambda row: -row.mean)
+        for other in others:
+            by, spread, seeds = best.mean - other.mean, max(best.spread, other.spread), min(len(best.scores), len(other.scores))
+            than = "with one seed each, which says little" if seeds < 2 else f"{'more' if by > spread else 'not more'} than the spread over {seeds} seeds"
+            yield f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} above {other.method}: {than} ({100 * spread:.1f})."
+
+
+def as_csv(found: Sequence[Row]) -> str:
+    """One line for each row, with the score of every seed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "compression", "compression_encoder", "mean", "spread", "seeds", "scores"])
+    for row in found:
+        writer.writerow([row.method, row.compression, f"{row.compression_encoder:.4f}", f"{row.mean:.4f}", f"{row.spread:.4f}", len(row.scores),
+                         " ".join(f"{score:.4f}" for score in row.scores)])
+    return text.getvalue()
+
+
+def as_markdown(found: Sequence[Row], task: str, metric: str, dense: Sequence[float]) -> str:
+    """Methods down, compressions across, mean ± spread; then the sentences."""
+    compressions, methods = sorted({row.compression for row in found}), list(dict.fromkeys(row.method for row in found))
+    cells = {(row.method, row.compression): f"{row.mean:.3f} ± {row.spread:.3f}" for row in found}
+    lines = [f"{task}, {metric}: dense {statistics.fmean(dense):.3f}; mean ± standard deviation over seeds", "",
+             "| method | " + " | ".join(f"{c:g}x" for c in compressions) + " |", "|---" * (len(compressions) + 1) + "|",
+             *("| " + " | ".join([method, *(cells.get((method, c), "–") for c in compressions)]) + " |" for method in methods), "",
+             *sentences(found, metric)]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,88 @@
+"""The comparison: equal budgets, shared dense weights, mean and spread by hand; goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from prune_core import InputError, compare, record, runs
+from prune_core.compare import Row
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_plan_gives_every_method_the_same(tiny_model, tiny_data):
+    planned = compare.plan(tiny.settings(tiny_model, tiny_data), ["reweighted", "magnitude", "admm"], 2, 30)
+    assert [name for name, _ in planned] == [f"compare-sst2-{m}-s{s}" for s in (0, 1) for m in ("reweighted", "magnitude", "admm")]
+    for name, config in planned:
+        assert (config.penalty_steps, config.retrain_steps, f"s{config.seed}") == (20, 10, name[-2:])
+        assert config.start_from == (None if "reweighted" in name else f"compare-sst2-reweighted-s{config.seed}")
+    assert [config.method for _, config in planned[:3]] == ["group-lasso", "magnitude", "admm"]
+
+
+@pytest.mark.parametrize("methods, seeds, budget, words", [(["best"], 1, 30, "best"), ([], 1, 30, "at least one"), (["admm", "admm"], 1, 30, "once"),
+                                                           (["admm"], 0, 30, "0 seeds"), (["admm"], 1, 2, "2 steps")])
+def test_what_cannot_be_planned(tiny_model, tiny_data, methods, seeds, budget, words):
+    with pytest.raises(InputError, match=words):
+        compare.plan(tiny.settings(tiny_model, tiny_data), methods, seeds, budget)
+
+
+def test_mean_spread_and_sentences_by_hand():
+    found = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0), Row("magnitude", 3.0, (0.7,), 3.0),
+             Row("admm", 3.0, (0.75,), 3.0)]
+    assert found[0].mean == pytest.approx(0.82) and found[0].spread == pytest.approx(0.02) and found[2].spread == 0.0
+    assert list(compare.sentences(found, "accuracy")) == [
+        "At 2x, admm is 1.0 points of accuracy above magnitude: not more than the spread over 3 seeds (2.0).",
+        "At 3x, admm is 5.0 points of accuracy above magnitude: with one seed each, which says little (0.0)."]
+    read = list(csv.DictReader(compare.as_csv(found).splitlines()))
+    assert read[0] == {"method": "admm", "compression": "2.0", "compression_encoder": "2.0100", "mean": "0.8200", "spread": "0.0200", "seeds": "3",
+                       "scores": "0.8000 0.8200 0.8400"}
+    assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(found, "sst2", "accuracy", [0.9, 0.92])
+
+
+def test_a_difference_beyond_the_spread_is_told():
+    assert "more than the spread over 2 seeds (1.4)" in next(compare.sentences([Row("a", 2.0, (0.9, 0.9), 2.0), Row("b", 2.0, (0.8, 0.82), 2.0)], "f1"))
+
+
+def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_data, tmp_path):
+    command = [sys.executable, "-m", "prune_core", "compare", "--task=sst2", f"--model={tiny_model}", f"--data={tiny_data}", "--methods=reweighted,magnitude",
+               "--compressions=2", "--seeds=2", "--budget-steps=9", "--dense-steps=4", "--block=16x1", "--threads=1", f"--runs-dir={tmp_path}", "--json"]
+    planned_first = "compare-sst2-reweighted-s0"
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = json.loads(done.stdout.strip().splitlines()[-1])
+    made = {name: runs.Run(tmp_path / name) for name in sorted(p.name for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith("."))}
+    assert len(made) == 4 and all(run.status == "complete" for run in made.values())
+    assert made["compare-sst2-magnitude-s0"].dense_score == made[planned_first].dense_score
+    assert made["compare-sst2-magnitude-s0"].config.start_from == planned_first
+    for row in said["rows"]:
+        assert row["scores"] == [made[f"compare-sst2-{row['method']}-s{seed}"].points[0]["score_retrained"] for seed in (0, 1)]
+    assert Path(said["csv"]).read_text().startswith("method,") and "| method | 2x |" in Path(said["markdown"]).read_text()
+    before = {name: (run.path / "result.json").stat().st_mtime_ns for name, run in made.items()}
+    import shutil
+
+    shutil.rmtree(tmp_path / "compare-sst2-magnitude-s1")  # as if it had not been reached
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert json.loads(again.stdout.strip().splitlines()[-1])["rows"] == said["rows"] and again.stderr.count("is there") == 3
+    assert all((tmp_path / name / "result.json").stat().st_mtime_ns == time for name, time in before.items() if name != "compare-sst2-magnitude-s1")
+    other = subprocess.run([*command, "--distill=0.1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert other.returncode == 2 and "made with distill 0.9, asked: 0.1" in other.stderr
+
+
+def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
+    ((name, config), *_) = compare.plan(tiny.settings(tiny_model, tiny_data, compressions=(2.0,)), ["reweighted"], 1, 9)
+    def stop(event, pruning):
+        if event.phase == "penalty":
+            raise record.Interrupted("stopped")
+    with pytest.raises(record.Interrupted):
+        record.start(config, tmp_path, name, "compare", stop)
+    assert compare.rows([(name, config)], tmp_path) == []
+    record.resume(compare.standing(name, config, tmp_path), tiny.silent)
+    (row,) = compare.rows([(name, config)], tmp_path)
+    assert (row.method, row.compression, len(row.scores)) == ("reweighted", 2.0, 1)
