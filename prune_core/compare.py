@@ -102,8 +102,9 @@ def sentences(found: Sequence[Row], metric: str) -> Iterator[str]:
         best, *others = sorted((row for row in found if row.compression == compression), key=lambda row: -row.mean)
         for other in others:
             by, spread, seeds = best.mean - other.mean, max(best.spread, other.spread), min(len(best.scores), len(other.scores))
-            than = "with one seed each, which says little" if seeds < 2 else f"{'more' if by > spread else 'not more'} than the spread over {seeds} seeds"
-            yield f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} above {other.method}: {than} ({100 * spread:.1f})."
+            than = "one seed each, which says little" if seeds < 2 else (
+                f"{'more' if by > spread else 'not more'} than the spread over {seeds} seeds ({100 * spread:.1f})")
+            yield f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} above {other.method}: {than}."
 
 
 def as_csv(found: Sequence[Row]) -> str:
@@ -126,3 +127,52 @@ def as_markdown(found: Sequence[Row], task: str, metric: str, dense: Sequence[fl
              *("| " + " | ".join([method, *(cells.get((method, c), "–") for c in compressions)]) + " |" for method in methods), "",
              *sentences(found, metric)]
     return "\n".join(lines) + "\n"
+
+
+# ---------------------------------------------------------------- runs that are there, side by side
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed (and where they ran)."""
+
+    label: str  # what tells it from the other groups
+    runs: tuple[runs.Run, ...]
+
+
+def groups(chosen: Sequence[runs.Run]) -> list[Group]:
+    """The runs by their settings; each group is named by the settings that are not the same everywhere, or by its only run."""
+    by_settings: dict[tuple, list[runs.Run]] = {}
+    for run in chosen:
+        by_settings.setdefault(tuple(_settings(run).items()), []).append(run)
+    differ = [name for name in _settings(chosen[0]) if len({repr(_settings(run)[name]) for run in chosen}) > 1] if chosen else []
+    found = []
+    for alike in by_settings.values():
+        settings = _settings(alike[0])
+        words = ", ".join(f"{name} {settings[name]}" for name in differ)
+        found.append(Group(alike[0].name if len(alike) == 1 else words or alike[0].name, tuple(alike)))
+    return found
+
+
+def _settings(run: runs.Run) -> dict:
+    """What a run was asked for, but for the seed and what does not change what it does. Tuples, so that they can be counted."""
+    left_out = FREE | {"seed", "compressions", "surface_examples", "moments"}
+    return {f.name: getattr(run.config, f.name) for f in fields(PruneConfig) if f.name not in left_out}
+
+
+def differences(one: runs.Run, other: runs.Run) -> list[tuple[str, object, object]]:
+    """(setting, of one, of the other) wherever two runs were asked for different things."""
+    return [(f.name, getattr(one.config, f.name), getattr(other.config, f.name)) for f in fields(PruneConfig)
+            if getattr(one.config, f.name) != getattr(other.config, f.name)]
+
+
+def rows_of(found: Sequence[Group]) -> list[Row]:
+    """Scores after retraining, group by group and compression by compression."""
+    made = []
+    for group in found:
+        for compression in sorted({p["compression"] for run in group.runs for p in run.points}):
+            points = [p for run in group.runs for p in run.points if p["compression"] == compression and p["score_retrained"] is not None]
+            if points:
+                made.append(Row(group.label, compression, tuple(p["score_retrained"] for p in points),
+                                statistics.fmean(p["compression_encoder"] for p in points)))
+    return made

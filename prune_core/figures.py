@@ -186,6 +186,26 @@ def _compression_axis(figure: go.Figure, highest: float) -> None:
                         showgrid=False, zeroline=False)
 
 
+def comparison(lines: Mapping[str, Sequence[tuple[float, float, float]]], metric: str, axis: str, dense: Mapping[str, float] | None = None) -> go.Figure:
+    """Score after retraining over `axis` (a compression or a speedup): name -> (x, mean, spread over seeds); `dense`: name -> score uncut."""
+    figure = go.Figure()
+    looks = [(colour, dash) for dash in ("solid", "dash", "dot") for colour in (BLUE, ORANGE, GREEN, PINK, GREY)]
+    symbols = ("circle", "square", "diamond", "triangle-up", "cross")
+    for number, (name, points) in enumerate(lines.items()):
+        colour, dash = looks[number % len(looks)]
+        figure.add_trace(go.Scatter(x=[x for x, _, _ in points], y=[y for _, y, _ in points], mode="lines+markers", name=name,
+                                    error_y=dict(type="data", array=[spread for *_, spread in points], visible=any(spread for *_, spread in points)),
+                                    line=dict(color=colour, width=2, dash=dash), marker=dict(size=9, symbol=symbols[number % len(symbols)]),
+                                    hovertemplate="%{x:.2f}x: %{y:.4f}<extra>" + name + "</extra>"))
+    for value in {round(v, 4) for v in (dense or {}).values()}:
+        figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text="dense", annotation_font_size=11,
+                         annotation_position="bottom right")
+    _compression_axis(figure, 21)
+    figure.update_xaxes(title_text=axis)
+    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    return _clear(figure, 460, legend=_legend(), margin=dict(t=100))
+
+
 def sensitivity_curves(points: Sequence[Sensitivity], metric: str, dense: float, names: Mapping[str, str], chosen: str | None = None) -> go.Figure:
     """Dev score over the share that is cut of one part alone: a line for each scope key in `names` (key -> what to call it); `chosen` stands out."""
     figure = go.Figure()

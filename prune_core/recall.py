@@ -240,7 +240,8 @@ def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Call
     """The exact dev score of a cut, on the run's dev examples, fp32. What `evaluate --json` prints.
 
     `report` gets every running score and may raise to stop; `fresh` does not look whether the answer is known; `bench`:
-    weights and data that are loaded already; `repaired`: what is kept is first moved to make up for what is cut. Seconds count from the question, with weights and data loaded.
+    weights and data that are loaded already; `repaired`: what is kept is first moved to make up for what is cut. Seconds count
+    from the question, with weights and data loaded.
     """
     run, (phase, scope, mask, thresholds) = cut.run, cut.resolved()
     torch.set_num_threads(threads or os.cpu_count() or 1)

@@ -341,7 +341,7 @@ def test_home_leads_to_a_run(app, page):
 
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark"), (800, "light")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts", "Explore?run=recorded&present=true",
-                                  "Speed?run=recorded"])
+                                  "Compare", "Speed?run=recorded"])
 def test_no_serious_accessibility_fault(app, page, path):
     from axe_playwright_python.sync_playwright import Axe
 

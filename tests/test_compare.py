@@ -39,7 +39,7 @@ def test_mean_spread_and_sentences_by_hand():
     assert found[0].mean == pytest.approx(0.82) and found[0].spread == pytest.approx(0.02) and found[2].spread == 0.0
     assert list(compare.sentences(found, "accuracy")) == [
         "At 2x, admm is 1.0 points of accuracy above magnitude: not more than the spread over 3 seeds (2.0).",
-        "At 3x, admm is 5.0 points of accuracy above magnitude: with one seed each, which says little (0.0)."]
+        "At 3x, admm is 5.0 points of accuracy above magnitude: one seed each, which says little."]
     read = list(csv.DictReader(compare.as_csv(found).splitlines()))
     assert read[0] == {"method": "admm", "compression": "2.0", "compression_encoder": "2.0100", "mean": "0.8200", "spread": "0.0200", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
@@ -86,3 +86,14 @@ def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
     record.resume(compare.standing(name, config, tmp_path), tiny.silent)
     (row,) = compare.rows([(name, config)], tmp_path)
     assert (row.method, row.compression, len(row.scores)) == ("reweighted", 2.0, 1)
+
+
+def test_runs_that_differ_only_in_the_seed_are_one_group(tiny_model, tiny_data, tmp_path):
+    made = [tiny.make_run(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), seed=seed, **more), tmp_path, name)
+            for name, seed, more in (("a", 0, {}), ("b", 1, {}), ("c", 0, {"method": "magnitude"}))]
+    found = compare.groups(made)
+    assert [(group.label, [run.name for run in group.runs]) for group in found] == [("method group-lasso", ["a", "b"]), ("c", ["c"])]
+    first, second = compare.rows_of(found)
+    assert first.scores == tuple(run.points[0]["score_retrained"] for run in made[:2]) and second.scores == (made[2].points[0]["score_retrained"],)
+    assert compare.differences(made[0], made[2]) == [("method", "group-lasso", "magnitude")]
+    assert compare.differences(made[0], made[1]) == [("seed", 0, 1)]

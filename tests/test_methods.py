@@ -13,7 +13,7 @@ from torch import nn
 from prune_core import InputError
 from prune_core.config import METHODS, PruneConfig
 from prune_core.masks import SCOPES, mask_at_sparsity, sparsity_of
-from prune_core.methods.admm import GROWTH, RHO, ADMM
+from prune_core.methods.admm import ADMM, GROWTH, RHO
 from prune_core.methods.masking import GradualMagnitude, Movement
 from prune_core.trajectory import Snapshot
 

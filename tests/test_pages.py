@@ -24,7 +24,7 @@ from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.trajectory import Sensitivity, predict
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "speed": "pages/4_Speed.py"}
+PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py", "speed": "pages/4_Speed.py"}
 
 
 @pytest.fixture
@@ -377,6 +377,30 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     monkeypatch.setattr(loaders, "asker", lambda: asker)
     make_run(runs_dir)
     assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not asker.asked
+
+
+# ---------------------------------------------------------------- compare
+
+
+def test_compare_without_runs_says_what_to_do(runs_dir):
+    assert "python -m prune_core compare" in texts(opened("compare"))
+    make_run(runs_dir, "begun", finish=False, upto=8)
+    assert "No run has been retrained yet" in texts(opened("compare"))
+
+
+def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
+    make_run(runs_dir, "one")
+    make_run(runs_dir, "two", compression=3.0, scope="matrix")
+    app = opened("compare")
+    assert sorted(app.dataframe[0].value["Runs"]) == ["one", "two"] and list(app.dataframe[0].value["Mean"]) == [0.885, 0.885]
+    assert len(app.get("plotly_chart")) == 1
+    differ = app.dataframe[1].value
+    assert set(differ["Setting"]) == {"scope", "compressions"}
+    for axis in ("compression of the whole model", "predicted speedup"):
+        app = opened("compare", axis=axis)
+    assert "calibrate this one on **Speed**" in texts(app)
+    latency.write(make_profile(), loaders.own_profile_file())
+    assert len(opened("compare", axis="predicted speedup").get("plotly_chart")) == 1
 
 
 # ---------------------------------------------------------------- prune

@@ -55,6 +55,7 @@ def page(title: str) -> None:
         st.page_link("app.py", label="Home", icon=":material/home:")
         st.page_link("pages/1_Prune.py", label="Prune", icon=":material/content_cut:")
         st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:")
+        st.page_link("pages/3_Compare.py", label="Compare", icon=":material/compare_arrows:")
         st.page_link("pages/4_Speed.py", label="Speed", icon=":material/speed:")
 
 

@@ -1,0 +1,112 @@
+"""Compare: runs side by side, score against what they save, with the spread over seeds, and in plain sentences."""
+
+from __future__ import annotations
+
+import statistics
+
+import pandas as pd
+import streamlit as st
+
+from pages.shared import loaders, scores, widgets
+from prune_core import compare, figures
+from prune_core.compare import Group
+from prune_core.masks import mask_at
+from prune_core.runs import Run, RunError
+
+AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model", "speedup": "predicted speedup"}
+
+
+def main() -> None:
+    widgets.page("Compare")
+    st.title("Compare", anchor=False)
+    st.caption("Scores after retraining. Runs that differ only in their seed are one line, its mean with the standard deviation over the seeds.")
+    done = [one.run for one in loaders.listed() if one.run and any(p["score_retrained"] is not None for p in one.run.points)]
+    if not done:
+        st.info("No run has been retrained yet. Start one on the **Prune** page, or a whole comparison in a terminal: "
+                "`python -m prune_core compare --task mrpc`.")
+        return
+    with st.sidebar:
+        runs = chosen(done)
+        widgets.image_format()
+    if not runs:
+        st.info("Choose runs in the sidebar.")
+        return
+    for run in runs:
+        widgets.not_glue(run)
+    try:
+        draw(runs)
+    except RunError as error:
+        st.error(widgets.plain(str(error)), icon=":material/error:")
+
+
+def chosen(done: list[Run]) -> list[Run]:
+    """The runs of one task that the person chose; all of them at first."""
+    tasks = list(dict.fromkeys(run.task for run in done))
+    task = st.selectbox("Task", tasks, key="task", bind="query-params")
+    names = list(dict.fromkeys(run.name for run in done if run.task == task))
+    picked = st.multiselect("Runs", names, names[:12], key=f"runs of {task}")
+    return [loaders.run(name) for name in picked]
+
+
+def draw(runs: list[Run]) -> None:
+    """Curve, table, sentences, and what two runs were asked differently."""
+    found = compare.groups(runs)
+    axis = st.segmented_control("Against", list(AXES), default="encoder", format_func=AXES.get, required=True, key="axis", bind="query-params")
+    if axis == "speedup" and not loaders.usual_profile():
+        st.info("Speedups need times from a machine: calibrate this one on **Speed**.")
+        return
+    metric = runs[0].metric
+    lines = {group.label: line for group in found if (line := points(group, axis))}
+    st.plotly_chart(figures.comparison(lines, metric, AXES[axis], {run.name: run.dense_score for run in runs if run.dense_score is not None}), key="compared",
+                    config=widgets.chart(), alt="Dev score after retraining over compression or speedup, a line for each group of runs")
+    rows = compare.rows_of(found)
+    table = pd.DataFrame([{"Runs": row.method, "Compression": row.compression, "Encoder": row.compression_encoder, "Mean": row.mean, "Spread": row.spread if len(row.scores) > 1 else None,
+                           "Seeds": len(row.scores)} for row in rows])
+    three, times = st.column_config.NumberColumn(format="%.3f"), st.column_config.NumberColumn(format="%.2fx")
+    st.dataframe(table, hide_index=True, column_config={"Mean": three, "Spread": three, "Encoder": times,
+                                                        "Compression": st.column_config.NumberColumn("Asked for", format="%.3gx")})
+    scores.download("Comparison (CSV)", table, f"{runs[0].task}-compared.csv")
+    sentences = list(compare.sentences(rows, metric.replace("_", " ")))
+    if sentences:
+        st.markdown("**In words**")
+        st.markdown("\n".join(f"- {widgets.plain(sentence)}" for sentence in sentences))
+    if len(runs) > 1:
+        asked_differently(runs)
+
+
+def points(group: Group, axis: str) -> list[tuple[float, float, float]]:
+    """(x, mean score, spread) of a group, compression by compression."""
+    made = []
+    for row in compare.rows_of([group]):
+        xs = [x for run in group.runs for p in run.points if p["compression"] == row.compression if (x := place(run, p, axis)) is not None]
+        if xs:
+            made.append((statistics.fmean(xs), row.mean, row.spread))
+    return sorted(made)
+
+
+def place(run: Run, point: dict, axis: str) -> float | None:
+    """Where a point lies on this axis."""
+    if axis != "speedup":
+        return point[f"compression_{axis}"]
+    saved = f"retrain-{point['compression']:g}x"
+    at = run.saved(saved) if saved in run.saved_names else None
+    if at not in run.with_norms:
+        return None
+    return loaders.usual_profile().speedup(mask_at(loaders.norms(run, at), run.layout, 0.0), loaders.SETTING, run.heads)
+
+
+def asked_differently(runs: list[Run]) -> None:
+    """The settings in which two runs differ."""
+    st.markdown("**Asked differently**")
+    one, two = st.columns(2)
+    names = [run.name for run in runs]
+    first, second = one.selectbox("Of", names, 0, key="first"), two.selectbox("and", names, 1, key="second")
+    there = {run.name: run for run in runs}
+    if found := compare.differences(there[first], there[second]):
+        st.dataframe(pd.DataFrame([(name, str(a), str(b)) for name, a, b in found], columns=["Setting", first, second if second != first else f"{second} "]),
+                     hide_index=True)
+    else:
+        st.caption("Nothing.")
+
+
+main()
