@@ -51,7 +51,7 @@ def prune(
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
     spare: Annotated[bool, Option(help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
-    scope: Annotated[str, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each).")] = "global",
+    scope: Annotated[str, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each).")] = config.PruneConfig.scope,
     score: Annotated[str, Option(help="What decides which groups go: norm, or activation (the norm weighted by the inputs it meets).")] = "activation",
     distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = config.PruneConfig.distill,
     temperature: Annotated[float, Option(help="At which outputs are compared.")] = config.PruneConfig.temperature,

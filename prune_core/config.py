@@ -44,7 +44,7 @@ class PruneConfig:
     penalty: str = "proximal"
     reweighted: bool = True
     spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
-    scope: str = "global"
+    scope: str = "matrix"
     score: str = "activation"  # what decides which groups go: their norm, or the norm weighted by the inputs it meets
     distill: float = 0.9  # share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining
     temperature: float = 2.0  # at which outputs are compared
@@ -65,8 +65,8 @@ class PruneConfig:
     batch_size: int = 32
     max_length: int = 128
     dense_lr: float = 1e-4
-    penalty_lr: float = 1e-4
-    retrain_lr: float = 1e-4
+    penalty_lr: float = 2e-4
+    retrain_lr: float = 2e-4
     weight_decay: float = 0.01
     warmup: float = 0.06
     train_examples: int | None = None
