@@ -29,7 +29,7 @@ def test_four_tasks_and_three_block_shapes_of_one_task_ship():
 def test_it_is_complete_with_all_compressions_scored(name):
     run = runs.Run(runs.RECORDED / name)
     assert run.status == "complete" and run.recorded and run.is_glue
-    assert [point["compression"] for point in run.points] == [1.5, 2, 3, 5]
+    assert {2, 3, 5} <= {point["compression"] for point in run.points}
     for point in run.points:
         assert point["score_retrained"] is not None and point["score_thresholded"] is not None
         assert point["sparsity"] == pytest.approx(sparsity_of(point["compression"]), abs=0.01)
@@ -72,6 +72,14 @@ def test_runs_that_are_compared_by_block_shape_were_trained_alike():
     configs = [vars(runs.Run(runs.RECORDED / f"mrpc-minilm-{block}").config) for block in ("64x1", "16x1", "384x1")]
     differ = {key for key in configs[0] if any(other[key] != configs[0][key] for other in configs)}
     assert differ <= {"block", "start_from", "dense_steps"}
+
+
+def test_distilled_and_weighed_by_inputs_sst2_stays_near_the_dense_score():
+    """The aims of the best recipe: 1.0, 2.5 and 5 points below dense at 2x, 3x and 5x."""
+    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1-distilled")
+    assert (run.config.score, run.config.distill, run.config.scope, run.config.start_from) == ("activation", 0.9, "matrix", "sst2-minilm-64x1")
+    lost = {point["compression"]: run.dense_score - point["score_retrained"] for point in run.points}
+    assert lost[2] <= 0.010 and lost[3] <= 0.025 and lost[5] <= 0.05
 
 
 def test_what_does_not_ship_says_how_to_get_it():
