@@ -266,7 +266,7 @@ class View {
   useNorms(norms) {
     this.model.norms = norms;
     this.model.sorted.clear();
-    this.model.header = norms === this.exact ? this.header : { ...this.header, surfaces: this.header.moments[this.moment].surfaces };
+    this.model.header = norms === this.exact ? this.header : { ...this.header, value: "norm", surfaces: this.header.moments[this.moment].surfaces };
     this.binned = null;
     this.shade();
     this.cut = this.complete(this.cut);
@@ -698,7 +698,7 @@ class View {
     tip.hidden = !here;
     if (!here) return;
     const { matrix: m, i, j } = here, at = m.at + i * m.across + j, span = (word, from, count) => (count === 1 ? `${word} ${from}` : `${word}s ${from}–${from + count - 1}`);
-    tip.textContent = `layer ${m.layer} ${m.type}\n${span("row", i * m.rows, m.rows)}, ${span("column", j * m.cols, m.cols)}\n${this.header.value ?? "norm"} ${this.model.norms[at].toPrecision(5)}, ${this.model.kept[at] ? "kept" : "cut"}`;
+    tip.textContent = `layer ${m.layer} ${m.type}\n${span("row", i * m.rows, m.rows)}, ${span("column", j * m.cols, m.cols)}\n${this.model.header.value ?? "norm"} ${this.model.norms[at].toPrecision(5)}, ${this.model.kept[at] ? "kept" : "cut"}`;
     const box = this.root.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${event.clientY - box.top + 16}px`;
