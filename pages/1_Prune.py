@@ -8,7 +8,7 @@ from pages.shared import loaders, processes, widgets
 from pages.shared.estimate import estimate
 from pages.shared.watch import watch
 from prune_core import InputError, glue, runs
-from prune_core.config import HUB_DATA, PENALTIES, PRESETS, SCORES, PruneConfig, preset
+from prune_core.config import HUB_DATA, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
 from prune_core.masks import SCOPES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
@@ -62,13 +62,15 @@ def settings() -> PruneConfig:
     chosen = st.segmented_control("Preset", list(PRESETS), default="quick", required=True, help="  \n".join(PRESET_WORDS.values()))
     st.caption(PRESET_WORDS[chosen])
     with st.expander("More settings"):
-        penalty = st.segmented_control("Penalty", PENALTIES, default="proximal", required=True,
+        method = st.segmented_control("Method", METHODS, default="group-lasso", required=True,
+                                      help="Reweighted group Lasso, or one to compare it with, through the same steps.")
+        penalty = st.segmented_control("Penalty", PENALTIES, disabled=method != "group-lasso", default="proximal", required=True,
                                        help="proximal: soft thresholding after each optimizer step; in-loss: added to the loss.")
         scope = st.segmented_control("One threshold per", SCOPES, default=PruneConfig().scope, required=True)
-        spare = st.toggle("Spare the blocks that stay", True, disabled=penalty != "proximal",
+        spare = st.toggle("Spare the blocks that stay", True, disabled=penalty != "proximal" or method != "group-lasso",
                           help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then what "
                                "stays shrinks along.")
-        reweighted = st.toggle("Reweighted", True, help="Off: gamma stays 1, plain group Lasso.")
+        reweighted = st.toggle("Reweighted", True, disabled=method != "group-lasso", help="Off: gamma stays 1, plain group Lasso.")
         score = st.segmented_control("Blocks go by", SCORES, default=PruneConfig().score, required=True,
                                      help="norm: the smallest norms go. activation: the norm is weighted by the inputs that a block meets.")
         distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig().distill, 0.05,
@@ -77,7 +79,7 @@ def settings() -> PruneConfig:
     if data == "practice":
         st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), block=(block or "").strip(),
-                  compressions=tuple(map(number, compressions)), penalty=penalty, scope=scope, spare=spare,
+                  compressions=tuple(map(number, compressions)), method=method, penalty=penalty, scope=scope, spare=spare,
                   reweighted=reweighted, score=score, distill=distill, seed=int(seed))
 
 

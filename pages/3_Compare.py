@@ -60,8 +60,8 @@ def draw(runs: list[Run]) -> None:
     st.plotly_chart(figures.comparison(lines, metric, AXES[axis], {run.name: run.dense_score for run in runs if run.dense_score is not None}), key="compared",
                     config=widgets.chart(), alt="Dev score after retraining over compression or speedup, a line for each group of runs")
     rows = compare.rows_of(found)
-    table = pd.DataFrame([{"Runs": row.method, "Compression": row.compression, "Encoder": row.compression_encoder, "Mean": row.mean, "Spread": row.spread if len(row.scores) > 1 else None,
-                           "Seeds": len(row.scores)} for row in rows])
+    table = pd.DataFrame([{"Runs": row.method, "Compression": row.compression, "Encoder": row.compression_encoder, "Mean": row.mean,
+                           "Spread": row.spread if len(row.scores) > 1 else None, "Seeds": len(row.scores)} for row in rows])
     three, times = st.column_config.NumberColumn(format="%.3f"), st.column_config.NumberColumn(format="%.2fx")
     st.dataframe(table, hide_index=True, column_config={"Mean": three, "Spread": three, "Encoder": times,
                                                         "Compression": st.column_config.NumberColumn("Asked for", format="%.3gx")})

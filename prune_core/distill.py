@@ -3,7 +3,7 @@
     L = (1 - share) * L_task + share * T^2 * KL(teacher / T || student / T) + hidden * mean over layers of MSE(hidden states)
 
 Hinton et al., arXiv 1503.02531; for regression the KL is a squared difference of outputs. The teacher never changes and
-sees each sentence as it is, so its outputs are computed once for the whole training set; hidden states only step by step.
+sees each sentence as it is, so its outputs are computed once for all training sentences that come up; hidden states only step by step.
 MixKD (Liang et al., arXiv 2011.00593) adds the same on sentences that are mixed in pairs at the embeddings.
 """
 
@@ -37,10 +37,10 @@ class Teacher:
                 parameter.copy_(now[name])
         self.temperature, self.outputs = temperature, None
 
-    def prepare(self, data: glue.Encoded, bf16: bool) -> Iterator[tuple[int, int]]:
-        """Compute `outputs` (examples, classes) on all of `data`; yields (done, total) batches."""
-        outputs = torch.empty(len(data), self.model.config.num_labels)
-        batches = list(glue.dev_batches(data.lengths, BATCH))
+    def prepare(self, data: glue.Encoded, rows: np.ndarray, bf16: bool) -> Iterator[tuple[int, int]]:
+        """Compute `outputs` (examples, classes) on these examples of `data`, NaN elsewhere; yields (done, total) batches."""
+        outputs = torch.full((len(data), self.model.config.num_labels), torch.nan)
+        batches = [rows[at] for at in glue.dev_batches(data.lengths[rows], BATCH)]
         for done, at in enumerate(batches):
             if done % 10 == 0:
                 yield done, len(batches)

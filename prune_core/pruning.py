@@ -166,11 +166,20 @@ class Pruning:
         if self.teacher is None and (self.config.taught or weighs):
             self.teacher = Teacher(self.encoder.model, self._saved("dense"), self.encoder.trainable(), self.config.temperature)
             if self.config.taught:
-                for done, total in self.teacher.prepare(self.data.train, self.config.precision == "bf16"):
+                for done, total in self.teacher.prepare(self.data.train, self._taught_rows(), self.config.precision == "bf16"):
                     yield Working(self.phase, "asking the dense model", done, total)
         if weighs:
             yield Working(self.phase, "weighing the inputs", 0, 1)
             self.method.weigh_(self._importance(), fresh=self.step == 0)
+
+    def _taught_rows(self) -> np.ndarray:
+        """The training examples that come up in the penalty phase and after, ascending."""
+        rows = [np.empty(0, int)]
+        for index, (_, steps) in enumerate(self.plan.phases):
+            if index:
+                batches = glue.training_batches(self.data.train.lengths, self.config.batch_size, (self.config.seed, index))
+                rows += itertools.islice(batches, steps)
+        return np.unique(np.concatenate(rows))
 
     def _importance(self) -> dict[str, torch.Tensor]:
         """Matrix name -> (groups down, groups across): root mean square of the inputs that each group meets in the dense model, mean 1."""

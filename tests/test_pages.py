@@ -462,7 +462,8 @@ def test_arguments_say_every_setting(tmp_path):
 
     args = processes.arguments(PruneConfig(compressions=(1.5, 2), model="-odd", threads=2), "name", tmp_path)
     assert args[0] == "prune" and args[-1] == "--json"
-    assert {"--model=-odd", "--compression=1.5,2", "--run=name", f"--runs-dir={tmp_path}", "--block=64x1", "--seed=0"} <= set(args)
+    assert {"--model=-odd", "--compression=1.5,2", "--run=name", f"--runs-dir={tmp_path}", "--block=64x1", "--seed=0", "--method=group-lasso", "--score=activation",
+            "--distill=0.9"} <= set(args)
 
 
 def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
