@@ -459,7 +459,7 @@ class View {
       const unlike = name === "score" && !alike(this.model.header, this.cut) && value !== undefined;
       card.querySelector(".value").textContent = value === undefined ? "–" : words(value);
       card.classList.toggle("unlike", unlike);
-      if (unlike) small.textContent = `if cut alike for ${Object.keys(this.model.header.surfaces).join(" or ")}`;
+      if (unlike) small.textContent = "for an even cut";
       else if (other != null && value !== undefined && Number.isFinite(value)) small.textContent = `${beside.name} ${words(other)}, ${difference(name, value - other)}`;
       else if (name === "score" && value !== undefined) small.textContent = `${found.low.toFixed(3)} – ${found.high.toFixed(3)}`;
       else small.textContent = card.dataset.note ?? "";
