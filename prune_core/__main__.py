@@ -1,4 +1,4 @@
-"""The command line: prune, resume, runs, evaluate, pack. Bad input is one line on stderr and exit code 2."""
+"""The command line, a function for each command. Bad input is one line on stderr and exit code 2."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -223,16 +224,11 @@ def sensitivity(
     as_json: AsJson = False,
 ) -> None:
     """What cutting one layer or matrix alone costs: exact dev scores over a grid, kept with the run; what is known is not computed again."""
-    from tqdm import tqdm
-
     from prune_core import sensitivity
 
     found, points = runs.find(run, runs_dir), []
-    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} scores, {remaining} left", disable=None) as bar:
-        for done, total, point in sensitivity.sensitivity(found, phase, by.split(","), _numbers(shares), data, threads):
-            points.append(point)
-            bar.total = total
-            bar.update(done - bar.n)
+    for *_, point in _scored(sensitivity.sensitivity(found, phase, by.split(","), _numbers(shares), data, threads)):
+        points.append(point)
     result = {"run": found.name, "phase": phase, "metric": found.metric, "dense_score": found.dense_score, "points": [vars(p) for p in points]}
     _tell(result, as_json, lambda r: "\n".join(f"{p['key']:40} {p['share']:6.0%} cut: {r['metric']} {p['score']:.4f}  ({p['low']:.3f} to {p['high']:.3f})"
                                                for p in r["points"]))
@@ -251,8 +247,6 @@ def surface(
     as_json: AsJson = False,
 ) -> None:
     """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, which Explore then predicts from."""
-    from tqdm import tqdm
-
     from prune_core import surface
     from prune_core.trajectory import Kind
 
@@ -261,11 +255,8 @@ def surface(
     found, rows = runs.find(run, runs_dir), []
     kinds = [Kind(one, where, after) for one in by.split(",") for where in scope.split(",") for after in (False, True)
              if after in {"no": (False,), "yes": (True,), "both": (False, True)}[repair]]
-    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} scores, {remaining} left", disable=None) as bar:
-        for done, total, kind, point in surface.surfaces(found, phase, kinds, data, threads):
-            rows.append(vars(kind) | vars(point))
-            bar.total = total
-            bar.update(done - bar.n)
+    for *_, kind, point in _scored(surface.surfaces(found, phase, kinds, data, threads)):
+        rows.append(vars(kind) | vars(point))
     result = {"run": found.name, "phase": phase, "metric": found.metric, "points": rows}
     _tell(result, as_json, lambda r: "\n".join(f"{p['by']:10} {p['scope']:7} {'repaired' if p['repaired'] else 'cut':9} {p['sparsity']:6.1%}: "
                                                f"{r['metric']} {p['score']:.4f}" for p in r["points"]))
@@ -318,6 +309,17 @@ def serve(threads: Threads = 0) -> None:
     from prune_core import serve
 
     serve.main(threads)
+
+
+def _scored(steps: Iterable[tuple]) -> Iterator[tuple]:
+    """(done, total, ...) as they come, with a bar and the time left on stderr."""
+    from tqdm import tqdm
+
+    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} scores, {remaining} left", disable=None) as bar:
+        for step in steps:
+            bar.total = step[1]
+            bar.update(step[0] - bar.n)
+            yield step
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -30,9 +30,8 @@ from prune_core.methods import Method
 from prune_core.methods.admm import ADMM
 from prune_core.methods.group_lasso import InLossGroupLasso, ProximalGroupLasso
 from prune_core.methods.masking import GradualMagnitude, Movement
-from prune_core.trajectory import Snapshot, SurfacePoint, Working
+from prune_core.trajectory import GRID, Snapshot, SurfacePoint, Working
 
-GRID = tuple(round(0.05 * i, 2) for i in range(20))  # the score surface: 0, 0.05 ... 0.95
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
 HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
 MAX_GRADIENT = 1.0

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from prune_core import InputError, encoders, files, glue, latency, native, repair, runs
+from prune_core import InputError, encoders, files, glue, latency, native, repair
 from prune_core import measure as timing
 from prune_core.compact import compact, heads_of
 from prune_core.evaluate import Running, Score, stream
@@ -115,8 +115,8 @@ class Bench:
         self.encoder = encoder_of(run, phase, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
         self.dev = {split: glue.encode(examples, self.encoder.tokenizer, length) for split, examples in data.dev.items()}
-        self.train = glue.encode(data.train.some(GRAM_SENTENCES), self.encoder.tokenizer, length)
-        self._folder = (runs.RUNS / ".scores" / run.name if run.recorded else run.path / "scores")
+        self._sentences, self._length = data.train.some(GRAM_SENTENCES), length
+        self._folder = run.later if run.recorded else run.later / "scores"
         self._key = _digest(self.encoder, self.dev)
         self._grams: dict[str, repair.Gram] | None = None
 
@@ -136,6 +136,10 @@ class Bench:
                 _keep_score(path, running.final)
             yield running
 
+    @cached_property
+    def train(self) -> glue.Encoded:
+        """The training sentences behind a repair; encoded when one is asked for."""
+        return glue.encode(self._sentences, self.encoder.tokenizer, self._length)
 
     @cached_property
     def _repair_key(self) -> str:

@@ -80,6 +80,11 @@ class Run:
         return self.path.parent == RECORDED
 
     @property
+    def later(self) -> Path:
+        """Where what is asked of it afterwards is written: its own folder, or beside the user's runs for one that ships."""
+        return RUNS / ".scores" / self.name if self.recorded else self.path
+
+    @property
     def is_glue(self) -> bool:
         return self.data != "practice"
 
@@ -171,8 +176,7 @@ class Run:
 
     def ranks_file(self, phase: str, kind: str) -> Path:
         """Where other scores of the groups than their norms are written: with the run, or beside the user's runs for one that ships."""
-        folder = RUNS / ".scores" / self.name if self.recorded else self.path
-        return folder / f"{kind}-{phase}.safetensors"
+        return self.later / f"{kind}-{phase}.safetensors"
 
     def ranks_path(self, phase: str, kind: str) -> Path | None:
         """Where they are to be read; None where they were not recorded."""
@@ -198,8 +202,7 @@ class Run:
 
     def sensitivity_file(self, phase: str) -> Path:
         """Where what cutting one part alone costs is written: with the run, or beside the user's runs for one that ships."""
-        folder = RUNS / ".scores" / self.name if self.recorded else self.path
-        return folder / f"sensitivity-{phase}.jsonl"
+        return self.later / f"sensitivity-{phase}.jsonl"
 
     def sensitivity(self, phase: str) -> list[Sensitivity]:
         """What cutting one layer or matrix alone costs at the end of a phase: each point once; lines that a crash tore are left out."""
@@ -212,7 +215,7 @@ class Run:
 
     def surfaces_file(self, phase: str) -> Path:
         """Where more surfaces than the run's own are written, likewise."""
-        return self.sensitivity_file(phase).with_name(f"surface-{phase}.jsonl")
+        return self.later / f"surface-{phase}.jsonl"
 
     def surfaces(self, phase: str) -> dict[Kind, list[SurfacePoint]]:
         """Every recorded surface at the end of a phase: the run's own, and those that were asked for later; whole ones and begun ones."""
@@ -228,7 +231,7 @@ class Run:
 
     def _beside(self, name: str) -> list[dict]:
         """Lines of a file that ships with the run, then of the user's own for it."""
-        paths = dict.fromkeys((self.path / name, self.sensitivity_file("").with_name(name)))
+        paths = dict.fromkeys((self.path / name, self.later / name))
         return [line for path in paths for line in files.read_sealed(path)]
 
     def command(self) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from prune_core import InputError, glue
-from prune_core.blocks import Layout
+from prune_core.blocks import BlockShape, Layout
 from prune_core.encoders import Encoder
 from prune_core.repair import DAMP, Gram
 
@@ -48,19 +48,14 @@ class Loss:
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
         return {m.name: self._one(encoder.weights[m.name].detach(), self.grams[m.name], layout.block) for m in layout.matrices}
 
-    def _one(self, weight: torch.Tensor, gram: Gram, block) -> np.ndarray:
-        m, n = weight.shape
-        _, cols = block.sides(m, n)
+    def _one(self, weight: torch.Tensor, gram: Gram, block: BlockShape) -> np.ndarray:
+        n = weight.shape[1]
+        cut, cols = block.view(weight), block.sides(*weight.shape)[1]  # (groups down, rows, groups across, cols)
         h = gram.centred() / gram.count
         h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
-        found = torch.zeros(m, n // cols)  # of each row's part in each group
-        for band in range(n // cols):
-            at = slice(band * cols, (band + 1) * cols)
-            part = weight[:, at]
-            found[:, band] = (torch.linalg.solve(inverse[at, at], part.T).T * part).sum(1)
-        rows, _ = block.sides(m, n)
-        return np.sqrt(np.add.reduceat(found.clamp_min(0.0).numpy(), np.arange(0, m, rows), 0))
+        own = BlockShape(cols, cols).view(inverse).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (groups across, cols, cols)
+        return torch.einsum("draj,ajk,drak->da", cut, torch.linalg.inv(own), cut).clamp_min(0.0).sqrt().numpy()
 
 
 @dataclass(frozen=True)
@@ -85,12 +80,9 @@ class Taylor:
         return {name: (total / len(batches)).sqrt().numpy() for name, total in sums.items()}
 
 
-KINDS = ("activation", "taylor", "loss")
-
-
 def named(kind: str, grams: Mapping[str, Gram], data: glue.Encoded) -> Saliency:
     """The object of this name. Raises InputError."""
     made = {"activation": lambda: Activation(grams), "taylor": lambda: Taylor(data, range(min(512, len(data)))), "loss": lambda: Loss(grams)}
     if kind not in made:
-        raise InputError(f"score {kind!r} is unknown; one of norm, {', '.join(KINDS)}")
+        raise InputError(f"score {kind!r} is unknown; one of norm, {', '.join(made)}")
     return made[kind]()

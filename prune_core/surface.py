@@ -11,9 +11,7 @@ from prune_core import files, native
 from prune_core.masks import mask_at_sparsity
 from prune_core.recall import Bench
 from prune_core.runs import Run
-from prune_core.trajectory import Kind, SurfacePoint
-
-GRID = tuple(round(0.05 * i, 2) for i in range(20))  # 0, 0.05 ... 0.95, as in a run
+from prune_core.trajectory import GRID, Kind, SurfacePoint
 
 
 def surfaces(run: Run, phase: str, kinds: Sequence[Kind], source: str | None = None, threads: int = 0) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:

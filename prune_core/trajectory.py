@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+GRID = tuple(round(0.05 * i, 2) for i in range(20))  # sparsities of a score surface: 0, 0.05 ... 0.95
+
 
 @dataclass(frozen=True)
 class SurfacePoint:

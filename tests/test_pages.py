@@ -462,8 +462,8 @@ def test_arguments_say_every_setting(tmp_path):
 
     args = processes.arguments(PruneConfig(compressions=(1.5, 2), model="-odd", threads=2), "name", tmp_path)
     assert args[0] == "prune" and args[-1] == "--json"
-    assert {"--model=-odd", "--compression=1.5,2", "--run=name", f"--runs-dir={tmp_path}", "--block=64x1", "--seed=0", "--method=group-lasso", "--score=activation",
-            "--distill=0.9"} <= set(args)
+    assert {"--model=-odd", "--compression=1.5,2", "--run=name", f"--runs-dir={tmp_path}", "--block=64x1", "--seed=0",
+            "--method=group-lasso", "--score=activation", "--distill=0.9"} <= set(args)
 
 
 def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
@@ -492,8 +492,8 @@ def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
 def test_pages_load_neither_torch_nor_transformers(runs_dir):
     make_run(runs_dir)
     code = ("import sys\nfrom streamlit.testing.v1 import AppTest\napp = AppTest.from_file('app.py', default_timeout=30).run()\n"
-            "for page in ('pages/1_Prune.py', 'pages/2_Explore.py'):\n    app.switch_page(page).run()\n    assert not app.exception\n"
-            "assert app.get('bidi_component'), 'Explore showed nothing'\n"
+            "for page in ('pages/1_Prune.py', 'pages/3_Compare.py', 'pages/4_Speed.py', 'pages/2_Explore.py'):\n    app.switch_page(page).run()\n"
+            "    assert not app.exception\nassert app.get('bidi_component'), 'Explore showed nothing'\n"
             "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)},
                           capture_output=True, text=True, check=False)

@@ -98,7 +98,7 @@ def test_a_zero_group_scores_zero_everywhere(encoder, data, grams):
     name = layout.matrices[2].name
     with torch.no_grad():
         encoder.weights[name][:16, 3] = 0.0
-    for kind in saliency.KINDS:
+    for kind in runs.RANKS:
         assert saliency.named(kind, grams, data).of(encoder, layout)[name][0, 3] == 0.0
 
 
@@ -118,10 +118,10 @@ def test_recorded_scores_decide_what_is_cut(made):
     done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", "--json"], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(saliency.KINDS) == set(runs.RANKS)
-    assert made.ranked("dense") == ["norm", *saliency.KINDS] and made.ranked("penalty-3x") == ["norm"]
+    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(runs.RANKS)
+    assert made.ranked("dense") == ["norm", *runs.RANKS] and made.ranked("penalty-3x") == ["norm"]
     ranks, masks = made.ranks("dense", "activation"), {}
-    for kind in ("norm", *saliency.KINDS):
+    for kind in ("norm", *runs.RANKS):
         _, _, mask, thresholds = Cut(made, 0.5, None, "matrix", "dense", kind).resolved()
         masks[mask.digest()] = mask
         assert thresholds == thresholds_for(made.ranks("dense", kind), made.layout, 0.5, "matrix")

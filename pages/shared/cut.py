@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prune_core.blocks import Layout
 from prune_core.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, sparsity_of, thresholds_for
 from prune_core.runs import Run
+from prune_core.trajectory import SurfacePoint
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class Cut:
     def mask(self, norms: Norms, layout: Layout) -> BlockMask:
         """What this cut keeps of `norms`."""
         return mask_at(norms, layout, self.resolved(norms, layout), self.scope)
+
+    def predicted_from(self, surfaces: Mapping[str, Sequence[SurfacePoint]]) -> Sequence[SurfacePoint] | None:
+        """Of the surfaces by scope, the one for cuts of this kind; None where there is none: surfaces are of even cuts."""
+        return surfaces.get(self.scope) if self.scope == "global" or self.share is not None else None
 
     def to_json(self) -> dict:
         return {"scope": self.scope, "share": self.share, "thresholds": self.thresholds and dict(self.thresholds)}

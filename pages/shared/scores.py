@@ -130,7 +130,8 @@ def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
     with left:
         st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
         retrained = {f"{one.name}, retrained": _retrained(one) for one in (run, *(loaders.run(name) for name in chosen)) if _retrained(one)}
-        figure = figures.score_curve(run.metric, surface=view.surface or next(iter(view.surfaces.values()), ()), here=view.mask.sparsity, dense=run.dense_score,
+        surface = view.surface or next(iter(view.surfaces.values()), ())  # the mark for here only where it holds for this cut
+        figure = figures.score_curve(run.metric, surface=surface, here=view.mask.sparsity if view.surface else None, dense=run.dense_score,
                                      majority=run.majority_score, retrained=retrained, exact=[(1 / (1 - x), y) for x, y in taken if x < 1],
                                      pins=_pinned(view, "score"), published=shown)
         st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
@@ -144,8 +145,9 @@ def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
         if profile := loaders.usual_profile():
             pairs = loaders.speedups(run, view.at, run.config.scope, profile, loaders.SETTING)
             here = (view.mask.compression_encoder, profile.speedup(view.mask, loaders.SETTING, run.heads))
-            st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=here, pins=_pinned(view, "speedup"), published=shown), key="speedups",
-                            config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
+            name = f"predicted, by norm, scope {run.config.scope}"
+            figure = figures.speedup_curve({name: pairs}, here=here, pins=_pinned(view, "speedup"), published=shown)
+            st.plotly_chart(figure, key="speedups", config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
             download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]), f"{run.name}-{view.label}-speedups.csv")
         else:
             st.caption("Predictions need times from a machine: calibrate this one on **Speed**.")

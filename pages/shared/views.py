@@ -13,9 +13,8 @@ from pages.shared.cut import Cut
 from prune_core import figures
 from prune_core.masks import BlockMask, Norms, by_scope
 from prune_core.runs import Run
-from prune_core.trajectory import Snapshot, SurfacePoint, predict
+from prune_core.trajectory import GRID, Snapshot, SurfacePoint, predict
 
-GRID = 20  # points of a whole surface
 ADDRESS = ("at", "cut", "key", "zoom", "pin")
 
 
@@ -34,13 +33,12 @@ class View:
     frames: str  # none, want or have: whether the moments of the whole run are in the browser
     snapshot: Snapshot
     score: str  # what the thresholds are on: norm, or another score of this moment
-
     surfaces: Mapping[str, Sequence[SurfacePoint]]  # scope -> what such cuts are predicted from
 
     @property
     def surface(self) -> Sequence[SurfacePoint] | None:
         """What this cut is predicted from; None where nothing was recorded for cuts of its kind."""
-        return self.surfaces.get(self.cut.scope) if self.cut.scope == "global" or self.cut.share is not None else None
+        return self.cut.predicted_from(self.surfaces)
 
 
 def forget() -> None:
@@ -84,7 +82,7 @@ def ranked(run: Run, at: int) -> list[str]:
 def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequence[SurfacePoint]]:
     """Scope -> the surface recorded at this moment for cuts by this score, repaired or not."""
     saved = run.snapshots[at].saved
-    whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == GRID} if saved else {}
+    whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)} if saved else {}
     return {kind.scope: points for kind, points in whole.items() if (kind.by, kind.repaired) == (score, repaired)}
 
 
@@ -152,7 +150,7 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
         return None
     mask = found.mask(loaders.norms(run, at), run.layout)
     price = loaders.usual_profile()
-    encoder, surface = mask.compression_encoder, recorded(run, at, "norm", False).get(found.scope) if found.share is not None else None
+    encoder, surface = mask.compression_encoder, found.predicted_from(recorded(run, at, "norm", False))
     return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
         "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
         "speedup": price.speedup(mask, loaders.SETTING, run.heads) if price else None,
