@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from prune_core import InputError, runs
-from prune_core.config import PruneConfig
+from prune_core.config import CLOSED_FORM, PruneConfig
 
 # What to call a method -> its settings
 VARIANTS: Mapping[str, Mapping] = {
@@ -25,8 +25,11 @@ VARIANTS: Mapping[str, Mapping] = {
     "magnitude": {"method": "magnitude"},
     "movement": {"method": "movement"},
     "admm": {"method": "admm"},
+    "admm-closed": {"method": "admm-closed"},
+    "surgeon": {"method": "surgeon", "scope": "global"},
 }
-PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining
+PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining (all of it where a method takes no steps)
+SURFACE = 128  # dev examples behind surfaces, which a comparison does not need; its scores are of the whole dev set
 FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}  # may differ between runs that are compared
 
 
@@ -58,13 +61,14 @@ def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> 
     if seeds < 1 or budget < 3:
         raise InputError(f"{seeds} seeds and {budget} steps are out of range; needed: at least 1 and 3")
     penalty = round(PENALTY_SHARE * budget)
-    shared = replace(base, penalty_steps=penalty, retrain_steps=budget - penalty)
+    shared = replace(base, penalty_steps=penalty, surface_examples=SURFACE)
     found = []
     for seed in range(seeds):
         first = run_name(base.task, methods[0], seed)
         for method in methods:
             name = run_name(base.task, method, seed)
-            found.append((name, replace(shared, seed=seed, start_from=None if name == first else first, **VARIANTS[method])))
+            found.append((name, replace(shared, seed=seed, start_from=None if name == first else first,
+                                            retrain_steps=budget if method in CLOSED_FORM else budget - penalty, **VARIANTS[method])))
     return found
 
 

@@ -12,9 +12,10 @@ from prune_core.blocks import BlockShape
 from prune_core.masks import SCOPES, sparsity_of
 
 HUB_DATA = "nyu-mll/glue"
-METHODS = ("group-lasso", "magnitude", "movement", "admm")
+METHODS = ("group-lasso", "magnitude", "movement", "admm", "surgeon", "admm-closed")
+CLOSED_FORM = ("surgeon", "admm-closed")  # methods that take no steps: all training is retraining
 PENALTIES = ("proximal", "in-loss")
-SCORES = ("norm", "activation")
+SCORES = ("norm", "activation", "surgeon")
 PRECISIONS = ("auto", "bf16", "fp32")
 
 BEFORE = {"distill": 0.0, "score": "norm"}  # what runs did that were recorded before there was such a setting
@@ -44,8 +45,8 @@ class PruneConfig:
     penalty: str = "proximal"
     reweighted: bool = True
     spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
-    scope: str = "matrix"
-    score: str = "activation"  # what decides which groups go: their norm, or the norm weighted by the inputs it meets
+    scope: str | None = None  # what shares a threshold; None: global where the surgeon scores, as it compares matrices, else matrix
+    score: str = "activation"  # what decides which groups go: their norm, or the norm weighted by the inputs it meets or by the surgeon
     distill: float = 0.9  # share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining
     temperature: float = 2.0  # at which outputs are compared
     distill_hidden: float = 0.0  # weight of the distance between hidden states; costs a pass of the teacher in every step
@@ -79,6 +80,8 @@ class PruneConfig:
 
     def __post_init__(self):
         BlockShape.parse(self.block)
+        if self.scope is None:
+            object.__setattr__(self, "scope", "global" if "surgeon" in (self.method, self.score) else "matrix")
         object.__setattr__(self, "compressions", tuple(sorted({float(c) for c in self.compressions})))
         for compression in self.compressions:
             sparsity_of(compression)
@@ -183,7 +186,7 @@ def plan(config: PruneConfig, examples: int, tokens: float, encoder_weights: int
     share = config.retrain_budget and config.retrain_budget / len(config.compressions)
     return Plan(
         0 if config.start_from else steps(config.dense_steps, config.dense_epochs, config.dense_budget),
-        steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
+        0 if config.method in CLOSED_FORM else steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
         steps(config.retrain_steps, config.retrain_epochs, share),
         config.compressions,
     )

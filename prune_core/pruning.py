@@ -22,14 +22,16 @@ from torch import nn
 
 from prune_core import InputError, evaluate, glue, repair
 from prune_core.blocks import BlockShape, Layout
-from prune_core.config import PruneConfig, plan, saved_name
+from prune_core.config import CLOSED_FORM, PruneConfig, plan, saved_name
 from prune_core.distill import MIX, Teacher, hidden_loss, mixed
 from prune_core.encoders import Encoder
 from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
 from prune_core.methods import Method
 from prune_core.methods.admm import ADMM
+from prune_core.methods.closed_form import CUTTERS
 from prune_core.methods.group_lasso import InLossGroupLasso, ProximalGroupLasso
 from prune_core.methods.masking import GradualMagnitude, Movement
+from prune_core.saliency import SENTENCES, Surgeon
 from prune_core.trajectory import GRID, Snapshot, SurfacePoint, Working
 
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
@@ -38,8 +40,10 @@ MAX_GRADIENT = 1.0
 WEIGHED = 1024  # training sentences whose inputs are weighed
 
 
-def method_of(config: PruneConfig, weights: Mapping[str, torch.Tensor], layout: Layout) -> Method:
-    """The object that the config names, on these weights: name -> (m, n)."""
+def method_of(config: PruneConfig, weights: Mapping[str, torch.Tensor], layout: Layout) -> Method | None:
+    """The object that the config names, on these weights: name -> (m, n); None for a method that takes no steps."""
+    if config.method in CLOSED_FORM:
+        return None
     shared = {"lam": config.lam or 0.0, "scope": config.scope, "reweighted": config.reweighted}
     others = {"magnitude": GradualMagnitude, "movement": Movement, "admm": ADMM}
     if config.method in others:
@@ -130,8 +134,11 @@ class Pruning:
 
     def _penalty(self) -> Iterator[Snapshot | Working]:
         """Train under the penalty, lambda controlled or given; keep the weights at every compression passed."""
-        moments, milestones = self._moments(self.config.moments), self._milestones()
         yield from self._teach()
+        if not self.plan.penalty:
+            yield from self._cut_in_closed_form()
+            return
+        moments, milestones = self._moments(self.config.moments), self._milestones()
         for loss, last in self._steps():
             milestone = self.step in milestones
             if milestone:
@@ -148,6 +155,18 @@ class Pruning:
             self.at_rest = True
             yield snapshot
 
+    def _cut_in_closed_form(self) -> Iterator[Snapshot | Working]:
+        """A method without steps: every compression is cut from the dense weights and repaired, at once."""
+        self.at_rest = False
+        yield Working(self.phase, "ranking the blocks", 0, 1)
+        dense = {name: p.detach().clone() for name, p in self.encoder.trainable().items()}
+        cutting = CUTTERS[self.config.method](self.encoder, self.layout, self.config.scope, *self._weighed())
+        for compression in self.config.compressions:
+            self._load_(dense)
+            cutting.cut_(sparsity_of(compression))
+            end = self._end if compression == self.config.compressions[-1] else self._keep
+            yield from end(saved_name("penalty", compression), sparsity_of(compression))
+
     def _retrain(self) -> Iterator[Snapshot | Working]:
         """Masked retraining: cut groups stay exactly zero, no penalty."""
         phase = self.phase
@@ -161,12 +180,11 @@ class Pruning:
 
     def _teach(self) -> Iterator[Working]:
         """Have the dense model as a teacher, once: its outputs on the training set."""
-        weighs = self.method is not None and self.config.score == "activation"
-        if self.teacher is None and (self.config.taught or weighs):
+        weighs = self.method is not None and self.config.score != "norm"
+        if self.teacher is None and self.config.taught:
             self.teacher = Teacher(self.encoder.model, self._saved("dense"), self.encoder.trainable(), self.config.temperature)
-            if self.config.taught:
-                for done, total in self.teacher.prepare(self.data.train, self._taught_rows(), self.config.precision == "bf16"):
-                    yield Working(self.phase, "asking the dense model", done, total)
+            for done, total in self.teacher.prepare(self.data.train, self._taught_rows(), self.config.precision == "bf16"):
+                yield Working(self.phase, "asking the dense model", done, total)
         if weighs:
             yield Working(self.phase, "weighing the inputs", 0, 1)
             self.method.weigh_(self._importance(), fresh=self.step == 0)
@@ -180,14 +198,29 @@ class Pruning:
                 rows += itertools.islice(batches, steps)
         return np.unique(np.concatenate(rows))
 
-    def _importance(self) -> dict[str, torch.Tensor]:
-        """Matrix name -> (groups down, groups across): root mean square of the inputs that each group meets in the dense model, mean 1."""
+    def _weighed(self) -> tuple[dict[str, repair.Gram], glue.Encoded, np.ndarray]:
+        """(Gram matrices of the model as it is, the training set, the examples of it that they were taken from)."""
         some = np.random.default_rng(self.config.seed).permutation(len(self.data.train))[:WEIGHED]
         batches = [some[at] for at in glue.dev_batches(self.data.train.lengths[some], 64)]
-        linears = {name: self.teacher.model.get_submodule(name) for name in self.encoder.linears}
-        grams = repair.collect(self.teacher.model, linears, (self.data.train.batch(at)[0] for at in batches))
-        block = self.layout.block
-        found = {m.name: block.norms(grams[m.name].rms().expand(m.m, m.n)) / self.layout.group_size(m) ** 0.5 for m in self.layout.matrices}
+        grams = repair.collect(self.encoder.model, self.encoder.linears, (self.data.train.batch(at)[0] for at in batches))
+        self.encoder.model.train()
+        return grams, self.data.train, some
+
+    def _importance(self) -> dict[str, torch.Tensor]:
+        """Matrix name -> (groups down, groups across): what a group's norm counts, seen on the dense model, mean 1.
+
+        activation: root mean square of the inputs that it meets; surgeon: what its removal costs (saliency.py), over its norm.
+        """
+        now = {name: p.detach().clone() for name, p in self.encoder.trainable().items()}
+        self._load_(self._saved("dense"))
+        grams, data, some = self._weighed()
+        block, norms = self.layout.block, {name: torch.from_numpy(found) for name, found in self._norms().items()}
+        if self.config.score == "surgeon":
+            costs = Surgeon(grams, data, some[:SENTENCES]).of(self.encoder, self.layout)
+            found = {name: torch.from_numpy(cost) / norms[name].clamp_min(1e-9) for name, cost in costs.items()}
+        else:
+            found = {m.name: block.norms(grams[m.name].rms().expand(m.m, m.n)) / self.layout.group_size(m) ** 0.5 for m in self.layout.matrices}
+        self._load_(now)
         mean = float(torch.cat([one.flatten() for one in found.values()]).mean())
         return {name: one / mean for name, one in found.items()}
 
@@ -237,7 +270,7 @@ class Pruning:
         """(the task's loss, what is minimised: that mixed with the distance to the teacher)."""
         config, teacher, model = self.config, self.teacher, self.encoder.model
         out = model(**inputs, labels=labels, output_hidden_states=bool(teacher and config.distill_hidden))
-        if teacher is None or not config.taught:
+        if teacher is None:
             return out.loss, out.loss
         whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(at))
         if config.distill_hidden:

@@ -9,7 +9,7 @@
       status.json              where it is now, for people who watch
       sensitivity-<saved>.jsonl   what cutting one layer or matrix alone costs, where that was asked for
       surface-<saved>.jsonl    more score surfaces, likewise
-      activation-<saved>.safetensors   other scores of the groups, likewise (taylor, loss)
+      activation-<saved>.safetensors   other scores of the groups, likewise (taylor, loss, surgeon)
       result.json              there when the run is complete
       lock                     held by the one process that writes
 
@@ -40,7 +40,7 @@ FORMAT = 1
 ROOT = Path(__file__).resolve().parent.parent / "data"
 RUNS, RECORDED = ROOT / "runs", ROOT / "recorded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-RANKS = ("activation", "taylor", "loss")  # scores of groups beside the norm: saliency.py
+RANKS = ("activation", "taylor", "loss", "surgeon")  # scores of groups beside the norm: saliency.py
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
 
 

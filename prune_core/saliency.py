@@ -28,6 +28,7 @@ BATCH = 8  # sentences behind one gradient: few, so that the mean of squares is 
 SENTENCES = 512  # behind gradients
 WIDE = 32  # sentences of one pass where every token has its own gradient
 AT_ONCE = 8  # groups of a strip that go in one step of the surgeon, at most 1 in 32 of those left
+LATER = 2e-6  # by which a group scores more than an equal one before it, so that a threshold can tell them apart
 MEMORY = 1 << 26  # floats of inverse matrices that are held at a time
 
 
@@ -139,7 +140,8 @@ def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> t
             cost = torch.einsum("srgi,sgij,srgj->sg", parts, torch.linalg.inv(own), parts).clamp_min(0.0)
         now, going = cost.topk(max(1, min(AT_ONCE, groups // 32)), largest=False)
         now = torch.cat([last, now], 1).cummax(1).values[:, 1:]
-        costs.scatter_(1, left.gather(1, going), now)
+        turn = n // cols - groups + torch.arange(now.shape[1])
+        costs.scatter_(1, left.gather(1, going), now * (1.0 + LATER * turn))
         last = now[:, -1:]
         stays = torch.ones_like(cost, dtype=torch.bool).scatter_(1, going, False).nonzero()[:, 1].view(count, -1)
         left = left.gather(1, stays)
@@ -163,11 +165,10 @@ def _columns(groups: torch.Tensor, cols: int) -> torch.Tensor:
 def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Matrix name -> (m,) root mean square, over tokens that are no padding, of the gradient of the model's outputs by this matrix's.
 
-    Of all outputs at once: their sum with signs drawn for each sentence, about their mean where there are several (a softmax
-    does not see it), has the sum of the squared gradients as its expected square.
+    With several outputs: of one of them, drawn for each sentence, about the mean of all (a softmax does not see the mean).
     """
     sums = {name: torch.zeros(linear.out_features) for name, linear in linears.items()}
-    signs, tokens, training = torch.Generator().manual_seed(0), 0, model.training
+    drawing, tokens, training = torch.Generator().manual_seed(0), 0, model.training
     model.eval()
 
     def hook(name: str):
@@ -180,9 +181,9 @@ def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear], batches: I
         for inputs in batches:
             outputs = model(**inputs).logits.float()
             if outputs.shape[-1] > 1:
-                outputs = outputs - outputs.mean(-1, keepdim=True)
-            drawn = torch.randint(0, 2, outputs.shape, generator=signs) * 2 - 1
-            torch.autograd.grad((outputs * drawn).sum(), [linear.weight for linear in linears.values()])
+                drawn = torch.randint(outputs.shape[-1], (len(outputs), 1), generator=drawing)
+                outputs = (outputs - outputs.mean(-1, keepdim=True)).gather(1, drawn)
+            torch.autograd.grad(outputs.sum(), [linear.weight for linear in linears.values()])
             tokens += int(inputs["attention_mask"].sum())
     finally:
         for one in hooks:

@@ -26,6 +26,12 @@ def test_the_plan_gives_every_method_the_same(tiny_model, tiny_data):
     assert [config.method for _, config in planned[:3]] == ["group-lasso", "magnitude", "admm"]
 
 
+def test_a_method_without_steps_retrains_for_the_whole_budget(tiny_model, tiny_data):
+    ((_, first), (_, second)) = compare.plan(tiny.settings(tiny_model, tiny_data), ["magnitude", "surgeon"], 1, 30)
+    assert (first.penalty_steps, first.retrain_steps, first.scope) == (20, 10, "matrix")
+    assert (second.method, second.retrain_steps, second.scope) == ("surgeon", 30, "global")
+
+
 @pytest.mark.parametrize("methods, seeds, budget, words", [(["best"], 1, 30, "best"), ([], 1, 30, "at least one"), (["admm", "admm"], 1, 30, "once"),
                                                            (["admm"], 0, 30, "0 seeds"), (["admm"], 1, 2, "2 steps")])
 def test_what_cannot_be_planned(tiny_model, tiny_data, methods, seeds, budget, words):

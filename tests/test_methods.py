@@ -1,4 +1,4 @@
-"""Magnitude, movement and ADMM: against plain loops and by hand, through the same loop, resumed bit for bit."""
+"""Magnitude, movement, ADMM and the methods in closed form: against plain loops and by hand, through the same loop, resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import tiny
 import torch
 from torch import nn
 
-from prune_core import InputError
-from prune_core.config import METHODS, PruneConfig
+from prune_core import InputError, encoders, glue, repair, saliency
+from prune_core.blocks import BlockShape
+from prune_core.config import CLOSED_FORM, METHODS, PruneConfig
 from prune_core.masks import SCOPES, mask_at_sparsity, sparsity_of
 from prune_core.methods.admm import ADMM, GROWTH, RHO
+from prune_core.methods.closed_form import CUTTERS
 from prune_core.methods.masking import GradualMagnitude, Movement
 from prune_core.trajectory import Snapshot
 
@@ -141,8 +143,9 @@ def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, method):
         if isinstance(event, Snapshot):
             if event.saved:
                 kept[event.saved] = {name: t.clone() for name, t in event.weights().items()}
-            if event.phase == "penalty" and event.step in (1, 7):
+            if event.phase in ("penalty", "retrain-2x") and event.step in (1, 3, 7) and whole.at_rest:
                 states.append(copy.deepcopy(whole.state()))
+    assert states
     for state in states:
         again = tiny.pruning(asked, saved=lambda name: kept[name])
         again.restore_(*state)
@@ -151,8 +154,47 @@ def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, method):
         assert all(torch.equal(a, b) for a, b in zip(whole.encoder.trainable().values(), again.encoder.trainable().values(), strict=True))
 
 
+# ---------------------------------------------------------------- in closed form
+
+
+@pytest.fixture
+def measured(tiny_model):
+    """(encoder, layout, Gram matrices, sentences encoded)"""
+    encoder = encoders.load(str(tiny_model), 2)
+    texts, labels = tiny.sentences(48, 5)
+    data = glue.encode(glue.Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
+    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in glue.dev_batches(data.lengths, 16)))
+    return encoder, encoder.layout(BlockShape.parse("16x1")), grams, data
+
+
+def lost(before, weights, grams) -> float:
+    """Summed squared difference of all matrices' outputs, about their mean (the bias is free)."""
+    return sum(float((((w - before[name]) @ grams[name].centred()) * (w - before[name])).sum()) for name, w in weights.items())
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.75])
+@pytest.mark.parametrize("method", CLOSED_FORM)
+def test_closed_forms_lose_less_than_the_activation_score(measured, method, share):
+    """The same share of every matrix, all repaired: choosing for the repair loses less than choosing each block for itself."""
+    encoder, layout, grams, data = measured
+    before = {name: w.detach().clone() for name, w in encoder.weights.items()}
+    biases = {name: linear.bias.detach().clone() for name, linear in encoder.linears.items()}
+    mask = mask_at_sparsity(saliency.Activation(grams).of(encoder, layout), layout, share, "matrix")
+    repair.repair_(encoder.linears, mask, grams)
+    plain = lost(before, {name: w.detach() for name, w in encoder.weights.items()}, grams)
+    for name, linear in encoder.linears.items():
+        linear.weight.data.copy_(before[name])
+        linear.bias.data.copy_(biases[name])
+    CUTTERS[method](encoder, layout, "matrix", grams, data, range(48)).cut_(share)
+    weights = {name: w.detach() for name, w in encoder.weights.items()}
+    for name, w in weights.items():
+        norms = layout.block.norms(w)
+        assert int((norms == 0).sum()) == round(share * norms.numel())
+    assert lost(before, weights, grams) < 0.97 * plain
+
+
 def test_settings_that_do_not_fit():
-    with pytest.raises(InputError, match="group-lasso, magnitude, movement, admm"):
+    with pytest.raises(InputError, match="group-lasso, magnitude, movement, admm, surgeon, admm-closed"):
         PruneConfig(method="random")
     with pytest.raises(InputError, match="lambda is a setting of group-lasso"):
         PruneConfig(method="admm", lam=1e-3)
