@@ -58,6 +58,9 @@ def prune(
     distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = config.PruneConfig.distill,
     temperature: Annotated[float, Option(help="At which outputs are compared.")] = config.PruneConfig.temperature,
     distill_hidden: Annotated[float, Option(help="Weight of the distance between hidden states; a third slower.")] = 0.0,
+    dropout: Annotated[bool | None, Option(help="Dropout under the penalty and in retraining; default: only without distillation.")] = None,
+    control: Annotated[str, Option(help="Of lambda: line (follows the wanted share) or dynamic (bounded, falls with what is missing to the target).")] = "line",
+    progressive: Annotated[bool, Option(help="ADMM: the share rises step by step; --no-progressive projects onto the whole from the start.")] = True,
     mixkd: Annotated[bool, Option("--mixkd", help="Distil on mixed pairs of sentences as well; twice as slow.")] = False,
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
     penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
@@ -71,7 +74,8 @@ def prune(
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
     from prune_core import record
 
-    taught = {"distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd}
+    taught = {"distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd, "dropout": dropout,
+              "control": control, "progressive": progressive}
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
                 "seed": seed, "threads": threads, "method": method, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,

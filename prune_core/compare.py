@@ -25,6 +25,8 @@ VARIANTS: Mapping[str, Mapping] = {
     "magnitude": {"method": "magnitude"},
     "movement": {"method": "movement"},
     "admm": {"method": "admm"},
+    "admm-once": {"method": "admm", "progressive": False},
+    "dynamic": {"method": "group-lasso", "control": "dynamic"},
     "admm-closed": {"method": "admm-closed"},
     "surgeon": {"method": "surgeon", "scope": "global"},
 }

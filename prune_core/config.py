@@ -15,10 +15,11 @@ HUB_DATA = "nyu-mll/glue"
 METHODS = ("group-lasso", "magnitude", "movement", "admm", "surgeon", "admm-closed")
 CLOSED_FORM = ("surgeon", "admm-closed")  # methods that take no steps: all training is retraining
 PENALTIES = ("proximal", "in-loss")
+CONTROLS = ("line", "dynamic")
 SCORES = ("norm", "activation", "surgeon")
 PRECISIONS = ("auto", "bf16", "fp32")
 
-BEFORE = {"distill": 0.0, "score": "norm"}  # what runs did that were recorded before there was such a setting
+BEFORE = {"distill": 0.0, "score": "norm", "dropout": True}  # what runs did that were recorded before there was such a setting
 
 # Arithmetic that a MiniLM training step got through on two cores, bf16 (measured: 186e9 to 230e9).
 # It turns a budget of minutes into a number of steps that is the same on every machine, so that a
@@ -44,12 +45,15 @@ class PruneConfig:
     method: str = "group-lasso"  # or the gradual magnitude, movement or ADMM that it is compared with
     penalty: str = "proximal"
     reweighted: bool = True
+    control: str = "line"  # proximal: lambda follows the wanted share; or is bounded, and falls with what is missing to it in every layer
+    progressive: bool = True  # ADMM: the share that is projected onto rises along the line; False: it is the whole from the start
     spare: bool = True  # proximal, lambda controlled: penalise only the groups that are to go
     scope: str | None = None  # what shares a threshold; None: global where the surgeon scores, as it compares matrices, else matrix
     score: str = "activation"  # what decides which groups go: their norm, or the norm weighted by the inputs it meets or by the surgeon
     distill: float = 0.9  # share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining
     temperature: float = 2.0  # at which outputs are compared
     distill_hidden: float = 0.0  # weight of the distance between hidden states; costs a pass of the teacher in every step
+    dropout: bool | None = None  # under the penalty and in retraining; None: only where no teacher holds the model
     mixkd: bool = False  # distil on pairs of sentences mixed at the embeddings as well; costs a pass of both models
     preset: str = "standard"
     dense_epochs: float = 3
@@ -82,15 +86,19 @@ class PruneConfig:
         BlockShape.parse(self.block)
         if self.scope is None:
             object.__setattr__(self, "scope", "global" if "surgeon" in (self.method, self.score) else "matrix")
+        if self.dropout is None:
+            object.__setattr__(self, "dropout", not self.taught)
         object.__setattr__(self, "compressions", tuple(sorted({float(c) for c in self.compressions})))
         for compression in self.compressions:
             sparsity_of(compression)
         _needs(self.compressions, "compression is empty; needed: at least one, for example 2")
-        for name, known in (("method", METHODS), ("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES)):
+        for name, known in (("method", METHODS), ("penalty", PENALTIES), ("control", CONTROLS), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES)):
             value = getattr(self, name)
             _needs(value in known, f"{name} {value!r} is unknown; one of {', '.join(known)}")
         _needs(self.lam is None or 0 <= self.lam < math.inf, f"lambda {self.lam} is out of range; needed: 0 or more")
         _needs(self.lam is None or self.method == "group-lasso", f"lambda is a setting of group-lasso; method {self.method!r} has none")
+        _needs(self.control == "line" or (self.method, self.penalty) == ("group-lasso", "proximal") and self.lam is None,
+               f"control {self.control!r} is for the proximal penalty of group-lasso, without a fixed lambda")
         for name in ("batch_size", "max_length", "dense_steps", "penalty_steps", "retrain_steps", "train_examples",
                      "dev_examples", "surface_examples", "milestones", "moments"):
             value = getattr(self, name)

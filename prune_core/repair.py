@@ -64,6 +64,7 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
         return add
 
     alive: list[torch.Tensor] = []
+    training = model.training
     hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
         model.eval()
@@ -74,6 +75,7 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
             alive.clear()
             report(done + 1)
     finally:
+        model.train(training)
         for one in hooks:
             one.remove()
     grams = {name: Gram(*parts) for name, parts in found.items()}

@@ -132,11 +132,11 @@ def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> t
     costs, last = torch.zeros(count, n // cols), torch.zeros(count, 1)
     while left.shape[1]:
         groups = left.shape[1]
-        own = h.view(count, groups, cols, groups, cols).diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2)  # (strips, groups, cols, cols)
-        parts = w.view(count, -1, groups, cols)
         if cols == 1:
-            cost = (parts[..., 0] ** 2).sum(1) / own[..., 0, 0]
+            cost = (w**2).sum(1) / h.diagonal(dim1=1, dim2=2)
         else:
+            at = _columns(torch.arange(groups)[:, None], cols)  # (groups, cols)
+            own, parts = h[:, at[:, :, None], at[:, None]], w[:, :, at]
             cost = torch.einsum("srgi,sgij,srgj->sg", parts, torch.linalg.inv(own), parts).clamp_min(0.0)
         now, going = cost.topk(max(1, min(AT_ONCE, groups // 32)), largest=False)
         now = torch.cat([last, now], 1).cummax(1).values[:, 1:]
@@ -158,7 +158,7 @@ def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> t
 
 
 def _columns(groups: torch.Tensor, cols: int) -> torch.Tensor:
-    """(strips, k) numbers of groups -> (strips, k * cols) columns."""
+    """(rows, k) numbers of groups -> (rows, k * cols) columns."""
     return (groups[..., None] * cols + torch.arange(cols)).flatten(1)
 
 

@@ -11,7 +11,7 @@ from tiny import layout
 from torch import nn
 
 from prune_core.masks import SCOPES, by_scope
-from prune_core.methods.group_lasso import EPS, InLossGroupLasso, ProximalGroupLasso
+from prune_core.methods.group_lasso import EPS, DynamicGroupLasso, InLossGroupLasso, ProximalGroupLasso
 
 BOTH = (ProximalGroupLasso, InLossGroupLasso)
 
@@ -307,3 +307,33 @@ def test_what_is_restored_acts_bit_for_bit_alike(method):
             each.after_step_(0.01)
     assert one.lam == other.lam
     assert all(torch.equal(weights[name], copies[name]) for name in weights)
+
+
+def test_dynamic_lambda_falls_with_the_square_of_what_is_missing():
+    """Four groups, half of them wanted at zero; lambda is the bound at first, a quarter of it with one at zero, nothing but the hold with two."""
+    made = layout("2x1", ((2, 4),), 10)
+    def lam(*norms):
+        weights = {"m0": nn.Parameter(torch.tensor([list(map(float, norms)), [0.0] * 4]))}
+        method, bound = (form(weights, made, reweighted=False) for form in (DynamicGroupLasso, ProximalGroupLasso))
+        method.control_(0.5, 0.1)
+        bound.control_(0.5, 0.1 * DynamicGroupLasso.HORIZONS)
+        return method.lam["all"], bound.lam["all"]
+
+    for norms, share in (((4, 3, 2, 1), 1.0), ((4, 3, 2, 0), 0.25), ((4, 3, 0, 0), 0.0)):
+        found, bound = lam(*norms)
+        assert found == pytest.approx(share * bound) and (bound > 0 or share == 0)
+    assert DynamicGroupLasso.share(0.0) == 1.0
+
+
+def test_dynamic_control_comes_to_its_target_in_every_matrix():
+    made = layout("2x1", ((4, 6), (6, 4)), 100)
+    draw = torch.Generator().manual_seed(1)
+    weights = {m.name: nn.Parameter((1 + at) * torch.randn(m.m, m.n, generator=draw)) for at, m in enumerate(made.matrices)}
+    method = DynamicGroupLasso(weights, made, scope="matrix", reweighted=False)
+    shares = []
+    for _ in range(100):
+        method.control_(0.5, 10 * 0.01)
+        method.after_step_(0.01)
+        shares.append([float((method.norms[name] == 0).float().mean()) for name in weights])
+    assert shares[5] < [0.5, 0.5] and shares[-1] == [pytest.approx(0.5, abs=0.09)] * 2
+    assert all(max(one) <= 0.5 for one in shares)

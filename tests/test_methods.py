@@ -193,8 +193,19 @@ def test_closed_forms_lose_less_than_the_activation_score(measured, method, shar
     assert lost(before, weights, grams) < 0.97 * plain
 
 
+@pytest.mark.parametrize("settings", [{"control": "dynamic"}, {"method": "admm", "progressive": False}])
+def test_settings_of_methods_go_through_the_loop(tiny_model, tiny_data, settings):
+    asked = tiny.settings(tiny_model, tiny_data, compressions=(3.0,), penalty_steps=40, **settings)
+    events = [event for event in tiny.pruning(asked) if isinstance(event, Snapshot) and event.phase == "penalty"]
+    assert next(e for e in events if e.saved).point["sparsity"] == pytest.approx(2 / 3, abs=0.05)
+    early = [event.zero_share for event in events if event.step == 2]
+    assert early[0] > 0.6 if "progressive" in settings else early[0] < 0.6
+
+
 def test_settings_that_do_not_fit():
     with pytest.raises(InputError, match="group-lasso, magnitude, movement, admm, surgeon, admm-closed"):
         PruneConfig(method="random")
     with pytest.raises(InputError, match="lambda is a setting of group-lasso"):
         PruneConfig(method="admm", lam=1e-3)
+    with pytest.raises(InputError, match="control 'dynamic' is for the proximal penalty"):
+        PruneConfig(method="magnitude", control="dynamic")

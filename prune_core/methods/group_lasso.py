@@ -96,6 +96,11 @@ class ProximalGroupLasso(_GroupLasso):
         """gamma of the groups that are penalised now, 0 of those that are spared."""
         return {name: gamma * self._aimed[name] for name, gamma in self.gamma.items()}
 
+    @property
+    def hold(self) -> float:
+        """lambda under which a group that a milestone has seen at zero stays there."""
+        return 2 * EPS * max(self.layout.group_size(m) for m in self.layout.matrices) ** 0.5 if self.reweighted else 0.0
+
     def before_step_(self) -> None:
         """Nothing: this form never touches the gradient."""
 
@@ -126,8 +131,7 @@ class ProximalGroupLasso(_GroupLasso):
         """
         time_to_zero = {name: (n / self.gamma[name]).numpy() for name, n in self.norms.items()}
         needed = thresholds_for(time_to_zero, self.layout, sparsity, self.scope)
-        hold = 2 * EPS * max(self.layout.group_size(m) for m in self.layout.matrices) ** 0.5 if self.reweighted else 0.0
-        self.lam = {key: max(value / lr_ahead, hold) for key, value in needed.items()}
+        self.lam = {key: max(value / lr_ahead, self.hold) for key, value in needed.items()}
         if self.spare:
             self._aimed = {name: torch.from_numpy((time <= needed[self._keys[name]]).astype("float32"))
                            for name, time in time_to_zero.items()}
@@ -138,6 +142,29 @@ class ProximalGroupLasso(_GroupLasso):
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
         super().restore_(tensors, lam)
         self._aimed = {name: tensors[f"aimed.{name}"] for name in self._aimed}
+
+
+class DynamicGroupLasso(ProximalGroupLasso):
+    """Dynamic regularisation: every scope key has the whole share R as its target from the start, and lambda = bound * (R - r)^2 / R^2.
+
+    r is the share of its groups that are zero now: the penalty is bounded, falls as the target comes near and ends there, key by
+    key (as MLPruning, arXiv 2105.14636, bounds the coefficient of its (R - r)^2). The bound would bring all that is missing to
+    zero in HORIZONS times the steps that `lr_ahead` sums over.
+    """
+
+    HORIZONS = 3.0
+
+    @staticmethod
+    def share(progress: float) -> float:
+        """The whole from the start."""
+        return 1.0
+
+    def control_(self, sparsity: float, lr_ahead: float) -> None:
+        super().control_(sparsity, self.HORIZONS * lr_ahead)
+        for key, matrices in by_scope(self.layout, self.scope).items():
+            zero = sum(float((self.norms[m.name] == 0).sum()) * self.layout.group_size(m) for m in matrices)
+            missing = max(0.0, sparsity - zero / sum(m.m * m.n for m in matrices)) / sparsity if sparsity else 0.0
+            self.lam[key] = max(self.lam[key] * missing**2, self.hold)
 
 
 class InLossGroupLasso(_GroupLasso):
