@@ -8,7 +8,7 @@ from pages.shared import loaders, processes, widgets
 from pages.shared.estimate import estimate
 from pages.shared.watch import watch
 from prune_core import InputError, glue, runs
-from prune_core.config import HUB_DATA, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
+from prune_core.config import CLOSED_FORM, HUB_DATA, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
 from prune_core.masks import SCOPES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
@@ -63,16 +63,20 @@ def settings() -> PruneConfig:
     st.caption(PRESET_WORDS[chosen])
     with st.expander("More settings"):
         method = st.segmented_control("Method", METHODS, default="group-lasso", required=True,
-                                      help="Reweighted group Lasso, or one to compare it with, through the same steps.")
-        penalty = st.segmented_control("Penalty", PENALTIES, disabled=method != "group-lasso", default="proximal", required=True,
+                                      help="Reweighted group Lasso, or another through the same steps. surgeon and admm-closed take no steps to "
+                                           "choose: they cut at once, repair what is kept, and put all training into what follows.")
+        lasso, at_once = method == "group-lasso", method in CLOSED_FORM
+        penalty = st.segmented_control("Penalty", PENALTIES, disabled=not lasso, default="proximal", required=True,
                                        help="proximal: soft thresholding after each optimizer step; in-loss: added to the loss.")
-        scope = st.segmented_control("One threshold per", SCOPES, default=PruneConfig().scope, required=True)
-        spare = st.toggle("Spare the blocks that stay", True, disabled=penalty != "proximal" or method != "group-lasso",
+        score = st.segmented_control("Blocks go by", SCORES, disabled=at_once, default=PruneConfig().score, required=True,
+                                     help="norm: the smallest norms go. activation: the norm is weighted by the inputs that a block meets. "
+                                          "surgeon: by what its removal costs, in every matrix alike.")
+        usual = PruneConfig(method=method, score=score).scope
+        scope = st.segmented_control("One threshold per", SCOPES, default=usual, required=True, key=f"scope, usually {usual}")
+        spare = st.toggle("Spare the blocks that stay", True, disabled=penalty != "proximal" or not lasso,
                           help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then what "
                                "stays shrinks along.")
-        reweighted = st.toggle("Reweighted", True, disabled=method != "group-lasso", help="Off: gamma stays 1, plain group Lasso.")
-        score = st.segmented_control("Blocks go by", SCORES, default=PruneConfig().score, required=True,
-                                     help="norm: the smallest norms go. activation: the norm is weighted by the inputs that a block meets.")
+        reweighted = st.toggle("Reweighted", True, disabled=not lasso, help="Off: gamma stays 1, plain group Lasso.")
         distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig().distill, 0.05,
                             help="Share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining; 0: none.")
         seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")

@@ -7,13 +7,14 @@ import statistics
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, scores, widgets
+from pages.shared import loaders, processes, scores, widgets
 from prune_core import compare, figures
 from prune_core.compare import Group
+from prune_core.config import saved_name
 from prune_core.masks import mask_at
 from prune_core.runs import Run, RunError
 
-AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model", "speedup": "predicted speedup"}
+AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model", "speedup": "predicted speedup", "measured": "measured speedup"}
 
 
 def main() -> None:
@@ -55,8 +56,12 @@ def draw(runs: list[Run]) -> None:
     if axis == "speedup" and not loaders.usual_profile():
         st.info("Speedups need times from a machine: calibrate this one on **Speed**.")
         return
+    if axis == "measured":
+        measure_what_is_missing(runs)
     metric = runs[0].metric
     lines = {group.label: line for group in found if (line := points(group, axis))}
+    if not lines:
+        return
     st.plotly_chart(figures.comparison(lines, metric, AXES[axis], {run.name: run.dense_score for run in runs if run.dense_score is not None}), key="compared",
                     config=widgets.chart(), alt="Dev score after retraining over compression or speedup, a line for each group of runs")
     rows = compare.rows_of(found)
@@ -78,21 +83,52 @@ def points(group: Group, axis: str) -> list[tuple[float, float, float]]:
     """(x, mean score, spread) of a group, compression by compression."""
     made = []
     for row in compare.rows_of([group]):
-        xs = [x for run in group.runs for p in run.points if p["compression"] == row.compression if (x := place(run, p, axis)) is not None]
+        if axis in ("encoder", "model"):
+            made.append((getattr(row, f"compression_{axis}"), row.mean, row.spread))
+            continue
+        time = {"speedup": predicted, "measured": measured}[axis]
+        xs = [x for run in group.runs for p in run.points if p["compression"] == row.compression if (x := time(run, p)) is not None]
         if xs:
             made.append((statistics.fmean(xs), row.mean, row.spread))
     return sorted(made)
 
 
-def place(run: Run, point: dict, axis: str) -> float | None:
-    """Where a point lies on this axis."""
-    if axis != "speedup":
-        return point[f"compression_{axis}"]
-    saved = f"retrain-{point['compression']:g}x"
-    at = run.saved(saved) if saved in run.saved_names else None
-    if at not in run.with_norms:
+def predicted(run: Run, point: dict) -> float | None:
+    """The speedup of the retrained model at a point, by the usual profile; None where its norms are not there."""
+    if not has_norms(run, point):
         return None
-    return loaders.usual_profile().speedup(mask_at(loaders.norms(run, at), run.layout, 0.0), loaders.SETTING, run.heads)
+    norms = loaders.norms(run, run.saved(saved_name("retrain", point["compression"])))
+    return loaders.usual_profile().speedup(mask_at(norms, run.layout, 0.0), loaders.SETTING, run.heads)
+
+
+def measured(run: Run, point: dict) -> float | None:
+    """The same as it was last timed on this machine, dense and compact in turn; None where it was not."""
+    return loaders.timed(run, saved_name("retrain", point["compression"]))
+
+
+def measure_what_is_missing(runs: list[Run]) -> None:
+    """The button that times every retrained model which was not timed here yet."""
+    left = [(run, p) for run in runs for p in run.points if p["score_retrained"] is not None and has_norms(run, p) and measured(run, p) is None]
+    if not left:
+        return
+    st.info(f"{len(left)} of these models {'was' if len(left) == 1 else 'were'} not timed on this machine yet, dense and compact in turn, "
+            f"{loaders.SETTING.batch} sentences of {loaders.SETTING.length} tokens.")
+    if st.button(f"Measure {len(left)} now", icon=":material/timer:", help=f"About {widgets.duration(15 * len(left))}; best while nothing else runs."):
+        bar = st.progress(0.0)
+        try:
+            for done, (run, p) in enumerate(left):
+                bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, {widgets.duration(15 * (len(left) - done))} left")
+                loaders.measured(run, saved_name("retrain", p["compression"]), run.config.scope, p["sparsity"], loaders.SETTING)
+        except processes.Failed as error:
+            st.error(widgets.plain(str(error)), icon=":material/error:")
+            return
+        st.rerun()
+
+
+def has_norms(run: Run, point: dict) -> bool:
+    """Whether the norms that name the cut were recorded."""
+    saved = saved_name("retrain", point["compression"])
+    return saved in run.saved_names and run.saved(saved) in run.with_norms
 
 
 def asked_differently(runs: list[Run]) -> None:

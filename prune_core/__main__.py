@@ -47,14 +47,15 @@ def prune(
     runs_dir: RunsDir = runs.RUNS,
     seed: Annotated[int, Option(help="Fixes the result.")] = 0,
     threads: Threads = 0,
-    method: Annotated[str, Option(help="group-lasso, or one to compare it with: magnitude, movement, admm; surgeon and admm-closed cut at once.")] = "group-lasso",
+    method: Annotated[str, Option(help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once.")] = "group-lasso",
     penalty: Annotated[str, Option(help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
     spare: Annotated[bool, Option(help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
     scope: Annotated[str | None, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each); "
                                         "default: global where the surgeon ranks, else matrix.")] = None,
-    score: Annotated[str, Option(help="What decides which groups go: norm, activation (the norm weighted by the inputs it meets) or surgeon (by what its removal costs).")] = "activation",
+    score: Annotated[str, Option(help="What decides which groups go: norm, activation (weighted by the inputs it meets) or surgeon "
+                                        "(by what its removal costs).")] = config.PruneConfig.score,
     distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = config.PruneConfig.distill,
     temperature: Annotated[float, Option(help="At which outputs are compared.")] = config.PruneConfig.temperature,
     distill_hidden: Annotated[float, Option(help="Weight of the distance between hidden states; a third slower.")] = 0.0,
@@ -103,7 +104,8 @@ def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> 
 @app.command()
 def compare(
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")],
-    methods: Annotated[str, Option(help="Some of reweighted, group-lasso (plain), in-loss, magnitude, movement, admm, admm-closed, surgeon.")] = "reweighted,magnitude,admm",
+    methods: Annotated[str, Option(help="Some of reweighted, group-lasso (plain), dynamic, in-loss, magnitude, movement, admm, admm-once, "
+                                         "admm-closed, surgeon.")] = "surgeon,reweighted,magnitude",
     compressions: Annotated[str, Option(help="Encoder compressions.")] = "1.5,2,3,5",
     seeds: Annotated[int, Option(help="Runs of each method.")] = 3,
     budget_steps: Annotated[int, Option(help="Steps of each run at one compression: two thirds under the method, one third of retraining.")] = 450,

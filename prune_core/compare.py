@@ -32,6 +32,7 @@ VARIANTS: Mapping[str, Mapping] = {
 }
 PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining (all of it where a method takes no steps)
 SURFACE = 128  # dev examples behind surfaces, which a comparison does not need; its scores are of the whole dev set
+COMPRESSIONS = ("compression_encoder", "compression_model")
 FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}  # may differ between runs that are compared
 
 
@@ -42,7 +43,8 @@ class Row:
     method: str
     compression: float
     scores: tuple[float, ...]
-    compression_encoder: float  # mean of what the runs have
+    compression_encoder: float  # means of what the runs have
+    compression_model: float
 
     @property
     def mean(self) -> float:
@@ -93,13 +95,19 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> runs.Run | None:
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:
     """What the complete runs have come to, method by method."""
-    scores: dict[tuple[str, float], list[tuple[float, float]]] = {}
+    found: dict[tuple[str, float], list[dict]] = {}
     for name, config in planned:
         run = standing(name, config, runs_dir)
         for point in run.points if run and run.result else ():
             method = name.removeprefix(f"compare-{config.task}-").rpartition("-s")[0]
-            scores.setdefault((method, point["compression"]), []).append((point["score_retrained"], point["compression_encoder"]))
-    return [Row(method, compression, tuple(s for s, _ in found), statistics.fmean(c for _, c in found)) for (method, compression), found in scores.items()]
+            found.setdefault((method, point["compression"]), []).append(point)
+    return [_row(method, compression, points) for (method, compression), points in found.items()]
+
+
+def _row(method: str, compression: float, points: Sequence[dict]) -> Row:
+    """One of the same point in every run."""
+    return Row(method, compression, tuple(p["score_retrained"] for p in points),
+               *(statistics.fmean(p[name] for p in points) for name in COMPRESSIONS))
 
 
 def sentences(found: Sequence[Row], metric: str) -> Iterator[str]:
@@ -117,9 +125,10 @@ def as_csv(found: Sequence[Row]) -> str:
     """One line for each row, with the score of every seed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "compression", "compression_encoder", "mean", "spread", "seeds", "scores"])
+    writer.writerow(["method", "compression", *COMPRESSIONS, "mean", "spread", "seeds", "scores"])
     for row in found:
-        writer.writerow([row.method, row.compression, f"{row.compression_encoder:.4f}", f"{row.mean:.4f}", f"{row.spread:.4f}", len(row.scores),
+        numbers = (f"{getattr(row, name):.4f}" for name in (*COMPRESSIONS, "mean", "spread"))
+        writer.writerow([row.method, row.compression, *numbers, len(row.scores),
                          " ".join(f"{score:.4f}" for score in row.scores)])
     return text.getvalue()
 
@@ -179,6 +188,5 @@ def rows_of(found: Sequence[Group]) -> list[Row]:
         for compression in sorted({p["compression"] for run in group.runs for p in run.points}):
             points = [p for run in group.runs for p in run.points if p["compression"] == compression and p["score_retrained"] is not None]
             if points:
-                made.append(Row(group.label, compression, tuple(p["score_retrained"] for p in points),
-                                statistics.fmean(p["compression_encoder"] for p in points)))
+                made.append(_row(group.label, compression, points))
     return made

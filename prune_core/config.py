@@ -92,7 +92,8 @@ class PruneConfig:
         for compression in self.compressions:
             sparsity_of(compression)
         _needs(self.compressions, "compression is empty; needed: at least one, for example 2")
-        for name, known in (("method", METHODS), ("penalty", PENALTIES), ("control", CONTROLS), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES)):
+        for name, known in (("method", METHODS), ("penalty", PENALTIES), ("scope", SCOPES), ("precision", PRECISIONS), ("score", SCORES),
+                            ("control", CONTROLS)):
             value = getattr(self, name)
             _needs(value in known, f"{name} {value!r} is unknown; one of {', '.join(known)}")
         _needs(self.lam is None or 0 <= self.lam < math.inf, f"lambda {self.lam} is out of range; needed: 0 or more")

@@ -281,10 +281,14 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
     found = timing.measure(model, mask, setting, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)
     predicted = priced.compact_ms(mask, setting, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
-    return {"run": run.name, "phase": phase, "scope": scope, "weights": "of the run" if there else "of the checkpoint: those of the run do not ship; "
+    answer = {"run": run.name, "phase": phase, "scope": scope, "weights": "of the run" if there else "of the checkpoint: those of the run do not ship; "
             "a latency does not depend on them"} | found | {
             "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
             "predicted_error": priced.error if predicted else None}
+    with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
+        run.timings_file.parent.mkdir(parents=True, exist_ok=True)
+        files.append_sealed(run.timings_file, answer)
+    return answer
 
 
 def _own_profile(threads: int) -> latency.Profile | None:

@@ -10,6 +10,7 @@
       sensitivity-<saved>.jsonl   what cutting one layer or matrix alone costs, where that was asked for
       surface-<saved>.jsonl    more score surfaces, likewise
       activation-<saved>.safetensors   other scores of the groups, likewise (taylor, loss, surgeon)
+      timings.jsonl            what `measure` took, likewise
       result.json              there when the run is complete
       lock                     held by the one process that writes
 
@@ -228,6 +229,15 @@ class Run:
                 point = SurfacePoint(**line)
                 found.setdefault(kind, {}).setdefault(point.wanted, point)
         return {kind: [points[wanted] for wanted in sorted(points)] for kind, points in found.items()}
+
+    @property
+    def timings_file(self) -> Path:
+        """Where what `measure` took is written, likewise."""
+        return self.later / "timings.jsonl"
+
+    def timings(self) -> list[dict]:
+        """Everything that was measured of this run, oldest first: `measure`'s answers, with the machine."""
+        return self._beside("timings.jsonl")
 
     def _beside(self, name: str) -> list[dict]:
         """Lines of a file that ships with the run, then of the user's own for it."""

@@ -132,6 +132,8 @@ def test_measure_prints_its_json_last(call, folder):
                                           "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
     assert (found["batch"], found["length"], found["threads"], found["weights"]) == (2, 10, 1, "of the run")
     assert call(*question)[1].startswith("done ")
+    kept = runs.Run(folder / "done").timings()
+    assert len(kept) == 2 and kept[0] == found
 
 
 def test_calibrate_says_at_once_that_it_cannot_write(call, tmp_path):

@@ -40,20 +40,22 @@ def test_what_cannot_be_planned(tiny_model, tiny_data, methods, seeds, budget, w
 
 
 def test_mean_spread_and_sentences_by_hand():
-    found = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0), Row("magnitude", 3.0, (0.7,), 3.0),
-             Row("admm", 3.0, (0.75,), 3.0)]
+    found = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01, 1.2), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0, 1.2), Row("magnitude", 3.0, (0.7,), 3.0, 1.3),
+             Row("admm", 3.0, (0.75,), 3.0, 1.3)]
     assert found[0].mean == pytest.approx(0.82) and found[0].spread == pytest.approx(0.02) and found[2].spread == 0.0
     assert list(compare.sentences(found, "accuracy")) == [
         "At 2x, admm is 1.0 points of accuracy above magnitude: not more than the spread over 3 seeds (2.0).",
         "At 3x, admm is 5.0 points of accuracy above magnitude: one seed each, which says little."]
     read = list(csv.DictReader(compare.as_csv(found).splitlines()))
-    assert read[0] == {"method": "admm", "compression": "2.0", "compression_encoder": "2.0100", "mean": "0.8200", "spread": "0.0200", "seeds": "3",
+    assert read[0] == {"method": "admm", "compression": "2.0", "compression_encoder": "2.0100", "compression_model": "1.2000",
+                       "mean": "0.8200", "spread": "0.0200", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
     assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(found, "sst2", "accuracy", [0.9, 0.92])
 
 
 def test_a_difference_beyond_the_spread_is_told():
-    assert "more than the spread over 2 seeds (1.4)" in next(compare.sentences([Row("a", 2.0, (0.9, 0.9), 2.0), Row("b", 2.0, (0.8, 0.82), 2.0)], "f1"))
+    found = [Row("a", 2.0, (0.9, 0.9), 2.0, 1.2), Row("b", 2.0, (0.8, 0.82), 2.0, 1.2)]
+    assert "more than the spread over 2 seeds (1.4)" in next(compare.sentences(found, "f1"))
 
 
 def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_data, tmp_path):

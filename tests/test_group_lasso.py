@@ -310,7 +310,7 @@ def test_what_is_restored_acts_bit_for_bit_alike(method):
 
 
 def test_dynamic_lambda_falls_with_the_square_of_what_is_missing():
-    """Four groups, half of them wanted at zero; lambda is the bound at first, a quarter of it with one at zero, nothing but the hold with two."""
+    """Four groups, half of them wanted at zero; lambda is the bound at first, a quarter of it with one at zero, nothing with two."""
     made = layout("2x1", ((2, 4),), 10)
     def lam(*norms):
         weights = {"m0": nn.Parameter(torch.tensor([list(map(float, norms)), [0.0] * 4]))}

@@ -135,9 +135,9 @@ def test_every_method_goes_through_the_same_loop(tiny_model, tiny_data, method, 
             assert ends[f"{phase}-{compression:g}x"].point["sparsity"] == pytest.approx(sparsity_of(compression), abs=0.06)
 
 
-@pytest.mark.parametrize("method", METHODS[1:])
-def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, method):
-    asked = tiny.settings(tiny_model, tiny_data, method=method, compressions=(2.0,))
+@pytest.mark.parametrize("settings", [*({"method": method} for method in METHODS[1:]), {"control": "dynamic"}], ids=lambda s: "-".join(s.values()))
+def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, settings):
+    asked = tiny.settings(tiny_model, tiny_data, compressions=(2.0,), **settings)
     whole, kept, states = tiny.pruning(asked), {}, []
     for event in whole:
         if isinstance(event, Snapshot):
@@ -187,7 +187,7 @@ def test_closed_forms_lose_less_than_the_activation_score(measured, method, shar
         linear.bias.data.copy_(biases[name])
     CUTTERS[method](encoder, layout, "matrix", grams, data, range(48)).cut_(share)
     weights = {name: w.detach() for name, w in encoder.weights.items()}
-    for name, w in weights.items():
+    for w in weights.values():
         norms = layout.block.norms(w)
         assert int((norms == 0).sum()) == round(share * norms.numel())
     assert lost(before, weights, grams) < 0.97 * plain

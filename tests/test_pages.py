@@ -16,10 +16,10 @@ import pytest
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
-from pages.shared import loaders, processes
+from pages.shared import estimate, loaders, processes
 from pages.shared.asker import Answer
-from prune_core import allocate, files, latency, runs
-from prune_core.config import PruneConfig
+from prune_core import allocate, files, latency, recorder, runs
+from prune_core.config import PruneConfig, preset
 from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.trajectory import Sensitivity, predict
 
@@ -403,6 +403,27 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     assert len(opened("compare", axis="predicted speedup").get("plotly_chart")) == 1
 
 
+def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
+    run = make_run(runs_dir, "one")
+    assert "not timed on this machine" not in texts(opened("compare"))
+    app = opened("compare", axis="measured speedup")
+    assert "1 of these models was not timed on this machine yet" in texts(app) and not app.get("plotly_chart")
+    said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(), "speedup": 1.75, "dtype": "fp32",
+            "engine": "torch", "machine": recorder.machine()}
+    asked = []
+
+    def measure(*question):
+        asked.append(question)
+        for other in ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0}, {"sparsity": 0.9, "speedup": 7.0}, {}):
+            files.append_sealed(run.timings_file, said | other)
+
+    monkeypatch.setattr(processes, "measure", measure)
+    next(b for b in app.button if b.label == "Measure 1 now").click().run()
+    assert asked == [("one", runs_dir, "retrain-2x", "global", 0.5, 32, 128)]
+    assert len(checked(app).get("plotly_chart")) == 1 and "not timed" not in texts(app)
+    assert loaders.timed(run, "retrain-2x") == 1.75
+
+
 # ---------------------------------------------------------------- prune
 
 
@@ -410,6 +431,8 @@ def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     app = opened("prune")
     assert metrics(app)["Training time"].endswith(("s", "min", "h"))
     assert "GFLOP/s" in texts(app)
+    plain, taught = (estimate.estimate(preset("quick", distill=share), []).seconds for share in (0.0, 0.9))
+    assert 1.0 < taught / plain < 1.34  # the teacher's pass: a third of a step for each batch, at most
     make_run(runs_dir, "measured")
     assert "0.40 s a step, measured on this machine in run measured" in texts(opened("prune"))
     app.multiselect[0].set_value(["0.5"]).run()

@@ -191,3 +191,12 @@ def _speedups(_run: runs.Run, at: int, scope: str, _profile: latency.Profile, se
 def measured(run: runs.Run, phase: str, scope: str, sparsity: float, setting: latency.Setting) -> dict:
     """`measure`'s answer. Raises processes.Failed with its error line."""
     return processes.measure(run.name, runs_dir(), phase, scope, sparsity, setting.batch, setting.length)
+
+
+def timed(run: runs.Run, phase: str) -> float | None:
+    """The speedup of the end of a phase as `measure` last took it on this machine, fp32, all cores, at SETTING; None where it did not."""
+    here = _machine()
+    same = [one["speedup"] for one in run.timings() if (one["phase"], one["batch"], one["length"], one["dtype"], one["engine"], one["threads"]) == (
+        phase, SETTING.batch, SETTING.length, "fp32", "torch", os.cpu_count()) and all(one["machine"][key] == here[key] for key in ("cpu", "cores"))
+        and abs(one["sparsity"] - run.snapshots[run.saved(phase)].point["sparsity"]) < 0.005]
+    return same[-1] if same else None

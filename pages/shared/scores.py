@@ -99,7 +99,8 @@ def ranking(run: Run) -> None:
     """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
     kinds = list(dict.fromkeys(kind for phase in run.saved_names for kind in run.ranked(phase)))
     if len(kinds) > 1:
-        words = {"norm": "norm", "activation": "norm × inputs it meets", "taylor": "gradient (Taylor)", "loss": "least-squares loss"}
+        words = {"norm": "norm", "activation": "norm × inputs it meets", "taylor": "gradient (Taylor)", "loss": "least-squares loss",
+                 "surgeon": "surgeon (loss in turn × gradient)"}
         st.selectbox("Rank blocks by", kinds, format_func=lambda kind: words.get(kind, kind), key="score", bind="query-params",
                      help="What the thresholds and the colours are on. Others than the norm are recorded for some moments only "
                           "(`python -m prune_core score`); elsewhere it is the norm.")

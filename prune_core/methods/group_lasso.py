@@ -145,14 +145,19 @@ class ProximalGroupLasso(_GroupLasso):
 
 
 class DynamicGroupLasso(ProximalGroupLasso):
-    """Dynamic regularisation: every scope key has the whole share R as its target from the start, and lambda = bound * (R - r)^2 / R^2.
+    """Dynamic regularisation: every scope key has the whole share R as its target from the start, and lambda = bound * max(LEAST, (R - r)^2 / R^2).
 
     r is the share of its groups that are zero now: the penalty is bounded, falls as the target comes near and ends there, key by
-    key (as MLPruning, arXiv 2105.14636, bounds the coefficient of its (R - r)^2). The bound would bring all that is missing to
-    zero in HORIZONS times the steps that `lr_ahead` sums over.
+    key (as MLPruning, arXiv 2105.14636, bounds the coefficient of its (R - r)^2). The bound is the largest lambda so far that
+    would have brought all that was missing to zero in HORIZONS times the steps that `lr_ahead` sums over.
     """
 
     HORIZONS = 3.0
+    LEAST = 0.1  # of the bound, until the target is reached: the last groups would take for ever
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self._bound = torch.zeros(len(self.lam), dtype=torch.float64)  # in the order of the scope keys
 
     @staticmethod
     def share(progress: float) -> float:
@@ -161,10 +166,18 @@ class DynamicGroupLasso(ProximalGroupLasso):
 
     def control_(self, sparsity: float, lr_ahead: float) -> None:
         super().control_(sparsity, self.HORIZONS * lr_ahead)
-        for key, matrices in by_scope(self.layout, self.scope).items():
+        for at, (key, matrices) in enumerate(by_scope(self.layout, self.scope).items()):
+            self._bound[at] = max(float(self._bound[at]), self.lam[key])
             zero = sum(float((self.norms[m.name] == 0).sum()) * self.layout.group_size(m) for m in matrices)
             missing = max(0.0, sparsity - zero / sum(m.m * m.n for m in matrices)) / sparsity if sparsity else 0.0
-            self.lam[key] = max(self.lam[key] * missing**2, self.hold)
+            self.lam[key] = max(float(self._bound[at]) * max(missing**2, self.LEAST), self.hold) if missing else self.hold
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return super().tensors() | {"bound": self._bound}
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
+        super().restore_(tensors, lam)
+        self._bound = tensors["bound"].clone()
 
 
 class InLossGroupLasso(_GroupLasso):
