@@ -404,7 +404,7 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
 
 
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
-    run = make_run(runs_dir, "one")
+    run = runs.Run(make_run(runs_dir, "one"))
     assert "not timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models was not timed on this machine yet" in texts(app) and not app.get("plotly_chart")
