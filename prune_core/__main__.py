@@ -19,7 +19,7 @@ from typing import Annotated
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer  # noqa: E402
-from typer import Option  # noqa: E402
+from typer import Argument, Option
 
 from prune_core import InputError, config, files, runs  # noqa: E402
 
@@ -146,6 +146,30 @@ def compare(
     result = {"task": task, "metric": done[0].metric, "csv": str(path.with_suffix(".csv")), "markdown": str(path.with_suffix(".md")),
               "rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in found], "sentences": list(compare.sentences(found, done[0].metric))}
     _tell(result, as_json, lambda r: table)
+
+
+@app.command()
+def export(
+    run: str,
+    out: Annotated[Path, Argument(help="Folder to write; it must be new or empty.")],
+    to: Annotated[str, Option(help="hf (a folder for transformers) or onnx (the compact graph, with a script that runs it).")] = "hf",
+    sparsity: Sparsity = None,
+    threshold: Threshold = None,
+    scope: Scope = None,
+    phase: Phase = None,
+    repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
+    by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")] = "norm",
+    data: Annotated[str | None, Option(help="Where the task's data lies, for the score on the card; default: where the run had it.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write the pruned model for use elsewhere, with a card that has its figures."""
+    from prune_core import export as exporting
+
+    if to not in exporting.FORMS:
+        raise InputError(f"--to {to!r} is unknown; one of {', '.join(exporting.FORMS)}")
+    cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
+    _tell(exporting.FORMS[to](exporting.take(cut, repair, data), out), as_json, _exported_text)
 
 
 @app.command("runs")
@@ -391,6 +415,12 @@ def _evaluated_text(result: dict) -> str:
     return (f"{result['run']} {result['phase']}{repaired}: {result['metric']} {result['score']:.4f}{synthetic} at sparsity "
             f"{result['sparsity']:.4f}, encoder {result['compression_encoder']:.2f}x, model {result['compression_model']:.2f}x, "
             f"{result['examples']} examples, {result['seconds']:.2f} s (first after {result['seconds_to_first']:.2f} s)")
+
+
+def _exported_text(r: dict) -> str:
+    score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}"
+    return (f"{r['path']}: {r['bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; weights dense {r['dense_bytes']:,} bytes, "
+            f"with only kept blocks stored {r['sparse_bytes']:,}")
 
 
 def _running_text(running) -> None:

@@ -20,18 +20,22 @@ Inputs = Mapping[str, torch.Tensor]  # input_ids, attention_mask: (batch, length
 
 
 class _Logits(nn.Module):
-    """The model as a graph has it: ids and mask in, logits out."""
+    """The model as a graph has it: ids and mask (and which of a pair a token belongs to) in, logits out."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).logits
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> torch.Tensor:
+        types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
+        return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
 
 
-def to_onnx(model: nn.Module, path: Path) -> Path:
-    """Write `model` (dense, or compact without kernels) as ONNX: input_ids, attention_mask -> logits, any batch and length."""
+def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
+    """Write `model` (dense, or compact without kernels) as ONNX: input_ids, attention_mask -> logits, any batch and length.
+
+    `types`: token_type_ids as a third input, without which all tokens count as of the first sentence.
+    """
     ids = torch.randint(5, model.config.vocab_size, (2, 12))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     level = logging.getLogger("torch.onnx").level
@@ -39,8 +43,9 @@ def to_onnx(model: nn.Module, path: Path) -> Path:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.onnx.export(_Logits(model).eval(), (ids, torch.ones_like(ids)), str(path), dynamo=True, external_data=False, verbose=False,
-                              input_names=["input_ids", "attention_mask"], output_names=["logits"], dynamic_shapes=(axes, axes))
+            given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | ({"token_type_ids": torch.zeros_like(ids)} if types else {})
+            torch.onnx.export(_Logits(model).eval(), tuple(given.values()), str(path), dynamo=True, external_data=False, verbose=False,
+                              input_names=list(given), output_names=["logits"], dynamic_shapes=(axes,) * len(given) if types else (axes, axes))
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     return path

@@ -1,0 +1,187 @@
+"""The model to take away: a Hugging Face folder that plain transformers loads, or a compact ONNX graph with a script that runs it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from prune_core import InputError, engines, evaluate, glue, recall
+from prune_core.compact import compact
+from prune_core.encoders import Encoder
+from prune_core.masks import BlockMask
+from prune_core.recall import Cut
+
+BYTES = 4  # of a weight: exported in fp32, as it was scored
+SCRIPT = '''\
+"""python run.py "a sentence" ["its pair"]: needs onnxruntime, tokenizers and numpy, nothing else."""
+import json, pathlib, sys
+import numpy, onnxruntime, tokenizers
+here = pathlib.Path(__file__).parent
+tokenizer = tokenizers.Tokenizer.from_file(str(here / "tokenizer.json"))
+tokenizer.enable_truncation({length})
+text = tokenizer.encode(*sys.argv[1:3])
+names = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
+session = onnxruntime.InferenceSession(str(here / "model.onnx"), providers=["CPUExecutionProvider"])
+logits = session.run(None, {{i.name: numpy.array([names[i.name]], "int64") for i in session.get_inputs()}})[0][0]
+print(json.dumps(dict(zip({labels}, map(float, logits)))))
+'''
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A cut with its model: loaded, cut, and repaired if that was asked for; `score` as `evaluate` tells it, None where the data is not there."""
+
+    cut: Cut
+    phase: str
+    mask: BlockMask
+    encoder: Encoder
+    repaired: bool
+    score: dict | None
+
+    @property
+    def labels(self) -> list[str]:
+        """Of the outputs, in their order; for regression one, named for the metric's task."""
+        return list(self.cut.run.about["task"]["labels"]) or [self.cut.run.task]
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block that says so)."""
+        layout = self.mask.layout
+        groups = sum(kept.size for kept in self.mask.kept.values())
+        kept = layout.model_weights - layout.encoder_weights + self.mask.kept_weights
+        return {"dense_bytes": BYTES * layout.model_weights, "sparse_bytes": BYTES * kept + -(-groups // 8)}
+
+
+def take(cut: Cut, repaired: bool = False, source: str | None = None) -> Taken:
+    """Load what the cut names and score it. Raises InputError; without the task's data only a repair is refused."""
+    phase, _, mask, _ = cut.resolved()
+    try:
+        bench = recall.Bench(cut.run, phase, source)
+    except recall.RunError:
+        raise
+    except InputError:
+        if repaired:
+            raise
+        task = glue.task_named(cut.run.task)
+        encoder, score = recall.encoder_of(cut.run, phase, task.outputs), None
+    else:
+        encoder, score = bench.encoder, recall.evaluate(cut, source, bench=bench, repaired=repaired)
+    if repaired:
+        encoder.model.load_state_dict(bench.repaired(mask).state_dict())
+    else:
+        evaluate.apply_mask_(encoder.weights, mask)
+    return Taken(cut, phase, mask, encoder, repaired, score)
+
+
+def hf(taken: Taken, out: Path) -> dict:
+    """A folder for transformers: safetensors, config with label names, tokenizer, model card. Raises InputError."""
+    model = taken.encoder.model
+    if len(taken.labels) == model.config.num_labels:
+        model.config.id2label = dict(enumerate(taken.labels))
+        model.config.label2id = {label: number for number, label in enumerate(taken.labels)}
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        taken.encoder.tokenizer.save_pretrained(folder)
+        (folder / "README.md").write_text(card(taken, _USE_HF), encoding="utf-8")
+
+    return _written(taken, out, fill, "model.safetensors") | {"to": "hf"}
+
+
+def onnx(taken: Taken, out: Path) -> dict:
+    """A folder for ONNX Runtime: the compact graph, the tokenizer, a script of ten lines, a card. Raises InputError."""
+    small: nn.Module = compact(taken.encoder.model, taken.mask, kernels=False)
+    tokenizer = taken.encoder.tokenizer
+    script = SCRIPT.format(length=taken.encoder.max_length(taken.cut.run.config.max_length), labels=json.dumps(taken.labels))
+
+    def fill(folder: Path) -> None:
+        engines.to_onnx(small, folder / "model.onnx", types="token_type_ids" in tokenizer.model_input_names)
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "run.py").write_text(script, encoding="utf-8")
+        (folder / "README.md").write_text(card(taken, _USE_ONNX), encoding="utf-8")
+
+    return _written(taken, out, fill, "model.onnx") | {"to": "onnx"}
+
+
+def _written(taken: Taken, out: Path, fill: Callable[[Path], None], weights: str) -> dict:
+    """Have `fill` write into a folder beside `out` and rename that to it: never half of one. Raises InputError."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{str(out)!r} is there already; needed: a new or an empty folder")
+    staged = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+        staged.chmod(stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP | stat.S_IROTH | stat.S_IXOTH)
+        fill(staged)
+        staged.replace(out)
+    except OSError as error:
+        raise InputError(f"the model cannot be written to {str(out)!r}: {error.strerror or error}") from None
+    finally:
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+    return {"path": str(out), "bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.sizes() | about(taken)
+
+
+def about(taken: Taken) -> dict:
+    """What was taken: run, phase, cut, compressions and score (None where the data was not there)."""
+    mask, score = taken.mask, taken.score or {}
+    return {"run": taken.cut.run.name, "phase": taken.phase, "by": taken.cut.score, "repaired": taken.repaired, "sparsity": mask.sparsity,
+            "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "data": taken.cut.run.data,
+            "metric": taken.cut.run.metric, "score": score.get("score"), "low": score.get("low"), "high": score.get("high"),
+            "examples": score.get("examples")}
+
+
+_USE_HF = '''\
+```python
+from transformers import pipeline
+
+classify = pipeline("text-classification", "PATH/TO/THIS/FOLDER")
+print(classify({example}))
+```
+
+The cut blocks are stored as zeros, so that every version of transformers can load it; the compact ONNX export is the one that runs faster.
+'''
+_USE_ONNX = '''\
+```sh
+python run.py {arguments}
+```
+
+`run.py` needs onnxruntime, tokenizers and numpy. Neurons, heads, rows and columns that were cut entirely are taken out of the graph; inputs
+and outputs are those of the dense model.
+'''
+
+
+def card(taken: Taken, use: str) -> str:
+    """The model card: what it is, how good and how large, how it was made, how to use it. Only what was measured or counted."""
+    run, facts, sizes = taken.cut.run, about(taken), taken.sizes()
+    metric, task = run.metric.replace("_", " "), glue.task_named(run.task)
+    pair = len(task.columns) > 1
+    example = '{"text": "It rained all day.", "text_pair": "It was dry."}' if pair else '"a warm and funny film"'
+    arguments = '"It rained all day." "It was dry."' if pair else '"a warm and funny film"'
+    of = f"{run.task} of the synthetic practice set (not GLUE)" if not run.is_glue else f"GLUE {run.task}"
+    scored = (f"{facts['score']:.4f}, 95% interval {facts['low']:.3f} to {facts['high']:.3f}, all {facts['examples']:,} dev examples"
+              if taken.score else "not taken: the task's data was not there at the export")
+    dense = "" if run.dense_score is None else f"{run.dense_score:.4f}"
+    lines = ["---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [pruned, block-sparse]", "---", "",
+             f"# {run.config.model} on {of}, encoder pruned {taken.mask.compression_encoder:.2f}x", "", "| | |", "|---|---|",
+             f"| dev {metric} | {scored} |", f"| dev {metric} before pruning | {dense} |", f"| always the most frequent answer | {run.majority_score:.4f} |",
+             f"| sparsity of the encoder | {taken.mask.sparsity:.1%} in blocks of {run.layout.block} |",
+             f"| compression | encoder {taken.mask.compression_encoder:.2f}x, whole model {taken.mask.compression_model:.2f}x |",
+             f"| weights, fp32 | dense {sizes['dense_bytes']:,} bytes; only kept blocks stored {sizes['sparse_bytes']:,} bytes |", "",
+             f"Run `{run.name}`, weights of `{taken.phase}`, blocks ranked by {taken.cut.score}"
+             f"{', what is kept repaired by least squares' if taken.repaired else ''}. The run was made with:", "", "```sh", run.command(), "```", "",
+             "## Use", "", use.replace("{example}", example).replace("{arguments}", arguments)]
+    return "\n".join(lines)
+
+
+FORMS = {"hf": hf, "onnx": onnx}

@@ -1,0 +1,134 @@
+"""What is taken away: loaded by plain transformers and by ONNX Runtime alone, in processes that cannot import prune_core."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from prune_core import InputError, evaluate, export, glue, recall, runs
+from prune_core.recall import Cut
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PLAIN = """
+import json, sys
+try:
+    import prune_core
+    raise SystemExit("prune_core can be imported: the test shows nothing")
+except ImportError:
+    pass
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+folder, sentences = sys.argv[1], json.loads(sys.argv[2])
+model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+with torch.inference_mode():
+    logits = [model(**tokenizer(*texts, return_tensors="pt", truncation=True, max_length=128)).logits[0].tolist() for texts in sentences]
+print(json.dumps([logits, model.config.id2label]))
+"""
+
+
+@pytest.fixture(scope="module", params=["sst2", "mrpc"])
+def made(request, tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+    """A run on single sentences, and one on pairs."""
+    return tiny.make_run(tiny.settings(tiny_model, tiny_data, task=request.param), tmp_path_factory.mktemp("runs"), "made")
+
+
+def alone(code: str, *arguments: str, cwd: Path) -> str:
+    """What Python prints, isolated from this repository."""
+    done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+def dev(run: runs.Run) -> tuple[list[list[str]], glue.Encoded]:
+    """(texts, encoded) of the dev set"""
+    bench = recall.Bench(run, "dense")
+    return [list(texts) for texts in recall.data_of(run, None).main_dev.texts], bench.dev["validation"]
+
+
+@pytest.mark.parametrize("repaired", [False, True])
+def test_plain_transformers_give_the_same_outputs_and_score(made, tmp_path, repaired):
+    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"), repaired)
+    told = export.hf(taken, tmp_path / "model")
+    texts, encoded = dev(made)
+    logits, labels = json.loads(alone(PLAIN, str(tmp_path / "model"), json.dumps(texts), cwd=tmp_path))
+    ours = evaluate.outputs(taken.encoder.model, encoded)
+    assert logits == [pytest.approx(row.tolist(), abs=2e-6) for row in ours]
+    import numpy as np
+
+    task = glue.task_named(made.task)
+    assert told["score"] == glue.score(task, np.array(logits), encoded.labels)[task.metrics[0]]
+    again = recall.evaluate(Cut(made, 0.5, None, "matrix", "dense"), repaired=repaired)
+    assert (told["score"], told["sparsity"]) == (again["score"], again["sparsity"])
+    assert labels == {str(number): label for number, label in enumerate(task.labels)}
+
+
+def test_the_graph_runs_with_onnxruntime_alone(made, tmp_path):
+    taken = export.take(Cut(made, 0.6, None, "global", "dense"))
+    export.onnx(taken, tmp_path / "graph")
+    texts, encoded = dev(made)
+    code = ("import sys, runpy\nfor name in ('torch', 'transformers', 'prune_core'):\n    sys.modules[name] = None\n"
+            "folder, *texts = sys.argv[1:]\nsys.argv = [folder, *texts]\nrunpy.run_path(folder + '/run.py')")
+    ours = evaluate.outputs(taken.encoder.model, encoded)
+    for row in (0, 5):
+        found = json.loads(alone(code, str(tmp_path / "graph"), *texts[row], cwd=tmp_path))
+        assert list(found) == list(glue.task_named(made.task).labels)
+        assert list(found.values()) == pytest.approx(ours[row].tolist(), abs=1e-5)
+    assert sum(line.strip() != "" for line in (tmp_path / "graph" / "run.py").read_text().splitlines()) <= 12
+
+
+def test_sizes_and_card_tell_what_was_counted(made, tmp_path):
+    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"))
+    told = export.hf(taken, tmp_path / "model")
+    layout, mask = made.layout, taken.mask
+    assert told["dense_bytes"] == 4 * layout.model_weights
+    by_hand = sum(int(mask.kept[m.name].sum()) * layout.group_size(m) for m in layout.matrices)
+    groups = sum(mask.kept[m.name].size for m in layout.matrices)
+    assert told["sparse_bytes"] == 4 * (layout.model_weights - layout.encoder_weights + by_hand) + -(-groups // 8)
+    assert told["bytes"] == sum(p.stat().st_size for p in (tmp_path / "model").iterdir()) > told["weights_bytes"] > told["dense_bytes"]
+    card = (tmp_path / "model" / "README.md").read_text()
+    for fact in (f"{told['score']:.4f}", f"{mask.compression_encoder:.2f}x", f"{mask.compression_model:.2f}x", f"{made.majority_score:.4f}", made.command()):
+        assert fact in card
+
+
+def test_without_the_data_there_is_a_model_and_no_score(made, tmp_path):
+    lost = tmp_path / "nowhere"
+    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"), source=str(lost))
+    assert export.hf(taken, tmp_path / "model")["score"] is None
+    assert "not taken: the task's data was not there" in (tmp_path / "model" / "README.md").read_text()
+    with pytest.raises(InputError, match="nowhere"):
+        export.take(Cut(made, 0.5, None, "matrix", "dense"), repaired=True, source=str(lost))
+
+
+def test_nothing_is_overwritten_and_nothing_half_written_stays(made, tmp_path, monkeypatch):
+    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        export.hf(taken, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(taken.encoder.tokenizer, "save_pretrained", full)
+    with pytest.raises(InputError, match="No space left"):
+        export.hf(taken, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(made, tmp_path):
+    command = [sys.executable, "-m", "prune_core", "export", "made", "--sparsity=0.5", "--phase=dense", f"--runs-dir={made.path.parent}", "--json"]
+    done = subprocess.run([*command, "--to=hf", str(tmp_path / "model")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["to"] == "hf" and (Path(told["path"]) / "model.safetensors").exists()
+    for wrong, words in ((["--to=zip", str(tmp_path / "x")], "zip"), (["--to=hf", str(tmp_path / "model")], "is there already")):
+        done = subprocess.run([*command, *wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 2 and done.stderr.count("\n") <= 1 and words in done.stderr
