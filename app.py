@@ -47,7 +47,7 @@ def card(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{widgets.plain(run.name)}**", width="content")
         widgets.badge(status)
-        if not run.is_glue:
+        if run.is_practice:
             st.badge("not GLUE", icon=":material/science:", color="orange", help="Scores are on the synthetic practice set.")
         if run.warnings:
             st.badge("note", icon=":material/warning:", color="orange", help=widgets.plain(" · ".join(run.warnings)))

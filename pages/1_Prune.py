@@ -7,7 +7,7 @@ import streamlit as st
 from pages.shared import loaders, processes, widgets
 from pages.shared.estimate import estimate
 from pages.shared.watch import watch
-from prune_core import InputError, glue, runs
+from prune_core import InputError, glue, own, runs
 from prune_core.config import CLOSED_FORM, HUB_DATA, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
 from prune_core.masks import SCOPES
 
@@ -54,7 +54,10 @@ def settings() -> PruneConfig:
                           help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, or a folder.")
     data = two.selectbox("Data", [HUB_DATA, "practice"], accept_new_options=True,
                          help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic practice set.")
-    task = one.selectbox("Task", list(glue.TASKS), index=list(glue.TASKS).index("sst2"), disabled=data == "practice")
+    columns, label = (), ""
+    if own.is_own(data or "") or two.toggle("Your own file", key="own file", help="CSV, TSV or parquet: one or two columns of text, and a label."):
+        data, columns, label = own_data(data or "")
+    task = one.selectbox("Task", list(glue.TASKS), index=list(glue.TASKS).index("sst2"), disabled=data == "practice" or own.is_own(data))
     block = two.selectbox("Block shape", BLOCKS, accept_new_options=True,
                           help="Rows x columns of one group of weights: 64x1 are columns in strips of 64 rows; allx1 whole columns.")
     compressions = st.multiselect("Compression of the encoder", ["1.5", "2", "3", "5", "10"], default=["2"], accept_new_options=True,
@@ -82,9 +85,27 @@ def settings() -> PruneConfig:
         seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
     if data == "practice":
         st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
-    return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), block=(block or "").strip(),
+    return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), columns=columns, label=label, block=(block or "").strip(),
                   compressions=tuple(map(number, compressions)), method=method, penalty=penalty, scope=scope, spare=spare,
                   reweighted=reweighted, score=score, distill=distill, seed=int(seed))
+
+
+def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
+    """(path, columns of the text, column of the label) of the person's own file: typed or uploaded, and checked. Raises InputError."""
+    path = typed if own.is_own(typed) else ""
+    if not path:
+        given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in own.SUFFIXES], max_upload_size=200)
+        if given is None:
+            raise InputError("choose your file: CSV, TSV or parquet, with one or two columns of text and one of labels")
+        path = str(loaders.keep_upload(given.name, given.getvalue()))
+    names = own.names(path)
+    one, two = st.columns(2)
+    columns = tuple(one.multiselect("Text", names, max_selections=2, placeholder="guessed", help="One column, or two for pairs of sentences."))
+    label = two.selectbox("Label", names, index=None, placeholder="guessed") or ""
+    table = own.read(path, columns, label)
+    kinds = f"{len(table.classes)} classes: {', '.join(table.classes[:6])}{' …' if len(table.classes) > 6 else ''}" if table.classes else "numbers"
+    st.caption(widgets.plain(f"{len(table.texts):,} rows, text {' and '.join(table.columns)}, {kinds}. Every fifth row, drawn with the seed, is for scoring."))
+    return path, columns, label
 
 
 def number(text: str) -> float:
@@ -103,7 +124,7 @@ def start(config: PruneConfig) -> None:
         st.caption(widgets.plain(found.source))
         if found.plan:
             st.caption("Steps: " + ", ".join(f"{phase} {steps:,}" for phase, steps in found.plan.phases))
-    task = "practice" if config.data == "practice" else config.task
+    task = "practice" if config.data == "practice" else own.task_name(config.data) if own.is_own(config.data) else config.task
     free = runs.free_name(f"{task}-{config.block}", loaders.runs_dir())
     name = st.text_input("Run name", placeholder=free, help="Letters, digits, - and _.").strip() or free
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):

@@ -19,7 +19,7 @@ from typing import Annotated
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import typer  # noqa: E402
-from typer import Argument, Option
+from typer import Argument, Option  # noqa: E402
 
 from prune_core import InputError, config, files, runs  # noqa: E402
 
@@ -39,6 +39,8 @@ def prune(
     model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
     data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = config.HUB_DATA,
+    text: Annotated[str, Option(help="Of a table file: the column of the text, or two for pairs: a,b; default: guessed.")] = "",
+    label: Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")] = "",
     start_from: Annotated[str | None, Option("--from", help="Start from the fine-tuned dense weights of this run.")] = None,
     block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
     compression: Annotated[str, Option(help="Encoder compressions, for example 2 or 1.5,2,3.")] = "2",
@@ -81,7 +83,7 @@ def prune(
                 "seed": seed, "threads": threads, "method": method, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
                 "score": score, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
-    settings |= taught
+    settings |= taught | {"columns": tuple(filter(None, text.split(","))), "label": label}
     if surface_examples is not None:  # None is a preset's own word: all of them
         settings["surface_examples"] = surface_examples
     asked = config.preset(preset, **settings)

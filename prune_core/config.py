@@ -38,6 +38,8 @@ class PruneConfig:
     model: str = "minilm"
     task: str = "sst2"
     data: str = HUB_DATA
+    columns: tuple[str, ...] = ()  # of the text, in a table file; (): guessed
+    label: str = ""  # its column there; "": guessed
     start_from: str | None = None  # a run whose fine-tuned dense weights to start from, instead of fine-tuning
     block: str = "64x1"
     compressions: tuple[float, ...] = (2.0,)  # of the encoder
@@ -115,7 +117,7 @@ class PruneConfig:
             object.__setattr__(self, "threads", os.cpu_count() or 1)
 
     def to_json(self) -> dict:
-        return asdict(self) | {"compressions": list(self.compressions)}
+        return asdict(self) | {"compressions": list(self.compressions), "columns": list(self.columns)}
 
     @property
     def taught(self) -> bool:
@@ -126,7 +128,8 @@ class PruneConfig:
     def from_json(cls, data: Mapping) -> PruneConfig:
         unknown = sorted(set(data) - {field.name for field in fields(cls)})
         _needs(not unknown, f"settings {unknown} are unknown to this version of Prunescope")
-        return cls(**{**BEFORE, **data, "compressions": tuple(data["compressions"])})
+        tuples = {name: tuple(data[name]) for name in ("compressions", "columns") if name in data}
+        return cls(**{**BEFORE, **data, **tuples})
 
 
 def _needs(condition: object, message: str) -> None:

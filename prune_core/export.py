@@ -68,8 +68,7 @@ def take(cut: Cut, repaired: bool = False, source: str | None = None) -> Taken:
     except InputError:
         if repaired:
             raise
-        task = glue.task_named(cut.run.task)
-        encoder, score = recall.encoder_of(cut.run, phase, task.outputs), None
+        encoder, score = recall.encoder_of(cut.run, phase, cut.run.outputs), None
     else:
         encoder, score = bench.encoder, recall.evaluate(cut, source, bench=bench, repaired=repaired)
     if repaired:
@@ -164,11 +163,11 @@ and outputs are those of the dense model.
 def card(taken: Taken, use: str) -> str:
     """The model card: what it is, how good and how large, how it was made, how to use it. Only what was measured or counted."""
     run, facts, sizes = taken.cut.run, about(taken), taken.sizes()
-    metric, task = run.metric.replace("_", " "), glue.task_named(run.task)
-    pair = len(task.columns) > 1
+    metric, columns = run.metric.replace("_", " "), run.about["task"].get("columns") or glue.task_named(run.task).columns
+    pair = len(columns) > 1
     example = '{"text": "It rained all day.", "text_pair": "It was dry."}' if pair else '"a warm and funny film"'
     arguments = '"It rained all day." "It was dry."' if pair else '"a warm and funny film"'
-    of = f"{run.task} of the synthetic practice set (not GLUE)" if not run.is_glue else f"GLUE {run.task}"
+    of = f"GLUE {run.task}" if run.is_glue else "the synthetic practice set (not GLUE)" if run.is_practice else run.task
     scored = (f"{facts['score']:.4f}, 95% interval {facts['low']:.3f} to {facts['high']:.3f}, all {facts['examples']:,} dev examples"
               if taken.score else "not taken: the task's data was not there at the export")
     dense = "" if run.dense_score is None else f"{run.dense_score:.4f}"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core import InputError
-from prune_core.config import HUB_DATA
+from prune_core import InputError, own
+from prune_core.config import HUB_DATA, PruneConfig
 
 PRACTICE = Path(__file__).resolve().parent.parent / "data" / "practice"
 NOT_GLUE = "practice set: synthetic, made for Prunescope, not GLUE"
@@ -113,12 +113,16 @@ class TaskData:
 # ---------------------------------------------------------------- reading
 
 
-def load(task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0) -> TaskData:
-    """Read a task from the hub, a local folder in the hub's layout, or the practice set. Raises InputError.
+def load(task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0, columns: Sequence[str] = (), label: str = "", seed: int = 0) -> TaskData:
+    """Read a task from the hub, a local folder in the hub's layout, a table file (own.py), or the practice set. Raises InputError.
+
+    `columns`, `label` and `seed` are for a table file, whose name is then the task's.
 
     If the hub does not answer within `hub_seconds` and holds nothing in its local cache, this is the
     practice set, and `note` says so.
     """
+    if own.is_own(source):
+        return _own(own.read(source, columns, label), source, seed)
     task = task_named(task_name)
     if source == "practice":
         return _practice("")
@@ -239,6 +243,17 @@ def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Ex
         span = f"whole numbers from 0 to {len(task.labels) - 1}" if task.labels else "finite numbers"
         raise InputError(f"{where}: label {labels[row]!r} in row {row} is outside the range; needed: {span}")
     return Examples(texts, exact.astype(np.int64 if task.labels else np.float32))
+
+
+def _own(table: own.Table, source: str, seed: int) -> TaskData:
+    task = Task(table.name, table.columns, table.classes, ("accuracy",) if table.classes else ("spearman", "pearson"), 0, None)
+    train, dev = (Examples([table.texts[row] for row in rows], table.labels[rows]) for rows in table.split(seed))
+    return TaskData(replace(task, train_examples=len(train)), source, train, {"validation": dev})
+
+
+def load_for(config: PruneConfig, source: str | None = None) -> TaskData:
+    """What a run of this config trains and scores on, from `source` or from where the config has it. Raises InputError."""
+    return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed)
 
 
 def _practice(note: str) -> TaskData:

@@ -92,9 +92,9 @@ def encoder_of(run: Run, phase: str, labels: int) -> encoders.Encoder:
 
 def data_of(run: Run, source: str | None) -> glue.TaskData:
     """The data of a run's task: from `source`, else from where the run had it. Raises InputError, never the practice set instead."""
-    if not run.is_glue and source in (None, "practice"):
+    if run.is_practice and source in (None, "practice"):
         return glue.load(run.config.task, "practice")
-    data = glue.load(run.config.task, source or run.data)
+    data = glue.load_for(run.config, source or run.data)
     if data.task.name != run.task:
         raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; give --data FOLDER "
                          "in the layout of nyu-mll/glue")
@@ -275,9 +275,7 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
     phase = cut.phase or default_phase(run, cut.sparsity, weights=False)
     phase, scope, mask, _ = replace(cut, phase=phase).resolved()
     there = (run.path / "weights" / f"{phase}.safetensors").exists()
-    task = glue.TASKS.get(run.task)
-    outputs = task.outputs if task else 2
-    model = (encoder_of(run, phase, outputs) if there else encoders.load(run.config.model, outputs, run.config.seed)).model
+    model = (encoder_of(run, phase, run.outputs) if there else encoders.load(run.config.model, run.outputs, run.config.seed)).model
     found = timing.measure(model, mask, setting, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)
     predicted = priced.compact_ms(mask, setting, heads) if priced and (dtype, engine) == ("fp32", "torch") else None

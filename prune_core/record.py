@@ -30,14 +30,15 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     """Begin a run and see it to its end; returns its result. Raises InputError before anything is written, Interrupted."""
     if name is not None:
         runs.check_name(name)
-    data = glue.load(config.task, config.data)
+    data = glue.load_for(config)
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
     about = {
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
         "heads": heads_of(encoder.model, encoder.matrices),
-        "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels)},
+        "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels),
+                 "columns": list(data.task.columns)},
         "majority_score": glue.majority_score(data.task, data.main_dev.some(config.dev_examples)),
         "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
     }
@@ -58,7 +59,7 @@ def resume(run: runs.Run, report: Report) -> dict:
         raise runs.RunError(f"run {run.name!r} shipped with the project and is read only")
     config = run.config
     with _one_line_for_the_disk(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
-        data = glue.load(config.task, run.data)
+        data = glue.load_for(config, run.data)
         if data.source != run.data:
             raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
         state = read_checkpoint(run.path)

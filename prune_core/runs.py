@@ -32,7 +32,7 @@ import filelock
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from prune_core import InputError, files
+from prune_core import InputError, files, own
 from prune_core.blocks import Layout
 from prune_core.config import PruneConfig, saved_name
 from prune_core.trajectory import Kind, Sensitivity, Snapshot, SurfacePoint
@@ -86,8 +86,23 @@ class Run:
         return RUNS / ".scores" / self.name if self.recorded else self.path
 
     @property
+    def is_practice(self) -> bool:
+        """Whether its data is the synthetic practice set."""
+        return self.data == "practice"
+
+    @property
     def is_glue(self) -> bool:
-        return self.data != "practice"
+        return not self.is_practice and not self.is_own
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it was trained on a table file of the user's."""
+        return own.is_own(self.data)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the classification head."""
+        return len(self.about["task"]["labels"]) or 1
 
     @cached_property
     def result(self) -> dict | None:

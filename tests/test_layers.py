@@ -29,9 +29,10 @@ MAY_IMPORT = {
     "config": {"blocks", "masks"},
     "trajectory": {"blocks"},
     "files": set(),
-    "runs": {"blocks", "config", "files", "masks", "trajectory"},
+    "own": set(),
+    "runs": {"blocks", "config", "files", "masks", "own", "trajectory"},
     "recorder": {"files", "masks", "runs", "trajectory"},
-    "glue": {"config", "encoders"},
+    "glue": {"config", "encoders", "own"},
     "encoders": {"blocks", "glue"},
     "evaluate": {"glue", "masks"},
     "latency": {"blocks", "files", "masks", "plans"},
@@ -42,7 +43,7 @@ MAY_IMPORT = {
     "figures": {"masks", "published", "trajectory"},
     "published": set(),
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
-    "export": LOWER | {"compact", "recall"},
+    "export": LOWER | {"compact", "engines", "recall"},
     "record": LOWER | {"compact", "recall"},
     "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "repair", "saliency", "unpadded", "latency", "measure"},
     "sensitivity": {"files", "masks", "native", "recall", "runs", "trajectory"},
@@ -57,8 +58,8 @@ MAY_IMPORT = {
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare")
-NEEDS_TORCH = {"engines", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair",
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare", "own")
+NEEDS_TORCH = {"engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair",
                "saliency", "sensitivity", "serve", "surface"}
 
 

@@ -440,6 +440,25 @@ def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     assert not [button for button in app.button if button.label == "Start"]
 
 
+def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
+    app = opened("prune")
+    next(t for t in app.toggle if t.label == "Your own file").set_value(True).run()
+    assert "choose your file" in texts(checked(app))
+    app.file_uploader[0].set_value(("moods.csv", b"words,mood\n" + b"a,1\n" * 30, "text/csv")).run()
+    assert "which column is the label? There are: words, mood" in texts(checked(app))
+    good = b"words,mood\n" + b"".join(f"a fine day {row},{('glad', 'sad')[row % 2]}\n".encode() for row in range(40))
+    app.file_uploader[0].set_value(("moods.csv", good, "text/csv")).run()
+    next(s for s in app.selectbox if s.label == "Label").select("mood").run()
+    assert "40 rows, text words, 2 classes: glad, sad" in texts(checked(app)).replace("\\", "")
+    started = []
+    monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
+    next(button for button in app.button if button.label == "Start").click().run()
+    ((config, name, folder),) = started
+    assert (config.columns, config.label, Path(config.data).read_bytes(), Path(config.data).name) == ((), "mood", good, "moods.csv")
+    assert name.startswith("moods-own-") and "--label=mood" in processes.arguments(config, name, folder)
+    assert runs_dir in Path(config.data).parents
+
+
 def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):
     """Before there is a run folder, the log is all there is."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prune_core import glue, runs
+from prune_core import glue, own, runs
 from prune_core.config import NOMINAL_FLOPS, Plan, PruneConfig, plan, step_flops
 from prune_core.recorder import machine
 
@@ -22,6 +22,8 @@ class Estimate:
 
 def estimate(config: PruneConfig, listed: list[runs.Listed]) -> Estimate:
     """The estimate for this configuration, given the runs there are."""
+    if own.is_own(config.data):
+        return Estimate(None, None, "How long your sentences are is only known once they are read: the estimate comes once the run has started.")
     task = glue.PRACTICE_TASK if config.data == "practice" else glue.task_named(config.task)
     if config.model != "minilm":
         return Estimate(None, None, "For this model the estimate comes once the run has started.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import streamlit as st
 
 from pages.shared import canvas, processes
 from pages.shared.asker import Asker
-from prune_core import InputError, figures, latency, recorder, runs
+from prune_core import InputError, figures, files, latency, recorder, runs
 from prune_core.masks import Norms, mask_at_sparsity
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
@@ -200,3 +201,15 @@ def timed(run: runs.Run, phase: str) -> float | None:
         phase, SETTING.batch, SETTING.length, "fp32", "torch", os.cpu_count()) and all(one["machine"][key] == here[key] for key in ("cpu", "cores"))
         and abs(one["sparsity"] - run.snapshots[run.saved(phase)].point["sparsity"]) < 0.005]
     return same[-1] if same else None
+
+
+def keep_upload(name: str, content: bytes) -> Path:
+    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed. Raises InputError."""
+    path = runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_whole(path, content)
+    except OSError as error:
+        raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
+    return path

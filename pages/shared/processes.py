@@ -34,6 +34,7 @@ def arguments(config: PruneConfig, name: str, runs_dir: Path) -> list[str]:
              "preset": config.preset, "run": name, "runs-dir": str(runs_dir), "seed": str(config.seed),
              "threads": str(config.threads), "method": config.method, "penalty": config.penalty, "scope": config.scope, "score": config.score,
              "distill": f"{config.distill:g}"}
+    flags |= {name: value for name, value in (("text", ",".join(config.columns)), ("label", config.label)) if value}
     off = [f"--no-{flag}" for flag in ("spare", "reweighted") if not getattr(config, flag)]
     return ["prune", *(f"--{flag}={value}" for flag, value in flags.items()), *off, "--json"]
 

@@ -74,7 +74,7 @@ def end_presentation() -> None:
 
 def not_glue(run: Run) -> None:
     """Say, wherever a score of this run is shown, that it is no GLUE score, if it is none."""
-    if not run.is_glue:
+    if run.is_practice:
         st.warning(f"Scores of **{plain(run.name)}** are on the {glue.NOT_GLUE}.", icon=":material/science:")
 
 
@@ -94,7 +94,7 @@ def badge(status: str) -> None:
 def facts(run: Run) -> str:
     """'sst2 · minilm · block 64x1 · 6 layers': what was pruned, and how it was cut."""
     layers = len({m.layer for m in run.layout.matrices})
-    data = "practice set (not GLUE)" if not run.is_glue else run.task
+    data = "practice set (not GLUE)" if run.is_practice else f"{run.task} (own data)" if run.is_own else run.task
     return plain(f"{data} · {run.config.model} · block {run.layout.block} · {layers} layers")
 
 
