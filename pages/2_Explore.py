@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import canvas, loaders, parts, scores, views, widgets
+from pages.shared import canvas, loaders, parts, scores, take_away, views, widgets
 from pages.shared.views import View
 from prune_core.runs import Run, RunError
 
@@ -72,7 +72,7 @@ def details(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
     """The zoomed matrix, and what the open tab shows: only that one is computed and sent."""
     if view.zoom:
         parts.one_matrix(run, view)
-    both, layers, results, course = st.tabs(["Score and speed", "Parts", "Results", "How it went"], key="view", bind="query-params")
+    both, layers, results, course, away = st.tabs(["Score and speed", "Parts", "Results", "How it went", "Take away"], key="view", bind="query-params")
     if both.open:
         with both:
             scores.curves(run, view, taken)
@@ -86,6 +86,9 @@ def details(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
     if course.open:
         with course:
             scores.course(run)
+    if away.open:
+        with away:
+            take_away.show(run, view)
 
 
 main()

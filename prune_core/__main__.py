@@ -153,8 +153,8 @@ def compare(
 @app.command()
 def export(
     run: str,
-    out: Annotated[Path, Argument(help="Folder to write; it must be new or empty.")],
-    to: Annotated[str, Option(help="hf (a folder for transformers) or onnx (the compact graph, with a script that runs it).")] = "hf",
+    out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook, a new file.")],
+    to: Annotated[str, Option(help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it) or notebook.")] = "hf",
     sparsity: Sparsity = None,
     threshold: Threshold = None,
     scope: Scope = None,
@@ -167,10 +167,17 @@ def export(
 ) -> None:
     """Write the pruned model for use elsewhere, with a card that has its figures."""
     from prune_core import export as exporting
+    from prune_core import notebook, recall
 
-    if to not in exporting.FORMS:
-        raise InputError(f"--to {to!r} is unknown; one of {', '.join(exporting.FORMS)}")
+    if to not in (known := (*exporting.FORMS, "notebook")):
+        raise InputError(f"--to {to!r} is unknown; one of {', '.join(known)}")
     cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
+    if to == "notebook":
+        cut = replace(cut, phase=cut.phase or recall.default_phase(cut.run, sparsity, weights=False))
+        saved, where, _, thresholds = cut.resolved()
+        one = notebook.Setting("setting", cut.run.saved(saved), where, sparsity, None if sparsity is not None else thresholds, by, repair)
+        _tell(notebook.write(cut.run, [one], out), as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes")
+        return
     _tell(exporting.FORMS[to](exporting.take(cut, repair, data), out), as_json, _exported_text)
 
 

@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "config": {"blocks", "masks"},
     "trajectory": {"blocks"},
     "files": set(),
+    "notebook": {"files", "masks", "runs", "trajectory"},
     "own": set(),
     "runs": {"blocks", "config", "files", "masks", "own", "trajectory"},
     "recorder": {"files", "masks", "runs", "trajectory"},
@@ -53,12 +54,13 @@ MAY_IMPORT = {
     "saliency": {"blocks", "encoders", "glue", "repair"},
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"compare", "record", "recall", "sensitivity", "serve", "surface", "pack", "latency", "measure", "report", "export"},
+    "__main__": LOWER | {"compare", "notebook", "record", "recall", "sensitivity", "serve", "surface", "pack", "latency", "measure", "report", "export"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare", "own")
+TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
+              "notebook", "own")
 NEEDS_TORCH = {"engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair",
                "saliency", "sensitivity", "serve", "surface"}
 

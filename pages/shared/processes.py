@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -133,6 +133,12 @@ def measure(name: str, runs_dir: Path, phase: str, scope: str, sparsity: float, 
     """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
     return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--sparsity={sparsity}",
                     f"--batch={batch}", f"--length={length}"])
+
+
+def export(name: str, runs_dir: Path, to: str, out: Path, phase: str, scope: str, thresholds: Mapping[str, float], by: str, repair: bool, data: str) -> dict:
+    """The pruned model as `python -m prune_core export` writes it. Raises Failed."""
+    return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={phase}", f"--scope={scope}",
+                    f"--threshold={json.dumps(dict(thresholds))}", f"--by={by}", *(["--repair"] if repair else []), *([f"--data={data}"] if data else [])])
 
 
 def calibrate(runs_dir: Path) -> None:

@@ -1,0 +1,67 @@
+"""Notebooks run from their first cell to their last, and count what was shown."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import tiny
+from nbclient import NotebookClient
+
+from prune_core import notebook, recall, runs
+from prune_core.notebook import Setting
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def executed(text: str) -> list[str]:
+    """What each code cell of a notebook shows when it is run in the project's folder, as text."""
+    made = nbformat.reads(text, 4)
+    nbformat.validate(made)
+    NotebookClient(made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
+    return ["\n".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs) for cell in made.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+    return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
+
+
+def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
+    some = {key: float(values.mean()) for key, values in made.norms(made.saved("dense")).items()}
+    settings = [Setting("present", made.saved("dense"), "matrix", None, some), Setting("A", made.saved("penalty-3x"), "matrix", 0.5),
+                Setting("B", made.with_norms[1], "global", 0.25)]
+    shown = executed(notebook.exploration(made, settings))
+    assert "the same numbers as shown" in shown[2]
+    exact = recall.evaluate(recall.Cut(made, None, some, "matrix", "dense"))
+    assert f"{exact['score']:.6f}".rstrip("0") in shown[-1] and "B: not scored: weights are kept at the ends of phases only" in shown[-1]
+    numbers = settings[1].numbers(made)
+    assert f"{numbers['sparsity']:.6f}"[:7] in shown[1] and numbers["predicted_score"] is not None
+    assert settings[0].numbers(made)["predicted_score"] is None  # thresholds of their own: no surface is of that kind
+
+
+def test_the_numbers_are_compared_when_it_is_run(made):
+    text = notebook.exploration(made, [Setting("present", made.saved("dense"), "matrix", 0.5)])
+    from nbclient.exceptions import CellExecutionError
+
+    with pytest.raises(CellExecutionError, match="AssertionError"):
+        executed(text.replace("'share': 0.5", "'share': 0.25"))
+
+
+def test_the_same_view_gives_the_same_notebook(made):
+    settings = [Setting("present", made.saved("dense"), "matrix", 0.5)]
+    assert notebook.exploration(made, settings) == notebook.exploration(made, settings)
+
+
+def test_the_command_writes_one(made, tmp_path):
+    command = [sys.executable, "-m", "prune_core", "export", "made", f"--runs-dir={made.path.parent}", "--sparsity=0.5", "--to=notebook", "--json"]
+    done = subprocess.run([*command, str(tmp_path / "one.ipynb")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = json.loads(done.stdout.strip().splitlines()[-1])
+    assert told["to"] == "notebook" and nbformat.read(told["path"], 4).cells
+    again = subprocess.run([*command, str(tmp_path / "one.ipynb")], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert again.returncode == 2 and "is there already" in again.stderr
