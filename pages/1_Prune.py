@@ -43,6 +43,8 @@ def new_run() -> None:
             config = settings()
         with right:
             start(config)
+    except Nothing as error:
+        right.info(str(error))
     except InputError as error:
         right.error(widgets.plain(str(error)), icon=":material/error:")
 
@@ -54,10 +56,14 @@ def settings() -> PruneConfig:
                           help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, or a folder.")
     data = two.selectbox("Data", [HUB_DATA, "practice"], accept_new_options=True,
                          help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic practice set.")
-    columns, label = (), ""
-    if own.is_own(data or "") or two.toggle("Your own file", key="own file", help="CSV, TSV or parquet: one or two columns of text, and a label."):
-        data, columns, label = own_data(data or "")
-    task = one.selectbox("Task", list(glue.TASKS), index=list(glue.TASKS).index("sst2"), disabled=data == "practice" or own.is_own(data))
+    columns, label, wrong = (), "", None
+    one, two = st.columns(2)
+    if own.is_own(data or "") or st.toggle("Your own file", key="own file", help="CSV, TSV or parquet: one or two columns of text, and a label."):
+        try:
+            data, columns, label = own_data(data or "")
+        except InputError as error:
+            wrong = error  # told once all settings stand there
+    task = one.selectbox("Task", list(glue.TASKS), index=list(glue.TASKS).index("sst2"), disabled=data == "practice" or bool(wrong) or own.is_own(data or ""))
     block = two.selectbox("Block shape", BLOCKS, accept_new_options=True,
                           help="Rows x columns of one group of weights: 64x1 are columns in strips of 64 rows; allx1 whole columns.")
     compressions = st.multiselect("Compression of the encoder", ["1.5", "2", "3", "5", "10"], default=["2"], accept_new_options=True,
@@ -83,11 +89,17 @@ def settings() -> PruneConfig:
         distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig().distill, 0.05,
                             help="Share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining; 0: none.")
         seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
+    if wrong:
+        raise wrong
     if data == "practice":
         st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), columns=columns, label=label, block=(block or "").strip(),
                   compressions=tuple(map(number, compressions)), method=method, penalty=penalty, scope=scope, spare=spare,
                   reweighted=reweighted, score=score, distill=distill, seed=int(seed))
+
+
+class Nothing(InputError):
+    """Nothing is wrong, but something is still to be chosen."""
 
 
 def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
@@ -96,7 +108,7 @@ def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
     if not path:
         given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in own.SUFFIXES], max_upload_size=200)
         if given is None:
-            raise InputError("choose your file: CSV, TSV or parquet, with one or two columns of text and one of labels")
+            raise Nothing("Choose your file: CSV, TSV or parquet, with one or two columns of text and one of labels")
         path = str(loaders.keep_upload(given.name, given.getvalue()))
     names = own.names(path)
     one, two = st.columns(2)

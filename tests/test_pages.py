@@ -379,6 +379,39 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not asker.asked
 
 
+# ---------------------------------------------------------------- take away
+
+
+def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("explore", view="Take away", pin="dense~global@0.25")
+    assert [b.label for b in app.get("download_button")] == ["Notebook"] and "The weights of this moment" in texts(app)
+    (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
+    said = {"compression_encoder": 2.0, "score": 0.875, "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
+    asked = []
+
+    def export(*question):
+        asked.append(question)
+        question[3].mkdir()
+        (question[3] / "config.json").write_text("{}")
+        return said
+
+    monkeypatch.setattr(processes, "export", export)
+    app = opened("explore", view="Take away")
+    next(b for b in app.button if b.label == "Prepare").click().run()
+    assert asked[0][:3] == ("sample", runs_dir, "hf") and asked[0][4:6] == ("penalty-2x", "global")
+    assert "accuracy 0.8750" in texts(checked(app)).replace("\\", "") and "70.0 MB with only the kept blocks" in texts(app).replace("\\", "")
+    assert len(app.get("download_button")) == 2
+
+    def fail(*_):
+        raise processes.Failed("the model cannot be written")
+
+    monkeypatch.setattr(processes, "export", fail)
+    app = opened("explore", view="Take away")
+    next(b for b in app.button if b.label == "Prepare").click().run()
+    assert "the model cannot be written" in texts(checked(app))
+
+
 # ---------------------------------------------------------------- compare
 
 
@@ -443,7 +476,7 @@ def test_prune_estimates_and_refuses_bad_settings(runs_dir):
 def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     app = opened("prune")
     next(t for t in app.toggle if t.label == "Your own file").set_value(True).run()
-    assert "choose your file" in texts(checked(app))
+    assert "Choose your file" in texts(checked(app))
     app.file_uploader[0].set_value(("moods.csv", b"words,mood\n" + b"a,1\n" * 30, "text/csv")).run()
     assert "which column is the label? There are: words, mood" in texts(checked(app))
     good = b"words,mood\n" + b"".join(f"a fine day {row},{('glad', 'sad')[row % 2]}\n".encode() for row in range(40))
