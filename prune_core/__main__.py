@@ -151,6 +151,29 @@ def compare(
 
 
 @app.command()
+def predict(
+    run: str,
+    sentence: Annotated[list[str], Argument(help="A sentence; of a pair, both.")],
+    sparsities: Annotated[str, Option(help="How much is cut: shares of the weights, or one.")] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    scope: Scope = None,
+    phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
+    by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded.")] = "norm",
+    runs_dir: RunsDir = runs.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """What the model says of a sentence, and how sure it is, as more and more is cut."""
+    from prune_core import glue, recall
+
+    found = runs.find(run, runs_dir)
+    wanted = len(found.about["task"].get("columns") or glue.task_named(found.task).columns)
+    if len(sentence) != wanted:
+        raise InputError(f"{len(sentence)} sentences; needed for {found.task}: {wanted}")
+    answer = recall.predict(found, phase, [tuple(sentence)], _numbers(sparsities, "sparsity"), scope, by)
+    _tell(answer, as_json, lambda r: "\n".join(f"{sparsity:6.1%}  " + "  ".join(f"{label} {share:.3f}" for label, share in zip(r["labels"], row, strict=True))
+                                              for sparsity, (row,) in zip(r["sparsities"], r["probabilities"], strict=True)))
+
+
+@app.command()
 def export(
     run: str,
     out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook, a new file.")],
@@ -303,6 +326,28 @@ def surface(
 
 
 @app.command()
+def shapes(
+    sparsity: Annotated[float, Option(help="Share of the weights that is zero, in every pattern alike.")] = 0.8,
+    seconds: Annotated[float, Option(help="How long to measure.")] = 6.0,
+    to: Annotated[Path | None, Option(help="Write the result to this file as well.")] = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Time one matrix with the same share of zeros in different patterns: single weights, tiles, strips; against the dense product."""
+    from prune_core import measure
+
+    if not 0 <= sparsity < 1:
+        raise InputError(f"sparsity {sparsity:g} is out of range; needed: 0 up to but not including 1")
+    found = measure.shapes(sparsity, threads, seconds)
+    if to is not None:
+        try:
+            files.write_json(to, found)
+        except OSError as error:
+            raise InputError(f"the result cannot be written to {str(to)!r}: {error.strerror or error}") from None
+    _tell(found, as_json, lambda r: "\n".join(f"{one['pattern']:18} {one['ms']:8.3f} ms  {one['speedup']:5.2f}x  {one['executed']}" for one in r["patterns"]))
+
+
+@app.command()
 def calibrate(
     to: Annotated[Path | None, Option(help="Write the profile here, to be read on another machine; default: this machine's place.")] = None,
     threads: Threads = 0,
@@ -362,11 +407,11 @@ def _scored(steps: Iterable[tuple]) -> Iterator[tuple]:
             yield step
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _numbers(text: str, what: str = "compression") -> tuple[float, ...]:
     try:
         return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
     except ValueError:
-        raise InputError(f"compression {text!r} is not a number or a list of numbers like 1.5,2,3") from None
+        raise InputError(f"{what} {text!r} is not a number or a list of numbers like {'1.5,2,3' if what == 'compression' else '0.3,0.5'}") from None
 
 
 def _cut(run: str, sparsity: float | None, threshold: str | None, scope: str | None, phase: str | None, runs_dir: Path):

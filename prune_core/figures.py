@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
+from prune_core.blocks import BlockShape
 from prune_core.masks import BlockMask, Norms
 from prune_core.published import Published
 from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint, predict
@@ -328,3 +329,75 @@ def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:
         lengths[snapshot.phase] = max(lengths.get(snapshot.phase, 0), snapshot.step)
     before = np.cumsum([0, *lengths.values()])
     return {phase: int(start) for phase, start in zip(lengths, before, strict=False)}
+
+
+# ---------------------------------------------------------------- the lesson
+
+
+def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.Figure:
+    """A matrix (m, n) with its weights as colours, and blocks (groups down, across) that are not `kept` in the colour of what is cut."""
+    shown, top = np.abs(weight), float(np.quantile(np.abs(weight), 0.98))
+    shades = codes(shown, block.expand(kept, *weight.shape), top)
+    figure = go.Figure(go.Heatmap(z=shades, customdata=weight, zmin=0, zmax=255, colorscale=_colour_scale(), showscale=False, xgap=1, ygap=1,
+                                  hovertemplate="row %{y}, column %{x}: %{customdata:.2f}<extra></extra>"))
+    rows, cols = block.sides(*weight.shape)
+    edges = dict(type="line", line=dict(color=GREY, width=1))
+    for row in range(rows, weight.shape[0], rows):
+        figure.add_shape(**edges, x0=-0.5, x1=weight.shape[1] - 0.5, y0=row - 0.5, y1=row - 0.5)
+    for col in range(cols, weight.shape[1], cols):
+        figure.add_shape(**edges, x0=col - 0.5, x1=col - 0.5, y0=-0.5, y1=weight.shape[0] - 0.5)
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
+    return _clear(figure, 380, margin=dict(t=10, b=10, l=0, r=0))
+
+
+def paths(lines: Mapping[str, np.ndarray], along: str, what: str, xs: Sequence[float] | None = None, here: float | None = None) -> go.Figure:
+    """Lines by name over steps, or over `xs`; a mark at `here`."""
+    figure = go.Figure()
+    for (name, values), colour, dash in zip(lines.items(), (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "dot", "dashdot"), strict=False):
+        figure.add_trace(go.Scatter(x=list(range(len(values))) if xs is None else list(xs), y=[float(v) for v in values], name=name, mode="lines",
+                                    line=dict(color=colour, width=3, dash=dash), hovertemplate="%{y:.3f}<extra>" + name + "</extra>"))
+    if here is not None:
+        figure.add_vline(here, line=dict(color=GREY, width=2, dash="dot"))
+    figure.update_xaxes(title_text=along, showgrid=False, zeroline=False, **({} if xs is None else {"tickformat": ".0%"}))
+    figure.update_yaxes(title_text=what, rangemode="tozero")
+    return _clear(figure, 360, legend=_legend(), margin=dict(t=60))
+
+
+def recovered(found: Mapping[str, np.ndarray]) -> go.Figure:
+    """Norms of groups side by side: name -> (groups,)."""
+    figure = go.Figure()
+    for (name, norms), colour in zip(found.items(), (GREY, ORANGE, BLUE), strict=True):
+        figure.add_trace(go.Bar(x=list(range(1, len(norms) + 1)), y=[float(v) for v in norms], name=name, marker_color=colour,
+                                hovertemplate="block %{x}: %{y:.3f}<extra>" + name + "</extra>"))
+    figure.update_xaxes(title_text="block", dtick=1, showgrid=False)
+    figure.update_yaxes(title_text="norm")
+    return _clear(figure, 360, legend=_legend(), margin=dict(t=60), barmode="group")
+
+
+def patterns(found: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Figure:
+    """Speedups over the dense product: (pattern, speedup, quartiles of its milliseconds, median milliseconds)."""
+    figure = go.Figure(go.Bar(
+        x=[speedup for _, speedup, _, _ in found], y=[name for name, *_ in found], orientation="h", marker_color=[GREY, ORANGE, GREEN, BLUE][: len(found)],
+        text=[f"{speedup:.2f}x" for _, speedup, _, _ in found], textposition="inside", insidetextanchor="start",
+        error_x=dict(type="data", symmetric=False, array=[s * (ms / low - 1) for _, s, (low, _), ms in found],
+                     arrayminus=[s * (1 - ms / high) for _, s, (_, high), ms in found]),
+        customdata=[ms for *_, ms in found], hovertemplate="%{customdata:.3f} ms<extra>%{y}</extra>"))
+    figure.add_vline(1.0, line=dict(color=GREY, width=1, dash="dash"))
+    figure.update_xaxes(title_text="speedup over the dense product; bars end at the median, marks are the quartiles", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed")
+    return _clear(figure, 300, margin=dict(t=20, r=60))
+
+
+def until_it_breaks(lines: Mapping[str, Sequence[Pair]], metric: str, majority: float) -> go.Figure:
+    """Score over encoder compression, a line for each run, and what the most frequent answer scores."""
+    figure = go.Figure()
+    for number, (name, points) in enumerate(lines.items()):
+        figure.add_trace(go.Scatter(x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines+markers", marker_size=9,
+                                    line=dict(color=(BLUE, ORANGE, GREEN, PINK)[number % 4], width=3, dash=("solid", "dash", "dot", "dashdot")[number % 4]),
+                                    hovertemplate="%{x:.2f}x: %{y:.3f}<extra>" + name + "</extra>"))
+    figure.add_hline(majority, line=dict(color=GREY, width=2, dash="dot"), annotation_text="always the most frequent answer",
+                     annotation_position="bottom right")
+    _compression_axis(figure, 6)
+    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    return _clear(figure, 400, legend=_legend(), margin=dict(t=80))

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import nn
 
 from prune_core import InputError, encoders, engines, native
 from prune_core.blocks import BlockShape, Layout
-from prune_core.compact import DTYPES, compact, heads_of
+from prune_core.compact import DTYPES, CompactLinear, compact, heads_of
 from prune_core.latency import Profile, Setting, dense_work, priced, work
 from prune_core.masks import BlockMask
 from prune_core.plans import layers_of
@@ -135,6 +136,41 @@ def measure(model: nn.Module, mask: BlockMask, setting: Setting, threads: int = 
             "compression_model": mask.compression_model, "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
             "dtype": dtype, "engine": engine, "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
             "kernels": native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products"), "machine": machine()}
+
+
+# ---------------------------------------------------------------- patterns of zeros
+
+_PATTERNS = {"single weights": "1x1", "tiles of 16x16": "16x16", "strips of 64x1": "64x1"}
+
+
+def shapes(sparsity: float, threads: int = 0, seconds: float = 6.0, m: int = 1536, n: int = 384, tokens: int = 1024) -> dict:
+    """One m x n matrix times `tokens` inputs, the same share of zeros in three patterns: what `shapes --json` prints.
+
+    Single zeros run as torch's sparse matrix (CSR), tiles and strips on the compact layer; all in turn with torch's dense product.
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
+    draw, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    weight, x = torch.randn(m, n, generator=draw), torch.randn(tokens, n, generator=draw)
+    calls: dict[str, Callable[[], object]] = {"dense": lambda: torch.nn.functional.linear(x, weight)}
+    executed = {"dense": "torch, dense product"}
+    for pattern, text in _PATTERNS.items():
+        block = BlockShape.parse(text)
+        kept = np.ones(block.grid(m, n), bool)
+        kept.ravel()[random.permutation(kept.size)[: round(sparsity * kept.size)]] = False
+        if text == "1x1":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch calls its sparse matrices unfinished
+                sparse = (weight * torch.from_numpy(kept)).to_sparse_csr()
+            calls[pattern], executed[pattern] = (lambda sparse=sparse: sparse @ x.T), "torch, sparse matrix (CSR)"
+        else:
+            layer = CompactLinear(weight, None, kept, block)
+            calls[pattern], executed[pattern] = (lambda layer=layer: layer(x)), f"compact layer, {layer.executed}"
+    with torch.inference_mode():
+        found = alternate(calls, seconds)
+    patterns = [{"pattern": name, "block": _PATTERNS.get(name), "ms": one.median, "spread": [one.low, one.high],
+                 "speedup": found["dense"].median / one.median, "executed": executed[name]} for name, one in found.items()]
+    return {"sparsity": sparsity, "m": m, "n": n, "tokens": tokens, "threads": torch.get_num_threads(), "machine": machine(), "patterns": patterns,
+            "kernels": native.why_not() or "native"}
 
 
 # ---------------------------------------------------------------- calibration

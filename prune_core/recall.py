@@ -20,8 +20,8 @@ from torch import nn
 from prune_core import InputError, encoders, files, glue, latency, native, repair
 from prune_core import measure as timing
 from prune_core.compact import compact, heads_of
-from prune_core.evaluate import Running, Score, stream
-from prune_core.masks import BlockMask, by_scope, mask_at, thresholds_for
+from prune_core.evaluate import Running, Score, masked, stream
+from prune_core.masks import BlockMask, by_scope, mask_at, mask_at_sparsity, thresholds_for
 from prune_core.recorder import machine
 from prune_core.runs import Run, RunError
 from prune_core.unpadded import unpad_
@@ -260,6 +260,26 @@ def evaluate(cut: Cut, source: str | None = None, threads: int = 0, report: Call
             "threshold": single, "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "metric": run.metric,
             "score": found.scores[run.metric], "low": found.low, "high": found.high, "scores": dict(found.scores),
             "examples": found.examples, "seconds_to_first": first, "seconds": time.perf_counter() - start}
+
+
+def predict(run: Run, phase: str, texts: Sequence[tuple[str, ...]], sparsities: Sequence[float], scope: str | None = None, by: str = "norm") -> dict:
+    """How sure the model is of every label, for each text, as more and more is cut. What `predict --json` prints. Raises InputError.
+
+    `probabilities`: (sparsities, texts, labels); with one output (regression) the output itself.
+    """
+    encoder = encoder_of(run, phase, run.outputs)
+    scope, ranks = scope or run.config.scope, run.ranks(phase, by)
+    columns = [list(column) for column in zip(*texts, strict=True)]
+    inputs = encoder.tokenizer(*columns, truncation=True, max_length=encoder.max_length(run.config.max_length), padding=True, return_tensors="pt")
+    found, reached = [], []
+    for sparsity in sparsities:
+        mask = mask_at_sparsity(ranks, run.layout, sparsity, scope)
+        with torch.inference_mode(), masked(encoder.weights, mask):
+            logits = encoder.model.eval()(**inputs).logits.float()
+        found.append((logits.softmax(-1) if run.outputs > 1 else logits).tolist())
+        reached.append(mask.sparsity)
+    return {"run": run.name, "phase": phase, "scope": scope, "by": by, "labels": list(run.about["task"]["labels"]) or [run.metric],
+            "sparsities": reached, "probabilities": found}
 
 
 def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds: float, profile: Path | None,

@@ -14,8 +14,9 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import config, files, glue, record, runs
+from prune_core import config, files, glue, recall, record, runs
 from prune_core.__main__ import main
+from prune_core.masks import mask_at_sparsity
 from prune_core.recorder import Recorder
 
 REPO = Path(__file__).resolve().parent.parent
@@ -134,6 +135,31 @@ def test_measure_prints_its_json_last(call, folder):
     assert call(*question)[1].startswith("done ")
     kept = runs.Run(folder / "done").timings()
     assert len(kept) == 2 and kept[0] == found
+
+
+def test_predict_is_how_sure_the_masked_model_is(call, folder):
+    """The sentence through the model with the mask multiplied in, by hand."""
+    code, out, _ = call("predict", "done", "the film was lovely", "--sparsities", "0,0.5", "--runs-dir", folder, "--json")
+    found = last_line(out)
+    run = runs.Run(folder / "done")
+    encoder = recall.encoder_of(run, "dense", 2)
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, run.config.scope)
+    with torch.no_grad():
+        for name, weight in encoder.weights.items():
+            weight *= torch.from_numpy(run.layout.block.expand(mask.kept[name], *weight.shape))
+        logits = encoder.model.eval()(**encoder.tokenizer("the film was lovely", return_tensors="pt")).logits
+    assert code == 0 and found["labels"] == ["negative", "positive"] and found["sparsities"] == [0.0, mask.sparsity]
+    assert found["probabilities"][1][0] == pytest.approx(logits.softmax(-1)[0].tolist(), abs=1e-5)
+    assert "2 sentences; needed for sst2: 1" in refused(call, "predict", "done", "one", "two", "--runs-dir", folder)
+    assert "sparsity 'x' is not a number" in refused(call, "predict", "done", "one", "--sparsities", "x", "--runs-dir", folder)
+
+
+def test_shapes_times_every_pattern_and_keeps_it(call, tmp_path):
+    code, out, _ = call("shapes", "--seconds", 0, "--threads", 1, "--to", tmp_path / "shapes.json", "--json")
+    found = last_line(out)
+    assert code == 0 and [one["block"] for one in found["patterns"]] == [None, "1x1", "16x16", "64x1"]
+    assert json.loads((tmp_path / "shapes.json").read_text()) == found and all(one["ms"] > 0 for one in found["patterns"])
+    assert "out of range" in refused(call, "shapes", "--sparsity", "1.5")
 
 
 def test_calibrate_says_at_once_that_it_cannot_write(call, tmp_path):

@@ -41,7 +41,8 @@ MAY_IMPORT = {
     "measure": {"blocks", "compact", "encoders", "engines", "latency", "masks", "native", "plans", "recorder", "unpadded"},
     "distill": {"glue"},
     "pruning": {"blocks", "distill", "repair", "saliency", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
-    "figures": {"masks", "published", "trajectory"},
+    "figures": {"blocks", "masks", "published", "trajectory"},
+    "lesson": {"blocks"},
     "published": set(),
     "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "engines", "recall"},
@@ -60,9 +61,9 @@ NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
-              "notebook", "own")
-NEEDS_TORCH = {"engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall", "repair",
-               "saliency", "sensitivity", "serve", "surface"}
+              "lesson", "notebook", "own")
+NEEDS_TORCH = {"engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall",
+               "repair",                "saliency", "sensitivity", "serve", "surface"}
 
 
 def name_of(path: Path) -> str:

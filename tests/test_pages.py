@@ -18,13 +18,15 @@ from streamlit.testing.v1 import AppTest
 
 from pages.shared import estimate, loaders, processes
 from pages.shared.asker import Answer
-from prune_core import allocate, files, latency, recorder, runs
+from prune_core import allocate, files, latency, lesson, recorder, runs
+from prune_core.blocks import BlockShape
 from prune_core.config import PruneConfig, preset
 from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.trajectory import Sensitivity, predict
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py", "speed": "pages/4_Speed.py"}
+PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py", "speed": "pages/4_Speed.py",
+         "learn": "pages/5_Learn.py"}
 
 
 @pytest.fixture
@@ -584,3 +586,81 @@ def test_norms_are_shared_read_only(runs_dir):
     assert (norms[name] == make_norms(run.layout)[name]).all()
     with pytest.raises(ValueError, match="read-only"):
         norms[name][0, 0] = 1
+
+
+# ---------------------------------------------------------------- learn
+
+
+def learn(number: int) -> AppTest:
+    titles = ("1. Blocks", "2. The penalty", "3. Reweighting", "4. A sentence", "5. Speed", "6. Three faults", "7. Where it breaks")
+    return checked(opened("learn", step=titles[number - 1]))
+
+
+def test_learn_is_walked_from_the_first_step_to_the_last(runs_dir, monkeypatch):
+    monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
+    loaders.predicted.clear()
+    app, seen = opened("learn"), []
+    for _ in range(7):
+        seen.append(app.header[0].value)
+        assert any(one.label.startswith("Question:") for one in app.expander) or "are not there" in texts(app)
+        following = next(b for b in app.button if b.label == "Next")
+        if not following.disabled:
+            following.click().run()
+            checked(app)
+    assert [title[:2] for title in seen] == ["1.", "2.", "3.", "4.", "5.", "6.", "7."]
+
+
+def test_learn_shows_what_the_lesson_computes(runs_dir):
+    app = learn(1)
+    app.radio(key="shape").set_value("4x4").run()
+    found = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse("4x4"), 0.5)
+    assert metrics(app) == {"Blocks": "24", "Weights in a block": "16", "Sparsity": "50%", "What is left of the squares": f"{found.energy:.1%}"}
+    app = learn(2)
+    app.slider(key="lambda").set_value(0.5).run()
+    assert metrics(app) == {"Needed block ends at": "0.50", "Hardly needed block ends at": "0.00"}
+    app = learn(3)
+    assert app.dataframe[0].value["reweighted"].tolist()[:2] == ["4", "0"] and app.dataframe[0].value["plain"].tolist()[:2] == ["11", "7"]
+    app = learn(6)
+    assert metrics(app) == {"Milestones reached": "none", "Blocks at zero": "0 of 4"}
+    app.slider(key="epochs").set_value(20).run()
+    assert metrics(app)["Milestones reached"] == "4, 8, 12, 16" and metrics(app)["Blocks at zero"] != "0 of 4"
+    for fault, shown in (("cut off", "Copied ends at"), ("divided away", "Proximal ends at")):
+        app.segmented_control(key="fault").set_value(fault).run()
+        assert shown in metrics(checked(app))
+
+
+PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities": [0.0, 0.3, 0.6], "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
+
+
+def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
+    asked = []
+    monkeypatch.setattr(processes, "predict", lambda *question: asked.append(question) or PREDICTED)
+    loaders.predicted.clear()
+    app = learn(4)
+    assert metrics(app) == {"The model says": "positive", "and is sure to": "90%", "It changes its mind at": "60%"}
+    app.select_slider(key="cut the sentence").set_value(2).run()
+    assert metrics(app)["The model says"] == "negative" and len(asked) == 1
+    app.text_input(key="sentence").set_value("dull").run()
+    assert asked[1] == ("sst2-minilm-64x1", runs_dir, "dull")
+
+    def fail(*_):
+        raise processes.Failed("the weights are gone")
+
+    monkeypatch.setattr(processes, "predict", fail)
+    app.text_input(key="sentence").set_value("else").run()
+    assert "the weights are gone" in texts(checked(app))
+
+
+def test_learn_shows_recorded_speeds_until_it_measures_here(runs_dir, monkeypatch):
+    app = learn(5)
+    assert "Measured on " in texts(app)
+    found = {"machine": {"cpu": "x"}, "threads": 2, "m": 8, "n": 4, "tokens": 2, "sparsity": 0.8,
+             "patterns": [{"pattern": "dense", "speedup": 1.0, "spread": [1.0, 1.0], "ms": 1.0}]}
+    monkeypatch.setattr(processes, "shapes", lambda: found)
+    next(b for b in app.button if b.label == "Measure on this machine").click().run()
+    assert "just now, here, 2 threads: a 8 x 4 matrix" in texts(checked(app))
+
+
+def test_learn_shows_where_recorded_runs_break():
+    app = learn(7)
+    assert set(app.segmented_control(key="task that breaks").options) >= {"SST2", "RTE", "MRPC", "COLA"} and len(app.get("plotly_chart")) == 1

@@ -213,3 +213,9 @@ def keep_upload(name: str, content: bytes) -> Path:
     except OSError as error:
         raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
     return path
+
+
+@st.cache_data(max_entries=200, show_spinner=False)
+def predicted(name: str, sentence: str) -> dict:
+    """`predict`'s answer for a sentence. Raises processes.Failed."""
+    return processes.predict(name, runs_dir(), sentence)

@@ -141,6 +141,16 @@ def export(name: str, runs_dir: Path, to: str, out: Path, phase: str, scope: str
                     f"--threshold={json.dumps(dict(thresholds))}", f"--by={by}", *(["--repair"] if repair else []), *([f"--data={data}"] if data else [])])
 
 
+def predict(name: str, runs_dir: Path, sentence: str) -> dict:
+    """What the run's dense model says of a sentence as more and more is cut. Raises Failed."""
+    return _answer(["predict", name, f"--runs-dir={runs_dir}", "--phase=dense", "--", sentence])
+
+
+def shapes() -> dict:
+    """The same share of zeros in different patterns, timed here. Raises Failed."""
+    return _answer(["shapes"])
+
+
 def calibrate(runs_dir: Path) -> None:
     """Start fitting the latency model to this machine, as a process; `starting` and `last_line` of CALIBRATION say how it stands."""
     _launch(["calibrate"], CALIBRATION, runs_dir, "wb")
@@ -149,7 +159,7 @@ def calibrate(runs_dir: Path) -> None:
 def _answer(args: list[str]) -> dict:
     """What a command prints with --json. Raises Failed."""
     try:
-        done = subprocess.run([sys.executable, "-m", "prune_core", *args, "--json"], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
+        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
                               capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
         if done.returncode == 0:
             return json.loads(done.stdout.strip().splitlines()[-1])
