@@ -63,7 +63,7 @@ NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
               "lesson", "notebook", "own")
 NEEDS_TORCH = {"engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall",
-               "repair",                "saliency", "sensitivity", "serve", "surface"}
+               "repair", "saliency", "sensitivity", "serve", "surface"}
 
 
 def name_of(path: Path) -> str:

@@ -18,11 +18,11 @@ from prune_core.notebook import Setting
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def executed(text: str) -> list[str]:
-    """What each code cell of a notebook shows when it is run in the project's folder, as text."""
+def executed(text: str, folder: Path = ROOT) -> list[str]:
+    """What each code cell of a notebook shows when it is run in `folder`, as text."""
     made = nbformat.reads(text, 4)
     nbformat.validate(made)
-    NotebookClient(made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}).execute()
+    NotebookClient(made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
     return ["\n".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs) for cell in made.cells if cell.cell_type == "code"]
 
 
@@ -65,3 +65,21 @@ def test_the_command_writes_one(made, tmp_path):
     assert told["to"] == "notebook" and nbformat.read(told["path"], 4).cells
     again = subprocess.run([*command, str(tmp_path / "one.ipynb")], cwd=ROOT, capture_output=True, text=True, check=False)
     assert again.returncode == 2 and "is there already" in again.stderr
+
+
+# ---------------------------------------------------------------- the notebooks that ship
+
+SHIPPED = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_notebook_runs_and_keeps_no_outputs(path):
+    text = path.read_text(encoding="utf-8")
+    assert not [cell for cell in nbformat.reads(text, 4).cells if cell.get("outputs") or cell.get("execution_count")]
+    shown = executed(text, ROOT / "notebooks")
+    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors", "readme_table": "rows stand in the README"}
+    assert words[path.stem] in "\n".join(shown)
+
+
+def test_the_three_notebooks_ship():
+    assert [path.stem for path in SHIPPED] == ["lesson", "readme_table", "your_own"]
