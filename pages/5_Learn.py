@@ -65,8 +65,8 @@ def blocks() -> None:
     with right:
         st.plotly_chart(figures.small_matrix(found.weight, found.kept, BlockShape.parse(shape)), key="matrix", config=widgets.chart(),
                         alt="A matrix of 16 rows and 24 columns; blocks that are cut are pale")
-    numbers(Blocks=f"{found.norms.size}", Weights_in_a_block=f"{found.size}", Sparsity=f"{found.sparsity:.0%}",
-            What_is_left_of_the_squares=f"{found.energy:.1%}")
+    numbers(Blocks=f"{found.norms.size}", Weights_each=f"{found.size}", Sparsity=f"{found.sparsity:.0%}",
+            Left_of_the_squares=f"{found.energy:.1%}")
     st.caption("*Sparsity* is the share of weights that are zero. The matrix holds random numbers, some pieces of columns larger than others, "
                "as in trained layers.")
     question("At the same sparsity, single weights leave the most. Why would anyone cut larger blocks?",

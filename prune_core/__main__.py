@@ -484,7 +484,8 @@ def _running_text(running) -> None:
 def _measured_text(r: dict) -> str:
     predicted = f", predicted {r['predicted_ms']:.1f}" if r["predicted_ms"] else ""
     return (f"{r['run']} {r['phase']} at sparsity {r['sparsity']:.4f} (encoder {r['compression_encoder']:.2f}x), batch {r['batch']}, length {r['length']}, "
-            f"{r['threads']} threads, {r['dtype']}, {r['engine']}: dense {r['dense_ms']:.1f} ms, compact {r['compact_ms']:.1f} ms{predicted}: {r['speedup']:.2f}x")
+            f"{r['threads']} threads, {r['dtype']}, {r['engine']}: dense {r['dense_ms']:.1f} ms, compact {r['compact_ms']:.1f} ms{predicted}: "
+            f"{r['speedup']:.2f}x")
 
 
 def _tell(result: dict, as_json: bool, text) -> None:

@@ -384,7 +384,7 @@ def patterns(found: Sequence[tuple[str, float, Sequence[float], float]]) -> go.F
                      arrayminus=[s * (1 - ms / high) for _, s, (_, high), ms in found]),
         customdata=[ms for *_, ms in found], hovertemplate="%{customdata:.3f} ms<extra>%{y}</extra>"))
     figure.add_vline(1.0, line=dict(color=GREY, width=1, dash="dash"))
-    figure.update_xaxes(title_text="speedup over the dense product; bars end at the median, marks are the quartiles", rangemode="tozero")
+    figure.update_xaxes(title_text="speedup over dense (median, quartiles)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
     return _clear(figure, 300, margin=dict(t=20, r=60))
 

@@ -339,9 +339,50 @@ def test_home_leads_to_a_run(app, page):
     assert not page.problems
 
 
+def test_the_lesson_by_keyboard_only(app, page):
+    """From the first step to the last with Tab, Enter and the arrow keys; a slider is moved, and an answer unfolded, on the way."""
+    page.goto(f"{app}/Learn")
+    expect = playwright.expect
+    for number, title in enumerate(("Blocks", "The penalty", "Reweighting"), 1):
+        expect(page.get_by_role("heading", name=f"{number}. {title}", exact=True)).to_be_visible(timeout=30_000)
+        if number == 2:
+            before = page.get_by_test_id("stMetricValue").first.inner_text()
+            page.get_by_role("slider", name="λ").focus()
+            for _ in range(4):
+                page.keyboard.press("ArrowRight")
+            expect(page.get_by_test_id("stMetricValue").first).not_to_have_text(before, timeout=15_000)
+            unfold = page.locator("summary", has_text="Question:")
+            unfold.focus()
+            page.keyboard.press("Enter")
+            expect(page.get_by_text("The needed block pays too")).to_be_visible()
+        page.get_by_role("button", name="Next").focus()
+        page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="4. A sentence")).to_be_visible(timeout=30_000)
+    assert "step=4" in page.url and not page.problems
+
+
+def test_the_pruned_model_and_the_notebook_are_downloaded(app, page, tmp_path):
+    """What Explore gives is a folder that holds a model, and a notebook that is one."""
+    import json
+    import zipfile
+
+    page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away")
+    page.wait_for_selector(DRAWN, timeout=30_000)
+    with page.expect_download() as given:
+        page.get_by_role("button", name="Notebook").click()
+    given.value.save_as(tmp_path / "one.ipynb")
+    assert json.loads((tmp_path / "one.ipynb").read_text())["cells"]
+    page.get_by_role("button", name="Prepare").click()
+    with page.expect_download(timeout=90_000) as given:
+        page.get_by_role("button", name="Model (").click(timeout=90_000)
+    given.value.save_as(tmp_path / "model.zip")
+    assert {"scored-hf/model.safetensors", "scored-hf/config.json", "scored-hf/README.md"} <= set(zipfile.ZipFile(tmp_path / "model.zip").namelist())
+    assert not page.problems
+
+
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark"), (800, "light")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts", "Explore?run=recorded&present=true",
-                                  "Compare", "Speed?run=recorded"])
+                                  "Explore?run=scored&view=Take+away", "Compare", "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults"])
 def test_no_serious_accessibility_fault(app, page, path):
     from axe_playwright_python.sync_playwright import Axe
 

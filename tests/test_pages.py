@@ -614,7 +614,7 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
     app = learn(1)
     app.radio(key="shape").set_value("4x4").run()
     found = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse("4x4"), 0.5)
-    assert metrics(app) == {"Blocks": "24", "Weights in a block": "16", "Sparsity": "50%", "What is left of the squares": f"{found.energy:.1%}"}
+    assert metrics(app) == {"Blocks": "24", "Weights each": "16", "Sparsity": "50%", "Left of the squares": f"{found.energy:.1%}"}
     app = learn(2)
     app.slider(key="lambda").set_value(0.5).run()
     assert metrics(app) == {"Needed block ends at": "0.50", "Hardly needed block ends at": "0.00"}
