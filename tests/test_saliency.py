@@ -157,6 +157,18 @@ def test_rows_count_by_the_gradient_of_the_outputs(tiny_model, data, outputs):
     assert all(parameter.grad is None for parameter in encoder.model.parameters())
 
 
+@pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
+def test_the_surgeon_ranks_every_architecture(architecture, tmp_path):
+    encoder = encoders.load(str(tiny.checkpoint(tmp_path / architecture, architecture)), 2)
+    texts, labels = tiny.sentences(24, 5)
+    data = glue.encode(glue.Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
+    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in glue.dev_batches(data.lengths, 8)))
+    layout = encoder.layout(BlockShape.parse("16x1"))
+    found = saliency.Surgeon(grams, data, range(24)).of(encoder, layout)
+    assert set(found) == {m.name for m in layout.matrices}
+    assert all(np.isfinite(ranks).all() and (ranks > 0).mean() > 0.9 and len(np.unique(ranks)) > 0.9 * ranks.size for ranks in found.values())
+
+
 def test_a_zero_group_scores_zero_everywhere(encoder, data, grams):
     layout = encoder.layout(BlockShape.parse("16x1"))
     name = layout.matrices[2].name
