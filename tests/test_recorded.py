@@ -9,6 +9,7 @@ import pytest
 
 from prune_core import runs
 from prune_core.masks import sparsity_of
+from prune_core.trajectory import Kind
 
 REPO = Path(__file__).resolve().parent.parent
 GLUE = REPO.parent / "shared" / "glue"
@@ -80,6 +81,24 @@ def test_distilled_and_weighed_by_inputs_sst2_stays_near_the_dense_score():
     assert (run.config.score, run.config.distill, run.config.scope, run.config.start_from) == ("activation", 0.9, "matrix", "sst2-minilm-64x1")
     lost = {point["compression"]: run.dense_score - point["score_retrained"] for point in run.points}
     assert lost[2] <= 0.010 and lost[3] <= 0.025 and lost[5] <= 0.05
+
+
+def test_repair_alone_stays_near_the_dense_score():
+    """The aims without any training: 1, 3 and 6 points below dense at 30%, 50% and 70%, ranked by the surgeon, one threshold."""
+    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    surface = {point.wanted: point.score for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}
+    assert [run.dense_score - surface[share] <= aim for share, aim in ((0.3, 0.01), (0.5, 0.03), (0.7, 0.06))] == [True] * 3
+
+
+def test_a_repaired_score_that_shipped_comes_out_again():
+    if not GLUE.is_dir():
+        pytest.skip("needs ../shared/glue")
+    from prune_core import recall
+
+    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    shipped = {point.wanted: point for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}[0.5]
+    found = recall.evaluate(recall.Cut(run, 0.5, None, "global", "dense", "surgeon"), str(GLUE), repaired=True, fresh=True)
+    assert found["sparsity"] == shipped.sparsity and abs(found["score"] - shipped.score) < 0.004  # least squares round off by the machine
 
 
 def test_what_does_not_ship_says_how_to_get_it():
