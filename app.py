@@ -21,6 +21,8 @@ def main() -> None:
             st.switch_page("pages/2_Explore.py")
         if st.button("Prune an encoder", icon=":material/content_cut:"):
             st.switch_page("pages/1_Prune.py")
+        if st.button("Learn the idea", icon=":material/school:"):
+            st.switch_page("pages/5_Learn.py")
     listed = loaders.listed()
     mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
     shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]
