@@ -128,16 +128,17 @@ def sentence() -> None:
     shares, sure = found["sparsities"], np.array(found["probabilities"])[:, 0]
     step = st.select_slider("Sparsity", range(len(shares)), 0, format_func=lambda at: f"{shares[at]:.0%}", key="cut the sentence")
     best = int(sure[step].argmax())
-    flips = [shares[at] for at in range(len(shares)) if sure[at].argmax() != sure[0].argmax()]
-    numbers(The_model_says=found["labels"][best], and_is_sure_to=f"{sure[step, best]:.0%}", It_changes_its_mind_at=f"{flips[0]:.0%}" if flips else "never")
+    changes = lesson.changes_at(shares, sure)
+    numbers(The_model_says=found["labels"][best], and_is_sure_to=f"{sure[step, best]:.0%}",
+            It_changes_its_mind_at="never" if changes is None else f"{changes:.0%}")
     st.plotly_chart(figures.paths({label: sure[:, at] for at, label in enumerate(found["labels"])}, "sparsity", "how sure", xs=shares, here=shares[step]),
                     key="sure", config=widgets.chart(), alt="How sure the model is of each answer over the sparsity")
     where = {"global": "one threshold for the whole encoder", "matrix": "the same share of every matrix"}.get(
         found["scope"], f"a threshold for each {found['scope']}")
     st.caption(f"Computed now: the dense weights of the recorded run `{TAUGHT}`, {where}.")
-    question("Which sentences change first: plain ones, or those with a *but* and a *not*?",
-             "Mostly those with a twist: they need several words to be weighed against each other, and the model was less sure of them to begin with. "
-             "Try “not half as bad as I had feared”.")
+    question("Try the four examples. Which one changes first, and what becomes of all of them?",
+             "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each other. Two more change at 40%, "
+             "“a warm and funny film” never. But with more than half cut, the model gives nearly the same answer to all four: it has stopped reading.")
 
 
 def structure() -> None:

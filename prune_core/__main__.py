@@ -290,7 +290,7 @@ def sensitivity(
     from prune_core import sensitivity
 
     found, points = runs.find(run, runs_dir), []
-    for *_, point in _scored(sensitivity.sensitivity(found, phase, by.split(","), _numbers(shares), data, threads)):
+    for *_, point in _scored(sensitivity.sensitivity(found, phase, by.split(","), _numbers(shares, "share"), data, threads)):
         points.append(point)
     result = {"run": found.name, "phase": phase, "metric": found.metric, "dense_score": found.dense_score, "points": [vars(p) for p in points]}
     _tell(result, as_json, lambda r: "\n".join(f"{p['key']:40} {p['share']:6.0%} cut: {r['metric']} {p['score']:.4f}  ({p['low']:.3f} to {p['high']:.3f})"

@@ -45,7 +45,7 @@ def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
             warnings.simplefilter("ignore")
             given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | ({"token_type_ids": torch.zeros_like(ids)} if types else {})
             torch.onnx.export(_Logits(model).eval(), tuple(given.values()), str(path), dynamo=True, external_data=False, verbose=False,
-                              input_names=list(given), output_names=["logits"], dynamic_shapes=(axes,) * len(given) if types else (axes, axes))
+                              input_names=list(given), output_names=["logits"], dynamic_shapes=(axes,) * len(given))
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     return path

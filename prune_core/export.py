@@ -168,7 +168,7 @@ def card(taken: Taken, use: str) -> str:
     example = '{"text": "It rained all day.", "text_pair": "It was dry."}' if pair else '"a warm and funny film"'
     arguments = '"It rained all day." "It was dry."' if pair else '"a warm and funny film"'
     of = f"GLUE {run.task}" if run.is_glue else "the synthetic practice set (not GLUE)" if run.is_practice else run.task
-    scored = (f"{facts['score']:.4f}, 95% interval {facts['low']:.3f} to {facts['high']:.3f}, all {facts['examples']:,} dev examples"
+    scored = (f"{facts['score']:.4f}, 95% interval {facts['low']:.3f} to {facts['high']:.3f}, {facts['examples']:,} dev examples"
               if taken.score else "not taken: the task's data was not there at the export")
     dense = "" if run.dense_score is None else f"{run.dense_score:.4f}"
     lines = ["---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [pruned, block-sparse]", "---", "",

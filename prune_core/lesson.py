@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,6 +126,15 @@ def recover(lam: float, reweighted: bool, seed: int = 0, rounds: int = 4, steps:
             gamma = 1.0 / (np.linalg.norm(w, axis=1) + 0.1)
     wanted = unseen @ truth.ravel()
     return Recovery(_TRUTH, np.linalg.norm(w, axis=1), float(((unseen @ w.ravel() - wanted) ** 2).mean() / wanted.var()))
+
+
+# ---------------------------------------------------------------- 4: a sentence
+
+
+def changes_at(sparsities: Sequence[float], sure: np.ndarray) -> float | None:
+    """The first sparsity at which another answer is the likeliest than at the first one; `sure`: (sparsities, answers). None: nowhere."""
+    other = np.flatnonzero(sure.argmax(1) != sure[0].argmax())
+    return float(sparsities[other[0]]) if len(other) else None
 
 
 # ---------------------------------------------------------------- 6: three faults

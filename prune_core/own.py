@@ -7,6 +7,7 @@ is needed, and where.
 from __future__ import annotations
 
 import csv
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,14 @@ def is_own(source: str) -> bool:
 def task_name(path: str | Path) -> str:
     """'My reviews.csv' -> 'My-reviews-own': the name of the file, told apart from every task of GLUE."""
     return (re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).stem).strip("-_")[:40] + "-own").lstrip("-")
+
+
+def digest(path: str | Path) -> str:
+    """The same text for the same content: a run remembers what it was trained on, as another split would mix train and dev. '' if it is not there."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def names(path: str | Path) -> list[str]:

@@ -94,6 +94,7 @@ def data_of(run: Run, source: str | None) -> glue.TaskData:
     """The data of a run's task: from `source`, else from where the run had it. Raises InputError, never the practice set instead."""
     if run.is_practice and source in (None, "practice"):
         return glue.load(run.config.task, "practice")
+    run.check_data(source)
     data = glue.load_for(run.config, source or run.data)
     if data.task.name != run.task:
         raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; give --data FOLDER "

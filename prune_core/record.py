@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from prune_core import InputError, encoders, glue, recall, runs
+from prune_core import InputError, encoders, glue, own, recall, runs
 from prune_core.blocks import BlockShape
 from prune_core.compact import heads_of
 from prune_core.config import PruneConfig
@@ -36,6 +36,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     layout = encoder.layout(BlockShape.parse(config.block))
     about = {
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
+        "data_digest": own.digest(data.source) if own.is_own(data.source) else None,
         "heads": heads_of(encoder.model, encoder.matrices),
         "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels),
                  "columns": list(data.task.columns)},
@@ -59,6 +60,7 @@ def resume(run: runs.Run, report: Report) -> dict:
         raise runs.RunError(f"run {run.name!r} shipped with the project and is read only")
     config = run.config
     with _one_line_for_the_disk(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
+        run.check_data()
         data = glue.load_for(config, run.data)
         if data.source != run.data:
             raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")

@@ -99,6 +99,12 @@ class Run:
         """Whether it was trained on a table file of the user's."""
         return own.is_own(self.data)
 
+    def check_data(self, source: str | None = None) -> None:
+        """Raises RunError where a table file is no longer what the run was trained on: rows would change sides between train and dev."""
+        path, known = source or self.data, self.about.get("data_digest")
+        if known and own.is_own(path) and (now := own.digest(path)) and now != known:
+            raise RunError(f"{Path(path).name!r} has changed since run {self.name!r} was made; put back what it was, or begin a new run")
+
     @property
     def outputs(self) -> int:
         """Outputs of the classification head."""

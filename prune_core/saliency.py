@@ -104,7 +104,7 @@ class Surgeon:
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
         asked = np.asarray(self.sentences)
         batches = (self.data.batch(asked[at])[0] for at in glue.dev_batches(self.data.lengths[asked], WIDE))
-        weighs = outputs_weigh(encoder.model, {name: encoder.model.get_submodule(name) for name in encoder.linears}, batches)
+        weighs = outputs_weigh(encoder.model, encoder.linears, batches)
         return {m.name: self._one(encoder.weights[m.name].detach(), weighs[m.name], self.grams[m.name], layout.block).numpy()
                 for m in layout.matrices}
 

@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy"}
 
 # Module of the core -> modules of the core that it may import. `record` starts and resumes runs and `recall`
 # answers questions to finished ones: they and the command line stand above the rest.
-LOWER = {"blocks", "config", "files", "recorder", "masks", "trajectory", "runs", "glue", "encoders", "distill", "evaluate", "methods", "pruning"}
+LOWER = {"blocks", "config", "files", "recorder", "masks", "trajectory", "runs", "glue", "encoders", "distill", "evaluate", "methods", "own", "pruning"}
 MAY_IMPORT = {
     "__init__": set(),
     "blocks": set(),

@@ -48,21 +48,20 @@ def test_the_proximal_step_is_the_methods_own():
 
 @pytest.mark.parametrize("lam", [0.1, 0.3])
 def test_recover_solves_the_group_lasso(lam):
-    """Its conditions of optimality: |gradient| <= lam for groups at zero, = lam for the others."""
+    """The same minimum as a general optimizer finds on the smoothed objective."""
     found = lesson.recover(lam, False, rounds=1, steps=4000)
     random = np.random.default_rng(0)
     truth = random.normal(size=(lesson.GROUPS, lesson.EACH))
     truth *= (found.truth / np.linalg.norm(truth, axis=1))[:, None]
     x, _ = random.normal(size=(lesson.EXAMPLES, lesson.GROUPS * lesson.EACH)), random.normal(size=(2000, lesson.GROUPS * lesson.EACH))
     y = x @ truth.ravel() + random.normal(size=lesson.EXAMPLES)
-    w, lr = np.zeros_like(truth), lesson.EXAMPLES / np.linalg.eigvalsh(x.T @ x)[-1]
     from scipy.optimize import minimize
 
     def objective(flat):
-        return ((x @ flat - y) ** 2).sum() / 2 / lesson.EXAMPLES + lam * np.linalg.norm(flat.reshape(w.shape) + 1e-9, axis=1).sum()
+        return ((x @ flat - y) ** 2).sum() / 2 / lesson.EXAMPLES + lam * np.linalg.norm(flat.reshape(truth.shape) + 1e-9, axis=1).sum()
 
     best = minimize(objective, truth.ravel() + 0.01, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 10**6})
-    assert lr > 0 and found.found == pytest.approx(np.linalg.norm(best.x.reshape(w.shape), axis=1), abs=0.03)
+    assert found.found == pytest.approx(np.linalg.norm(best.x.reshape(truth.shape), axis=1), abs=0.03)
 
 
 def test_reweighting_finds_the_groups_that_plain_leaves_among_the_wrong():
@@ -71,6 +70,11 @@ def test_reweighting_finds_the_groups_that_plain_leaves_among_the_wrong():
     assert wrong[0].tolist() == [7, 0] and (wrong[:, 1] < wrong[:, 0]).sum() >= 9
     errors = np.array([[lesson.recover(0.1, reweighted, seed).error for reweighted in (False, True)] for seed in range(10)])
     assert (errors[:, 1] < errors[:, 0]).sum() >= 8
+
+
+def test_where_a_mind_is_changed():
+    sure = np.array([[0.9, 0.1], [0.6, 0.4], [0.4, 0.6], [0.7, 0.3]])
+    assert lesson.changes_at([0.0, 0.1, 0.2, 0.3], sure) == 0.2 and lesson.changes_at([0.0, 0.1], sure[:2]) is None
 
 
 def test_a_short_training_reaches_no_milestone():

@@ -147,6 +147,14 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
     assert run.about["task"]["labels"] == ["calm", "glad", "sad"] and run.majority_score == pytest.approx(1 / 3, abs=0.02)
     found = recall.evaluate(recall.Cut(run, 0.0, None, None, "dense"), threads=1)
     assert found["score"] == run.dense_score and found["examples"] == 18
+    content = path.read_bytes()
+    path.write_bytes(content + b"one more,x,sad\n")  # another split: rows that were trained on would be scored on
+    with pytest.raises(InputError, match="'moods.csv' has changed since run 'moods' was made"):
+        recall.Bench(run, "dense")
+    elsewhere = tmp_path / "copy" / "moods.csv"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(content)
+    assert recall.evaluate(recall.Cut(run, 0.0, None, None, "dense"), str(elsewhere), threads=1)["score"] == run.dense_score
     path.unlink()
     with pytest.raises(InputError, match="is not there"):
         recall.Bench(run, "dense")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prune_core import runs
@@ -99,6 +100,17 @@ def test_a_repaired_score_that_shipped_comes_out_again():
     shipped = {point.wanted: point for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}[0.5]
     found = recall.evaluate(recall.Cut(run, 0.5, None, "global", "dense", "surgeon"), str(GLUE), repaired=True, fresh=True)
     assert found["sparsity"] == shipped.sparsity and abs(found["score"] - shipped.score) < 0.004  # least squares round off by the machine
+
+
+def test_the_lesson_tells_the_truth_about_its_sentences():
+    """Where each example changes its answer, and that all four get nearly the same one at 60%."""
+    from prune_core import lesson, recall
+
+    shares, run = [at / 10 for at in range(10)], runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    texts = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast", "I slept through most of it")
+    sure = np.array([recall.predict(run, "dense", [(text,)], shares)["probabilities"] for text in texts])[:, :, 0]
+    assert [lesson.changes_at(shares, one) for one in sure] == [None, 0.2, 0.4, 0.4]
+    assert np.ptp(sure[:, 6:, 1], axis=0).max() < 0.03
 
 
 def test_what_does_not_ship_says_how_to_get_it():
