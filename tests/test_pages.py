@@ -403,7 +403,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert asked[0][:3] == ("sample", runs_dir, "hf") and asked[0][4:6] == ("penalty-2x", "global")
     assert "accuracy 0.8750" in texts(checked(app)).replace("\\", "") and "70.0 MB with only the kept blocks" in texts(app).replace("\\", "")
-    assert len(app.get("download_button")) == 2
+    assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
     def fail(*_):
         raise processes.Failed("the model cannot be written")

@@ -57,15 +57,18 @@ def model(run: Run, view: View) -> None:
     asked = (run.name, to, saved, view.cut.scope, tuple(view.thresholds.items()), view.score, repaired, data)
     made = st.session_state.get("taken")
     if not made or made[0] != asked:
-        st.caption("With its card: score with interval, sizes, and how it was made. Takes some ten seconds.")
-        if not st.button("Prepare", icon=":material/inventory_2:"):
-            return
+        before = st.empty()  # gone as soon as there is something to download
+        with before.container():
+            st.caption("With its card: score with interval, sizes, and how it was made. Takes some ten seconds.")
+            if not st.button("Prepare", icon=":material/inventory_2:"):
+                return
         try:
             with st.spinner("Cutting, scoring and writing the model …", show_time=True):
                 made = st.session_state["taken"] = (asked, *packed(*asked))
         except processes.Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
             return
+        before.empty()
     _, told, content = made
     score = "not scored: the task's data is not there (its folder is asked for in the sidebar)" if told["score"] is None else (
         f"{run.metric.replace('_', ' ')} {told['score']:.4f}")
