@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import canvas, loaders, parts, scores, take_away, views, widgets
+from pages.shared import live_map, loaders, parts, scores, take_away, views, widgets
 from pages.shared.views import View
 from prune_core.runs import Run, RunError
 
@@ -54,14 +54,14 @@ def explore(run: Run) -> None:
     try:
         view = views.current(run)
         taken = scores.exact(run, view)
-        canvas.draw(views.content(run, view, st.session_state.get("present", False)), views.remember)
+        live_map.draw(views.content(run, view, st.session_state.get("present", False)), views.remember)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
     if st.session_state.get("present"):
         return
     scores.words(run, view)
-    if canvas.said() or st.session_state.get("drawn"):
+    if live_map.said() or st.session_state.get("drawn"):
         st.session_state["drawn"] = True
         details(run, view, taken)
     else:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map

@@ -191,6 +191,7 @@ def export(
     """Write the pruned model for use elsewhere, with a card that has its figures."""
     from prune_core import export as exporting
     from prune_core import notebook, recall
+    from prune_core.cuts import Setting
 
     if to not in (known := (*exporting.FORMS, "notebook")):
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(known)}")
@@ -198,7 +199,7 @@ def export(
     if to == "notebook":
         cut = replace(cut, phase=cut.phase or recall.default_phase(cut.run, sparsity, weights=False))
         saved, where, _, thresholds = cut.resolved()
-        one = notebook.Setting("setting", cut.run.saved(saved), where, sparsity, None if sparsity is not None else thresholds, by, repair)
+        one = Setting("setting", cut.run.saved(saved), where, sparsity, None if sparsity is not None else thresholds, by, repair)
         _tell(notebook.write(cut.run, [one], out), as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes")
         return
     _tell(exporting.FORMS[to](exporting.take(cut, repair, data), out), as_json, _exported_text)

@@ -4,43 +4,12 @@ from __future__ import annotations
 
 import json
 import pprint
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from prune_core import InputError, files
-from prune_core.masks import BlockMask, mask_at, mask_at_sparsity
+from prune_core.cuts import Setting
 from prune_core.runs import RUNS, Run
-from prune_core.trajectory import Kind, predict
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A cut at a moment: `at` is the position of its snapshot; `share` of every scope key, or `thresholds` (scope key -> number), is given."""
-
-    name: str
-    at: int
-    scope: str
-    share: float | None
-    thresholds: Mapping[str, float] | None = None
-    by: str = "norm"
-    repaired: bool = False
-
-    def mask(self, run: Run) -> BlockMask:
-        """What it keeps. Raises InputError."""
-        saved = run.snapshots[self.at].saved
-        norms = run.norms(self.at) if self.by == "norm" else run.ranks(saved, self.by)
-        if self.share is not None:
-            return mask_at_sparsity(norms, run.layout, self.share, self.scope)
-        return mask_at(norms, run.layout, self.thresholds, self.scope)
-
-    def numbers(self, run: Run) -> dict[str, float | None]:
-        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for cuts of this kind."""
-        mask, saved = self.mask(run), run.snapshots[self.at].saved
-        surface = run.surfaces(saved).get(Kind(self.by, self.scope, self.repaired)) if saved else None
-        even = self.share is not None or self.scope == "global"
-        return {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
-                "predicted_score": predict(surface, mask.sparsity)[0] if surface and even else None}
 
 
 def exploration(run: Run, settings: Sequence[Setting]) -> str:
@@ -57,7 +26,7 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
         v4.new_markdown_cell(f"# {run.name}: {', '.join(shown)}\n\n{_about(run)}\n\nMade by Prunescope from what was in view. Start it in Prunescope's "
                              "folder, with its environment. The first cells need no weights and no data."),
         v4.new_code_cell(f"import sys\nfrom pathlib import Path\n\nsys.path.insert(0, \".\")  # Prunescope's folder\n\nimport pandas as pd\n\n"
-                         f"from prune_core import figures, runs\nfrom prune_core.notebook import Setting\n\nrun = {find}\n"
+                         f"from prune_core import figures, runs\nfrom prune_core.cuts import Setting\n\nrun = {find}\n"
                          f"asked = {pprint.pformat(asked, width=120, sort_dicts=False)}\n"
                          "settings = [Setting(name, **one) for name, one in asked.items()]"),
         v4.new_markdown_cell("## Size and predicted score\n\nSparsity and compression are counted from the recorded block norms. The predicted score is "

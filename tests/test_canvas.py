@@ -10,10 +10,9 @@ import pytest
 from browsing import CHROMIUM, chromium
 from sample_run import make_layout, make_norms, make_profile, make_run
 
-from pages.shared import canvas, cut
-from pages.shared.canvas import Start
-from pages.shared.cut import Cut
-from prune_core import latency, runs
+from prune_core import canvas, cuts, latency, runs
+from prune_core.canvas import Start
+from prune_core.cuts import Cut
 from prune_core.masks import SCOPES, BlockMask, mask_at, thresholds_for, zero_share
 from prune_core.trajectory import predict
 
@@ -56,7 +55,7 @@ def load(page, block: str, seed: int = 0, zeros: float = 0.0):
         values *= random.random((values.shape[0], 1)) > zeros
         values *= random.random(values.shape[1]) > zeros
     at = run.saved("dense")
-    head = canvas.header(run, at, 1.0, Start(cut.usual(run)), cut.usual(run), priced(), SETTING)
+    head = canvas.header(run, at, 1.0, Start(cuts.usual(run)), cuts.usual(run), priced(), SETTING)
     page.evaluate("load", base64.b64encode(canvas.pack(head, norms)).decode())
     return run, norms
 
@@ -109,7 +108,7 @@ def test_heads_that_die_are_taken_out_as_the_core_takes_them(page, heads):
 def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
     run = runs.Run(make_run(tmp_path))
     frames, scale = canvas.frames(run)
-    head = canvas.header(run, run.with_norms[0], 1.0, Start(cut.usual(run)), cut.usual(run), None, SETTING)
+    head = canvas.header(run, run.with_norms[0], 1.0, Start(cuts.usual(run)), cuts.usual(run), None, SETTING)
     blob = canvas.pack(head | {"frames": {"length": len(frames)}, "frameScale": scale}, run.norms(run.with_norms[0]), frames)
     page.evaluate("load", base64.b64encode(blob).decode())
     there = np.array(page.evaluate("frames_")).reshape(frames.shape)
@@ -137,14 +136,14 @@ def test_a_cut_is_predicted_from_the_surface_of_its_own_kind(page):
                                    Cut("layer", None, {"layer 0": 0.0, "layer 1": 0.71})])
 def test_a_cut_comes_back_from_the_address_and_from_json(given):
     layout = make_layout()
-    assert cut.parse(given.text(layout), layout) == given
-    assert cut.from_json(json.loads(json.dumps(given.to_json())), layout) == given
+    assert cuts.parse(given.text(layout), layout) == given
+    assert cuts.from_json(json.loads(json.dumps(given.to_json())), layout) == given
 
 
 @pytest.mark.parametrize("text", ["", "global", "global@1", "global@-1", "global@x", "global@nan", "rows@0.5", "layer:0.1", "layer:0.1,x", "layer:0.1,-2",
                                   "layer:0.1,inf", "global:", "layer:0.1,0.2,0.3", "@", ":::"])
 def test_what_is_no_cut_is_refused(text):
-    assert cut.parse(text, make_layout()) is None
+    assert cuts.parse(text, make_layout()) is None
 
 
 def test_a_cut_masks_as_the_core_does():

@@ -13,7 +13,7 @@ import tiny
 from nbclient import NotebookClient
 
 from prune_core import notebook, recall, runs
-from prune_core.notebook import Setting
+from prune_core.cuts import Setting
 
 ROOT = Path(__file__).resolve().parent.parent
 

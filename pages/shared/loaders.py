@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from pages.shared import canvas, processes
+from pages.shared import processes
 from pages.shared.asker import Asker
-from prune_core import InputError, figures, files, latency, recorder, runs
+from prune_core import InputError, canvas, figures, files, latency, recorder, runs
 from prune_core.masks import Norms, mask_at_sparsity
 
 _FILES = ("run.json", "progress.jsonl", "result.json")

@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import loaders, scores, views, widgets
-from pages.shared.cut import Cut
 from pages.shared.views import View
 from prune_core import InputError, allocate, figures
 from prune_core.blocks import Matrix
+from prune_core.cuts import Cut
 from prune_core.masks import by_scope, scope_key, thresholds_for
 from prune_core.runs import Run
 from prune_core.trajectory import Sensitivity

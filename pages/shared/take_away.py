@@ -9,11 +9,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.shared import cut as cuts
 from pages.shared import loaders, processes, widgets
 from pages.shared.views import View
-from prune_core import notebook
-from prune_core.notebook import Setting
+from prune_core import cuts, notebook
+from prune_core.cuts import Setting
 from prune_core.runs import Run
 
 FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)"}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from pages.shared import canvas, cut, loaders
-from pages.shared.canvas import Start
-from pages.shared.cut import Cut
-from prune_core import figures
+from pages.shared import live_map, loaders
+from prune_core import canvas, cuts, figures
+from prune_core.canvas import Start
+from prune_core.cuts import Cut
 from prune_core.masks import BlockMask, Norms, by_scope
 from prune_core.runs import Run
 from prune_core.trajectory import GRID, Snapshot, SurfacePoint, predict
@@ -49,7 +49,7 @@ def forget() -> None:
 
 def current(run: Run) -> View:
     """What the map says, or before it has said anything, what the address says, or what the run itself did. Raises RunError."""
-    said = canvas.said()
+    said = live_map.said()
     if said.get("run") != run.name:
         said = {}
         if (st.session_state.get("start") or ("",))[0] != run.name:
@@ -59,7 +59,7 @@ def current(run: Run) -> View:
     moments = run.with_norms
     number = said.get("moment", moments.index(first))
     at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
-    now = cut.from_json(said.get("cut") or {}, run.layout) or start.cut
+    now = cuts.from_json(said.get("cut") or {}, run.layout) or start.cut
     score, repaired = st.session_state.get("score") or "norm", bool(st.session_state.get("repair"))
     if score not in ranked(run, at):
         score = "norm"
@@ -89,7 +89,7 @@ def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequenc
 def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
-    head = canvas.header(run, view.at, _high(run, view), start, cut.usual(run), loaders.usual_profile(), loaders.SETTING, view.surfaces)
+    head = canvas.header(run, view.at, _high(run, view), start, cuts.usual(run), loaders.usual_profile(), loaders.SETTING, view.surfaces)
     head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score} {st.session_state.get('repair')}"}
     head |= {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want":
@@ -117,7 +117,7 @@ def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
     found = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom,
              "pin": [f"{run.snapshots[run.with_norms[p['moment']]].label}~{c.text(run.layout)}" for p in view.pins
-                     if (c := cut.from_json(p.get("cut") or {}, run.layout)) and 0 <= p.get("moment", -1) < len(run.with_norms)]}
+                     if (c := cuts.from_json(p.get("cut") or {}, run.layout)) and 0 <= p.get("moment", -1) < len(run.with_norms)]}
     for name, value in found.items():
         if value:
             st.query_params[name] = value
@@ -136,7 +136,7 @@ def _moment(run: Run) -> int:
 def _start(run: Run) -> Start:
     """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
     asked, names = st.query_params, {m.name for m in run.layout.matrices}
-    now = cut.parse(asked.get("cut", ""), run.layout) or cut.usual(run)
+    now = cuts.parse(asked.get("cut", ""), run.layout) or cuts.usual(run)
     key, zoom = asked.get("key"), asked.get("zoom")
     pins = [pin for number, text in enumerate(asked.get_all("pin")[:8]) if (pin := _pin(run, "ABCDEFGH"[number], text))]
     return Start(now, key if key in by_scope(run.layout, now.scope) else None, zoom if zoom in names else None, tuple(pins))
@@ -146,7 +146,7 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     """A pinned setting from the address, its numbers counted anew."""
     where, _, what = text.partition("~")
     at = {run.snapshots[one].label: one for one in run.with_norms}.get(where)
-    if at is None or (found := cut.parse(what, run.layout)) is None:
+    if at is None or (found := cuts.parse(what, run.layout)) is None:
         return None
     mask = found.mask(loaders.norms(run, at), run.layout)
     price = loaders.usual_profile()

@@ -1,4 +1,4 @@
-"""The encoder's map with its threshold, drawn and counted in the browser; here is what it is sent and what it says.
+"""The encoder's map with its threshold, drawn and counted in the browser, in the app and in a report; here is what it is sent.
 
 model.js counts (masks, score, latency), view.js draws. Norms go as raw float32 once for each moment, the moments of a
 whole run as uint16 when it is first played; nothing is sent while a hand drags.
@@ -10,13 +10,11 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import streamlit as st
 
-from pages.shared.cut import Cut
+from prune_core.cuts import Cut
 from prune_core.latency import Profile, Setting
 from prune_core.masks import Norms
 from prune_core.plans import layers_of
@@ -37,25 +35,14 @@ class Start:
     pins: Sequence[Mapping] = ()
 
 
-@cache
-def _component():
-    read = {kind: (HERE / f"view.{kind}").read_text(encoding="utf-8") for kind in ("html", "css")}
-    return st.components.v2.component("prunescope_map", **read, js=script())
+def part(kind: str) -> str:
+    """html or css: what stands around the script."""
+    return (HERE / f"view.{kind}").read_text(encoding="utf-8")
 
 
 def script() -> str:
     """The module that the browser runs: model.js, then view.js."""
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("model.js", "view.js"))
-
-
-def draw(content: bytes, on_change) -> None:
-    """Show the map. What it says is then in st.session_state["map"]["view"]."""
-    _component()(key="map", data=content, on_view_change=on_change)
-
-
-def said() -> Mapping:
-    """What the map said last; {} before it said anything."""
-    return (st.session_state.get("map") or {}).get("view") or {}
 
 
 def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""A cut as a person sets it: what shares a threshold, and either the share of it that goes or the thresholds; as text for the address."""
+"""A cut as a person sets it: what shares a threshold, and either the share of it that goes or the thresholds; as text for an address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from prune_core.blocks import Layout
 from prune_core.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, sparsity_of, thresholds_for
 from prune_core.runs import Run
-from prune_core.trajectory import SurfacePoint
+from prune_core.trajectory import SurfacePoint, predict
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,43 @@ class Cut:
         if self.share is not None:
             return f"{self.scope}@{self.share:.12g}"
         return f"{self.scope}:" + ",".join(f"{self.thresholds.get(key, 0.0):.9g}" for key in by_scope(layout, self.scope))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A cut at a moment: `at` is the position of its snapshot; `share` of every scope key, or `thresholds` (scope key -> number), is given."""
+
+    name: str
+    at: int
+    scope: str
+    share: float | None
+    thresholds: Mapping[str, float] | None = None
+    by: str = "norm"
+    repaired: bool = False
+
+    def mask(self, run: Run) -> BlockMask:
+        """What it keeps. Raises InputError."""
+        return self.cut.mask(self.norms(run), run.layout)
+
+    def norms(self, run: Run) -> Norms:
+        """What its thresholds are on: norms of the moment, or another score of it. Raises InputError."""
+        return run.norms(self.at) if self.by == "norm" else run.ranks(run.snapshots[self.at].saved, self.by)
+
+    @property
+    def cut(self) -> Cut:
+        return Cut(self.scope, self.share, self.thresholds)
+
+    def surface(self, run: Run) -> Sequence[SurfacePoint] | None:
+        """The surface recorded for cuts of its kind; None where there is none."""
+        saved = run.snapshots[self.at].saved
+        kinds = {kind.scope: points for kind, points in run.surfaces(saved).items() if (kind.by, kind.repaired) == (self.by, self.repaired)} if saved else {}
+        return self.cut.predicted_from(kinds)
+
+    def numbers(self, run: Run) -> dict[str, float | None]:
+        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for cuts of this kind."""
+        mask, surface = self.mask(run), self.surface(run)
+        return {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
+                "predicted_score": predict(surface, mask.sparsity)[0] if surface else None}
 
 
 def usual(run: Run) -> Cut:

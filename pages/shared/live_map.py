@@ -1,0 +1,25 @@
+"""The map as a part of a page: shown, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import streamlit as st
+
+from prune_core import canvas
+
+
+@cache
+def _component():
+    return st.components.v2.component("prunescope_map", html=canvas.part("html"), css=canvas.part("css"), js=canvas.script())
+
+
+def draw(content: bytes, on_change) -> None:
+    """Show the map. What it says is then in st.session_state["map"]["view"]."""
+    _component()(key="map", data=content, on_view_change=on_change)
+
+
+def said() -> Mapping:
+    """What the map said last; {} before it said anything."""
+    return (st.session_state.get("map") or {}).get("view") or {}
