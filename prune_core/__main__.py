@@ -174,35 +174,92 @@ def predict(
 
 
 @app.command()
+def flips(
+    run: str,
+    sparsities: Annotated[str, Option(help="How much is cut, rising.")] = "0.1,0.2,0.3,0.4,0.5",
+    scope: Scope = None,
+    by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded.")] = "norm",
+    repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
+    data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
+    runs_dir: RunsDir = runs.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Which dev sentences the dense weights answer wrongly first, as more and more is cut, and how many are lost and won."""
+    from prune_core import flips as flipping
+
+    steps = list(flipping.first(runs.find(run, runs_dir), _numbers(sparsities, "sparsity"), scope, by, repair, data))
+    _tell(steps[-1][1], as_json, _flips_text)
+
+
+@app.command()
 def export(
     run: str,
-    out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook, a new file.")],
-    to: Annotated[str, Option(help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it) or notebook.")] = "hf",
+    out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook or a report, a new file.")],
+    to: Annotated[str, Option(help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), notebook, report (one HTML "
+                              "file with the live map), markdown, or both.")] = "hf",
     sparsity: Sparsity = None,
     threshold: Threshold = None,
     scope: Scope = None,
     phase: Phase = None,
     repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
     by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")] = "norm",
-    data: Annotated[str | None, Option(help="Where the task's data lies, for the score on the card; default: where the run had it.")] = None,
+    data: Annotated[str | None, Option(help="Where the task's data lies, for scores; default: where the run had it.")] = None,
+    settings: Annotated[str | None, Option(help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired}; default: the one "
+                                           "that the options name, else the run's own results.")] = None,
+    title: Annotated[str, Option(help="Of a report.")] = "",
+    audience: Annotated[str, Option(help="Of a report: short or technical.")] = "short",
+    words: Annotated[str, Option(help="Your own words in a report.")] = "",
+    allow: Annotated[float, Option(help="Report: how much of the score may be lost, 0.01 for one point; the recommendation rests on it.")] = 0.01,
+    measure: Annotated[bool, Option(help="Report: measure the speedups that were not measured on this machine yet.")] = True,
     runs_dir: RunsDir = runs.RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Write the pruned model for use elsewhere, with a card that has its figures."""
+    """Write the pruned model for use elsewhere, with a card that has its figures; or a notebook or a report of what was found."""
     from prune_core import export as exporting
-    from prune_core import notebook, recall
+    from prune_core import recall, report
     from prune_core.cuts import Setting
 
-    if to not in (known := (*exporting.FORMS, "notebook")):
+    if to not in (known := (*exporting.FORMS, "notebook", *report.FORMS)):
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(known)}")
+    if settings is not None and to not in report.FORMS:
+        raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
+    asked = report.Asked(title, audience, words, allow)
+    if to in report.FORMS and sparsity is None and threshold is None:
+        found = runs.find(run, runs_dir)
+        _report(to, found, report.own_ends(found) if settings is None else report.from_json(settings, found), asked, out, data, measure, as_json)
+        return
     cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
+    if to in exporting.FORMS:
+        _tell(exporting.FORMS[to](exporting.take(cut, repair, data), out), as_json, _exported_text)
+        return
+    cut = replace(cut, phase=cut.phase or recall.default_phase(cut.run, sparsity, weights=False))
+    saved, where, _, thresholds = cut.resolved()
+    one = Setting("setting", cut.run.saved(saved), where, sparsity, None if sparsity is not None else thresholds, by, repair)
     if to == "notebook":
-        cut = replace(cut, phase=cut.phase or recall.default_phase(cut.run, sparsity, weights=False))
-        saved, where, _, thresholds = cut.resolved()
-        one = Setting("setting", cut.run.saved(saved), where, sparsity, None if sparsity is not None else thresholds, by, repair)
+        from prune_core import notebook
+
         _tell(notebook.write(cut.run, [one], out), as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes")
         return
-    _tell(exporting.FORMS[to](exporting.take(cut, repair, data), out), as_json, _exported_text)
+    _report(to, cut.run, [one], asked, out, data, measure, as_json)
+
+
+def _report(to: str, run: runs.Run, settings: list, asked, out: Path, data: str | None, measure: bool, as_json: bool) -> None:
+    """Gather what a report says and write it."""
+    from datetime import date
+
+    from prune_core import findings, recall, report
+
+    made = date.today()
+    paths = {"report": {out: "html"}, "markdown": {out: "md"}, "both": {out.with_suffix(".html"): "html", out.with_suffix(".md"): "md"}}[to]
+    if there := [path for path in paths if path.exists()]:
+        raise InputError(f"{str(there[0])!r} is there already; needed: a new file")  # before the work
+    profile = recall.usual_profile()
+    found = findings.find(run, settings, data, measure, profile, lambda done, total, doing: print(f"{done}/{total} {doing}", file=sys.stderr, flush=True))
+    best, rule = report.recommended(run.dense_score, found, asked.allowed)
+    told = {"to": to, "run": run.name, "settings": len(found), "recommended": None if best is None else "ABCD"[best], "rule": rule}
+    for path, form in paths.items():
+        written = report.write(path, report.html(run, found, asked, made, profile) if form == "html" else report.markdown(run, found, asked, made))
+    _tell(written | told, as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes; recommended: {r['recommended'] or 'none'}. {r['rule']}")
 
 
 @app.command("runs")
@@ -476,6 +533,13 @@ def _exported_text(r: dict) -> str:
     score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}"
     return (f"{r['path']}: {r['bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; weights dense {r['dense_bytes']:,} bytes, "
             f"with only kept blocks stored {r['sparse_bytes']:,}")
+
+
+def _flips_text(r: dict) -> str:
+    lines = [f"{r['run']}: {r['right_before']:,} of {r['examples']:,} right before"]
+    lines += [f"{s:6.1%} cut: {lost:4} lost, {won:4} won" for s, lost, won in zip(r["sparsities"], r["lost"], r["won"], strict=True)]
+    lines += [f"from {f['sparsity']:.1%} on {f['after']}, was {f['before']} ({f['sure']:.0%} sure): {' / '.join(f['texts'])}" for f in r["first"]]
+    return "\n".join(lines)
 
 
 def _running_text(running) -> None:

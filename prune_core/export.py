@@ -15,10 +15,9 @@ from torch import nn
 from prune_core import InputError, engines, evaluate, glue, recall
 from prune_core.compact import compact
 from prune_core.encoders import Encoder
-from prune_core.masks import BlockMask
+from prune_core.masks import BYTES, BlockMask
 from prune_core.recall import Cut
 
-BYTES = 4  # of a weight: exported in fp32, as it was scored
 SCRIPT = '''\
 """python run.py "a sentence" ["its pair"]: needs onnxruntime, tokenizers and numpy, nothing else."""
 import json, pathlib, sys
@@ -52,10 +51,7 @@ class Taken:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block that says so)."""
-        layout = self.mask.layout
-        groups = sum(kept.size for kept in self.mask.kept.values())
-        kept = layout.model_weights - layout.encoder_weights + self.mask.kept_weights
-        return {"dense_bytes": BYTES * layout.model_weights, "sparse_bytes": BYTES * kept + -(-groups // 8)}
+        return {"dense_bytes": BYTES * self.mask.layout.model_weights, "sparse_bytes": self.mask.stored_bytes}
 
 
 def take(cut: Cut, repaired: bool = False, source: str | None = None) -> Taken:

@@ -16,6 +16,7 @@ from prune_core import InputError
 from prune_core.blocks import Layout, Matrix
 
 SCOPES = ("global", "layer", "type", "matrix")
+BYTES = 4  # of a weight in fp32
 Norms = Mapping[str, np.ndarray]  # matrix name -> (groups down, groups across), float32
 
 
@@ -32,7 +33,6 @@ def by_scope(layout: Layout, scope: str) -> dict[str, list[Matrix]]:
     for matrix in layout.matrices:
         parts.setdefault(scope_key(matrix, scope), []).append(matrix)
     return parts
-
 
 @dataclass(frozen=True)
 class BlockMask:
@@ -60,6 +60,12 @@ class BlockMask:
         """Dense / kept weights of the whole model: embeddings, biases and head count as kept."""
         total = self.layout.model_weights
         return total / (total - self.layout.encoder_weights + self.kept_weights)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of the whole model's weights in fp32 where only kept groups are stored, and a bit for each group that says so."""
+        groups = sum(kept.size for kept in self.kept.values())
+        return BYTES * (self.layout.model_weights - self.layout.encoder_weights + self.kept_weights) + -(-groups // 8)
 
     def matrix_sparsity(self, name: str) -> float:
         """Share of this matrix's groups that are cut, 0 to 1."""

@@ -20,7 +20,7 @@ from torch import nn
 from prune_core import InputError, encoders, files, glue, latency, native, repair
 from prune_core import measure as timing
 from prune_core.compact import compact, heads_of
-from prune_core.evaluate import Running, Score, masked, stream
+from prune_core.evaluate import Running, Score, masked, outputs, stream
 from prune_core.masks import BlockMask, by_scope, mask_at, mask_at_sparsity, thresholds_for
 from prune_core.recorder import machine
 from prune_core.runs import Run, RunError
@@ -112,7 +112,7 @@ class Bench:
         """Reads the weights and the data (from `source`, else from where the run had it). Raises InputError."""
         run.weights_file(phase)  # before the data is asked for: the nearer reason first
         data = data_of(run, source).limited(None, run.config.dev_examples)
-        self.run, self.phase, self.task = run, phase, data.task
+        self.run, self.phase, self.task, self.examples = run, phase, data.task, data.main_dev
         self.encoder = encoder_of(run, phase, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
         self.dev = {split: glue.encode(examples, self.encoder.tokenizer, length) for split, examples in data.dev.items()}
@@ -136,6 +136,12 @@ class Bench:
             if running.final:
                 _keep_score(path, running.final)
             yield running
+
+    def outputs(self, mask: BlockMask, repaired: bool = False) -> np.ndarray:
+        """(examples, outputs) of the head on the main dev split under `mask`, fp32."""
+        small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
+        unpad_(small)
+        return outputs(small, self.dev[self.task.dev[0]])
 
     @cached_property
     def train(self) -> glue.Encoded:
@@ -300,14 +306,22 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
     found = timing.measure(model, mask, setting, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)
     predicted = priced.compact_ms(mask, setting, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
-    answer = {"run": run.name, "phase": phase, "scope": scope, "weights": "of the run" if there else "of the checkpoint: those of the run do not ship; "
-            "a latency does not depend on them"} | found | {
+    weights = "of the run" if there else "of the checkpoint: those of the run do not ship; a latency does not depend on them"
+    answer = {"run": run.name, "phase": phase, "scope": scope, "mask": mask.digest(), "weights": weights} | found | {
             "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
             "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
         run.timings_file.parent.mkdir(parents=True, exist_ok=True)
         files.append_sealed(run.timings_file, answer)
     return answer
+
+
+def usual_profile() -> latency.Profile | None:
+    """This machine's latency profile, else the first that was loaded or ships; None where there is none."""
+    for path in (latency.own_file(machine(), os.cpu_count() or 1), *latency.loaded(), *latency.shipped()):
+        with contextlib.suppress(OSError, InputError):
+            return latency.read(path)
+    return None
 
 
 def _own_profile(threads: int) -> latency.Profile | None:

@@ -46,6 +46,29 @@ class Sensitivity:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """A dev example whose answer changed. For regression, `before` and `after` are the numbers given, and nothing is sure."""
+
+    texts: tuple[str, ...]
+    truth: str
+    before: str
+    after: str
+    sure: float | None  # probability that the uncut model gave its answer
+    sparsity: float  # of the encoder, where it first changed
+
+
+@dataclass(frozen=True)
+class Flips:
+    """What a cut changed on the main dev split. `lost`: right before and wrong after; `won`: the other way; None for regression."""
+
+    examples: int
+    changed: int
+    lost: int | None
+    won: int | None
+    worst: tuple[Flip, ...]  # lost answers, those that the uncut model was surest of first; for regression those that moved most
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """One moment of a run. `phase`: dense, penalty, or retrain-2x and the like; `step` counts within it.
 

@@ -32,6 +32,9 @@ MAY_IMPORT = {
     "cuts": {"blocks", "masks", "runs", "trajectory"},
     "canvas": {"cuts", "latency", "masks", "plans", "runs", "trajectory"},
     "notebook": {"cuts", "files", "runs"},
+    "report": {"blocks", "canvas", "cuts", "files", "latency", "masks", "runs", "trajectory"},
+    "flips": {"masks", "recall", "runs", "trajectory"},
+    "findings": {"cuts", "flips", "latency", "masks", "recall", "recorder", "report", "runs", "trajectory"},
     "own": set(),
     "runs": {"blocks", "config", "files", "masks", "own", "trajectory"},
     "recorder": {"files", "masks", "runs", "trajectory"},
@@ -46,7 +49,6 @@ MAY_IMPORT = {
     "figures": {"blocks", "masks", "published", "trajectory"},
     "lesson": {"blocks"},
     "published": set(),
-    "report": {"masks", "runs", "trajectory", "latency", "figures", "blocks"},
     "export": LOWER | {"compact", "engines", "recall"},
     "record": LOWER | {"compact", "recall"},
     "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "repair", "saliency", "unpadded", "latency", "measure"},
@@ -57,16 +59,16 @@ MAY_IMPORT = {
     "saliency": {"blocks", "encoders", "glue", "repair"},
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"compare", "cuts", "export", "latency", "measure", "notebook", "pack", "recall", "record", "report", "sensitivity", "serve",
-                         "surface"},
+    "__main__": LOWER | {"compare", "cuts", "export", "findings", "flips", "latency", "measure", "notebook", "pack", "recall", "record", "report",
+                         "sensitivity", "serve", "surface"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
-              "lesson", "notebook", "own", "cuts", "canvas")
-NEEDS_TORCH = {"engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods", "pruning", "record", "recall",
-               "repair", "saliency", "sensitivity", "serve", "surface"}
+              "lesson", "notebook", "own", "cuts", "canvas", "report")
+NEEDS_TORCH = {"findings", "flips", "engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods",
+               "pruning", "record", "recall", "repair", "saliency", "sensitivity", "serve", "surface"}
 
 
 def name_of(path: Path) -> str:

@@ -7,10 +7,12 @@ started to NAME.json beside it, so that a restarted app can still tell a slow st
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -139,6 +141,36 @@ def export(name: str, runs_dir: Path, to: str, out: Path, phase: str, scope: str
     """The pruned model as `python -m prune_core export` writes it. Raises Failed."""
     return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={phase}", f"--scope={scope}",
                     f"--threshold={json.dumps(dict(thresholds))}", f"--by={by}", *(["--repair"] if repair else []), *([f"--data={data}"] if data else [])])
+
+
+class Report:
+    """A report that is being made: iterated, (done, total, what comes now); then `html`, `markdown` and what was `told` are there.
+
+    Who stops iterating ends the process. Raises Failed.
+    """
+
+    def __init__(self, runs_dir: Path, name: str, settings: str, title: str, audience: str, words: str, allow: float, data: str, measure: bool):
+        self.args = ["export", name, f"--runs-dir={runs_dir}", "--to=both", f"--settings={settings}", f"--title={title}", f"--audience={audience}",
+                     f"--words={words}", f"--allow={allow}", *([f"--data={data}"] if data else []), "--measure" if measure else "--no-measure", "--json"]
+
+    def __iter__(self) -> Iterator[tuple[int, int, str]]:
+        with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
+            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=ROOT, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+            try:
+                last = ""
+                for line in process.stderr:
+                    last = line.strip() or last
+                    if step := re.fullmatch(r"(\d+)/(\d+) (.*)", line.strip()):
+                        yield int(step[1]), int(step[2]), step[3]
+                told = process.stdout.read()
+                if process.wait() != 0:
+                    raise Failed(last.removeprefix("error:").strip() or f"export ended with code {process.returncode}")
+                self.told = json.loads(told.strip().splitlines()[-1])
+                self.html, self.markdown = ((Path(folder) / f"report.{ending}").read_text(encoding="utf-8") for ending in ("html", "md"))
+            finally:
+                process.kill()
+                process.wait()
 
 
 def predict(name: str, runs_dir: Path, sentence: str) -> dict:

@@ -27,6 +27,12 @@ def show(run: Run, view: View) -> None:
                    "`prune_core`, shows what is cut of each matrix, and takes the exact score where weights and data are there.")
         st.download_button("Notebook", notebook.exploration(run, settings(run, view)), f"{run.name}-{view.label}.ipynb".replace(" ", "-"),
                            "application/x-ipynb+json", icon=":material/menu_book:", on_click="ignore")
+        st.markdown("**A report of it**")
+        st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
+        if st.button("Report", icon=":material/description:", help="Opens the Report page with these settings, at most four."):
+            st.session_state["report settings"] = (run.name, settings(run, view)[:4])
+            st.session_state.pop("settings", None)
+            st.switch_page("pages/6_Report.py", query_params={"run": run.name})
     with right:
         st.markdown("**The pruned model**")
         model(run, view)

@@ -58,6 +58,7 @@ def page(title: str) -> None:
         st.page_link("pages/3_Compare.py", label="Compare", icon=":material/compare_arrows:")
         st.page_link("pages/4_Speed.py", label="Speed", icon=":material/speed:")
         st.page_link("pages/5_Learn.py", label="Learn", icon=":material/school:")
+        st.page_link("pages/6_Report.py", label="Report", icon=":material/description:")
 
 
 def presentation() -> None:

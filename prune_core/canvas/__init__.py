@@ -48,8 +48,13 @@ def script() -> str:
 def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None) -> bytes:
     """The length of the header, the header as JSON, float32 norms of all matrices in order, uint16 frames."""
     text = json.dumps(header, separators=(",", ":")).encode()
-    values = np.concatenate([np.asarray(norms[one["name"]], "<f4").ravel() for one in header["matrices"]])
-    return struct.pack("<I", len(text)) + text + values.tobytes() + (b"" if frames is None else frames.astype("<u2").tobytes())
+    values = norms_bytes([one["name"] for one in header["matrices"]], norms)
+    return struct.pack("<I", len(text)) + text + values + (b"" if frames is None else frames.astype("<u2").tobytes())
+
+
+def norms_bytes(names: Sequence[str], norms: Norms) -> bytes:
+    """float32 norms of these matrices, end to end."""
+    return np.concatenate([np.asarray(norms[name], "<f4").ravel() for name in names]).tobytes()
 
 
 def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Profile | None, setting: Setting,

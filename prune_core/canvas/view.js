@@ -773,7 +773,7 @@ function offer(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 5000);
 }
 
-export default function ({ parentElement, data, setStateValue }) {
+export default function draw({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".prunescope");
   const view = (root.view ??= new View(root)); // kept at the element: Streamlit may load this module again
   view.receive(data instanceof Uint8Array ? data : new Uint8Array(data), (state) => setStateValue("view", state));

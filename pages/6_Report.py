@@ -1,0 +1,131 @@
+"""Report: up to four settings of a run become one file to hand out, with the live map in it."""
+
+from __future__ import annotations
+
+import base64
+import time
+
+import streamlit as st
+
+from pages.shared import loaders, processes, widgets
+from prune_core import InputError, report
+from prune_core.cuts import Setting
+from prune_core.masks import sparsity_of
+from prune_core.runs import Run, RunError
+from prune_core.trajectory import GRID
+
+READY = (1.5, 2.0, 3.0)  # compressions that are offered of weights with a recorded surface
+AUDIENCES = {"short": "Those who decide (short)", "technical": "Colleagues (technical)"}
+
+
+def main() -> None:
+    widgets.page("Report")
+    st.title("Report", anchor=False)
+    st.caption("Something to hand out: a recommendation with its rule, sizes, scores with their intervals, measured speedups, what is lost, and the "
+               "**live map** with its threshold. One file that works without any connection and prints on two pages.")
+    names = list(dict.fromkeys(one.name for one in loaders.listed() if one.run and one.run.dense_score is not None and one.run.with_norms))
+    if not names:
+        st.info("There is no run to report on yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+        return
+    with st.sidebar:
+        if st.query_params.get("run") not in names:
+            st.session_state["run"] = names[0]
+        run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
+        data = st.text_input("Data for exact scores", key="data", placeholder=run.data, persist_state="session",
+                             help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it. Without data, scores are those that were "
+                                  "recorded, or predicted from them.")
+    st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
+    widgets.warnings(run)
+    try:
+        ask(run, data.strip())
+    except RunError as error:
+        st.error(widgets.plain(str(error)), icon=":material/error:")
+
+
+def forget() -> None:
+    """Another run has other settings."""
+    st.session_state.pop("settings", None)
+
+
+def offered(run: Run) -> dict[str, Setting]:
+    """What can be chosen: what Explore sent here, cuts with a recorded surface, the run's own ends of phases."""
+    sent = st.session_state.get("report settings") or ("", [])
+    found = {f"Explore: {one.name}": one for one in sent[1]} if sent[0] == run.name else {}
+    ends = {s.saved: at for at, s in enumerate(run.snapshots) if s.saved and at in run.with_norms}
+    for saved, at in ends.items():
+        zeros = run.snapshots[at].point["sparsity"]
+        found[saved] = Setting(saved, at, "global", None, {"all": 0.0})
+        for kind, points in run.surfaces(saved).items():
+            for compression in READY:
+                if len(points) == len(GRID) and sparsity_of(compression) > zeros + 0.01:
+                    name = f"{saved}, cut {compression:g}x by {kind.by}" + (", repaired" if kind.repaired else "")
+                    name += "" if kind.scope == "global" else f", each {kind.scope}"
+                    found[name] = Setting(name, at, kind.scope, round(sparsity_of(compression), 4), None, kind.by, kind.repaired)
+    return found
+
+
+def usual(run: Run, known: dict[str, Setting]) -> list[str]:
+    """What Explore sent; else the run's own results; else the first there are."""
+    for mine in (lambda name: name.startswith("Explore"), lambda name: name.startswith("retrain-") and "cut" not in name, lambda name: True):
+        if found := [name for name in known if mine(name)]:
+            return found[:report.MOST]
+    return []
+
+
+def ask(run: Run, data: str) -> None:
+    """The questions, and what comes of them."""
+    known = offered(run)
+    if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
+        st.session_state["settings"] = usual(run, known)
+    chosen = st.multiselect("Settings, at most four", list(known), key="settings", max_selections=report.MOST, placeholder="choose one or more",
+                            help="Others come from **Explore**: set the threshold, pin what you want to compare, then **Take away**, **Report**.")
+    title = st.text_input("Title", key="title", max_chars=report.LIMITS["title"], placeholder="How small can it be?", persist_state="session")
+    left, right = widgets.beside()
+    with left:
+        audience = st.segmented_control("For", list(AUDIENCES), default="short", format_func=AUDIENCES.get, required=True, key="audience")
+    with right:
+        allowed = st.number_input("Points of the score that may be lost", 0.0, 50.0, 1.0, 0.5, format="%.1f", key="allowed",
+                                  help="The recommendation is the fastest setting that loses no more. One point is 0.01 of the score.")
+    words = st.text_area("Your own words", key="words", max_chars=report.LIMITS["words"], persist_state="session", height=120,
+                         placeholder="Why this was asked, what it is for, what you advise. Shown under the title, as your words.")
+    measure = st.toggle("Measure the speedups", True, key="measured", help="Those not measured on this machine yet: about ten seconds for each, best while "
+                        "nothing else runs. Without it they are predicted.")
+    asked = (run.name, report.as_text([known[name] for name in chosen], run), title, audience, words, allowed / 100, data, measure)
+    if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):
+        make(asked)
+    made = st.session_state.get("made report")
+    if made and made[0][0] == run.name:
+        show(run, made, asked)
+    elif not chosen:
+        st.info("Choose at least one setting.")
+
+
+def make(asked: tuple) -> None:
+    """Have it gathered by a process of its own, and keep it for this session."""
+    start = time.monotonic()
+    bar = st.progress(0.0, "Loading the run …")
+    try:
+        for done, total, doing in (steps := processes.Report(loaders.runs_dir(), *asked)):
+            left = (time.monotonic() - start) * (total - done) / done if done else None
+            bar.progress(done / total, widgets.plain(doing) + (f", about {widgets.duration(left)} left" if left and left > 2 else " …"))
+        st.session_state["made report"] = (asked, steps.html, steps.markdown, steps.told)
+    except (processes.Failed, InputError) as error:
+        st.error(widgets.plain(str(error)), icon=":material/error:")
+    bar.empty()
+
+
+def show(run: Run, made: tuple, asked: tuple) -> None:
+    """The downloads, then the report itself."""
+    before, html, markdown, told = made
+    if before != asked:
+        st.caption(":material/info: This report was made before you changed something above.")
+    with st.container(horizontal=True, gap="small"):
+        st.download_button(f"HTML ({len(html) / 1e6:.1f} MB)", html, f"{run.name}-report.html", "text/html", icon=":material/download:", on_click="ignore",
+                           type="primary")
+        st.download_button("Markdown", markdown, f"{run.name}-report.md", "text/markdown", icon=":material/download:", on_click="ignore")
+    which = f"**{told['recommended']}** is recommended." if told["recommended"] else "None is recommended."
+    st.caption(f"{which} {widgets.plain(told['rule'])} To print it, open the file in a browser.")
+    st.iframe("data:text/html;base64," + base64.b64encode(html.encode()).decode(), height=900, alt="The report")  # an origin of its own
+
+
+main()
