@@ -136,9 +136,36 @@ def sentence() -> None:
     where = {"global": "one threshold for the whole encoder", "matrix": "the same share of every matrix"}.get(
         found["scope"], f"a threshold for each {found['scope']}")
     st.caption(f"Computed now: the dense weights of the recorded run `{TAUGHT}`, {where}.")
+    first_to_flip()
     question("Try the four examples. Which one changes first, and what becomes of all of them?",
              "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each other. Two more change at 40%, "
              "“a warm and funny film” never. But with more than half cut, the model gives nearly the same answer to all four: it has stopped reading.")
+
+
+def first_to_flip() -> None:
+    """Of the dev set itself, where the data is on this machine."""
+    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: one that was answered rightly and is wrong from there on has flipped.")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        folder = st.text_input("Folder with GLUE", key="data", placeholder="in the layout of nyu-mll/glue", persist_state="session", width=360)
+        asked = st.button("Show them", icon=":material/flip:", help="Half a minute: the whole dev set, six times.")
+    key = ("flips", folder.strip())
+    if asked:
+        try:
+            with st.spinner("Asking the model about every sentence of the dev set …", show_time=True):
+                st.session_state["flips"] = (key, loaders.flips(TAUGHT, folder.strip()))
+        except processes.Failed as error:
+            why, _, advice = str(error).partition("; give --data ")
+            st.error(widgets.plain(why) + (". Say above where it is." if advice else ""), icon=":material/error:")
+    made = st.session_state.get("flips")
+    if not made or made[0] != key:
+        return
+    found = made[1]
+    st.dataframe(pd.DataFrame([{"from": one["sparsity"], "sentence": " / ".join(one["texts"]), "was, rightly": one["before"], "is": one["after"],
+                                "sure before": one["sure"]} for one in found["first"]]), hide_index=True, column_config={
+        "from": st.column_config.NumberColumn("Wrong from", format="percent"), "sentence": st.column_config.TextColumn("Sentence", width="large"),
+        "sure before": st.column_config.NumberColumn("Sure before", format="percent")})
+    st.caption("Computed now, dense weights, no retraining. Lost and won of " + f"{found['examples']:,} sentences: " + "; ".join(
+        f"at {s:.0%} {lost} and {won}" for s, lost, won in zip(found["sparsities"], found["lost"], found["won"], strict=True)) + ".")
 
 
 def structure() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import time
+from html import escape
 
 import streamlit as st
 
@@ -102,8 +102,10 @@ def ask(run: Run, data: str) -> None:
 
 def make(asked: tuple) -> None:
     """Have it gathered by a process of its own, and keep it for this session."""
-    start = time.monotonic()
-    bar = st.progress(0.0, "Loading the run …")
+    start, here = time.monotonic(), st.empty()
+    with here.container():
+        bar = st.progress(0.0, "Loading the run …")
+        st.button("Cancel", icon=":material/close:", type="tertiary")  # pressing it begins the page anew, which ends the process
     try:
         for done, total, doing in (steps := processes.Report(loaders.runs_dir(), *asked)):
             left = (time.monotonic() - start) * (total - done) / done if done else None
@@ -111,21 +113,23 @@ def make(asked: tuple) -> None:
         st.session_state["made report"] = (asked, steps.html, steps.markdown, steps.told)
     except (processes.Failed, InputError) as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
-    bar.empty()
+    here.empty()
 
 
 def show(run: Run, made: tuple, asked: tuple) -> None:
     """The downloads, then the report itself."""
-    before, html, markdown, told = made
+    before, content, markdown, told = made
     if before != asked:
         st.caption(":material/info: This report was made before you changed something above.")
     with st.container(horizontal=True, gap="small"):
-        st.download_button(f"HTML ({len(html) / 1e6:.1f} MB)", html, f"{run.name}-report.html", "text/html", icon=":material/download:", on_click="ignore",
-                           type="primary")
+        st.download_button(f"HTML ({len(content) / 1e6:.1f} MB)", content, f"{run.name}-report.html", "text/html", on_click="ignore",
+                           icon=":material/download:", type="primary")
         st.download_button("Markdown", markdown, f"{run.name}-report.md", "text/markdown", icon=":material/download:", on_click="ignore")
     which = f"**{told['recommended']}** is recommended." if told["recommended"] else "None is recommended."
     st.caption(f"{which} {widgets.plain(told['rule'])} To print it, open the file in a browser.")
-    st.iframe("data:text/html;base64," + base64.b64encode(html.encode()).decode(), height=900, alt="The report")  # an origin of its own
+    # In a frame of its own origin: scripts in it reach nothing of this page
+    st.iframe('<iframe title="The report" sandbox="allow-scripts allow-downloads" style="width: 100%; height: 98vh; border: 0" srcdoc="'
+              f'{escape(content)}"></iframe>', height=900, alt="The report")
 
 
 main()

@@ -223,6 +223,8 @@ def export(
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(known)}")
     if settings is not None and to not in report.FORMS:
         raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
+    if settings is not None and (sparsity is not None or threshold is not None):
+        raise InputError("give either --settings or one of --sparsity and --threshold")
     asked = report.Asked(title, audience, words, allow)
     if to in report.FORMS and sparsity is None and threshold is None:
         found = runs.find(run, runs_dir)

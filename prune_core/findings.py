@@ -89,7 +89,8 @@ def _recorded(run: Run, setting: Setting, mask: BlockMask) -> Score | None:
     value, low, high = snapshot.scores[run.metric], None, None
     if snapshot.surface and snapshot.surface_examples == snapshot.examples:
         first = min(snapshot.surface, key=lambda point: point.wanted)
-        low, high = (first.low, first.high) if abs(first.sparsity - mask.sparsity) < 1e-9 else (None, None)
+        if abs(first.sparsity - mask.sparsity) < 1e-9 and abs(first.score - value) < 1e-6:
+            low, high = first.low, first.high
     return Score(value, low, high, snapshot.examples, True)
 
 

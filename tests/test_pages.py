@@ -21,12 +21,13 @@ from pages.shared.asker import Answer
 from prune_core import allocate, files, latency, lesson, recorder, runs
 from prune_core.blocks import BlockShape
 from prune_core.config import PruneConfig, preset
+from prune_core.cuts import Setting
 from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.trajectory import Sensitivity, predict
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py", "speed": "pages/4_Speed.py",
-         "learn": "pages/5_Learn.py"}
+         "learn": "pages/5_Learn.py", "report": "pages/6_Report.py"}
 
 
 @pytest.fixture
@@ -650,6 +651,77 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "predict", fail)
     app.text_input(key="sentence").set_value("else").run()
     assert "the weights are gone" in texts(checked(app))
+
+
+def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
+    monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
+    answer = {"examples": 24, "sparsities": [0.1, 0.5], "lost": [1, 5], "won": [0, 2],
+              "first": [{"texts": ["dull *film*"], "sparsity": 0.1, "before": "negative", "after": "positive", "sure": 0.97}]}
+    asked = []
+    monkeypatch.setattr(processes, "flips", lambda *question: asked.append(question) or answer)
+    loaders.flips.clear()
+    app = learn(4)
+    app.text_input(key="data").set_value("some/folder").run()
+    next(b for b in app.button if b.label == "Show them").click().run()
+    assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")] and app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
+    assert "at 10% 1 and 0; at 50% 5 and 2" in texts(checked(app))
+    app.text_input(key="data").set_value("other").run()
+    assert not app.dataframe  # not those of another folder
+
+
+def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
+    app = learn(4)
+    app.text_input(key="data").set_value(str(tmp_path / "nowhere")).run()
+    next(b for b in app.button if b.label == "Show them").click().run(timeout=120)
+    assert len(app.error) == 1 and "nowhere" in app.error[0].value and "Traceback" not in app.error[0].value
+
+
+# ---------------------------------------------------------------- report
+
+
+def test_report_without_runs_says_what_to_do(runs_dir):
+    assert "python -m prune_core prune" in texts(opened("report"))
+    make_run(runs_dir, "begun", finish=False, upto=3)
+    assert "There is no run to report on yet" in texts(opened("report"))
+
+
+def test_report_is_made_from_the_page_and_offered(runs_dir):
+    make_run(runs_dir)
+    app = opened("report")
+    assert app.multiselect(key="settings").value == ["retrain-2x"]
+    assert "dense, cut 3x by norm" in app.multiselect(key="settings").options
+    app.multiselect(key="settings").set_value(["dense, cut 1.5x by norm", "retrain-2x"]).run()
+    app.text_input(key="title").set_value("Ours <b>is</b> small").run()
+    app.toggle(key="measured").set_value(False).run()
+    next(b for b in app.button if b.label == "Make the report").click().run(timeout=180)
+    checked(app)
+    (_, html, markdown, told) = app.session_state["made report"]
+    assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown and told["recommended"] in ("A", "B")
+    assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
+    assert "is recommended" in texts(app) and "before you changed" not in texts(app)
+    app.number_input(key="allowed").set_value(3.0).run()
+    assert "before you changed" in texts(checked(app))
+
+
+def test_report_takes_what_explore_sends(runs_dir):
+    make_run(runs_dir)
+    app = opened("explore", view="Take away", pin="dense~global@0.25")
+    assert any(b.label == "Report" for b in app.button)
+    settings = [Setting("present", 10, "global", 0.4), Setting("A", 10, "layer", None, {"layer 0": 0.1, "layer 1": 0.2})]
+    app = opened()
+    app.session_state["report settings"] = ("sample", settings)
+    app.switch_page(PAGES["report"]).run()
+    assert checked(app).multiselect(key="settings").value == ["Explore: present", "Explore: A"]
+
+
+def test_report_that_fails_says_why_in_one_line(runs_dir):
+    run = runs.Run(make_run(runs_dir))
+    app = opened("report")
+    for path in (run.path / "norms").iterdir():
+        path.write_bytes(b"damaged")
+    next(b for b in app.button if b.label == "Make the report").click().run(timeout=120)
+    assert len(checked(app).error) == 1 and "cannot be read" in app.error[0].value and "\n" not in app.error[0].value
 
 
 def test_learn_shows_recorded_speeds_until_it_measures_here(runs_dir, monkeypatch):

@@ -219,3 +219,9 @@ def keep_upload(name: str, content: bytes) -> Path:
 def predicted(name: str, sentence: str) -> dict:
     """`predict`'s answer for a sentence. Raises processes.Failed."""
     return processes.predict(name, runs_dir(), sentence)
+
+
+@st.cache_data(max_entries=8, show_spinner=False)
+def flips(name: str, data: str) -> dict:
+    """`flips`' answer for a run's dense weights. Raises processes.Failed."""
+    return processes.flips(name, runs_dir(), data)

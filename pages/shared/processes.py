@@ -178,6 +178,11 @@ def predict(name: str, runs_dir: Path, sentence: str) -> dict:
     return _answer(["predict", name, f"--runs-dir={runs_dir}", "--phase=dense", "--", sentence])
 
 
+def flips(name: str, runs_dir: Path, data: str) -> dict:
+    """Which dev sentences the run's dense model answers wrongly first, as more and more is cut. Raises Failed."""
+    return _answer(["flips", name, f"--runs-dir={runs_dir}", *([f"--data={data}"] if data else [])])
+
+
 def shapes() -> dict:
     """The same share of zeros in different patterns, timed here. Raises Failed."""
     return _answer(["shapes"])

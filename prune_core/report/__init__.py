@@ -29,8 +29,8 @@ from prune_core.trajectory import GRID, Flips
 HERE = Path(__file__).parent
 AUDIENCES, FORMS = ("short", "technical"), ("report", "markdown", "both")
 MOST = 4  # settings
-LIMITS = {"title": 120, "words": 1500}  # characters, so that it stays two pages
-TEXT = 220  # characters of a sentence that is shown
+LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
+TEXT = 200  # characters of a sentence that is shown
 MAPS = 1_000_000  # groups above which only the recommended setting gets its map: 4 bytes each, for each moment
 METRICS = {
     "accuracy": "the share of dev examples that are answered rightly",
@@ -159,8 +159,8 @@ def contents(run: Run, findings: Sequence[Finding], asked: Asked, made: date) ->
         "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights, "majority": run.majority_score,
         "doubts": _doubts(run, findings[best], asked.allowed) if best is not None else [], "block": run.layout.block, "warnings": run.warnings,
         "lost": _lost(findings[best], run) if best is not None else None, "known": _known(findings, run), "types": _types(findings, run.layout),
-        "commands": [_commands(run, one) for one in findings], "made_by": run.command(), "machine": run.about.get("machine") or {},
-        "settings": as_text([one.setting for one in findings], run)}
+        "commands": [_command(run, one) for one in findings], "made_by": run.command(), "machine": run.about.get("machine") or {},
+        "long": len(asked.words) > 400 or (asked.audience == "technical" and len(rows) > 2), "settings": as_text([one.setting for one in findings], run)}
 
 
 def _row(letter: str, one: Finding, run: Run, audience: str) -> dict:
@@ -200,8 +200,8 @@ def _lost(one: Finding, run: Run) -> dict:
     if one.flips is None:
         return {"why": one.why_no_flips, "flips": []}
     flips = one.flips
-    shown = [{"text": " ⁄ ".join(_short(text, TEXT // len(flip.texts)) for text in flip.texts), "truth": flip.truth, "before": flip.before,
-              "after": flip.after, "sure": flip.sure} for flip in flips.worst]
+    shown = [{"text": " ⁄ ".join(_short(text, TEXT // len(flip.texts)) for text in flip.texts), "truth": _short(flip.truth, 40),
+              "before": _short(flip.before, 40), "after": _short(flip.after, 40), "sure": flip.sure} for flip in flips.worst]
     return {"why": "", "flips": shown, "lost": flips.lost, "won": flips.won, "changed": flips.changed, "examples": flips.examples}
 
 
@@ -238,14 +238,14 @@ def _types(findings: Sequence[Finding], layout: Layout) -> list[tuple[str, list[
     return [(kind, [float(np.mean([one.mask.matrix_sparsity(m.name) for m in layout.matrices if m.type == kind])) for one in findings]) for kind in types]
 
 
-def _commands(run: Run, one: Finding) -> dict[str, str | None]:
-    """The commands that score this setting again and that write its model; None where the moment has no weights."""
+def _command(run: Run, one: Finding) -> str | None:
+    """What scores this setting again; None where the moment has no weights."""
     setting, saved = one.setting, run.snapshots[one.setting.at].saved
     if not saved:
-        return {"score": None, "model": None}
+        return None
     how = f"--sparsity {setting.share:g}" if setting.share is not None else f"--threshold {shlex.quote(json.dumps(dict(setting.thresholds)))}"
     options = f"--phase {saved} --scope {setting.scope} {how}" + (f" --by {setting.by}" if setting.by != "norm" else "") + " --repair" * setting.repaired
-    return {"score": f"python -m prune_core evaluate {run.name} {options}", "model": f"python -m prune_core export {run.name} MODEL {options}"}
+    return f"python -m prune_core evaluate {run.name} {options}"
 
 
 # ---------------------------------------------------------------- the files
@@ -377,7 +377,7 @@ def from_json(text: str, run: Run) -> list[Setting]:
 
 def _setting(name: str, said: Mapping, run: Run) -> Setting:
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
-    at = by_label.get(said.get("at"))
+    at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
     if at is None:
         ends = ", ".join(run.saved_names) or "none"
         raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded moment of run {run.name!r}; ends of its phases: {ends}")

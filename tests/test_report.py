@@ -1,0 +1,250 @@
+"""Reports: the rule by hand, no claim that the data does not hold, nothing from outside run as HTML, and the file opened offline in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from browsing import CHROMIUM, chromium
+from sample_run import make_layout, make_profile, make_run
+
+from prune_core import InputError, findings, recall, report, runs
+from prune_core.cuts import Setting
+from prune_core.latency import Setting as Batch
+from prune_core.masks import mask_at_sparsity
+from prune_core.report import Asked, Finding, Score, Speed
+from prune_core.trajectory import Flip, Flips, predict
+
+ROOT = Path(__file__).resolve().parent.parent
+DAY = date(2026, 11, 21)
+HOSTILE = '<script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" </script> {{ 7*7 }}'
+BATCH = Batch()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> runs.Run:
+    """A run of MiniLM's size, without weights."""
+    return runs.Run(make_run(tmp_path_factory.mktemp("runs"), "sample", layout=make_layout(6, 384, 1536, "64x1")))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+    """A run with weights and data."""
+    return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "trained")
+
+
+def found(run: runs.Run, share: float, score: float | None = None, speed: float | None = None, at: str = "dense", **more) -> Finding:
+    """A finding with these numbers."""
+    setting = Setting("one", run.saved(at), "global", share)
+    said = None if score is None else Score(score, score - 0.02, score + 0.02, 872, True)
+    fast = None if speed is None else Speed(speed, BATCH, 2, "a processor", 100.0, 100.0 / speed)
+    return Finding(setting, setting.mask(run), said, fast, None, "no weights", **more)
+
+
+def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
+    some = [found(run, 0.3, 0.895, 1.5), found(run, 0.5, 0.892, 1.9), found(run, 0.7, 0.87, 3.0), found(run, 0.6, None, 2.5)]
+    assert report.recommended(0.9, some, 0.01)[0] == 1
+    assert report.recommended(0.9, some, 0.03)[0] == 2
+    best, rule = report.recommended(0.9, some, 0.001)
+    assert best == 0 and "No setting keeps within 0.1 points" in rule and "0.5 points" in rule
+    without = [replace(some[0], speed=None), some[1]]
+    assert report.recommended(0.9, without, 0.01) == (1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
+                                                         "the smallest (not all have a speedup). 2 of 2 keep within.")
+    guessed = [some[0], replace(some[1], speed=replace(some[1].speed, error=0.05))]
+    assert "some speedups are predicted" in report.recommended(0.9, guessed, 0.01)[1]
+    assert report.recommended(0.9, [some[3]], 0.01)[0] is None
+
+
+@pytest.mark.parametrize(("asked", "said"), [({"audience": "loud"}, "short, technical"), ({"title": "x" * 121}, "121 characters"),
+                                             ({"words": "x" * 1201}, "1,201"), ({"allowed": -1}, "out of range"), ({"allowed": float("nan")}, "out of range")])
+def test_what_cannot_be_asked_is_told(asked, said):
+    with pytest.raises(InputError, match=said):
+        Asked(**asked)
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("[", "not JSON"), ("[" * 100_000, "not JSON"), ("{}", "list of 1 to 4"), ("[]", "list of 1 to 4"), ("[1]", "list of 1 to 4"),
+    (json.dumps([{"at": "dense", "share": 0.5}] * 5), "list of 1 to 4"), ('[{"at": "nowhere", "share": 0.5}]', "ends of its phases: dense, penalty-2x"),
+    ('[{"at": ["dense"], "share": 0.5}]', "no recorded moment"), ('[{"at": "dense", "share": 1}]', "needed: a scope"),
+    ('[{"at": "dense"}]', "needed: a scope"), ('[{"at": "dense", "scope": "all", "share": 0.1}]', "needed: a scope"),
+    ('[{"at": "dense", "thresholds": {"all": "NaN"}}]', "needed: a scope"), ('[{"at": "dense", "share": 0.5, "by": "surgeon"}]', "one of norm"),
+    ('[{"at": "dense", "share": 0.5, "repaired": "yes"}]', "true or false")])
+def test_settings_that_cannot_be_read_are_told_in_one_line(run, text, said):
+    with pytest.raises(InputError, match=said) as told:
+        report.from_json(text, run)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300
+
+
+def test_settings_survive_their_text(run):
+    some = [Setting("setting A", run.saved("dense"), "global", 0.5), Setting("setting B", run.saved("penalty-2x"), "layer", None,
+                                                                           {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True)]
+    assert report.from_json(report.as_text(some, run), run) == some
+
+
+def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(run):
+    settings = [Setting("a", run.saved("dense"), "global", 0.3), *report.own_ends(run)]
+    told = findings.find(run, settings, measured=False, profile=make_profile())
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.3)
+    assert told[0].score == Score(*predict(run.snapshots[run.saved("dense")].surface, mask.sparsity), 872, False)
+    assert told[1].score.exact and told[1].score.value == 0.885
+    assert told[0].speed.value == pytest.approx(make_profile().speedup(mask, BATCH, run.heads)) and not told[0].speed.measured
+    for content in (report.html(run, told, Asked(), DAY, make_profile()), report.markdown(run, told, Asked(), DAY)):
+        text = re.sub(r"<[^>]+>", " ", content.split("<script")[0])
+        assert "predicted" in text and f"{told[0].score.value:.3f}" in text and "0.885" in text
+        assert "Not known here: run 'sample' ships without the weights" in text.replace("&#39;", "'").replace("\\", "")
+        measured = re.search(r"Measured:\W*(.*?)Predicted:", text, re.S)[1]
+        assert "speedup" not in measured and "dev score of B" in measured
+
+
+def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypatch):
+    monkeypatch.setattr(findings, "BATCH", Batch(4, 16))  # what this small model has positions for
+    settings = [Setting("a", trained.saved("dense"), "matrix", 0.5), Setting("b", trained.saved("dense"), "global", 0.8, repaired=True)]
+    steps = []
+    told = findings.find(trained, settings, tell=lambda *step: steps.append(step))
+    assert steps[0] == (0, 6, "a: dev score") and steps[-1] == (6, 6, "writing")
+    bench = recall.Bench(trained, "dense")
+    nothing = mask_at_sparsity(trained.norms(trained.saved("dense")), trained.layout, 0.0)
+    before, truth = bench.outputs(nothing).argmax(1), bench.examples.labels
+    for one, setting in zip(told, settings, strict=True):
+        asked = recall.Cut(trained, setting.share, None, setting.scope, "dense")
+        exact = recall.evaluate(asked, bench=bench, repaired=setting.repaired)
+        assert (one.score.value, one.score.low, one.score.examples) == (exact["score"], exact["low"], exact["examples"]) and one.score.exact
+        after = bench.outputs(one.mask, setting.repaired).argmax(1)
+        assert one.flips.lost == int(((before == truth) & (after != truth)).sum()) and one.flips.won == int(((before != truth) & (after == truth)).sum())
+        assert (one.flips.lost - one.flips.won) / len(truth) == pytest.approx(trained.dense_score - one.score.value)
+        assert all(flip.before == flip.truth != flip.after for flip in one.flips.worst)
+        assert one.speed.measured and trained.timings()[-1]["mask"]
+    again = findings.find(trained, settings)
+    assert [one.speed for one in again] == [one.speed for one in told]  # known: not measured again
+    with pytest.raises(AssertionError):  # another mask is another measurement
+        assert findings.speedup(trained, settings[0], told[1].mask, False, None) == told[0].speed
+
+
+def test_regression_says_what_moved_most(run):
+    known = findings.Known.__new__(findings.Known)
+    known.outputs = np.array([[1.0], [2.0], [3.0]], np.float32)
+    known.task = type("Task", (), {"labels": ()})
+    known.examples = type("Examples", (), {"labels": [1.0, 2.5, 3.0], "texts": [("a", "b"), ("c", "d"), ("e", "f")]})
+    told = known.against(np.array([[1.1], [0.0], [3.7]], np.float32), 0.5)
+    assert (told.changed, told.lost) == (2, None) and [flip.texts[0] for flip in told.worst] == ["c", "e", "a"]
+    assert told.worst[0] == Flip(("c", "d"), "2.50", "2.00", "0.00", None, 0.5)
+    content = report.html(run, [replace(found(run, 0.5, 0.9, 2.0), flips=told)], Asked(), DAY)
+    assert "2 of 3 answers moved by more than 0.5" in content
+
+
+def hostile(run: runs.Run) -> list[Finding]:
+    """Findings with texts from a data set that wishes us ill."""
+    flip = Flip((HOSTILE * 5, HOSTILE), HOSTILE, HOSTILE, HOSTILE, 0.9, 0.5)
+    speed = Speed(2.0, BATCH, 2, HOSTILE, 100.0, 50.0)
+    return [replace(found(run, share, 0.89, 2.0), speed=speed, flips=Flips(872, 300, 200, 100, (flip,) * 5), why_no_flips=HOSTILE)
+            for share in (0.3, 0.5, 0.6, 0.7)]
+
+
+def test_no_text_becomes_html_or_marks(run):
+    asked = Asked(title=HOSTILE[:120], words=f"{HOSTILE}\n# no heading\n| no | cell |", audience="technical")
+    content = report.html(run, hostile(run), asked, DAY)
+    body = content.split('<template id="parts">')[0]
+    assert "<script>alert" not in content and "<img" not in body and "49" not in re.findall(r"<h1>.*?</h1>", body)[0]
+    assert content.count("<script") == 2 and content.count("</script>") == 2
+    text = report.markdown(run, hostile(run), asked, DAY)
+    assert "<" not in text and "\n# no heading" not in text and "\n| no" not in text and "\\# no heading" in text
+
+
+pytest_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def offline(browser):
+    """A page without any connection; `said` collects errors and requests."""
+    context = browser.new_context(offline=True, viewport={"width": 1100, "height": 1000})
+    page = context.new_page()
+    page.said = []
+    page.on("console", lambda one: page.said.append(one.text) if one.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    yield page
+    context.close()
+
+
+def shown(page) -> dict[str, str]:
+    return {name: page.locator(f"[data-number={name}] .value").inner_text() for name in ("sparsity", "encoder", "speedup", "score")}
+
+
+def counted(run: runs.Run, setting: Setting) -> dict[str, str]:
+    """The map's numbers, by the core."""
+    mask, surface = setting.mask(run), setting.surface(run)
+    return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x", "score": f"{predict(surface, mask.sparsity)[0]:.3f}",
+            "speedup": f"{make_profile().speedup(mask, BATCH, run.heads):.2f}x"}
+
+
+@pytest_chromium
+def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
+    settings = [Setting("a", run.saved("dense"), "global", 0.3), Setting("b", run.saved("penalty-2x"), "global", 0.6)]
+    told = findings.find(run, settings, measured=False, profile=make_profile())
+    report.write(tmp_path / "report.html", report.html(run, told, Asked(title="What we can do"), DAY, make_profile()))
+    offline.goto(f"file://{tmp_path}/report.html")
+    offline.wait_for_selector(".prunescope[data-draw-ms]")
+    assert offline.title() == "What we can do"
+    first = report.recommended(run.dense_score, told, 0.01)[0]
+    assert shown(offline) == counted(run, settings[first])
+    for at, letter in ((1, "B"), (0, "A")):
+        offline.get_by_role("button", name=f"Setting {letter}").click()
+        offline.wait_for_timeout(100)
+        assert shown(offline) == counted(run, settings[at])
+    box = offline.locator("canvas.histogram").bounding_box()
+    offline.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 40)
+    offline.mouse.down()
+    offline.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + 40, steps=10)
+    offline.mouse.up()
+    offline.wait_for_timeout(100)
+    dragged = float(shown(offline)["sparsity"].rstrip("%")) / 100
+    assert dragged > 0.4
+    offline.keyboard.press("Home")
+    offline.wait_for_timeout(100)
+    assert shown(offline)["sparsity"] == "0.0%"
+    assert offline.said == []
+
+
+@pytest_chromium
+@pytest.mark.parametrize("audience", report.AUDIENCES)
+def test_it_prints_on_two_pages_whatever_is_said(run, offline, tmp_path, audience):
+    asked = Asked("A title that is as long as it may be, which is very long " * 2, audience, "Words of a person who has much to say. " * 30)
+    report.write(tmp_path / "report.html", report.html(run, hostile(run), asked, DAY, make_profile()))
+    offline.goto(f"file://{tmp_path}/report.html")
+    offline.wait_for_selector(".prunescope[data-draw-ms]")
+    printed = offline.pdf(prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page[^s]", printed)) == 2
+    assert offline.said == []
+
+
+@pytest.mark.parametrize("to", ["report", "markdown", "both"])
+def test_the_command_writes_it_once(trained, tmp_path, to):
+    settings = json.dumps([{"at": "dense", "share": 0.5}, {"at": "retrain-3x", "thresholds": {"all": 0}}])
+
+    def export(*more):
+        return subprocess.run([sys.executable, "-m", "prune_core", "export", trained.name, str(tmp_path / "out"), f"--runs-dir={trained.path.parent}",
+                               f"--to={to}", "--json", f"--settings={settings}", "--no-measure", *more], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    done = export()
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["settings"] == 2 and told["recommended"] in ("A", "B") and "6/6 writing" in done.stderr
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == (["out.html", "out.md"] if to == "both" else ["out"])
+    again = export()
+    assert again.returncode == 2 and "is there already" in again.stderr and again.stderr.count("\n") == 1
+    assert export("--sparsity=0.5").returncode == 2
