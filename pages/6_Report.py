@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from html import escape
 
@@ -28,7 +29,10 @@ def main() -> None:
         st.info("There is no run to report on yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
         return
     with st.sidebar:
-        if st.query_params.get("run") not in names:
+        if (sent := st.session_state.pop("report of", None)) in names:  # by Explore, with its settings
+            st.session_state["run"] = sent
+            forget()
+        elif st.query_params.get("run") not in names:
             st.session_state["run"] = names[0]
         run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
         data = st.text_input("Data for exact scores", key="data", placeholder=run.data, persist_state="session",
@@ -107,10 +111,12 @@ def make(asked: tuple) -> None:
         bar = st.progress(0.0, "Loading the run …")
         st.button("Cancel", icon=":material/close:", type="tertiary")  # pressing it begins the page anew, which ends the process
     try:
-        for done, total, doing in (steps := processes.Report(loaders.runs_dir(), *asked)):
-            left = (time.monotonic() - start) * (total - done) / done if done else None
-            bar.progress(done / total, widgets.plain(doing) + (f", about {widgets.duration(left)} left" if left and left > 2 else " …"))
-        st.session_state["made report"] = (asked, steps.html, steps.markdown, steps.told)
+        making = processes.Report(loaders.runs_dir(), *asked)
+        with contextlib.closing(iter(making)) as steps:
+            for done, total, doing in steps:
+                left = (time.monotonic() - start) * (total - done) / done if done else None
+                bar.progress(done / total, widgets.plain(doing) + (f", about {widgets.duration(left)} left" if left and left > 2 else " …"))
+        st.session_state["made report"] = (asked, making.html, making.markdown, making.told)
     except (processes.Failed, InputError) as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
     here.empty()

@@ -707,10 +707,11 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
 def test_report_takes_what_explore_sends(runs_dir):
     make_run(runs_dir)
     app = opened("explore", view="Take away", pin="dense~global@0.25")
-    assert any(b.label == "Report" for b in app.button)
+    assert app.session_state["report of"] == "sample" and [one.name for one in app.session_state["report settings"][1]] == ["present", "A"]
     settings = [Setting("present", 10, "global", 0.4), Setting("A", 10, "layer", None, {"layer 0": 0.1, "layer 1": 0.2})]
     app = opened()
-    app.session_state["report settings"] = ("sample", settings)
+    make_run(runs_dir, "newer")
+    app.session_state["report settings"], app.session_state["report of"] = ("sample", settings), "sample"
     app.switch_page(PAGES["report"]).run()
     assert checked(app).multiselect(key="settings").value == ["Explore: present", "Explore: A"]
 

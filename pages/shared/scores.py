@@ -25,7 +25,7 @@ def words(run: Run, view: View) -> None:
         said += f"Training has brought {zeros:.1%} to exactly zero. "
     if view.surface:
         _, low, high = predict(view.surface, mask.sparsity)
-        repaired = ", repaired after cutting," if st.session_state.get("repair") else ""
+        repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
         said += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}{repaired}, without "
                  f"retraining: 95% interval {low:.3f} – {high:.3f}, {scope_words(view)}.")
     elif view.surfaces:

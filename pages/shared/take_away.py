@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.shared import loaders, processes, widgets
 from pages.shared.views import View
-from prune_core import cuts, notebook
+from prune_core import cuts, notebook, report
 from prune_core.cuts import Setting
 from prune_core.runs import Run
 
@@ -29,10 +29,8 @@ def show(run: Run, view: View) -> None:
                            "application/x-ipynb+json", icon=":material/menu_book:", on_click="ignore")
         st.markdown("**A report of it**")
         st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
-        if st.button("Report", icon=":material/description:", help="Opens the Report page with these settings, at most four."):
-            st.session_state["report settings"] = (run.name, settings(run, view)[:4])
-            st.session_state.pop("settings", None)
-            st.switch_page("pages/6_Report.py", query_params={"run": run.name})
+        st.session_state.update({"report settings": (run.name, settings(run, view)[:report.MOST]), "report of": run.name})
+        st.page_link("pages/6_Report.py", label="Report of these settings", icon=":material/description:")
     with right:
         st.markdown("**The pruned model**")
         model(run, view)
