@@ -23,6 +23,8 @@ def main() -> None:
             st.switch_page("pages/1_Prune.py")
         if st.button("Learn the idea", icon=":material/school:"):
             st.switch_page("pages/5_Learn.py")
+        if st.button("Report to others", icon=":material/description:"):
+            st.switch_page("pages/6_Report.py")
     listed = loaders.listed()
     mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
     shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]

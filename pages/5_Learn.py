@@ -1,4 +1,4 @@
-"""Learn: block pruning in seven steps, each with one thing to do, one to see, and a question. Needs no trained model but for one step."""
+"""Learn: block pruning in seven steps, each with one thing to do, one to see, and a question. Needs no trained model but for one."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
@@ -714,6 +715,15 @@ def test_report_takes_what_explore_sends(runs_dir):
     app.session_state["report settings"], app.session_state["report of"] = ("sample", settings), "sample"
     app.switch_page(PAGES["report"]).run()
     assert checked(app).multiselect(key="settings").value == ["Explore: present", "Explore: A"]
+
+
+def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
+    make_run(runs_dir)
+    steps = iter(processes.Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False))
+    assert next(steps)[:2] == (0, 3)
+    here = [child for child in psutil.Process().children(recursive=True) if "export" in child.cmdline()]
+    steps.close()
+    assert here and not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in here)
 
 
 def test_report_that_fails_says_why_in_one_line(runs_dir):
