@@ -380,9 +380,33 @@ def test_the_pruned_model_and_the_notebook_are_downloaded(app, page, tmp_path):
     assert not page.problems
 
 
+def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
+    """Explore hands its setting over; the report is made, shown with its live map, and downloaded; no serious accessibility fault in it."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away&cut=matrix%400.4")
+    page.get_by_role("link", name="Report of these settings").click(timeout=30_000)
+    playwright.expect(page.get_by_text("Explore: present")).to_be_visible(timeout=30_000)
+    page.get_by_role("textbox", name="Title").fill("To be handed out")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Make the report").click()
+    page.wait_for_selector("iframe", timeout=120_000)
+    inner = page.frame_locator("iframe").frame_locator("iframe")
+    playwright.expect(inner.get_by_role("heading", name="To be handed out")).to_be_visible(timeout=30_000)
+    playwright.expect(inner.locator("[data-number=sparsity] .value")).to_have_text(re.compile("^40"), timeout=30_000)
+    with page.expect_download() as given:
+        page.get_by_role("button", name="HTML (").click()
+    given.value.save_as(tmp_path / "report.html")
+    assert not page.problems
+    page.goto(f"file://{tmp_path}/report.html")
+    page.wait_for_selector(DRAWN)
+    found = [f"{v['impact']}: {v['id']}: {v['nodes'][0]['html'][:160]}" for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert not found
+
+
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark"), (800, "light")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts", "Explore?run=recorded&present=true",
-                                  "Explore?run=scored&view=Take+away", "Compare", "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults"])
+                                  "Explore?run=scored&view=Take+away", "Compare", "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults", "Report?run=scored"])
 def test_no_serious_accessibility_fault(app, page, path):
     from axe_playwright_python.sync_playwright import Axe
 
