@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import deleting, loaders, widgets
 from prune_core.runs import Listed, Run
 
 
@@ -25,11 +25,13 @@ def main() -> None:
             st.switch_page("pages/5_Learn.py")
         if st.button("Report to others", icon=":material/description:"):
             st.switch_page("pages/6_Report.py")
+    deleting.undo()
     listed = loaders.listed()
     mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
     shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]
     show("Your runs", mine, "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
     show("Recorded runs that ship", shipped, "None came with this copy. Your own runs appear above as soon as they start.")
+    deleting.show()
 
 
 def show(title: str, listed: list[Listed], empty: str) -> None:
@@ -40,14 +42,14 @@ def show(title: str, listed: list[Listed], empty: str) -> None:
     for one in listed:
         with st.container(border=True, gap="xsmall"):
             if one.run:
-                card(one.run)
+                card(one)
             else:
                 unreadable(one)
 
 
-def card(run: Run) -> None:
-    """One run: its name and status, what was pruned, its scores, and the way to it."""
-    status = run.status
+def card(one: Listed) -> None:
+    """One run: its name and status, what was pruned, its scores, and the ways to it and into the trash."""
+    run, status = one.run, one.status
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{widgets.plain(run.name)}**", width="content")
         widgets.badge(status)
@@ -61,6 +63,8 @@ def card(run: Run) -> None:
                          query_params={"run": run.name})
         if run.with_norms:
             st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:", query_params={"run": run.name})
+        if not run.recorded:
+            deleting.button(one)
     st.caption(widgets.facts(run))
     st.markdown(scores(run))
 
@@ -80,6 +84,9 @@ def unreadable(one: Listed) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{widgets.plain(one.name)}**", width="content")
         widgets.badge(one.status)
+        if one.path.parent == loaders.runs_dir():
+            st.space("stretch")
+            deleting.button(one)
     st.caption(widgets.plain(one.reason))
 
 

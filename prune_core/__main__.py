@@ -272,6 +272,45 @@ def list_runs(runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def delete(
+    run: str,
+    yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
+    runs_dir: RunsDir = runs.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Move a run of yours into the trash; `restore` puts it back."""
+    from prune_core import trash
+
+    if not yes and not typer.confirm(f"Move run {run!r} to the trash?", err=True):
+        raise InputError("nothing was deleted")
+    one = trash.delete(run, runs_dir)
+    _tell({"run": one.name, "key": one.key}, as_json, lambda r: f"{r['run']} is in the trash; undo: python -m prune_core restore {r['key']}")
+
+
+@app.command()
+def restore(
+    run: Annotated[str | None, Argument(help="Name or key of a deleted run; without it, list them.")] = None,
+    erase: Annotated[bool, Option("--erase", help="Delete it for good instead.")] = False,
+    yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
+    runs_dir: RunsDir = runs.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Put a deleted run back, or list what is in the trash."""
+    from prune_core import trash
+
+    if run is None:
+        rows = [{"key": one.key, "run": one.name, "bytes": one.size} for one in trash.deleted(runs_dir)]
+        _tell({"deleted": rows}, as_json, lambda r: "\n".join(f"{one['key']:48} {one['bytes'] / 1e6:8.1f} MB" for one in r["deleted"]) or "the trash is empty")
+    elif erase:
+        if not yes and not typer.confirm(f"Delete {run!r} for good?", err=True):
+            raise InputError("nothing was deleted")
+        trash.erase(run, runs_dir)
+        _tell({"erased": run}, as_json, lambda r: f"{r['erased']} is gone")
+    else:
+        _tell({"run": trash.restore(run, runs_dir)}, as_json, lambda r: f"{r['run']} is back")
+
+
+@app.command()
 def evaluate(
     run: str,
     sparsity: Sparsity = None,

@@ -39,6 +39,11 @@ class Recorder:
             self._lock.acquire()
         except filelock.Timeout:
             raise runs.RunError(f"run {path.name!r} is being written by another process") from None
+        if not (path / "run.json").exists():  # deleted while this one waited; the lock made the folder anew
+            self._lock.release()
+            (path / "lock").unlink(missing_ok=True)
+            path.rmdir()
+            raise runs.RunError(f"run {path.name!r} is gone")
         self._log = None
 
     @classmethod

@@ -19,7 +19,7 @@ from streamlit.testing.v1 import AppTest
 
 from pages.shared import estimate, loaders, processes
 from pages.shared.asker import Answer
-from prune_core import allocate, files, latency, lesson, recorder, runs
+from prune_core import allocate, files, latency, lesson, recorder, runs, trash
 from prune_core.blocks import BlockShape
 from prune_core.config import PruneConfig, preset
 from prune_core.cuts import Setting
@@ -381,6 +381,37 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     monkeypatch.setattr(loaders, "asker", lambda: asker)
     make_run(runs_dir)
     assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not asker.asked
+
+
+# ---------------------------------------------------------------- deleting
+
+
+def test_a_run_is_deleted_after_asking_and_undone(runs_dir):
+    make_run(runs_dir, "mine")
+    app = opened()
+    app.button(key="delete mine").click().run()
+    assert "leaves the list" in texts(checked(app)) and (runs_dir / "mine").is_dir()  # asked, not done
+    next(b for b in app.button if b.label == "Move to the trash").click().run()
+    assert "is in the trash" in texts(checked(app)) and not (runs_dir / "mine").exists() and "You have no runs yet" in texts(app)
+    next(b for b in app.button if b.label == "Undo").click().run()
+    assert "mine is back" in texts(checked(app)).replace("*", "") and runs.Run(runs_dir / "mine").status == "complete"
+    assert not [b for b in app.button if b.label == "Undo"]
+
+
+def test_a_deleted_run_is_erased_only_from_the_trash(runs_dir):
+    make_run(runs_dir, "mine")
+    key = trash.delete("mine", runs_dir).key
+    app = opened()
+    assert "Trash (1)" in [one.label for one in app.expander]
+    app.button(key=f"erase {key}").click().run()
+    assert checked(app) and trash.deleted(runs_dir) == [] and not [one for one in app.expander if one.label.startswith("Trash")]
+
+
+def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
+    path = make_run(runs_dir, "mine", finish=False, upto=6)
+    with recorder.Recorder(path, 6):
+        assert opened().button(key="delete mine").disabled
+    assert not opened().button(key="delete mine").disabled
 
 
 # ---------------------------------------------------------------- take away

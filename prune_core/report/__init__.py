@@ -335,6 +335,7 @@ def chart(run: Run, findings: Sequence[Finding], best: int) -> dict:
     right = min(20.0, max(2.0, 1.25 * max(compressions, default=2.0)))
     surface = [p for p in surface if 1 / (1 - p.sparsity) <= right * 1.001]
     values = [run.dense_score, *(p.score for p in surface), *(one.score.value for one in findings if one.score)]
+    values += [end for one in findings if one.score and one.score.low is not None for end in (one.score.low, one.score.high)]
     low, high = min(values), max(values)
     floor = run.majority_score > low - 0.6 * (high - low)  # far below, it would flatten all that is to be seen
     low = min(low, run.majority_score) if floor else low
