@@ -19,19 +19,21 @@ def main() -> None:
     with st.container(horizontal=True):
         if st.button("Explore a recorded run", type="primary", icon=":material/grid_on:"):
             st.switch_page("pages/2_Explore.py")
-        if st.button("Prune an encoder", icon=":material/content_cut:"):
+        if not loaders.read_only() and st.button("Prune an encoder", icon=":material/content_cut:"):
             st.switch_page("pages/1_Prune.py")
         if st.button("Learn the idea", icon=":material/school:"):
             st.switch_page("pages/5_Learn.py")
         if st.button("Report to others", icon=":material/description:"):
             st.switch_page("pages/6_Report.py")
-    deleting.undo()
+    if not loaders.read_only():
+        deleting.undo()
     listed = loaders.listed()
     mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
     shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]
     show("Your runs", mine, "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
     show("Recorded runs that ship", shipped, "None came with this copy. Your own runs appear above as soon as they start.")
-    deleting.show()
+    if not loaders.read_only():
+        deleting.show()
 
 
 def show(title: str, listed: list[Listed], empty: str) -> None:
@@ -59,11 +61,11 @@ def card(one: Listed) -> None:
             st.badge("note", icon=":material/warning:", color="orange", help=widgets.plain(" · ".join(run.warnings)))
         st.space("stretch")
         if status != "complete":
-            st.page_link("pages/1_Prune.py", label="Watch" if status == "running" else "Resume", icon=":material/monitoring:",
+            st.page_link("pages/1_Prune.py", label="Resume" if status != "running" and not loaders.read_only() else "Watch", icon=":material/monitoring:",
                          query_params={"run": run.name})
         if run.with_norms:
             st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:", query_params={"run": run.name})
-        if not run.recorded:
+        if not run.recorded and not loaders.read_only():
             deleting.button(one)
     st.caption(widgets.facts(run))
     st.markdown(scores(run))
@@ -84,7 +86,7 @@ def unreadable(one: Listed) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{widgets.plain(one.name)}**", width="content")
         widgets.badge(one.status)
-        if one.path.parent == loaders.runs_dir():
+        if one.path.parent == loaders.runs_dir() and not loaders.read_only():
             st.space("stretch")
             deleting.button(one)
     st.caption(widgets.plain(one.reason))

@@ -20,11 +20,14 @@ def main() -> None:
     widgets.page("Prune")
     st.title("Prune an encoder", anchor=False)
     name = watched()
-    with st.expander("New run", expanded=name is None, icon=":material/add:"):
-        new_run()
-    if name is None:
-        st.info("Nothing is running. Choose above what to prune and press **Start**; the run then shows here, live.")
+    if loaders.read_only():
+        st.info(widgets.SHOWING, icon=":material/lock:")
     else:
+        with st.expander("New run", expanded=name is None, icon=":material/add:"):
+            new_run()
+    if name is None and not loaders.read_only():
+        st.info("Nothing is running. Choose above what to prune and press **Start**; the run then shows here, live.")
+    elif name is not None:
         watch(name)
 
 

@@ -109,7 +109,7 @@ def measured(run: Run, point: dict) -> float | None:
 def measure_what_is_missing(runs: list[Run]) -> None:
     """The button that times every retrained model which was not timed here yet."""
     left = [(run, p) for run in runs for p in run.points if p["score_retrained"] is not None and has_norms(run, p) and measured(run, p) is None]
-    if not left:
+    if not left or loaders.read_only():
         return
     st.info(f"{len(left)} of these models {'was' if len(left) == 1 else 'were'} not timed on this machine yet, dense and compact in turn, "
             f"{loaders.SETTING.batch} sentences of {loaders.SETTING.length} tokens.")

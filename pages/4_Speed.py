@@ -27,7 +27,8 @@ def main() -> None:
         profiles = loaders.profiles()
         run, phase, setting, profile = chosen(names, profiles)
         widgets.image_format()
-    calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
+    if not loaders.read_only():
+        calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
     if profile is None:
         st.info("Predictions need times from a machine. **Calibrate this machine** above; it takes a few minutes, once.")
         return
@@ -50,8 +51,9 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Se
     batch = st.segmented_control("Sentences in a batch", BATCHES, default=32, required=True, key="batch", bind="query-params")
     length = st.segmented_control("Tokens of a sentence", LENGTHS, default=128, required=True, key="length", bind="query-params")
     name = st.selectbox("Times from", list(profiles), key="profile", help="Predictions are for the machine that was calibrated.") if profiles else None
-    with st.popover("Another device's times", icon=":material/upload_file:"):
-        load_profile()
+    if not loaders.read_only():
+        with st.popover("Another device's times", icon=":material/upload_file:"):
+            load_profile()
     return run, phase, Setting(batch, length), profiles.get(name)
 
 
@@ -145,7 +147,8 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
 def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Setting, dense: float, fast: float) -> list[dict]:
     """The button that measures, a table of all that was measured in this session; those at this phase, batch and length."""
     taken = st.session_state.setdefault("measured", [])
-    if st.button("Measure now", icon=":material/timer:", help="Times dense and compact in turn, here, in a process of its own: about 15 seconds."):
+    if not loaders.read_only() and st.button("Measure now", icon=":material/timer:", help="Times dense and compact in turn, here, in a process of its "
+                                             "own: about 15 seconds."):
         try:
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 found = loaders.measured(run, phase, scope, sparsity, setting)

@@ -146,13 +146,13 @@ def first_to_flip() -> None:
     """Of the dev set itself, where the data is on this machine."""
     st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: one that was answered rightly and is wrong from there on has flipped.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        folder = st.text_input("Folder with GLUE", key="data", placeholder="in the layout of nyu-mll/glue", persist_state="session", width=360)
+        folder = widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360)
         asked = st.button("Show them", icon=":material/flip:", help="Half a minute: the whole dev set, six times.")
-    key = ("flips", folder.strip())
+    key = ("flips", folder)
     if asked:
         try:
             with st.spinner("Asking the model about every sentence of the dev set …", show_time=True):
-                st.session_state["flips"] = (key, loaders.flips(TAUGHT, folder.strip()))
+                st.session_state["flips"] = (key, loaders.flips(TAUGHT, folder))
         except processes.Failed as error:
             why, _, advice = str(error).partition("; give --data ")
             st.error(widgets.plain(why) + (". Say above where it is." if advice else ""), icon=":material/error:")
@@ -171,7 +171,7 @@ def first_to_flip() -> None:
 def structure() -> None:
     st.markdown("A zero saves time only if the computer can skip it **without looking**. So the pattern of the zeros matters more than their number.")
     st.markdown("**Do:** measure it here. **See:** the same share of zeros, in single weights, in tiles, in strips.")
-    if st.button("Measure on this machine", icon=":material/timer:", help="About 15 seconds; best while nothing else runs."):
+    if not loaders.read_only() and st.button("Measure on this machine", icon=":material/timer:", help="About 15 seconds; best while nothing else runs."):
         try:
             with st.spinner("Timing four products in turn …", show_time=True):
                 st.session_state["shapes"] = processes.shapes()

@@ -35,13 +35,11 @@ def main() -> None:
         elif st.query_params.get("run") not in names:
             st.session_state["run"] = names[0]
         run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
-        data = st.text_input("Data for exact scores", key="data", placeholder=run.data, persist_state="session",
-                             help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it. Without data, scores are those that were "
-                                  "recorded, or predicted from them.")
+        data = widgets.data_field(run.data)
     st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
     try:
-        ask(run, data.strip())
+        ask(run, data)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
 
@@ -92,8 +90,8 @@ def ask(run: Run, data: str) -> None:
                                   help="The recommendation is the fastest setting that loses no more. One point is 0.01 of the score.")
     words = st.text_area("Your own words", key="words", max_chars=report.LIMITS["words"], persist_state="session", height=120,
                          placeholder="Why this was asked, what it is for, what you advise. Shown under the title, as your words.")
-    measure = st.toggle("Measure the speedups", True, key="measured", help="Those not measured on this machine yet: about ten seconds for each, best while "
-                        "nothing else runs. Without it they are predicted.")
+    measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measured", help="Those not measured on this machine yet: about ten "
+                                                    "seconds for each, best while nothing else runs. Without it they are predicted.")
     asked = (run.name, report.as_text([known[name] for name in chosen], run), title, audience, words, allowed / 100, data, measure)
     if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):
         make(asked)

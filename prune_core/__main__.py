@@ -34,6 +34,18 @@ Phase = Annotated[str | None, Option(help="dense, penalty-2x, retrain-2x ...; de
 Threads = Annotated[int, Option(help="CPU threads; 0: all cores.")]
 
 
+# What starts, changes or deletes something; all else only reads, and in read-only mode keeps nothing of what it finds
+CHANGING = {"prune", "resume", "compare", "score", "surface", "sensitivity", "calibrate", "pack", "delete", "restore"}
+
+
+@app.callback()
+def before(context: typer.Context) -> None:
+    if os.environ.get("PRUNESCOPE_READ_ONLY"):
+        if context.invoked_subcommand in CHANGING:
+            raise InputError(f"PRUNESCOPE_READ_ONLY is set: {context.invoked_subcommand} would start, change or delete something")
+        files.protect([runs.ROOT, os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS, files.cache_folder() / "profiles"])
+
+
 @app.command()
 def prune(
     model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -14,8 +15,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prunescope"
 
 
+_protected: set[Path] = set()
+
+
+def protect(folders: Iterable[Path]) -> None:
+    """From now on this process writes nothing into these folders: what writes raises OSError (EROFS) there."""
+    _protected.update(Path(folder).resolve() for folder in folders)
+
+
+def writable(path: Path) -> None:
+    """Raises OSError in a protected folder."""
+    there = Path(path).resolve()
+    if any(there.is_relative_to(folder) for folder in _protected):
+        raise OSError(errno.EROFS, "read-only mode", str(path))
+
+
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, rename over it. Raises OSError; the old file then stays."""
+    """Write beside `path`, flush to the disk, rename over it; its folder is made where it is missing. Raises OSError; the old file then stays."""
+    writable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(beside, "wb") as file:
@@ -49,6 +67,7 @@ def sealed(data: Mapping) -> bytes:
 
 def append_sealed(path: Path, data: Mapping) -> None:
     """One more sealed line at the end of a file of them; a line that a crash tore stays apart from it. Raises OSError."""
+    writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:
         file.seek(max(0, file.seek(0, 2) - 1))

@@ -169,7 +169,6 @@ def check_writable(path: Path) -> None:
 def write(profile: Profile, path: Path) -> None:
     """Replaces the file as a whole. Raises InputError."""
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         files.write_json(Path(path), profile.to_json())
     except OSError as error:
         raise InputError(f"latency profile cannot be written to {str(path)!r}: {error.strerror or error}") from None

@@ -80,7 +80,6 @@ def write(run: Run, settings: Sequence[Setting], path: Path) -> dict:
         raise InputError(f"{str(path)!r} is there already; needed: a new file")
     content = exploration(run, settings).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, content)
     except OSError as error:
         raise InputError(f"the notebook cannot be written to {str(path)!r}: {error.strerror or error}") from None

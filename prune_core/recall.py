@@ -185,7 +185,6 @@ def rank(run: Run, phase: str, kinds: Sequence[str], source: str | None = None, 
         found = saliency.named(kind, bench.grams(), bench.train).of(bench.encoder, run.layout)
         path = run.ranks_file(phase, kind)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(path, save(found))
         except OSError as error:
             raise RunError(f"scores cannot be written to {str(path)!r}: {error.strerror or error}") from None
@@ -217,7 +216,6 @@ def _keep_grams(path: Path, grams: Mapping[str, repair.Gram]) -> None:
         tensors |= {f"products.{name}": grams[name].products, f"total.{name}": grams[name].total,
                     f"count.{name}": torch.tensor(grams[name].count)}
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, save(tensors))
 
 
@@ -242,7 +240,6 @@ def _read_score(path: Path) -> Score | None:
 def _keep_score(path: Path, score: Score) -> None:
     """Keep it for whoever asks again; where nothing can be written it is computed again."""
     with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_json(path, asdict(score))
 
 
@@ -311,7 +308,6 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
             "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
             "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
-        run.timings_file.parent.mkdir(parents=True, exist_ok=True)
         files.append_sealed(run.timings_file, answer)
     return answer
 

@@ -34,6 +34,7 @@ class Recorder:
 
     def __init__(self, path: Path, events: int):
         self.path, self.events = path, events
+        files.writable(path)
         self._lock = filelock.FileLock(str(path / "lock"), timeout=2)
         try:
             self._lock.acquire()

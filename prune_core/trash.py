@@ -44,6 +44,7 @@ def delete(name: str, runs_dir: Path) -> Deleted:
         raise RunError(f"no run {name[:80]!r} in {runs_dir}")
     lock = filelock.FileLock(str(path / "lock"))
     try:
+        files.writable(path)
         lock.acquire(timeout=0.5)  # whoever writes it holds this; whoever would begin to waits until it is gone
     except filelock.Timeout:
         raise RunError(f"run {name!r} is being written; cancel it first") from None
@@ -78,6 +79,7 @@ def restore(key: str, runs_dir: Path) -> str:
     there = Path(runs_dir) / one.name
     name = runs.free_name(one.name, runs_dir) if there.exists() else one.name
     try:
+        files.writable(there)
         one.path.rename(Path(runs_dir) / name)
         files.sync_folder(Path(runs_dir))
     except OSError as error:
@@ -89,6 +91,7 @@ def erase(key: str, runs_dir: Path) -> None:
     """Delete one for good. Raises RunError."""
     one = _find(key, runs_dir)
     try:
+        files.writable(one.path)
         shutil.rmtree(one.path)
     except OSError as error:
         raise RunError(f"run {one.name!r} cannot be erased: {error.strerror or error}") from None

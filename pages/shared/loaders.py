@@ -24,6 +24,20 @@ def runs_dir() -> Path:
     return Path(os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS).resolve()
 
 
+def read_only() -> bool:
+    """Whether this app only shows (PRUNESCOPE_READ_ONLY): nothing is started, changed or deleted. The commands refuse it too."""
+    return bool(os.environ.get("PRUNESCOPE_READ_ONLY"))
+
+
+if read_only():
+    files.protect([runs.ROOT, runs_dir(), files.cache_folder() / "profiles"])
+
+
+def data_folder() -> str:
+    """Where the tasks' data is, if whoever started the app has said so: PRUNESCOPE_DATA."""
+    return os.environ.get("PRUNESCOPE_DATA", "")
+
+
 def fingerprint(path: Path) -> Print:
     """(path, then time and size of each file that says what a run holds): a cache key."""
     found: list = [str(path)]
@@ -208,7 +222,6 @@ def keep_upload(name: str, content: bytes) -> Path:
     path = runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
     try:
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
             files.write_whole(path, content)
     except OSError as error:
         raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None

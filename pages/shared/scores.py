@@ -54,7 +54,7 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
             f"This copy ships without the weights of {snapshot.saved}. Make them with `{run.command()}`")
         st.caption(f":material/fact_check: No exact score here. {why}.")
         return []
-    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), st.session_state.get("data", "").strip(),
+    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), data(),
                         bool(st.session_state.get("repair")), view.score)
     asker = loaders.asker()
     refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
@@ -110,8 +110,12 @@ def exact_settings(run: Run) -> None:
     """How exact scores are taken, asked for in the sidebar: repaired or not, and where the task's data is."""
     st.toggle("Repair after cutting", key="repair", bind="query-params", help="Moves the weights that are kept to where the outputs of every matrix "
               "are nearest to those before the cut: in closed form from 1,024 training sentences, no training. Exact scores only.")
-    st.text_input("Data for exact scores", key="data", placeholder=run.data, persist_state="session", on_change=loaders.asker().forget_failures,
-                  help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it.")
+    widgets.data_field(run.data, on_change=loaders.asker().forget_failures)
+
+
+def data() -> str:
+    """The folder that was said; '' for where the run had it."""
+    return loaders.data_folder() if loaders.read_only() else str(st.session_state.get("data", loaders.data_folder()) or "").strip()
 
 
 def _took(seconds: float) -> str:

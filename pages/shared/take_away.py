@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
+from pages.shared import loaders, processes, scores, widgets
 from pages.shared.views import View
 from prune_core import cuts, notebook, report
 from prune_core.cuts import Setting
@@ -56,7 +56,7 @@ def model(run: Run, view: View) -> None:
                       "Runs of your own have them; of the recorded ones, sst2-minilm-64x1 has its dense ones."))
         return
     to = st.segmented_control("As", list(FORMS), default="hf", format_func=FORMS.get, required=True, key="take as")
-    repaired, data = bool(st.session_state.get("repair")), str(st.session_state.get("data") or "")
+    repaired, data = bool(st.session_state.get("repair")), scores.data()
     asked = (run.name, to, saved, view.cut.scope, tuple(view.thresholds.items()), view.score, repaired, data)
     made = st.session_state.get("taken")
     if not made or made[0] != asked:

@@ -68,10 +68,11 @@ def shown(name: str, before: str, title: str) -> None:
 
 def buttons(name: str, state: str) -> None:
     """What can be done with the run in this state."""
-    if state in ("starting", "running") and st.button("Cancel", icon=":material/stop:", key="cancel"):
+    change = not loaders.read_only()
+    if change and state in ("starting", "running") and st.button("Cancel", icon=":material/stop:", key="cancel"):
         stopped = processes.cancel(name, loaders.runs_dir())
         st.toast("Stopping; it can be resumed." if stopped else "Its process was not found, so nothing was stopped.")
-    if state == "interrupted" and st.button("Resume", icon=":material/play_arrow:", key="resume", type="primary"):
+    if change and state == "interrupted" and st.button("Resume", icon=":material/play_arrow:", key="resume", type="primary"):
         processes.resume(name, loaders.runs_dir())
         st.rerun(scope="app")
     if state == "complete":

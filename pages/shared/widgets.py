@@ -7,6 +7,7 @@ import streamlit as st
 from PIL import Image
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from pages.shared import loaders
 from prune_core import glue
 from prune_core.runs import Run
 
@@ -59,6 +60,19 @@ def page(title: str) -> None:
         st.page_link("pages/4_Speed.py", label="Speed", icon=":material/speed:")
         st.page_link("pages/5_Learn.py", label="Learn", icon=":material/school:")
         st.page_link("pages/6_Report.py", label="Report", icon=":material/description:")
+        if loaders.read_only():
+            st.caption(":material/lock: Read only", help=SHOWING)
+
+
+SHOWING = "This copy is for showing: it is started with PRUNESCOPE_READ_ONLY, so nothing can be started, changed or deleted."
+
+
+def data_field(placeholder: str, label: str = "Data for exact scores", on_change=None, width: int | str = "stretch") -> str:
+    """The folder with the tasks' data, asked for once for all pages; in read-only mode, what the app was started with."""
+    if loaders.read_only():
+        return loaders.data_folder()
+    return st.text_input(label, loaders.data_folder(), key="data", placeholder=placeholder, persist_state="session", on_change=on_change, width=width,
+                         help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it. PRUNESCOPE_DATA fills it in from the start.").strip()
 
 
 def presentation() -> None:

@@ -316,7 +316,6 @@ def write(path: Path, content: str) -> dict:
     if path.exists():
         raise InputError(f"{str(path)!r} is there already; needed: a new file")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         files.write_whole(path, content.encode())
     except OSError as error:
         raise InputError(f"the report cannot be written to {str(path)!r}: {error.strerror or error}") from None
