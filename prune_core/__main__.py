@@ -21,7 +21,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import typer  # noqa: E402
 from typer import Argument, Option  # noqa: E402
 
-from prune_core import InputError, config, files, runs  # noqa: E402
+from prune_core import InputError, config, files, out_of_memory, runs  # noqa: E402
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Prune a transformer encoder on a GLUE task by reweighted group Lasso, and keep what happened.")
@@ -663,6 +663,8 @@ def main() -> int:
     except Exception as error:
         if type(error).__name__ == "Interrupted":
             message, code = str(error), 130
+        elif out_of_memory(error):
+            message, code = "out of memory; try a smaller batch, or close what else runs", 2
         elif hasattr(error, "format_message"):  # click's own: an unknown option, a missing argument
             message, code = error.format_message(), 2
         else:

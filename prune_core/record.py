@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from prune_core import InputError, encoders, glue, own, recall, runs
+from prune_core import InputError, encoders, glue, out_of_memory, own, recall, runs
 from prune_core.blocks import BlockShape
 from prune_core.compact import heads_of
 from prune_core.config import PruneConfig
@@ -44,7 +44,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
         "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
     }
     name = name or runs.free_name(default_name(config, data.task.name), runs_dir)
-    with _one_line_for_the_disk(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
+    with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
         saved = _weights_of(recorder.path)
         return _drive(Pruning(encoder, EncodedTask.of(data, encoder, config), config, saved), recorder, report)
 
@@ -59,7 +59,7 @@ def resume(run: runs.Run, report: Report) -> dict:
     if run.recorded:
         raise runs.RunError(f"run {run.name!r} shipped with the project and is read only")
     config = run.config
-    with _one_line_for_the_disk(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
+    with _one_line_for_the_machine(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
         run.check_data()
         data = glue.load_for(config, run.data)
         if data.source != run.data:
@@ -168,10 +168,16 @@ def _asked_to_stop():
 
 
 @contextmanager
-def _one_line_for_the_disk(runs_dir: Path, name: str):
-    """Turn what a full or read-only disk raises into one line; what was recorded before stays."""
+def _one_line_for_the_machine(runs_dir: Path, name: str):
+    """Turn what a full or read-only disk, or too little memory, raises into one line; what was recorded before stays."""
     try:
         yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        Recorder.note_error(Path(runs_dir) / name, "out of memory")
+        raise runs.RunError(f"run {name!r} is out of memory; what was recorded is kept; when there is more, or less runs beside it: "
+                            f"python -m prune_core resume {name}") from None
     except OSError as error:
         Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
         raise runs.RunError(f"run {name!r} cannot be written in {runs_dir}: {error.strerror or error}; what was recorded "

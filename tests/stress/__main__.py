@@ -1,0 +1,69 @@
+"""python -m tests.stress faults|load|memory|input [--short] [--json]: what must hold, beside what was found."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+REPO = Path(__file__).resolve().parent.parent.parent
+sys.path[:0] = [str(REPO), str(REPO / "tests")]
+
+import typer  # noqa: E402
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+Short = Annotated[bool, typer.Option("--short", help="The form that continuous integration runs.")]
+AsJson = Annotated[bool, typer.Option("--json")]
+
+
+@app.command()
+def faults(short: Short = False, as_json: AsJson = False) -> None:
+    """Processes killed at random moments, full and read-only disks, a clock that jumps, too little memory, the app killed beside a run."""
+    from stress.faults import rows
+
+    tell(rows(short), as_json)
+
+
+@app.command()
+def load(short: Short = False, as_json: AsJson = False) -> None:
+    """Ten real pages that drag and ask for exact scores, and thirty clients that rerun, beside the server."""
+    from stress.load import rows
+
+    tell(rows(short), as_json)
+
+
+@app.command()
+def memory(short: Short = False, as_json: AsJson = False) -> None:
+    """A run of BERT-large size with fifty snapshots: how soon it opens, and what looking at all of them takes."""
+    from stress.memory import rows
+
+    tell(rows(short), as_json)
+
+
+@app.command("input")
+def bad_input(short: Short = False, as_json: AsJson = False) -> None:
+    """Malformed run folders, tensors, JSON, tables, block shapes, addresses and names: each must end in one clear line."""
+    from stress.input import rows
+
+    tell(rows(short), as_json)
+
+
+def tell(rows: Iterable[Mapping], as_json: bool) -> None:
+    """A line for each row ({what, figure, unit, ok, needed}) as it comes, or all of them as JSON; exit code 1 where one does not hold."""
+    found = []
+    for row in rows:
+        found.append(row)
+        if not as_json:
+            print(f"{'ok  ' if row['ok'] else 'FAIL'} {row['what']:88} {row['figure']:>10.4g} {row['unit']:10} {row.get('needed', '')}", flush=True)
+    if as_json:
+        print(json.dumps(found))
+    raise typer.Exit(0 if found and all(row["ok"] for row in found) else 1)
+
+
+if __name__ == "__main__":
+    app()
