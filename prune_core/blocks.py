@@ -100,6 +100,9 @@ def _near_divisors(size: int, wanted: int) -> list[int]:
     return sorted(sorted(divisors, key=lambda d: abs(d - wanted))[:3])
 
 
+MOST_SIDE = 2**20
+
+
 @dataclass(frozen=True)
 class Matrix:
     """One prunable weight: `name` as in the model, its layer (from 0), its type, m x n."""
@@ -146,8 +149,19 @@ class Layout:
 
     @classmethod
     def from_json(cls, data: dict) -> Layout:
-        matrices = (Matrix(**matrix) for matrix in data["matrices"])
-        return cls.of(matrices, BlockShape.parse(data["block"]), int(data["model_weights"]))
+        """Raises InputError, TypeError, KeyError or ValueError where this is none; sides that no encoder has would cost hours before they were refused."""
+        matrices = [Matrix(**matrix) for matrix in data["matrices"]]
+        for matrix in matrices:
+            if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in (matrix.m, matrix.n)):
+                raise InputError(f"{matrix.name!r} is {matrix.m!r}x{matrix.n!r}; needed: whole numbers from 1 to {MOST_SIDE:,}"[:300])
+            if not (isinstance(matrix.name, str) and isinstance(matrix.type, str) and type(matrix.layer) is int and 0 <= matrix.layer < MOST_SIDE):
+                raise InputError(f"matrix {matrix.name!r} has type {matrix.type!r} in layer {matrix.layer!r}; needed: text and a whole number"[:300])
+        if not matrices or len({matrix.name for matrix in matrices}) < len(matrices):
+            raise InputError("a layout needs matrices, each with a name of its own")
+        total = int(data["model_weights"])
+        if total < sum(matrix.m * matrix.n for matrix in matrices):
+            raise InputError(f"model_weights is {total:,}, less than the matrices have together")
+        return cls.of(matrices, BlockShape.parse(data["block"]), total)
 
 
 def _shapes_that_fit(matrices: tuple[Matrix, ...]) -> str:
