@@ -31,7 +31,7 @@ class BlockShape:
         sides = _NAMED.get(text.strip().lower(), text.strip().lower()).split("x")
         if len(sides) != 2 or not all(_SIDE.fullmatch(side) for side in sides):
             raise InputError(
-                f"block shape {text!r} is not ROWSxCOLS, for example 64x1, 1x64, 16x16, allx1 (whole columns), 1xall"
+                f"block shape {text[:60]!r} is not ROWSxCOLS, for example 64x1, 1x64, 16x16, allx1 (whole columns), 1xall"
             )
         return cls(*(None if side == "all" else int(side) for side in sides))
 

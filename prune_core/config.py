@@ -6,6 +6,8 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from types import UnionType
+from typing import get_args, get_origin, get_type_hints
 
 from prune_core import InputError
 from prune_core.blocks import BlockShape
@@ -126,10 +128,21 @@ class PruneConfig:
 
     @classmethod
     def from_json(cls, data: Mapping) -> PruneConfig:
+        """Raises InputError where settings are unknown, of another type, or out of range."""
+        _needs(isinstance(data, Mapping), f"settings are a {type(data).__name__}; needed: an object")
         unknown = sorted(set(data) - {field.name for field in fields(cls)})
         _needs(not unknown, f"settings {unknown} are unknown to this version of Prunescope")
-        tuples = {name: tuple(data[name]) for name in ("compressions", "columns") if name in data}
-        return cls(**{**BEFORE, **data, **tuples})
+        tuples = {name: data[name] for name in ("compressions", "columns") if name in data}
+        for name, kind in (("compressions", int | float), ("columns", str)):
+            fits = isinstance(tuples.get(name, []), list | tuple) and all(isinstance(one, kind) for one in tuples.get(name, []))
+            _needs(fits, f"{name} is {str(tuples.get(name))[:60]!r}; needed: a list of {'numbers' if name == 'compressions' else 'names'}")
+        given = {**BEFORE, **data, **{name: tuple(values) for name, values in tuples.items()}}
+        for name, hint in get_type_hints(cls).items():
+            kinds = tuple(get_origin(one) or one for one in (get_args(hint) if isinstance(hint, UnionType) else (hint,)))
+            kinds += (int,) if float in kinds else ()
+            fits = name not in given or isinstance(given[name], kinds) and (bool in kinds or not isinstance(given[name], bool))
+            _needs(fits, f"{name} {str(given.get(name))[:60]!r} is no {' or '.join(kind.__name__ for kind in kinds)}")
+        return cls(**given)
 
 
 def _needs(condition: object, message: str) -> None:

@@ -96,7 +96,7 @@ def from_json(said: Mapping, layout: Layout) -> Cut | None:
         keys = by_scope(layout, scope)
         found = {key: float(thresholds[key]) for key in keys}
         return Cut(scope, None, found) if all(0 <= t < math.inf for t in found.values()) else None
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 

@@ -47,7 +47,7 @@ class Taken:
     @property
     def labels(self) -> list[str]:
         """Of the outputs, in their order; for regression one, named for the metric's task."""
-        return list(self.cut.run.about["task"]["labels"]) or [self.cut.run.task]
+        return self.cut.run.labels or [self.cut.run.task]
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block that says so)."""

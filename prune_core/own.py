@@ -89,8 +89,12 @@ def _frame(path: Path):
     import pandas as pd
 
     where = f"{path.name!r}"
-    if not path.is_file():
-        raise InputError(f"data {str(path)!r} is not there; needed: a file ending in {', '.join(SUFFIXES)}")
+    try:
+        there = path.is_file()
+    except OSError:  # a name that the system does not take
+        there = False
+    if not there:
+        raise InputError(f"data {str(path)[:200]!r} is not there; needed: a file ending in {', '.join(SUFFIXES)}")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{where}: {path.stat().st_size / 1e6:,.0f} MB; at most {MOST_BYTES / 1e6:,.0f} are read")
     try:

@@ -282,7 +282,7 @@ def predict(run: Run, phase: str, texts: Sequence[tuple[str, ...]], sparsities: 
             logits = encoder.model.eval()(**inputs).logits.float()
         found.append((logits.softmax(-1) if run.outputs > 1 else logits).tolist())
         reached.append(mask.sparsity)
-    return {"run": run.name, "phase": phase, "scope": scope, "by": by, "labels": list(run.about["task"]["labels"]) or [run.metric],
+    return {"run": run.name, "phase": phase, "scope": scope, "by": by, "labels": run.labels or [run.metric],
             "sparsities": reached, "probabilities": found}
 
 

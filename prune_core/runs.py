@@ -72,7 +72,8 @@ class Run:
             self.layout = Layout.from_json(about["layout"])
             self.task, self.metric, self.data = about["task"]["name"], about["task"]["metric"], about["data"]
             self.created = float(about.get("created", 0))  # seconds since 1970
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            _check(about)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise RunError(f"run {self.name!r}: run.json is not valid: {one_line(error)}") from None
 
     @property
@@ -106,9 +107,14 @@ class Run:
             raise RunError(f"{Path(path).name!r} has changed since run {self.name!r} was made; put back what it was, or begin a new run")
 
     @property
+    def labels(self) -> list[str]:
+        """Names of the classes; [] for regression."""
+        return list(self.about["task"].get("labels", []))
+
+    @property
     def outputs(self) -> int:
         """Outputs of the classification head."""
-        return len(self.about["task"]["labels"]) or 1
+        return len(self.labels) or 1
 
     @cached_property
     def result(self) -> dict | None:
@@ -137,21 +143,28 @@ class Run:
 
     @cached_property
     def snapshots(self) -> list[Snapshot]:
-        """All snapshots in order, without their norms. What a resume undid is left out."""
-        return [_snapshot(line) for line in self.lines]
+        """All snapshots in order, without their norms. What a resume undid is left out. Raises RunError."""
+        lines = self.lines
+        try:
+            return [_snapshot(line, self.metric) for line in lines]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"run {self.name!r}: progress.jsonl is not valid: {one_line(error)}") from None
 
     @cached_property
     def lines(self) -> list[dict]:
+        """What progress.jsonl says, line by line; torn ones are left out. Raises RunError."""
         kept: list[dict] = []
         try:
             content = (self.path / "progress.jsonl").read_bytes()
         except FileNotFoundError:
             return kept
+        except OSError as error:
+            raise RunError(f"run {self.name!r}: progress.jsonl cannot be read: {error.strerror or error}") from None
         for line in filter(None, map(files.unsealed, content.split(b"\n"))):
-            if "resume" in line:
-                kept = [one for one in kept if one["i"] < line["resume"]]
-            else:
-                kept.append(line)
+            number = line.get("resume", line.get("i")) if isinstance(line, dict) else None
+            if type(number) is not int or number < 0:
+                raise RunError(f"run {self.name!r}: progress.jsonl has a line without a number of its own: {str(line)[:80]!r}")
+            kept = [one for one in kept if one["i"] < number] if "resume" in line else [*kept, line]
         return kept
 
     @cached_property
@@ -308,7 +321,32 @@ class Run:
         return [words + ", ".join(near)] * bool(near) + list(self.about.get("notes", []))
 
 
-def _snapshot(line: Mapping) -> Snapshot:
+def _check(about: Mapping) -> None:
+    """The parts of run.json that are read later. Raises ValueError."""
+    kinds = {"task": dict, "data": str, "majority_score": int | float, "notes": list, "command": str, "machine": dict}
+    for name, kind in kinds.items():
+        if not isinstance(about.get(name, kind() if kind in (dict, list, str) else None), kind):
+            raise ValueError(f"{name} is {str(about.get(name))[:60]!r}")
+    task = about["task"]
+    for name, values in (("notes", about.get("notes", [])), ("labels", task.get("labels", [])), ("columns", task.get("columns", [])),
+                         ("task", [task["name"], task["metric"]])):
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{name} is {str(values)[:60]!r}; needed: text")
+
+
+_SAVED = re.compile(r"dense|(penalty|retrain)-[0-9.e+]+x")  # a file name too
+
+
+def _snapshot(line: Mapping, metric: str) -> Snapshot:
+    """Raises KeyError, TypeError or ValueError where the line is of no snapshot."""
+    if not isinstance(line["phase"], str) or type(line["step"]) is not int:
+        raise ValueError(f"phase {str(line['phase'])[:40]!r}, step {str(line['step'])[:40]!r}")
+    if (saved := line.get("saved")) is not None:
+        if not isinstance(saved, str) or not _SAVED.fullmatch(saved):
+            raise ValueError(f"saved {str(saved)[:40]!r} is no end of a phase")
+        numbers = [line["scores"][metric], *(line["point"][name] for name in ("sparsity", "compression_encoder", "compression_model"))]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"{saved} has a score or a size that is no number")
     known = {f.name for f in fields(Snapshot)} - HIDDEN
     values = {key: value for key, value in line.items() if key in known}
     if "surface" in values:

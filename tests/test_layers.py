@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "trajectory": {"blocks"},
     "files": set(),
     "cuts": {"blocks", "masks", "runs", "trajectory"},
-    "canvas": {"cuts", "latency", "masks", "plans", "runs", "trajectory"},
+    "canvas": {"blocks", "cuts", "latency", "masks", "plans", "runs", "trajectory"},
     "notebook": {"cuts", "files", "runs"},
     "report": {"blocks", "canvas", "cuts", "files", "latency", "masks", "runs", "trajectory"},
     "flips": {"masks", "recall", "runs", "trajectory"},

@@ -383,6 +383,41 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not asker.asked
 
 
+# ---------------------------------------------------------------- from outside: addresses, texts
+
+HTML = "<script>alert(1)</script><img src=x onerror=alert(2)>`[x](javascript:alert(3))"
+HOSTILE = ("../../etc/passwd", "-1", "1e999", "nan", "\0", "x" * 5000, HTML, "{{7*7}}", "%00", "sample'; DROP TABLE runs")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_address_breaks_a_page(runs_dir, page):
+    make_run(runs_dir)
+    for value in HOSTILE:
+        names = ("run", "at", "cut", "key", "zoom", "view", "present", "score", "repair", "sparsity", "phase", "batch", "step", "task", "others")
+        app = opened(page, **dict.fromkeys(names, value))
+        assert not any("Traceback" in one.value for one in app.error)
+        app = opened(page, run="sample", **dict.fromkeys(names[1:], value), pin=[value] * 20)
+        assert not any("Traceback" in one.value for one in app.error)
+
+
+@pytest.mark.parametrize("page", ["", *PAGES])
+def test_no_text_from_a_run_becomes_html_or_a_link(runs_dir, page):
+    path = make_run(runs_dir)
+    about = json.loads((path / "run.json").read_bytes())
+    about |= {"notes": [HTML], "command": HTML, "data": HTML}
+    about["task"] |= {"name": HTML, "labels": [HTML, HTML]}
+    about["config"]["model"] = HTML
+    for matrix in about["layout"]["matrices"]:
+        matrix["type"] += HTML
+    (path / "run.json").write_text(json.dumps(about))
+    app = opened(page, run="sample")
+    for kind in ("markdown", "caption", "header", "title", "info", "warning", "error", "success"):
+        for one in app.get(kind):
+            raw = getattr(one, "value", "") or ""
+            assert not getattr(one, "allow_html", False) or "<script" not in raw
+            assert "[x](javascript" not in re.sub("`[^`]*`", "", raw).replace("\\", "~"), raw[:300]
+
+
 # ---------------------------------------------------------------- deleting
 
 

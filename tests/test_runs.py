@@ -78,7 +78,8 @@ def test_numbers_come_back_to_the_last_bit(tmp_path):
 
 def test_weights_are_there_before_the_line_that_names_them(tmp_path):
     with create(tmp_path) as recorder:
-        recorder.append(Snapshot("dense", 3, saved="dense", scores={"accuracy": 1.0}, weights=lambda: {"w": torch.arange(3.0)}))
+        point = {"sparsity": 0.0, "compression_encoder": 1.0, "compression_model": 1.0}
+        recorder.append(Snapshot("dense", 3, saved="dense", scores={"accuracy": 1.0}, point=point, weights=lambda: {"w": torch.arange(3.0)}))
     from safetensors.torch import load_file
 
     assert load_file(Run(tmp_path / "one").weights_file("dense"))["w"].tolist() == [0.0, 1.0, 2.0]
@@ -360,12 +361,12 @@ DAMAGE = {
     "no layout": (lambda f: edit(f, layout={}), "run.json is not valid"),
     "no metric": (lambda f: edit(f, task={"name": "sst2"}), "run.json is not valid"),
     "a layout that does not divide": (lambda f: edit(f, layout=LAYOUT.to_json() | {"block": "3x1"}), "not divisible"),
-    "an end without scores": (lambda f: _append(f, {"phase": "dense", "step": 1, "saved": "dense", "i": 9}), "damaged"),
-    "a line of another kind": (lambda f: _append(f, {"hello": 1}), "damaged"),
+    "an end without scores": (lambda f: _append(f, {"phase": "dense", "step": 1, "saved": "dense", "i": 9}), "not valid: 'scores'"),
+    "a line of another kind": (lambda f: _append(f, {"hello": 1}), "without a number of its own"),
     "result.json cut off": (lambda f: (f / "one" / "result.json").write_text("{"), "result.json cannot be read"),
     "result.json is a list": (lambda f: (f / "one" / "result.json").write_text("[1]"), "result.json is not valid"),
     "created at no time": (lambda f: edit(f, created="yesterday"), "run.json is not valid"),
-    "notes that are none": (lambda f: edit(f, notes=7), "damaged"),
+    "notes that are none": (lambda f: edit(f, notes=7), "notes is '7'"),
 }
 
 

@@ -76,7 +76,12 @@ def _run(path: str, print_: Print) -> runs.Run:
 
 def norms(run: runs.Run, at: int) -> Norms:
     """Block norms of snapshot `at`: matrix name -> (groups down, groups across), read only. Raises RunError."""
-    return _norms(run, at, _moments(run, [at]))
+    return (_large_norms if _large(run) else _norms)(run, at, _moments(run, [at]))
+
+
+def _large(run: runs.Run) -> bool:
+    """Whether one moment's norms are so many that few are kept: 4 bytes each."""
+    return canvas.groups(run.layout) > 500_000
 
 
 def ranks(run: runs.Run, phase: str, kind: str) -> Norms:
@@ -85,12 +90,9 @@ def ranks(run: runs.Run, phase: str, kind: str) -> Norms:
     return _ranks(run, phase, kind, (str(path), path and path.stat().st_mtime_ns))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@st.cache_resource(max_entries=6, show_spinner=False)
 def _ranks(_run: runs.Run, phase: str, kind: str, key: Print) -> Mapping[str, np.ndarray]:
-    found = _run.ranks(phase, kind)
-    for values in found.values():
-        values.setflags(write=False)
-    return found
+    return _shared(_run.ranks(phase, kind))
 
 
 def _moments(run: runs.Run, at: list[int]) -> Print:
@@ -101,10 +103,19 @@ def _moments(run: runs.Run, at: list[int]) -> Print:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _norms(_run: runs.Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
-    found = _run.norms(at)
-    for values in found.values():
-        values.setflags(write=False)  # shared by all sessions
-    return found
+    return _shared(_run.norms(at))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _large_norms(_run: runs.Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
+    return _shared(_run.norms(at))
+
+
+def _shared(norms: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The same, which no session can change for another."""
+    for values in norms.values():
+        values.setflags(write=False)
+    return norms
 
 
 def norm_scale(run: runs.Run) -> float:

@@ -51,7 +51,7 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
     taken, snapshot = st.session_state.setdefault("exact scores", {}), view.snapshot
     if not snapshot.saved or not (run.path / "weights" / f"{snapshot.saved}.safetensors").exists():
         why = "Weights are kept at the ends of phases only: choose one of them" if not snapshot.saved else (
-            f"This copy ships without the weights of {snapshot.saved}. Make them with `{run.command()}`")
+            f"This copy ships without the weights of {snapshot.saved}. Make them with {widgets.code(run.command())}")
         st.caption(f":material/fact_check: No exact score here. {why}.")
         return []
     question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), data(),

@@ -92,7 +92,7 @@ def content(run: Run, view: View, present: bool) -> bytes:
     head = canvas.header(run, view.at, _high(run, view), start, cuts.usual(run), loaders.usual_profile(), loaders.SETTING, view.surfaces)
     head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score} {st.session_state.get('repair')}"}
     head |= {"command": st.session_state.get("command"), "present": present}
-    if view.frames != "want":
+    if view.frames != "want" or not canvas.playable(run):
         return canvas.pack(head, view.norms)
     found, scale = loaders.frames(run)
     return canvas.pack(head | {"frames": {"length": len(found)}, "frameScale": scale}, view.norms, found)

@@ -145,6 +145,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def code(text: str) -> str:
+    """Text from outside as code: nothing in it ends the span."""
+    return "`" + " ".join(text.replace("`", "'").split()) + "`"
+
+
 def plain(text: str) -> str:
     """Text from outside, shown as it is: what markdown would read as marks is escaped."""
     return "".join("\\" + sign if sign in "\\`*_{}[]<>#$~|:" else sign for sign in text)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from prune_core.blocks import Layout
 from prune_core.cuts import Cut
 from prune_core.latency import Profile, Setting
 from prune_core.masks import Norms
@@ -23,6 +24,7 @@ from prune_core.trajectory import SurfacePoint
 
 HERE = Path(__file__).parent
 LEVELS = 65535  # of a norm in a frame
+MOST_FRAMES = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None) -> byt
     return struct.pack("<I", len(text)) + text + values + (b"" if frames is None else frames.astype("<u2").tobytes())
 
 
+def groups(layout: Layout) -> int:
+    """How many blocks the encoder has."""
+    return sum(int(np.prod(layout.block.grid(m.m, m.n))) for m in layout.matrices)
+
+
+def playable(run: Run) -> bool:
+    """Whether all moments together are small enough to be sent to a browser and kept there: MOST_FRAMES bytes."""
+    return 2 * groups(run.layout) * len(run.with_norms) <= MOST_FRAMES
+
+
 def norms_bytes(names: Sequence[str], norms: Norms) -> bytes:
     """float32 norms of these matrices, end to end."""
     return np.concatenate([np.asarray(norms[name], "<f4").ravel() for name in names]).tobytes()
@@ -64,7 +76,7 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
     found = {
         "run": run.name, "id": f"{run.name} {at} {setting} {profile.created if profile else ''}", "moment": moments.index(at), "high": high,
         "modelWeights": layout.model_weights, "heads": run.heads, "layers": len(layers_of(layout)),
-        "hidden": max(m.n for m in layout.matrices if m.type != "output"),
+        "playable": playable(run), "hidden": max(m.n for m in layout.matrices if m.type != "output"),
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
                       **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))} for m in layout.matrices],
         "moments": [{"label": run.snapshots[one].label, "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),

@@ -415,6 +415,8 @@ class View {
     const play = this.at(".play"), going = this.playing !== null || this.playWhenReady;
     play.textContent = going ? "❚❚" : "▶";
     play.setAttribute("aria-label", going ? "Pause" : "Play the reweighting");
+    play.disabled = this.header.playable === false;
+    play.title = play.disabled ? "Too large to be played at once: step through it, or drag" : "";
     this.at(".back").disabled = this.moment === 0;
     this.at(".forward").disabled = this.moment === moments.length - 1;
     this.at(".player").hidden = moments.length < 2;
