@@ -499,6 +499,14 @@ def pack_run(
     _tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
 
 
+@app.command()
+def licences(as_json: AsJson = False) -> None:
+    """The licences of all packages that requirements.txt pins."""
+    from prune_core.licences import licences as listed
+
+    _tell({"licences": listed()}, as_json, lambda r: "\n".join(f"{one['package']:26} {one['version']:14} {one['licence']}" for one in r["licences"]))
+
+
 @app.command(hidden=True)
 def serve(threads: Threads = 0) -> None:
     """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""

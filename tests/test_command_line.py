@@ -70,6 +70,15 @@ def last_line(out: str) -> dict:
 # ---------------------------------------------------------------- what works
 
 
+def test_every_pinned_package_tells_its_licence(tmp_path):
+    from prune_core.licences import licences
+
+    found = {one["package"]: one["licence"] for one in licences()}
+    assert len(found) > 100 and found["streamlit"] == "Apache-2.0" and "not installed here" not in found.values()
+    (tmp_path / "requirements.txt").write_text("# nothing\nno-such-package==1.0  # x\n")
+    assert licences(tmp_path / "requirements.txt") == [{"package": "no-such-package", "version": "1.0", "licence": "not installed here"}]
+
+
 def test_prune_prints_its_json_last_and_its_progress_on_stderr(call, small, tmp_path):
     code, out, err = call(*small, "--run", "one", "--runs-dir", tmp_path, "--json")
     found = last_line(out)

@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "flips": {"masks", "recall", "runs", "trajectory"},
     "findings": {"cuts", "flips", "latency", "masks", "recall", "recorder", "report", "runs", "trajectory"},
     "trash": {"files", "runs"},
+    "licences": set(),
     "own": set(),
     "runs": {"blocks", "config", "files", "masks", "own", "trajectory"},
     "recorder": {"files", "masks", "runs", "trajectory"},
@@ -60,14 +61,14 @@ MAY_IMPORT = {
     "saliency": {"blocks", "encoders", "glue", "repair"},
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"compare", "cuts", "export", "findings", "flips", "latency", "measure", "notebook", "pack", "recall", "record", "report",
+    "__main__": LOWER | {"compare", "cuts", "export", "findings", "flips", "latency", "licences", "measure", "notebook", "pack", "recall", "record", "report",
                          "sensitivity", "serve", "surface", "trash"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
-              "lesson", "notebook", "own", "cuts", "canvas", "report", "trash")
+              "lesson", "notebook", "own", "cuts", "canvas", "report", "trash", "licences")
 NEEDS_TORCH = {"findings", "flips", "engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods",
                "pruning", "record", "recall", "repair", "saliency", "sensitivity", "serve", "surface"}
 
