@@ -122,7 +122,7 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
         st.plotly_chart(figures.layer_latency(predicted, timed), key="layers", config=widgets.chart(),
                         alt="Milliseconds of every layer, dense and compact, predicted and measured")
         if not timed:
-            st.caption("**Measure now** puts what this machine takes beside it.")
+            st.caption("" if loaders.read_only() else "**Measure now** puts what this machine takes beside it.")
         scores.download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{run.name}-{phase}-layers.csv")
     batches, shapes = st.tabs(["By batch", "By block shape"], key="view", bind="query-params")
     if batches.open:

@@ -221,7 +221,8 @@ def test_without_hub_and_folder_it_is_the_practice_set_and_says_so(call, small, 
 
 
 def test_the_module_runs_as_a_process(folder, none_recorded):
-    done = subprocess.run([sys.executable, "-m", "prune_core", "runs", "--runs-dir", str(folder), "--json"], cwd=REPO, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "prune_core", "runs", "--runs-dir", str(folder), "--json"], cwd=REPO, capture_output=True, text=True,
+                          check=False)
     assert done.returncode == 0 and last_line(done.stdout)["runs"][0]["run"] == "done"
 
 

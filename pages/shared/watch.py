@@ -90,7 +90,7 @@ def ended(name: str, state: str) -> None:
         last = processes.last_line(name, loaders.runs_dir())
         st.error(f"It ended before it recorded anything. {widgets.plain(last)}", icon=":material/error:")
     else:
-        st.info("It was stopped before its end. **Resume** goes on from its last checkpoint, to the same numbers.")
+        st.info("It was stopped before its end." + ("" if loaders.read_only() else " **Resume** goes on from its last checkpoint, to the same numbers."))
 
 
 def progress(run: runs.Run) -> None:
