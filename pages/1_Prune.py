@@ -12,8 +12,9 @@ from prune_core.config import CLOSED_FORM, HUB_DATA, METHODS, PENALTIES, PRESETS
 from prune_core.masks import SCOPES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
-PRESET_WORDS = {"quick": "quick: about two minutes, to see the method work",
-                "standard": "standard: at most an hour on two cores", "full": "full: what the task wants, however long"}
+PRESET_WORDS = {"quick": "quick: about two minutes, to see reweighting at work",
+                "standard": "standard: at most an hour on two cores, by the method that scored best (the surgeon)",
+                "full": "full: what the task wants, however long, by the same"}
 
 
 def main() -> None:
@@ -74,7 +75,8 @@ def settings() -> PruneConfig:
     chosen = st.segmented_control("Preset", list(PRESETS), default="quick", required=True, help="  \n".join(PRESET_WORDS.values()))
     st.caption(PRESET_WORDS[chosen])
     with st.expander("More settings"):
-        method = st.segmented_control("Method", METHODS, default="group-lasso", required=True,
+        best = PRESETS[chosen].get("method", "group-lasso")
+        method = st.segmented_control("Method", METHODS, default=best, required=True, key=f"method, usually {best}",
                                       help="Reweighted group Lasso, or another through the same steps. surgeon and admm-closed take no steps to "
                                            "choose: they cut at once, repair what is kept, and put all training into what follows.")
         lasso, at_once = method == "group-lasso", method in CLOSED_FORM

@@ -61,7 +61,8 @@ def prune(
     runs_dir: RunsDir = runs.RUNS,
     seed: Annotated[int, Option(help="Fixes the result.")] = 0,
     threads: Threads = 0,
-    method: Annotated[str, Option(help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once.")] = "group-lasso",
+    method: Annotated[str | None, Option(help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once; default: the preset's, "
+                                         "surgeon for standard and full, group-lasso for quick and wherever one of its settings is given.")] = None,
     penalty: Annotated[str, Option(help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
     reweighted: Annotated[bool, Option(help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
@@ -92,9 +93,13 @@ def prune(
     taught = {"distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd, "dropout": dropout,
               "control": control, "progressive": progressive}
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
-                "seed": seed, "threads": threads, "method": method, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
+                "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
                 "score": score, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
+    if method is None and (lam is not None or not reweighted or not spare or penalty != "proximal" or control != "line"):
+        method = "group-lasso"  # these are settings of it
+    if method is not None:
+        settings["method"] = method
     settings |= taught | {"columns": tuple(filter(None, text.split(","))), "label": label}
     if surface_examples is not None:  # None is a preset's own word: all of them
         settings["surface_examples"] = surface_examples
@@ -139,7 +144,7 @@ def compare(
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes one table."""
     from prune_core import compare, record
 
-    base = config.preset("standard", task=task, model=model, data=data, block=block, compressions=_numbers(compressions), scope=scope, score=score,
+    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block, compressions=_numbers(compressions), scope=scope, score=score,
                          distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = compare.plan(base, methods.split(","), seeds, budget_steps)
     there = [compare.standing(name, asked, runs_dir) for name, asked in planned]  # wrong settings are told before any work

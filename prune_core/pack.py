@@ -39,7 +39,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     kept = _norms_to_keep(run)
     _pack_lines(run, staged, kept, weights)
     config = replace(run.config, data=data_name)
-    command = re.sub(r" --data \S+", "" if data_name == HUB_DATA else f" --data {data_name}", run.command())
+    command = re.sub(r" --data[ =]\S+", "" if data_name == HUB_DATA else f" --data {data_name}", run.command())
+    command = re.sub(r" --runs-dir[ =]\S+", "", command)  # a path of this machine
     about = run.about | {"name": name, "config": config.to_json(), "data": data_name, "command": command}
     files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
     files.write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())

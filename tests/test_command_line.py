@@ -106,7 +106,7 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
 
     monkeypatch.setattr(record, "start", start)
     assert call("prune")[0] == 0
-    assert seen == {"asked": config.PruneConfig(), "runs_dir": runs.RUNS, "name": None, "command": "python -m prune_core prune"}
+    assert seen == {"asked": config.preset("standard"), "runs_dir": runs.RUNS, "name": None, "command": "python -m prune_core prune"}
 
 
 def test_runs_lists_what_there_is(call, folder, none_recorded, tmp_path):
