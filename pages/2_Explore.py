@@ -37,7 +37,7 @@ def chosen_run() -> Run | None:
     if not names:
         return None
     if st.query_params.get("run") not in names:
-        st.session_state["run"] = names[0]  # no default of the widget: the address then always names the run
+        st.session_state["run"] = loaders.first(names)  # no default of the widget: the address then always names the run
     return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=views.forget))
 
 

@@ -33,7 +33,7 @@ def main() -> None:
             st.session_state["run"] = sent
             forget()
         elif st.query_params.get("run") not in names:
-            st.session_state["run"] = names[0]
+            st.session_state["run"] = loaders.first(names)
         run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
         data = widgets.data_field(run.data)
     st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")

@@ -107,6 +107,7 @@ def prune(
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
     with _Progress() as progress:
         result = record.start(asked, runs_dir, run, command, progress)
+    _record_repaired(result["run"], runs_dir)
     _tell(result, as_json, _result_text)
 
 
@@ -117,7 +118,28 @@ def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> 
 
     with _Progress() as progress:
         result = record.resume(runs.find(run, runs_dir), progress)
+    _record_repaired(run, runs_dir)
     _tell(result, as_json, _result_text)
+
+
+def _record_repaired(name: str, runs_dir: Path) -> None:
+    """What could be kept without training, recorded with a complete run: dev scores of its dense weights, cut and repaired, by norm and as it ranked."""
+    from prune_core import recall, surface
+    from prune_core.trajectory import Kind
+
+    run = runs.find(name, runs_dir)
+    if run.recorded or run.config.preset == "quick":
+        return
+    kinds = [Kind("norm", run.config.scope, True)]
+    try:
+        if "surgeon" in (run.config.method, run.config.score):
+            if "surgeon" not in run.ranked("dense"):
+                list(recall.rank(run, "dense", ["surgeon"], threads=run.config.threads))
+            kinds.append(Kind("surgeon", "global", True))
+        for _ in _scored(surface.surfaces(run, "dense", kinds, threads=run.config.threads)):
+            pass
+    except InputError as error:  # the run itself is complete
+        print(f"without repaired scores: {error}", file=sys.stderr)
 
 
 @app.command()

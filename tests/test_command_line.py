@@ -104,9 +104,23 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
         return {"run": "x", "data": "d", "metric": "m", "dense_score": 1.0, "points": [], "warnings": [], "seconds": 1.0,
                 "seconds_per_step": 1.0, "penalty_share": 0.0}
 
+    monkeypatch.setattr("prune_core.__main__._record_repaired", lambda name, runs_dir: None)
     monkeypatch.setattr(record, "start", start)
     assert call("prune")[0] == 0
     assert seen == {"asked": config.preset("standard"), "runs_dir": runs.RUNS, "name": None, "command": "python -m prune_core prune"}
+
+
+def test_standard_is_by_the_surgeon_and_records_what_repair_alone_keeps(call, small, tmp_path):
+    """And group Lasso, where one of its settings is given."""
+    asked = ["standard" if one == "quick" else one for one in small]
+    assert call(*asked, "--run", "cut", "--runs-dir", tmp_path)[0] == 0
+    run = runs.Run(tmp_path / "cut")
+    whole = {(kind.by, kind.scope, kind.repaired) for kind, points in run.surfaces("dense").items() if len(points) == 20}
+    assert run.config.method == "surgeon" and whole >= {("norm", "global", True), ("surgeon", "global", True)}
+    assert call("resume", "cut", "--runs-dir", tmp_path)[0] == 0  # what is there is not recorded twice
+    assert len(files.read_sealed(run.surfaces_file("dense"))) == 40
+    assert call(*asked, "--run", "plain", "--no-reweighted", "--runs-dir", tmp_path)[0] == 0
+    assert runs.Run(tmp_path / "plain").config.method == "group-lasso"
 
 
 def test_runs_lists_what_there_is(call, folder, none_recorded, tmp_path):

@@ -24,10 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYOUT = make_layout()
 ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
                         max_leaves=12)
-quickly = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("what", ["faults", "memory", "input"])
+@pytest.mark.parametrize("what", ["faults", "load", "memory", "input"])
 def test_the_short_form_holds(what):
     done = subprocess.run([sys.executable, "-m", "tests.stress", what, "--short", "--json"], cwd=ROOT, capture_output=True, text=True, check=False,
                           env=os.environ | {"OMP_NUM_THREADS": "2"})

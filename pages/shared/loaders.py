@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,15 @@ def listed() -> list[runs.Listed]:
     return _listing(str(runs_dir()), tuple(
         fingerprint(path) for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith(".")))
+
+
+def first(names: Sequence[str]) -> str:
+    """The run to show where none was asked for: the newest of one's own, else the one that ships with weights, so that exact scores come too."""
+    def place(name: str) -> int:
+        one = run(name)
+        return 0 if not one.recorded else 1 if any((one.path / "weights").glob("*.safetensors")) else 2
+
+    return min(names, key=place)
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

@@ -256,9 +256,10 @@ def rows(short: bool) -> Iterator[dict]:
     folder = Path(tempfile.mkdtemp(prefix="prunescope-faults-"))
     try:
         model, data = tiny.checkpoint(folder / "model"), tiny.data_folder(folder / "data", ("sst2",))
-        small = tiny.settings(model, data, dense_steps=40, penalty_steps=80, retrain_steps=20, moments=8)
+        steps = {"dense_steps": 20, "penalty_steps": 40, "retrain_steps": 10} if short else {"dense_steps": 40, "penalty_steps": 80, "retrain_steps": 20}
+        small = tiny.settings(model, data, moments=8, **steps)
         (folder / "runs").mkdir()
-        yield from kills(small, folder / "runs", 6 if short else 50, 0.1, "tiny")
+        yield from kills(small, folder / "runs", 4 if short else 50, 0.1, "tiny")
         yield from disks(small, folder / "runs")
         yield from clock_and_memory(small, folder / "runs")
         if not short:

@@ -147,7 +147,7 @@ def rows(short: bool) -> Iterator[dict]:
     if CHROMIUM is None:
         yield {"what": "load", "figure": 0, "unit": "", "ok": True, "needed": "not tried: no chromium"}
         return
-    pages, clients, seconds = (3, 8, 20) if short else (10, 30, 120)
+    pages, clients, seconds = (2, 6, 12) if short else (10, 30, 120)
     folder, seen = Path(tempfile.mkdtemp(prefix="prunescope-load-")), Seen()
     try:
         shutil.copytree(runs.RECORDED / RUN, folder / RUN)
