@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "cuts": {"blocks", "masks", "runs", "trajectory"},
     "canvas": {"blocks", "cuts", "latency", "masks", "plans", "runs", "trajectory"},
     "notebook": {"cuts", "files", "runs"},
-    "report": {"blocks", "canvas", "cuts", "files", "latency", "masks", "runs", "trajectory"},
+    "report": {"blocks", "canvas", "config", "cuts", "files", "latency", "masks", "runs", "trajectory"},
     "flips": {"masks", "recall", "runs", "trajectory"},
     "findings": {"cuts", "flips", "latency", "masks", "recall", "recorder", "report", "runs", "trajectory"},
     "trash": {"files", "runs"},

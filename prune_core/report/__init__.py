@@ -19,6 +19,7 @@ import numpy as np
 from prune_core import InputError, canvas, cuts, files
 from prune_core.blocks import Layout
 from prune_core.canvas import Start
+from prune_core.config import CLOSED_FORM
 from prune_core.cuts import Setting
 from prune_core.latency import Profile
 from prune_core.latency import Setting as Batch
@@ -137,7 +138,8 @@ def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
     ranked = "" if setting.by == "norm" else f", ranked by {setting.by}"
     words = f"{one.mask.sparsity:.1%} of the encoder cut" if one.mask.sparsity else "nothing cut"
     words += f" ({how}{ranked})" if audience == "technical" and one.mask.sparsity else ""
-    trained = {"dense": "fine-tuned, never pruned", "penalty": "trained under the method, not retrained", "retrain": "retrained after the cut"}
+    cut = "cut and repaired at once, not retrained" if run.config.method in CLOSED_FORM else "trained under the method, not retrained"
+    trained = {"dense": "fine-tuned, never pruned", "penalty": cut, "retrain": "retrained after the cut"}
     phase = snapshot.label.split("-")[0].split(" ")[0]
     return {"cut": words + (", then repaired" if setting.repaired else ""), "weights": f"{snapshot.label}: {trained.get(phase, 'in training')}"}
 
