@@ -162,7 +162,8 @@ def contents(run: Run, findings: Sequence[Finding], asked: Asked, made: date) ->
         "doubts": _doubts(run, findings[best], asked.allowed) if best is not None else [], "block": run.layout.block, "warnings": run.warnings,
         "lost": _lost(findings[best], run) if best is not None else None, "known": _known(findings, run), "types": _types(findings, run.layout),
         "commands": [_command(run, one) for one in findings], "made_by": run.command(), "machine": run.about.get("machine") or {},
-        "long": len(asked.words) > 400 or (asked.audience == "technical" and len(rows) > 2), "settings": as_text([one.setting for one in findings], run)}
+        "long": len(asked.words) > 400 or (asked.audience == "technical" and len(rows) > 2),
+        "settings": shlex.quote(as_text([one.setting for one in findings], run))}
 
 
 def _row(letter: str, one: Finding, run: Run, audience: str) -> dict:
@@ -215,7 +216,7 @@ def _short(text: str, most: int) -> str:
 def _known(findings: Sequence[Finding], run: Run) -> dict[str, list[str]]:
     """What was counted, what measured, what predicted, in words."""
     letters = lambda ok: ", ".join(letter for letter, one in zip("ABCD", findings, strict=False) if ok(one))  # noqa: E731
-    measured, predicted = [f"dev score of the uncut model, recorded with the run ({run.data})"], []
+    measured, predicted = ["dev score of the uncut model, recorded with the run"], []
     for exact, where in ((True, measured), (False, predicted)):
         if said := letters(lambda one, exact=exact: one.score and one.score.exact is exact):
             where.append(f"dev score of {said}" + (", on all examples" if exact else f", read off the score surface recorded with the run, "
@@ -245,7 +246,7 @@ def _command(run: Run, one: Finding) -> str | None:
     setting, saved = one.setting, run.snapshots[one.setting.at].saved
     if not saved:
         return None
-    how = f"--sparsity {setting.share:g}" if setting.share is not None else f"--threshold {shlex.quote(json.dumps(dict(setting.thresholds)))}"
+    how = f"--sparsity {setting.share!r}" if setting.share is not None else f"--threshold {shlex.quote(json.dumps(dict(setting.thresholds)))}"
     options = f"--phase {saved} --scope {setting.scope} {how}" + (f" --by {setting.by}" if setting.by != "norm" else "") + " --repair" * setting.repaired
     return f"python -m prune_core evaluate {run.name} {options}"
 
