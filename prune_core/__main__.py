@@ -123,7 +123,7 @@ def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> 
 
 
 def _record_repaired(name: str, runs_dir: Path) -> None:
-    """What could be kept without training, recorded with a complete run: dev scores of its dense weights, cut and repaired, by norm and as it ranked."""
+    """What could be kept without training, recorded with a complete run: dev scores of its dense weights, cut and repaired."""
     from prune_core import recall, surface
     from prune_core.trajectory import Kind
 
@@ -166,8 +166,8 @@ def compare(
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes one table."""
     from prune_core import compare, record
 
-    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block, compressions=_numbers(compressions), scope=scope, score=score,
-                         distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
+    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block, compressions=_numbers(compressions),
+                         scope=scope, score=score, distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = compare.plan(base, methods.split(","), seeds, budget_steps)
     there = [compare.standing(name, asked, runs_dir) for name, asked in planned]  # wrong settings are told before any work
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
