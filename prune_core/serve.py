@@ -97,7 +97,12 @@ class Desk:
 
 
 def main(threads: int = 0) -> None:
-    """Answer on stdin and stdout until stdin ends. What libraries print goes to stderr."""
+    """Answer on stdin and stdout until stdin ends. What libraries print goes to stderr.
+
+    It gives way to whatever else runs here: pages answer at once, a score may come a little later.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(10)
     with os.fdopen(os.dup(1), "w", buffering=1) as out:
         os.dup2(2, 1)
         desk = Desk(lambda answer: out.write(json.dumps(answer) + "\n"), threads)

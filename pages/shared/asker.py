@@ -86,6 +86,11 @@ class Asker:
             mine = self._asked.get(question)
             return sum(not one.answer.ended and one.number < mine.number for one in self._asked.values()) if mine else 0
 
+    def waiting(self) -> int:
+        """How many questions have no answer yet: pages then ask less often."""
+        with self._lock:
+            return sum(not one.answer.ended for one in self._asked.values())
+
     def failed_alike(self, question: Question) -> str:
         """The error of another question to the same weights and data, '' if there was none: this one would end in it too."""
         with self._lock:

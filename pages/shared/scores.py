@@ -59,7 +59,7 @@ def exact(run: Run, view: View) -> list[tuple[float, float]]:
     asker = loaders.asker()
     refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
     answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
-    st.fragment(_waiting, run_every=None if answer.ended else 0.25)(run, question, answer)
+    st.fragment(_waiting, run_every=None if answer.ended else 0.25 * (1 + asker.waiting()))(run, question, answer)
     if answer.doing == "done":
         taken[question] = answer.result
     return [(one["sparsity"], one["score"]) for q, one in taken.items()
