@@ -328,6 +328,9 @@ class FakeAsker:
     def ahead(self, question):
         return 2
 
+    def waiting(self):
+        return 1
+
     def failed_alike(self, question):
         return ""
 
@@ -637,7 +640,7 @@ def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
 def test_pages_load_neither_torch_nor_transformers(runs_dir):
     make_run(runs_dir)
     code = ("import sys\nfrom streamlit.testing.v1 import AppTest\napp = AppTest.from_file('app.py', default_timeout=30).run()\n"
-            "for page in ('pages/1_Prune.py', 'pages/3_Compare.py', 'pages/4_Speed.py', 'pages/5_Learn.py', 'pages/2_Explore.py'):\n"
+            "for page in ('pages/1_Prune.py', 'pages/3_Compare.py', 'pages/4_Speed.py', 'pages/5_Learn.py', 'pages/6_Report.py', 'pages/2_Explore.py'):\n"
             "    app.switch_page(page).run()\n"
             "    assert not app.exception\nassert app.get('bidi_component'), 'Explore showed nothing'\n"
             "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n")

@@ -276,8 +276,9 @@ def test_a_large_run_is_packed_within_ten_megabytes_with_all_its_ends(recorded, 
     with Recorder.create(tmp_path, "large", about) as recorder:
         for step in range(12):
             recorder.append(Snapshot("penalty", step, norms=norms))
+        point = {"sparsity": 0.0, "compression_encoder": 1.0, "compression_model": 1.0}
         for saved in ("dense", "penalty-2x"):
-            recorder.append(Snapshot("penalty", 12, saved=saved, scores={"accuracy": 0.9}, norms=norms))
+            recorder.append(Snapshot("penalty", 12, saved=saved, scores={"accuracy": 0.9}, point=point, norms=norms))
         recorder.finish({"run": "large"})
     result = pack.pack(runs.Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
     run = runs.Run(recorded / "large")

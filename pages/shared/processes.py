@@ -94,7 +94,8 @@ def writer(run: runs.Run) -> psutil.Process | None:
         at = args.index("prune_core")
         named = run.name in args or f"--run={run.name}" in args or not any(a.startswith("--run") and a[5:6] in ("", "=") for a in args)
         ours = args[at - 1] == "-m" and args[at + 1] in ("prune", "resume") and named
-        return process if ours and run.status == "running" else None  # no times: a clock may jump
+        mine = process.create_time() <= run.now["updated"] or run.status == "running"  # the clock may have jumped back; the lock has not
+        return process if ours and mine else None
     except (KeyError, ValueError, IndexError, psutil.Error):
         return None
 
