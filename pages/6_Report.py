@@ -90,7 +90,7 @@ def ask(run: Run, data: str) -> None:
                                   help="The recommendation is the fastest setting that loses no more. One point is 0.01 of the score.")
     words = st.text_area("Your own words", key="words", max_chars=report.LIMITS["words"], persist_state="session", height=120,
                          placeholder="Why this was asked, what it is for, what you advise. Shown under the title, as your words.")
-    measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measured", help="Those not measured on this machine yet: about ten "
+    measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measure for the report", help="Those not measured on this machine yet: about ten "
                                                     "seconds for each, best while nothing else runs. Without it they are predicted.")
     asked = (run.name, report.as_text([known[name] for name in chosen], run), title, audience, words, allowed / 100, data, measure)
     if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):

@@ -642,7 +642,7 @@ def test_pages_load_neither_torch_nor_transformers(runs_dir):
     code = ("import sys\nfrom streamlit.testing.v1 import AppTest\napp = AppTest.from_file('app.py', default_timeout=30).run()\n"
             "for page in ('pages/1_Prune.py', 'pages/3_Compare.py', 'pages/4_Speed.py', 'pages/5_Learn.py', 'pages/6_Report.py', 'pages/2_Explore.py'):\n"
             "    app.switch_page(page).run()\n"
-            "    assert not app.exception\nassert app.get('bidi_component'), 'Explore showed nothing'\n"
+            "    assert not app.exception, app.exception[0].message\nassert app.get('bidi_component'), 'Explore showed nothing'\n"
             "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)},
                           capture_output=True, text=True, check=False)
@@ -763,7 +763,7 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "dense, cut 3x by norm" in app.multiselect(key="settings").options
     app.multiselect(key="settings").set_value(["dense, cut 1.5x by norm", "retrain-2x"]).run()
     app.text_input(key="title").set_value("Ours <b>is</b> small").run()
-    app.toggle(key="measured").set_value(False).run()
+    app.toggle(key="measure for the report").set_value(False).run()
     next(b for b in app.button if b.label == "Make the report").click().run(timeout=180)
     checked(app)
     (_, html, markdown, told) = app.session_state["made report"]
