@@ -30,7 +30,8 @@ def main() -> None:
     if not loaders.read_only():
         calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
     if profile is None:
-        st.info("Predictions need times from a machine. **Calibrate this machine** above; it takes a few minutes, once.")
+        st.info("Predictions need times from a machine" + (": `python -m prune_core calibrate`, before this copy is started to show." if loaders.read_only()
+                                                           else ". **Calibrate this machine** above; it takes a few minutes, once."))
         return
     try:
         draw(run, phase, setting, profile)

@@ -9,13 +9,10 @@ from html import escape
 import streamlit as st
 
 from pages.shared import loaders, processes, widgets
-from prune_core import InputError, report
+from prune_core import InputError, report, settings
 from prune_core.cuts import Setting
-from prune_core.masks import sparsity_of
 from prune_core.runs import Run, RunError
-from prune_core.trajectory import GRID
 
-READY = (1.5, 2.0, 3.0)  # compressions that are offered of weights with a recorded surface
 AUDIENCES = {"short": "Those who decide (short)", "technical": "Colleagues (technical)"}
 
 
@@ -50,36 +47,18 @@ def forget() -> None:
 
 
 def offered(run: Run) -> dict[str, Setting]:
-    """What can be chosen: what Explore sent here, cuts with a recorded surface, the run's own ends of phases."""
-    sent = st.session_state.get("report settings") or ("", [])
-    found = {f"Explore: {one.name}": one for one in sent[1]} if sent[0] == run.name else {}
-    ends = {s.saved: at for at, s in enumerate(run.snapshots) if s.saved and at in run.with_norms}
-    for saved, at in ends.items():
-        zeros = run.snapshots[at].point["sparsity"]
-        found[saved] = Setting(saved, at, "global", None, {"all": 0.0})
-        for kind, points in run.surfaces(saved).items():
-            for compression in READY:
-                if len(points) == len(GRID) and sparsity_of(compression) > zeros + 0.01:
-                    name = f"{saved}, cut {compression:g}x by {kind.by}" + (", repaired" if kind.repaired else "")
-                    name += "" if kind.scope == "global" else f", each {kind.scope}"
-                    found[name] = Setting(name, at, kind.scope, round(sparsity_of(compression), 4), None, kind.by, kind.repaired)
-    return found
-
-
-def usual(run: Run, known: dict[str, Setting]) -> list[str]:
-    """What Explore sent; else the run's own results; else the first there are."""
-    for mine in (lambda name: name.startswith("Explore"), lambda name: name.startswith("retrain-") and "cut" not in name, lambda name: True):
-        if found := [name for name in known if mine(name)]:
-            return found[:report.MOST]
-    return []
+    """What can be chosen: what Explore sent here, then what was recorded."""
+    name, sent = st.session_state.get("report settings") or ("", [])
+    return ({f"Explore: {one.name}": one for one in sent} if name == run.name else {}) | settings.offered(run)
 
 
 def ask(run: Run, data: str) -> None:
     """The questions, and what comes of them."""
     known = offered(run)
     if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
-        st.session_state["settings"] = usual(run, known)
-    chosen = st.multiselect("Settings, at most four", list(known), key="settings", max_selections=report.MOST, placeholder="choose one or more",
+        sent = [name for name in known if name.startswith("Explore: ")]
+        st.session_state["settings"] = sent or [one.name for one in settings.results(run)]
+    chosen = st.multiselect("Settings, at most four", list(known), key="settings", max_selections=settings.MOST, placeholder="one or more",
                             help="Others come from **Explore**: set the threshold, pin what you want to compare, then **Take away**, **Report**.")
     title = st.text_input("Title", key="title", max_chars=report.LIMITS["title"], placeholder="How small can it be?", persist_state="session")
     left, right = widgets.beside()
@@ -90,9 +69,9 @@ def ask(run: Run, data: str) -> None:
                                   help="The recommendation is the fastest setting that loses no more. One point is 0.01 of the score.")
     words = st.text_area("Your own words", key="words", max_chars=report.LIMITS["words"], persist_state="session", height=120,
                          placeholder="Why this was asked, what it is for, what you advise. Shown under the title, as your words.")
-    measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measure for the report", help="Those not measured on this machine yet: about ten "
-                                                    "seconds for each, best while nothing else runs. Without it they are predicted.")
-    asked = (run.name, report.as_text([known[name] for name in chosen], run), title, audience, words, allowed / 100, data, measure)
+    measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measure for the report", help="Those not measured on this "
+                                                    "machine yet: ten seconds each, best while nothing else runs. Without it they are predicted.")
+    asked = (run.name, settings.as_text([known[name] for name in chosen], run), title, audience, words, allowed / 100, data, measure)
     if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):
         make(asked)
     made = st.session_state.get("made report")

@@ -123,20 +123,14 @@ def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> 
 
 
 def _record_repaired(name: str, runs_dir: Path) -> None:
-    """What could be kept without training, recorded with a complete run: dev scores of its dense weights, cut and repaired."""
-    from prune_core import recall, surface
-    from prune_core.trajectory import Kind
+    """Have a complete run record what could be kept without training."""
+    from prune_core import surface
 
     run = runs.find(name, runs_dir)
     if run.recorded or run.config.preset == "quick":
         return
-    kinds = [Kind("norm", run.config.scope, True)]
     try:
-        if "surgeon" in (run.config.method, run.config.score):
-            if "surgeon" not in run.ranked("dense"):
-                list(recall.rank(run, "dense", ["surgeon"], threads=run.config.threads))
-            kinds.append(Kind("surgeon", "global", True))
-        for _ in _scored(surface.surfaces(run, "dense", kinds, threads=run.config.threads)):
+        for _ in _scored(surface.repaired(run)):
             pass
     except InputError as error:  # the run itself is complete
         print(f"without repaired scores: {error}", file=sys.stderr)
@@ -226,8 +220,7 @@ def flips(
     """Which dev sentences the dense weights answer wrongly first, as more and more is cut, and how many are lost and won."""
     from prune_core import flips as flipping
 
-    steps = list(flipping.first(runs.find(run, runs_dir), _numbers(sparsities, "sparsity"), scope, by, repair, data))
-    _tell(steps[-1][1], as_json, _flips_text)
+    _tell(flipping.first(runs.find(run, runs_dir), _numbers(sparsities, "sparsity"), scope, by, repair, data), as_json, _flips_text)
 
 
 @app.command()
@@ -256,6 +249,7 @@ def export(
     """Write the pruned model for use elsewhere, with a card that has its figures; or a notebook or a report of what was found."""
     from prune_core import export as exporting
     from prune_core import recall, report
+    from prune_core import settings as choices
     from prune_core.cuts import Setting
 
     if to not in (known := (*exporting.FORMS, "notebook", *report.FORMS)):
@@ -267,7 +261,7 @@ def export(
     asked = report.Asked(title, audience, words, allow)
     if to in report.FORMS and sparsity is None and threshold is None:
         found = runs.find(run, runs_dir)
-        _report(to, found, report.own_ends(found) if settings is None else report.from_json(settings, found), asked, out, data, measure, as_json)
+        _report(to, found, choices.results(found) if settings is None else choices.from_json(settings, found), asked, out, data, measure, as_json)
         return
     cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
     if to in exporting.FORMS:

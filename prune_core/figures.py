@@ -30,12 +30,6 @@ PUBLISHED_SYMBOLS = ("circle-open", "square-open", "triangle-up-open", "cross-op
 # ---------------------------------------------------------------- maps
 
 
-def norm_scale(many_norms: Sequence[Norms]) -> float:
-    """The top of a run's colour scale: the highest 99.5% quantile of all given norms, so that one outlier dims nothing."""
-    tops = [np.quantile(np.concatenate([v.ravel() for v in norms.values()]), 0.995) for norms in many_norms]
-    return float(max(tops, default=1.0)) or 1.0
-
-
 def codes(norms, kept, high: float) -> np.ndarray:
     """Norms and bool `kept`, both (a, b) -> uint8 codes (a, b): CUT, or LOWEST (norm 0) to HIGHEST (norm `high` or more)."""
     shades = LOWEST + np.clip(np.asarray(norms) / high, 0, 1) * (HIGHEST - LOWEST)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,11 +52,8 @@ class Known:
 
 
 def first(run: Run, sparsities: Sequence[float], scope: str | None = None, by: str = "norm", repaired: bool = False,
-          source: str | None = None) -> Iterator[tuple[float, dict | None]]:
-    """(sparsity, what `flips --json` prints with the last one): the dense weights cut more and more; which right answers turn wrong first, and stay so.
-
-    Raises InputError.
-    """
+          source: str | None = None) -> dict:
+    """The dense weights cut more and more: which right answers turn wrong first, and stay so. What `flips --json` prints. Raises InputError."""
     if not sparsities or sorted(set(sparsities)) != list(sparsities):
         raise InputError(f"sparsities {', '.join(f'{s:g}' for s in sparsities) or 'none'}; needed: one or more, rising")
     bench = Bench(run, "dense", source)
@@ -68,14 +65,12 @@ def first(run: Run, sparsities: Sequence[float], scope: str | None = None, by: s
     for sparsity in sparsities:
         mask = mask_at_sparsity(ranks, run.layout, sparsity, scope)
         steps.append((mask.sparsity, bench.outputs(mask, repaired)))
-        if sparsity != sparsities[-1]:
-            yield mask.sparsity, None
     wrong = np.stack([outputs.argmax(1) != truth for _, outputs in steps])  # (sparsities, examples)
     for_good = np.flip(np.logical_and.accumulate(np.flip(wrong, 0), 0), 0)  # wrong here and at all that follow
     at = np.where(right & for_good.any(0), for_good.argmax(0), len(steps))
     order = [int(i) for i in np.lexsort((-known.sure, at)) if at[i] < len(steps)]
     told = [known.flip(i, steps[at[i]][1], steps[at[i]][0]) for i in order[:2 * SHOWN]]
-    yield steps[-1][0], {
+    return {
         "run": run.name, "scope": scope, "by": by, "repaired": repaired, "examples": len(truth), "right_before": int(right.sum()),
         "sparsities": [reached for reached, _ in steps], "lost": [int((right & row).sum()) for row in wrong],
         "won": [int((~right & ~row).sum()) for row in wrong], "first": [vars(flip) for flip in told]}

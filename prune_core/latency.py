@@ -184,6 +184,11 @@ def loaded() -> list[Path]:
     return sorted((files.cache_folder() / "profiles").glob("*.json"))
 
 
+def known(own: Path) -> list[Path]:
+    """All profiles in the order in which they are taken: this machine's own, those that were loaded, those that ship."""
+    return [own, *loaded(), *shipped()]
+
+
 def keep(content: bytes) -> Profile:
     """Keep another device's profile among those that were loaded. Raises InputError where it is none."""
     try:

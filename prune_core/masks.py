@@ -7,7 +7,7 @@ always cut and a mask never claims fewer zeros than there are.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +88,12 @@ def mask_at(norms: Norms, layout: Layout, threshold: float | Mapping[str, float]
             raise InputError(f"threshold of {key!r} is {value if key in threshold else 'missing'}; needed: 0 or more")
     kept = {m.name: np.asarray(norms[m.name]) > np.float32(threshold[scope_key(m, scope)]) for m in layout.matrices}
     return BlockMask(layout, kept)
+
+
+def norm_scale(many_norms: Sequence[Norms]) -> float:
+    """The top of a run's colour scale: the highest 99.5% quantile of all given norms, so that one outlier dims nothing."""
+    tops = [np.quantile(np.concatenate([v.ravel() for v in norms.values()]), 0.995) for norms in many_norms]
+    return float(max(tops, default=1.0)) or 1.0
 
 
 def thresholds_for(norms: Norms, layout: Layout, sparsity: float, scope: str = "global") -> dict[str, float]:

@@ -314,7 +314,7 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
 
 def usual_profile() -> latency.Profile | None:
     """This machine's latency profile, else the first that was loaded or ships; None where there is none."""
-    for path in (latency.own_file(machine(), os.cpu_count() or 1), *latency.loaded(), *latency.shipped()):
+    for path in latency.known(latency.own_file(machine(), os.cpu_count() or 1)):
         with contextlib.suppress(OSError, InputError):
             return latency.read(path)
     return None

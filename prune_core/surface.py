@@ -9,9 +9,19 @@ import torch
 
 from prune_core import files, native
 from prune_core.masks import mask_at_sparsity
-from prune_core.recall import Bench
+from prune_core.recall import Bench, rank
 from prune_core.runs import Run
 from prune_core.trajectory import GRID, Kind, SurfacePoint
+
+
+def repaired(run: Run) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:
+    """`surfaces` of what could be kept of the dense weights without training: cut by norm and, where the surgeon chose, as it ranks; then repaired."""
+    kinds = [Kind("norm", run.config.scope, True)]
+    if "surgeon" in (run.config.method, run.config.score):
+        if "surgeon" not in run.ranked("dense"):
+            list(rank(run, "dense", ["surgeon"], threads=run.config.threads))
+        kinds.append(Kind("surgeon", "global", True))
+    yield from surfaces(run, "dense", kinds, threads=run.config.threads)
 
 
 def surfaces(run: Run, phase: str, kinds: Sequence[Kind], source: str | None = None, threads: int = 0) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sample_run import make_layout, make_norms, make_run
 
-from prune_core import figures, published, runs
+from prune_core import figures, masks, published, runs
 from prune_core.masks import mask_at_sparsity
 from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint, predict
 
@@ -48,9 +48,9 @@ def test_raster_marks_cells_that_are_mostly_cut():
 
 def test_norm_scale_is_the_highest_quantile_and_never_zero():
     low, high = {"a": np.full(1000, 0.5)}, {"a": np.linspace(0, 1, 1001)}
-    assert figures.norm_scale([low, high]) == pytest.approx(0.995)
-    assert figures.norm_scale([{"a": np.zeros(4)}]) == 1.0
-    assert figures.norm_scale([]) == 1.0
+    assert masks.norm_scale([low, high]) == pytest.approx(0.995)
+    assert masks.norm_scale([{"a": np.zeros(4)}]) == 1.0
+    assert masks.norm_scale([]) == 1.0
 
 
 def test_encoder_map_is_small_and_says_what_each_matrix_has_cut():

@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "cuts": {"blocks", "masks", "runs", "trajectory"},
     "canvas": {"blocks", "cuts", "latency", "masks", "plans", "runs", "trajectory"},
     "notebook": {"cuts", "files", "runs"},
-    "report": {"blocks", "canvas", "config", "cuts", "files", "latency", "masks", "runs", "trajectory"},
+    "report": {"blocks", "canvas", "config", "cuts", "files", "latency", "masks", "runs", "settings", "trajectory"},
+    "settings": {"cuts", "masks", "runs", "trajectory"},
     "flips": {"masks", "recall", "runs", "trajectory"},
     "findings": {"cuts", "flips", "latency", "masks", "recall", "recorder", "report", "runs", "trajectory"},
     "trash": {"files", "runs"},
@@ -62,13 +63,13 @@ MAY_IMPORT = {
     "serve": {"evaluate", "recall", "runs"},
     "pack": {"config", "files", "masks", "runs"},
     "__main__": LOWER | {"compare", "cuts", "export", "findings", "flips", "latency", "licences", "measure", "notebook", "pack", "recall", "record", "report",
-                         "sensitivity", "serve", "surface", "trash"},
+                         "sensitivity", "serve", "settings", "surface", "trash"},
 }
 NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
     name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
         "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
 TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
-              "lesson", "notebook", "own", "cuts", "canvas", "report", "trash", "licences")
+              "lesson", "notebook", "own", "cuts", "canvas", "report", "trash", "licences", "settings")
 NEEDS_TORCH = {"findings", "flips", "engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods",
                "pruning", "record", "recall", "repair", "saliency", "sensitivity", "serve", "surface"}
 

@@ -17,6 +17,7 @@ from browsing import CHROMIUM, chromium
 from sample_run import make_layout, make_profile, make_run
 
 from prune_core import InputError, findings, recall, report, runs
+from prune_core import settings as settings_
 from prune_core.cuts import Setting
 from prune_core.latency import Setting as Batch
 from prune_core.masks import mask_at_sparsity
@@ -79,18 +80,18 @@ def test_what_cannot_be_asked_is_told(asked, said):
     ('[{"at": "dense", "share": 0.5, "repaired": "yes"}]', "true or false")])
 def test_settings_that_cannot_be_read_are_told_in_one_line(run, text, said):
     with pytest.raises(InputError, match=said) as told:
-        report.from_json(text, run)
+        settings_.from_json(text, run)
     assert "\n" not in str(told.value) and len(str(told.value)) < 300
 
 
 def test_settings_survive_their_text(run):
     some = [Setting("setting A", run.saved("dense"), "global", 0.5), Setting("setting B", run.saved("penalty-2x"), "layer", None,
                                                                            {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True)]
-    assert report.from_json(report.as_text(some, run), run) == some
+    assert settings_.from_json(settings_.as_text(some, run), run) == some
 
 
 def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(run):
-    settings = [Setting("a", run.saved("dense"), "global", 0.3), *report.own_ends(run)]
+    settings = [Setting("a", run.saved("dense"), "global", 0.3), *settings_.results(run)]
     told = findings.find(run, settings, measured=False, profile=make_profile())
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.3)
     assert told[0].score == Score(*predict(run.snapshots[run.saved("dense")].surface, mask.sparsity), 872, False)

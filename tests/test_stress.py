@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from sample_run import make_layout, make_run
 
 from prune_core import InputError, cuts, files, own, report, runs
+from prune_core import settings as settings_
 from prune_core.blocks import BlockShape
 from prune_core.config import PruneConfig
 from prune_core.latency import Profile
@@ -84,7 +85,7 @@ def test_any_profile_is_read_or_told(data):
 @given(st.text() | ANYTHING.map(lambda one: json.dumps(one)))
 @quickly
 def test_any_settings_of_a_report_are_read_or_told(whole_run, text):
-    fine(lambda: report.from_json(text, whole_run))
+    fine(lambda: settings_.from_json(text, whole_run))
 
 
 @given(st.binary(max_size=400) | st.text(alphabet=string.printable, max_size=400).map(str.encode), st.sampled_from(own.SUFFIXES))

@@ -12,7 +12,7 @@ import streamlit as st
 
 from pages.shared import processes
 from pages.shared.asker import Asker
-from prune_core import InputError, canvas, figures, files, latency, recorder, runs
+from prune_core import InputError, canvas, files, latency, masks, recorder, runs
 from prune_core.masks import Norms, mask_at_sparsity
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
@@ -137,7 +137,7 @@ def _norm_scale(_run: runs.Run, key: Print) -> float:
     """Of six snapshots spread over the run: norms change slowly, and large runs take a while to read."""
     at = _run.with_norms
     some = sorted({at[i] for i in np.linspace(0, len(at) - 1, 6).round().astype(int)}) if at else []
-    return figures.norm_scale([_run.norms(one) for one in some])
+    return masks.norm_scale([_run.norms(one) for one in some])
 
 
 @st.cache_resource(show_spinner=False, on_release=lambda one: one.close())
@@ -181,7 +181,7 @@ def profiles() -> dict[str, latency.Profile]:
     One that is damaged is left out.
     """
     found, mine = {}, own_profile_file()
-    for path in (mine, *latency.loaded(), *latency.shipped()):
+    for path in latency.known(mine):
         try:
             stat = path.stat()
             profile = _profile(str(path), stat.st_mtime_ns, stat.st_size)

@@ -11,9 +11,10 @@ import streamlit as st
 
 from pages.shared import loaders, processes, scores, widgets
 from pages.shared.views import View
-from prune_core import cuts, notebook, report
+from prune_core import cuts, notebook
 from prune_core.cuts import Setting
 from prune_core.runs import Run
+from prune_core.settings import MOST
 
 FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)"}
 
@@ -29,7 +30,7 @@ def show(run: Run, view: View) -> None:
                            "application/x-ipynb+json", icon=":material/menu_book:", on_click="ignore")
         st.markdown("**A report of it**")
         st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
-        st.session_state.update({"report settings": (run.name, settings(run, view)[:report.MOST]), "report of": run.name})
+        st.session_state.update({"report settings": (run.name, settings(run, view)[:MOST]), "report of": run.name})
         st.page_link("pages/6_Report.py", label="Report of these settings", icon=":material/description:")
     with right:
         st.markdown("**The pruned model**")

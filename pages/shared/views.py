@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from pages.shared import live_map, loaders
-from prune_core import canvas, cuts, figures
+from prune_core import canvas, cuts, masks
 from prune_core.canvas import Start
 from prune_core.cuts import Cut
 from prune_core.masks import BlockMask, Norms, by_scope
@@ -100,7 +100,7 @@ def content(run: Run, view: View, present: bool) -> bytes:
 
 def _high(run: Run, view: View) -> float:
     """The top of the colour scale: that of the run for norms, of this moment for another score."""
-    return loaders.norm_scale(run) if view.score == "norm" else figures.norm_scale([view.norms])
+    return loaders.norm_scale(run) if view.score == "norm" else masks.norm_scale([view.norms])
 
 
 def remember() -> None:

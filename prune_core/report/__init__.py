@@ -16,20 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core import InputError, canvas, cuts, files
+from prune_core import InputError, canvas, files
 from prune_core.blocks import Layout
 from prune_core.canvas import Start
 from prune_core.config import CLOSED_FORM
 from prune_core.cuts import Setting
 from prune_core.latency import Profile
 from prune_core.latency import Setting as Batch
-from prune_core.masks import BYTES, BlockMask
+from prune_core.masks import BYTES, BlockMask, norm_scale
 from prune_core.runs import Run
+from prune_core.settings import MOST, as_text
 from prune_core.trajectory import GRID, Flips
 
 HERE = Path(__file__).parent
 AUDIENCES, FORMS = ("short", "technical"), ("report", "markdown", "both")
-MOST = 4  # settings
 LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
 TEXT = 200  # characters of a sentence that is shown
 MAPS = 1_000_000  # groups above which only the recommended setting gets its map: 4 bytes each, for each moment
@@ -215,7 +215,9 @@ def _short(text: str, most: int) -> str:
 
 def _known(findings: Sequence[Finding], run: Run) -> dict[str, list[str]]:
     """What was counted, what measured, what predicted, in words."""
-    letters = lambda ok: ", ".join(letter for letter, one in zip("ABCD", findings, strict=False) if ok(one))  # noqa: E731
+    def letters(ok) -> str:
+        return ", ".join(letter for letter, one in zip("ABCD", findings, strict=False) if ok(one))
+
     measured, predicted = ["dev score of the uncut model, recorded with the run"], []
     for exact, where in ((True, measured), (False, predicted)):
         if said := letters(lambda one, exact=exact: one.score and one.score.exact is exact):
@@ -277,15 +279,17 @@ def html(run: Run, findings: Sequence[Finding], asked: Asked, made: date, profil
             values = setting.norms(run)
             data["norms"].append(base64.b64encode(canvas.norms_bytes([m.name for m in run.layout.matrices], values)).decode())
         data["maps"].append({"letter": found["rows"][at]["letter"], "norms": norms[key], "header": _header(run, findings[at], profile)})
+    from prune_core.report import chart
+
     return _templates().get_template("page.html").render(
-        found, chart=chart(run, findings, best), data=_in_script(data), script=canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8"),
+        found, chart=chart.places(run, findings, best), data=_in_script(data), script=canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8"),
         map_html=canvas.part("html"), map_css=canvas.part("css"))
 
 
 def _header(run: Run, one: Finding, profile: Profile | None) -> dict:
     """What the map is sent for this setting: one moment only."""
     setting, values = one.setting, one.setting.norms(run)
-    high = float(np.quantile(np.concatenate([v.ravel() for v in values.values()]), 0.995)) or 1.0
+    high = norm_scale([values])
     surface = setting.surface(run)
     head = canvas.header(run, setting.at, high, Start(setting.cut), setting.cut, profile, Batch(), {setting.scope: surface} if surface else {})
     return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "id": f"{head['id']} {setting}",
@@ -323,81 +327,3 @@ def write(path: Path, content: str) -> dict:
     except OSError as error:
         raise InputError(f"the report cannot be written to {str(path)!r}: {error.strerror or error}") from None
     return {"path": str(path), "bytes": len(content.encode())}
-
-
-# ---------------------------------------------------------------- the chart: score over size, as SVG
-
-WIDE, TALL, LEFT, BOTTOM = 640, 250, 46, 34
-
-
-def chart(run: Run, findings: Sequence[Finding], best: int) -> dict:
-    """What the template draws: places in an SVG of WIDE x TALL. The surface is the one behind the recommended setting."""
-    surface = sorted((p for p in findings[best].setting.surface(run) or () if p.sparsity < 1), key=lambda p: p.sparsity)
-    compressions = [one.mask.compression_encoder for one in findings if one.mask.compression_encoder < float("inf")]
-    right = min(20.0, max(2.0, 1.25 * max(compressions, default=2.0)))
-    surface = [p for p in surface if 1 / (1 - p.sparsity) <= right * 1.001]
-    values = [run.dense_score, *(p.score for p in surface), *(one.score.value for one in findings if one.score)]
-    values += [end for one in findings if one.score and one.score.low is not None for end in (one.score.low, one.score.high)]
-    low, high = min(values), max(values)
-    floor = run.majority_score > low - 0.6 * (high - low)  # far below, it would flatten all that is to be seen
-    low = min(low, run.majority_score) if floor else low
-    low, high = low - 0.08 * (high - low or 0.1), high + 0.12 * (high - low or 0.1)
-    x = lambda compression: LEFT + (WIDE - LEFT - 16) * np.log(compression) / np.log(right)  # noqa: E731
-    y = lambda score: 10 + (TALL - BOTTOM - 10) * (high - min(high, max(low, score))) / (high - low)  # noqa: E731
-    place = lambda p, score: f"{x(1 / (1 - p.sparsity)):.1f},{y(score):.1f}"  # noqa: E731
-    step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / s <= 7)
-    return {
-        "wide": WIDE, "tall": TALL, "left": LEFT, "floor": TALL - BOTTOM, "dense_y": y(run.dense_score), "majority_y": y(run.majority_score) if floor else None,
-        "line": " ".join(place(p, p.score) for p in surface),
-        "band": " ".join([place(p, p.high) for p in surface] + [place(p, p.low) for p in reversed(surface)]),
-        "x": [(f"{c:g}x", x(c)) for c in (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20) if c <= right],
-        "y": [(f"{v:.2f}", y(v)) for v in np.arange(np.ceil(low / step), high / step) * step],
-        "marks": [{"letter": letter, "x": x(min(right, one.mask.compression_encoder)), "y": y(one.score.value), "exact": one.score.exact, "best": at == best,
-                   "low": None if one.score.low is None else y(one.score.low), "high": None if one.score.high is None else y(one.score.high)}
-                  for at, (letter, one) in enumerate(zip("ABCD", findings, strict=False)) if one.score]}
-
-
-# ---------------------------------------------------------------- settings as text
-
-
-def as_text(settings: Sequence[Setting], run: Run) -> str:
-    """As `--settings` takes them: JSON, without what goes without saying."""
-    said = ({"at": run.snapshots[one.at].label, "scope": one.scope, "share": one.share, "thresholds": one.thresholds and dict(one.thresholds),
-             "by": one.by if one.by != "norm" else None, "repaired": one.repaired or None} for one in settings)
-    return json.dumps([{name: value for name, value in one.items() if value is not None} for one in said])
-
-
-def from_json(text: str, run: Run) -> list[Setting]:
-    """The settings that `--settings` names: a JSON list of {at, scope, share or thresholds, by, repaired}. Raises InputError."""
-    try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InputError("--settings is not JSON; needed: a list of {\"at\": ..., \"scope\": ..., \"share\": ...}") from None
-    if not isinstance(said, list) or not 1 <= len(said) <= MOST or not all(isinstance(one, dict) for one in said):
-        raise InputError(f"--settings must be a JSON list of 1 to {MOST} objects")
-    return [_setting(f"setting {letter}", one, run) for letter, one in zip("ABCD", said, strict=False)]
-
-
-def _setting(name: str, said: Mapping, run: Run) -> Setting:
-    by_label = {run.snapshots[at].label: at for at in run.with_norms}
-    at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
-    if at is None:
-        ends = ", ".join(run.saved_names) or "none"
-        raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded moment of run {run.name!r}; ends of its phases: {ends}")
-    cut = cuts.from_json({"scope": said.get("scope", "global"), "share": said.get("share"), "thresholds": said.get("thresholds")}, run.layout)
-    if cut is None:
-        raise InputError(f"{name}: needed: a scope (global, layer, type, matrix), and a share from 0 up to 1 or a threshold for each scope key")
-    by, repaired = said.get("by", "norm"), said.get("repaired", False)
-    known = run.ranked(run.snapshots[at].saved) if run.snapshots[at].saved else ["norm"]
-    if by not in known or not isinstance(repaired, bool):
-        raise InputError(f"{name}: by {str(by)[:40]!r} and repaired {str(repaired)[:20]!r}; needed: one of {', '.join(known)}, and true or false")
-    return Setting(name, at, cut.scope, cut.share, cut.thresholds, by, repaired)
-
-
-def own_ends(run: Run) -> list[Setting]:
-    """The run's own results: what it retrained, else what it cut, else its dense weights; at most MOST."""
-    ends = {s.saved: at for at, s in enumerate(run.snapshots) if s.saved and at in run.with_norms}
-    for phase in ("retrain-", "penalty-", "dense"):
-        if found := [name for name in ends if name.startswith(phase)]:
-            return [Setting(name, ends[name], "global", None, {"all": 0.0}) for name in found[:MOST]]
-    return []

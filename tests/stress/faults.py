@@ -9,7 +9,6 @@ import random
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -273,6 +272,3 @@ def rows(short: bool) -> Iterator[dict]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
-
-if __name__ == "__main__":
-    sys.exit("python -m tests.stress faults")

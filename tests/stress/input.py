@@ -18,7 +18,7 @@ import numpy as np
 import tiny
 
 from pages.shared import processes
-from prune_core import InputError, canvas, config, cuts, files, glue, latency, own, recall, report, runs, trash
+from prune_core import InputError, canvas, config, cuts, files, glue, latency, own, recall, runs, settings, trash
 from prune_core.blocks import BlockShape
 from prune_core.canvas import Start
 
@@ -470,7 +470,7 @@ def texts(folder: Path, made: Path) -> Iterator[Case]:
         "NaN",
         "9" * 9999,
     ):
-        yield "report settings", text[:40], lambda text=text: report.from_json(text, run)
+        yield "report settings", text[:40], lambda text=text: settings.from_json(text, run)
     for content in (
         b"",
         b"{",
@@ -483,7 +483,7 @@ def texts(folder: Path, made: Path) -> Iterator[Case]:
         bytes(1000),
         b'{"format": 1, "compact": {"call": -1}}',
     ):
-        yield "latency profiles", repr(content)[:40], lambda content=content: latency.Profile.from_json(json.loads(content)) if False else latency.keep(content)
+        yield "latency profiles", repr(content)[:40], lambda content=content: latency.keep(content)
 
 
 def cases(folder: Path, short: bool) -> Iterator[Case]:
