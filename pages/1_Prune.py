@@ -12,7 +12,7 @@ from prune_core.config import CLOSED_FORM, HUB_DATA, METHODS, PENALTIES, PRESETS
 from prune_core.masks import SCOPES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
-PRESET_WORDS = {"quick": "quick: about two minutes, to see reweighting at work",
+PRESET_WORDS = {"quick": "quick: about three minutes, to see reweighting at work",
                 "standard": "standard: at most an hour on two cores, by the method that scored best (the surgeon)",
                 "full": "full: what the task wants, however long, by the same"}
 

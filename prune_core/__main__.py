@@ -291,7 +291,8 @@ def _report(to: str, run: runs.Run, settings: list, asked, out: Path, data: str 
     profile = recall.usual_profile()
     found = findings.find(run, settings, data, measure, profile, lambda done, total, doing: print(f"{done}/{total} {doing}", file=sys.stderr, flush=True))
     best, rule = report.recommended(run.dense_score, found, asked.allowed)
-    told = {"to": to, "run": run.name, "settings": len(found), "recommended": None if best is None else "ABCD"[best], "rule": rule}
+    kept = best is not None and report.keeps(run.dense_score, found[best], asked.allowed)
+    told = {"to": to, "run": run.name, "settings": len(found), "recommended": "ABCD"[best] if kept else None, "rule": rule}
     for path, form in paths.items():
         written = report.write(path, report.html(run, found, asked, made, profile) if form == "html" else report.markdown(run, found, asked, made))
     _tell(written | told, as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes; recommended: {r['recommended'] or 'none'}. {r['rule']}")

@@ -151,7 +151,7 @@ def _needs(condition: object, message: str) -> None:
 
 
 PRESETS: dict[str, dict] = {
-    # about two minutes: enough to see the method work, not enough to judge it
+    # about three minutes: enough to see the method work, not enough to judge it
     "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=22, penalty_budget=16,
                   retrain_budget=9, moments=8, milestones=4, surface_examples=128, dev_examples=1000),
     # at most an hour; by what scored best where methods were compared (README)

@@ -56,6 +56,9 @@ def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
     assert report.recommended(0.9, some, 0.03)[0] == 2
     best, rule = report.recommended(0.9, some, 0.001)
     assert best == 0 and "No setting keeps within 0.1 points" in rule and "0.5 points" in rule
+    for allowed, verdict in ((0.001, "None recommended; nearest: A"), (0.01, "Recommended: B")):
+        asked = Asked(allowed=allowed)
+        assert verdict in report.html(run, some, asked, DAY) and verdict in report.markdown(run, some, asked, DAY)
     without = [replace(some[0], speed=None), some[1]]
     assert report.recommended(0.9, without, 0.01) == (1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
                                                          "the smallest (not all have a speedup). 2 of 2 keep within.")
@@ -243,7 +246,9 @@ def test_the_command_writes_it_once(trained, tmp_path, to):
     done = export()
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert told["settings"] == 2 and told["recommended"] in ("A", "B") and "6/6 writing" in done.stderr
+    assert told["settings"] == 2 and "6/6 writing" in done.stderr
+    for path in tmp_path.iterdir():  # what is told stands in the file
+        assert (f"Recommended: {told['recommended']}," if told["recommended"] else "None recommended; nearest: ") in path.read_text()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == (["out.html", "out.md"] if to == "both" else ["out"])
     again = export()

@@ -100,7 +100,7 @@ class Finding:
 
 
 def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tuple[int | None, str]:
-    """(position of the recommended setting, the rule in words). None where no setting has a score.
+    """(position of the recommended setting, or of the nearest to it, the rule in words). None where no setting has a score.
 
     Of the settings within `allowed` of the uncut model: the fastest where all of these have a speedup, else the smallest.
     Where none is within: the one with the best score.
@@ -109,7 +109,7 @@ def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tu
     if not scored:
         return None, "None of these settings has a score, so none is recommended."
     rule = f"Rule: among the settings whose score is at most {points(allowed)} below the uncut model's, "
-    within = [at for at in scored if dense - findings[at].score.value <= allowed + 1e-9]
+    within = [at for at in scored if keeps(dense, findings[at], allowed)]
     if not within:
         best = max(scored, key=lambda at: findings[at].score.value)
         return best, (f"No setting keeps within {points(allowed)} of the uncut model. The one with the best score is named; it loses "
@@ -120,6 +120,11 @@ def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tu
     predicted = by_speed and not all(findings[at].speed.measured for at in within)
     what = "the fastest" + (" (some speedups are predicted)" if predicted else "") if by_speed else "the smallest (not all have a speedup)"
     return best, f"{rule}{what}. {len(within)} of {len(findings)} keep{'s' * (len(within) == 1)} within."
+
+
+def keeps(dense: float, one: Finding, allowed: float) -> bool:
+    """Whether it loses no more of the uncut model's score than is allowed."""
+    return one.score is not None and dense - one.score.value <= allowed + 1e-9
 
 
 def points(share: float) -> str:
@@ -157,7 +162,8 @@ def contents(run: Run, findings: Sequence[Finding], asked: Asked, made: date) ->
         "title": asked.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": asked.audience,
         "words": [part.strip() for part in asked.words.split("\n") if part.strip()], "made": f"{made.day} {made:%B %Y}", "of": of, "run": run,
         "metric": run.metric.replace("_", " "), "explained": METRICS.get(run.metric.removesuffix("_matched"), "the task's metric on the dev set"),
-        "allowed": points(asked.allowed), "rule": rule, "best": None if best is None else rows[best], "rows": rows, "dense": run.dense_score,
+        "allowed": points(asked.allowed), "rule": rule, "best": None if best is None else rows[best],
+        "verdict": "Recommended" if best is not None and keeps(run.dense_score, findings[best], asked.allowed) else "None recommended; nearest", "rows": rows, "dense": run.dense_score,
         "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights, "majority": run.majority_score,
         "doubts": _doubts(run, findings[best], asked.allowed) if best is not None else [], "block": run.layout.block, "warnings": run.warnings,
         "lost": _lost(findings[best], run) if best is not None else None, "known": _known(findings, run), "types": _types(findings, run.layout),
