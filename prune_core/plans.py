@@ -128,9 +128,9 @@ def living(mask: BlockMask, heads: int | None) -> dict[str, Live]:
 
 def _tie(mask: BlockMask, live: dict[str, Live], first: Matrix, second: Matrix, width: int) -> None:
     """Outputs of `first` are inputs of `second`, in units of `width`: one stays while both sides keep some of it."""
-    block = mask.layout.block
-    gives = block.expand(mask.kept[first.name], first.m, first.n).any(1).reshape(-1, width).any(1)
-    takes = block.expand(mask.kept[second.name], second.m, second.n).any(0).reshape(-1, width).any(1)
+    block, kept = mask.layout.block, mask.kept
+    gives = np.repeat(kept[first.name].any(1), block.sides(first.m, first.n)[0]).reshape(-1, width).any(1)
+    takes = np.repeat(kept[second.name].any(0), block.sides(second.m, second.n)[1]).reshape(-1, width).any(1)
     stays = gives & takes
     stays[0] |= not stays.any()  # a layer of none is no layer
     units = np.repeat(stays, width)

@@ -43,7 +43,8 @@ def served(runs_dir: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port),
          "--server.fileWatcherType", "none"],
-        cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True)  # as from a terminal of its own: Linux shares the cores out by session
     try:
         _wait(f"http://localhost:{port}", process)
         yield f"http://localhost:{port}"
