@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import live_map, loaders, parts, scores, take_away, views, widgets
+from pages.shared import again, live_map, loaders, parts, scores, take_away, views, widgets
 from pages.shared.views import View
 from prune_core.runs import Run, RunError
 
@@ -28,6 +28,8 @@ def main() -> None:
         st.info("This run has recorded no block norms yet. Watch it on the **Prune** page, or choose another run.")
         return
     explore(run)
+    if not st.session_state.get("present"):
+        details(run)
     widgets.end_presentation()
 
 
@@ -50,32 +52,42 @@ def nothing() -> None:
 
 @st.fragment
 def explore(run: Run) -> None:
-    """The map and all that follows from it: only this is run again when the hand rests."""
+    """The map, what it counts in words, its exact score: only this is run again at once when the hand rests."""
     try:
         view = views.current(run)
-        taken = scores.exact(run, view)
+        scores.exact(run, view)
         live_map.draw(views.content(run, view, st.session_state.get("present", False)), views.remember)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
-    if st.session_state.get("present"):
-        return
-    scores.words(run, view)
-    if live_map.said() or st.session_state.get("drawn"):
-        st.session_state["drawn"] = True
-        details(run, view, taken)
-    else:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
+    if not st.session_state.get("present"):
+        scores.words(run, view)
+
+
+@st.fragment
+def details(run: Run) -> None:
+    """The zoomed matrix, and what the open tab shows: only that one is computed and sent.
+
+    Charts take the browser longer than all the rest: they follow the map, with a delay where others wait for scores too.
+    """
+    drawn = bool(live_map.said()) or st.session_state.get("drawn", False)
+    again.after_the_map(scores.calm(), drawn)
+    if not drawn:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
         st.skeleton(420)
-
-
-def details(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
-    """The zoomed matrix, and what the open tab shows: only that one is computed and sent."""
+        return
+    st.session_state["drawn"] = True
+    try:
+        view = views.current(run)
+    except RunError:  # said above
+        return
+    if views.waits():
+        st.rerun()  # the map has yet to be told
     if view.zoom:
         parts.one_matrix(run, view)
     both, layers, results, course, away = st.tabs(["Score and speed", "Parts", "Results", "How it went", "Take away"], key="view", bind="query-params")
     if both.open:
         with both:
-            scores.curves(run, view, taken)
+            scores.curves(run, view, scores.taken(run, view))
     if layers.open:
         with layers:
             parts.show(run, view)

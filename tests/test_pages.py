@@ -184,7 +184,7 @@ def test_a_damaged_profile_is_left_out(runs_dir):
 
 def sent(app: AppTest) -> dict:
     """The header of what the map in the browser was sent, its norms as `norms`."""
-    (element,) = app.get("bidi_component")
+    (element,) = (one for one in app.get("bidi_component") if one.proto.component_name == "prunescope_map")
     blob = element.proto.bytes
     (length,) = struct.unpack("<I", blob[:4])
     header = json.loads(blob[4 : 4 + length])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import again, loaders, widgets
 from pages.shared.asker import Answer, Question
 from pages.shared.views import View
 from prune_core import figures, published
@@ -46,33 +48,44 @@ def scope_words(view: View) -> str:
     return "one threshold for the whole encoder" if view.cut.scope == "global" else f"the same share of each {view.cut.scope}"
 
 
-def exact(run: Run, view: View) -> list[tuple[float, float]]:
-    """The exact dev score of what is in view, which comes by itself; (sparsity, score) of every one known in this session."""
-    taken, snapshot = st.session_state.setdefault("exact scores", {}), view.snapshot
+def exact(run: Run, view: View) -> None:
+    """The exact dev score of what is in view, which comes by itself."""
+    snapshot = view.snapshot
     if not snapshot.saved or not (run.path / "weights" / f"{snapshot.saved}.safetensors").exists():
         why = "Weights are kept at the ends of phases only: choose one of them" if not snapshot.saved else (
             f"This copy ships without the weights of {snapshot.saved}. Make them with {widgets.code(run.command())}")
         st.caption(f":material/fact_check: No exact score here. {why}.")
-        return []
-    question = Question(str(run.path), snapshot.saved, view.cut.scope, tuple(view.thresholds.items()), data(),
-                        bool(st.session_state.get("repair")), view.score)
+        return
+    _row(run, _question(run, view))
+
+
+def _question(run: Run, view: View) -> Question:
+    """What is asked for the cut in view."""
+    return Question(str(run.path), view.snapshot.saved or "", view.cut.scope, tuple(view.thresholds.items()), data(),
+                    bool(st.session_state.get("repair")), view.score)
+
+
+def taken(run: Run, view: View) -> list[tuple[float, float]]:
+    """(sparsity, exact score) of every cut of these weights, ranked and repaired alike, that was scored in this session."""
+    asked = _question(run, view)
+    return [(one["sparsity"], one["score"]) for q, one in st.session_state.get("exact scores", {}).items()
+            if (q.run, q.phase, q.repair, q.score) == (asked.run, asked.phase, asked.repair, asked.score)]
+
+
+def calm() -> int:
+    """Milliseconds for which the map rests before charts follow it: none for one person, up to 2 s where many wait for scores."""
+    return min(2000, 500 * max(0, loaders.asker().waiting() - 1))
+
+
+@st.fragment
+def _row(run: Run, question: Question) -> None:
+    """How the answer stands: as high before as after, so that nothing below it jumps. Runs again by itself until it is there."""
     asker = loaders.asker()
     refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would find it
     answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
-    st.fragment(_waiting, run_every=None if answer.ended else 0.25 * (1 + asker.waiting()))(run, question, answer)
     if answer.doing == "done":
-        taken[question] = answer.result
-    return [(one["sparsity"], one["score"]) for q, one in taken.items()
-            if (q.run, q.phase, q.repair, q.score) == (question.run, question.phase, question.repair, question.score)]
-
-
-def _waiting(run: Run, question: Question, answer: Answer) -> None:
-    """The row that shows how the answer stands: as high before as after, so that nothing below it jumps."""
-    asker = loaders.asker()
-    if not answer.ended:
-        answer = asker.want(widgets.session(), question)
-        if answer.ended:
-            st.rerun()
+        st.session_state.setdefault("exact scores", {})[question] = answer.result
+    again.soon(0 if answer.ended else 250 * (1 + asker.waiting()), time.monotonic_ns() // 1000000)
     name = run.metric.replace("_", " ")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if answer.doing == "failed":

@@ -89,6 +89,7 @@ def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequenc
 def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
+    st.session_state["commanded"] = st.session_state.get("command")
     head = canvas.header(run, view.at, _high(run, view), start, cuts.usual(run), loaders.usual_profile(), loaders.SETTING, view.surfaces)
     head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score} {st.session_state.get('repair')}"}
     head |= {"command": st.session_state.get("command"), "present": present}
@@ -111,6 +112,11 @@ def send(new: Cut) -> None:
     """Have the map take over this cut, as if a hand had set it; it can be undone there."""
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
     st.session_state["command"] = {"id": number, "cut": new.to_json()}
+
+
+def waits() -> bool:
+    """Whether there is a command that the map has not been sent yet."""
+    return st.session_state.get("command") != st.session_state.get("commanded")
 
 
 def _write(run: Run, view: View, key: str | None) -> None:

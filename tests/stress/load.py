@@ -178,7 +178,7 @@ def rows(short: bool) -> Iterator[dict]:
         mixed = [cut for cut, scores in seen.exact.items() if len(scores) > 1]
         if GLUE.is_dir():
             yield {"what": "cuts with an exact score, the same for every page that asked", "figure": len(seen.exact), "unit": "cuts",
-                   "ok": bool(seen.exact) and not mixed, "needed": f"place in the queue shown {seen.queued} times"}
+                   "ok": bool(seen.exact) and not mixed, "needed": f"place in the queue shown {seen.queued} times" + "".join(f"; {cut}: {sorted(seen.exact[cut])}" for cut in mixed)}
             kept = len(list((folder / RUN / "scores").glob("*.json")))
             yield {"what": "exact scores that were computed and kept", "figure": kept, "unit": "", "ok": kept >= len(seen.exact),
                    "needed": "equal requests once: a file is named by weights, mask and data"}
