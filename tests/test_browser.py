@@ -253,6 +253,23 @@ def test_the_trajectory_plays_pauses_and_steps(app, page, runs_dir):
     assert not page.problems
 
 
+def test_an_answer_that_comes_late_does_not_take_the_hand_back(app, page, runs_dir):
+    run = runs.Run(runs_dir / "recorded")
+    labels = [run.snapshots[at].label for at in run.with_norms]
+    opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
+    page.locator(".prunescope").evaluate("""(root) => {
+        const when = root.querySelector('.when');
+        root.seen = [];
+        new MutationObserver(() => root.seen.push(when.textContent)).observe(when, { childList: true, characterData: true, subtree: true });
+        root.view.step(1);
+        root.view.tell();  // asked: and before the answer, one further
+        root.view.step(1); }""")
+    playwright.expect(page.locator("text=/blocks are kept at/")).to_contain_text(labels[2])
+    seen = page.locator(".prunescope").evaluate("(root) => root.seen")
+    assert labels[1] not in seen[seen.index(labels[2]):] and seen[-1] == labels[2]
+    assert shown(page) == counted(run, labels[2], 0.5)
+
+
 def test_a_copied_link_opens_the_same_view_in_another_browser(app, page, browser):
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     page.get_by_role("button", name="Pin").click()

@@ -62,6 +62,7 @@ class View {
       this.header = header;
       this.exact = norms;
       this.model = makeModel(header, norms);
+      const mine = other ? header.moment : this.moment; // a hand may have moved on since it asked
       this.moment = header.moment;
       this.shades = new Uint8Array(header.groups);
       this.shade();
@@ -77,6 +78,7 @@ class View {
         this.commandSeen = header.command?.id;
         this.past.push(this.copy());
       } else this.cut = this.complete(this.cut);
+      if (mine !== this.moment) this.show(mine);
       this.fill();
     }
     this.header.present = header.present;
@@ -172,6 +174,7 @@ class View {
 
   changed() {
     this.repaint();
+    announce(false);
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.tell(), REST);
   }
@@ -218,6 +221,7 @@ class View {
     if (text === this.told) return;
     this.told = text;
     this.tellPython(view);
+    announce(true);
   }
 
   // ---- pins
@@ -742,6 +746,12 @@ class View {
     return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${shape.width} ${shape.height}" font-family="sans-serif" font-size="9" fill="${this.ink}">` +
       `<rect width="100%" height="100%" fill="${this.paper}"/>${parts.join("")}</svg>`;
   }
+}
+
+// So that other parts of the page can wait until the hand rests
+function announce(rests) {
+  if (rests) document.prunescopeRests = true;
+  document.dispatchEvent(new CustomEvent("prunescope-map", { detail: { rests } }));
 }
 
 function nameOf(header, name) {

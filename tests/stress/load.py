@@ -58,10 +58,12 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
                 for step in range(8):
                     await tab.mouse.move(x + 12 * step * chance.choice((-1, 1)), box["y"] + 50)
                 await tab.mouse.up()
-                start = time.monotonic()
-                await tab.wait_for_function(_SAME, polling=50, timeout=30_000)
-                seen.answers.append(time.monotonic() - start)
-                await asyncio.sleep(chance.uniform(0.5, 2.0))
+                await _answered(tab, chance, seen)
+            if chance.random() < 0.2:  # to another moment and back
+                for button in ("button.forward", "button.back"):
+                    for _ in range(3):
+                        await tab.locator(button).click()
+                    await _answered(tab, chance, seen)
             if chance.random() < 0.3:  # the exact score of what this page has in view
                 await _exact(tab, seen, 60_000)
         # All end at the same cut: computed once, shown to all alike
@@ -76,11 +78,20 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
         await context.close()
 
 
-# The server has said what the card says: the caption under the map names the same sparsity
+async def _answered(tab, chance: random.Random, seen: Seen) -> None:
+    """The hand has let go: how long until the server's numbers stand there, then a person's pause."""
+    start = time.monotonic()
+    await tab.wait_for_function(_SAME, polling=50, timeout=30_000)
+    seen.answers.append(time.monotonic() - start)
+    await asyncio.sleep(chance.uniform(0.5, 2.0))
+
+
+# The server has said what the map shows: the caption under it names the same moment and sparsity
 _SAME = """() => {
   const inside = [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope')).find(Boolean);
-  const card = (inside ?? document.querySelector('.prunescope'))?.querySelector('[data-number=sparsity] .value')?.textContent;
-  return card && [...document.querySelectorAll('[data-testid=stCaptionContainer]')].some((e) => e.textContent.includes(`sparsity ${card}.`)); }"""
+  const map = inside ?? document.querySelector('.prunescope'), shown = (part) => map?.querySelector(part)?.textContent;
+  const words = `kept at ${shown('.when')}, sparsity ${shown('[data-number=sparsity] .value')}.`;
+  return [...document.querySelectorAll('[data-testid=stCaptionContainer]')].some((e) => e.textContent.includes(words)); }"""
 
 
 async def _exact(tab, seen: Seen, wait: float) -> None:
