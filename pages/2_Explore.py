@@ -62,6 +62,7 @@ def explore(run: Run) -> None:
         return
     if not st.session_state.get("present"):
         scores.words(run, view)
+    again.until_the_map_is_answered()
 
 
 @st.fragment
@@ -71,9 +72,9 @@ def details(run: Run) -> None:
     Charts take the browser longer than all the rest: they follow the map, with a delay where others wait for scores too.
     """
     drawn = bool(live_map.said()) or st.session_state.get("drawn", False)
-    again.after_the_map(scores.calm(), drawn)
     if not drawn:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
         st.skeleton(420)
+        again.after_the_map(0, drawn)
         return
     st.session_state["drawn"] = True
     try:
@@ -101,6 +102,7 @@ def details(run: Run) -> None:
     if away.open:
         with away:
             take_away.show(run, view)
+    again.after_the_map(scores.calm(), drawn)
 
 
 main()

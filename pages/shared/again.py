@@ -1,32 +1,49 @@
 """Has a fragment of a page run again by itself: after the map has come to rest, or while something is waited for.
 
-Streamlit's own `run_every` asks at its pace whether or not it was answered: with many pages open its questions pile up.
+Streamlit's own `run_every` asks at its pace whether or not it was answered: with many pages open its questions pile up. And what a
+fragment sends can be lost where another question comes just as it ends (`AppSession` then ignores what its old runner still says),
+so each question is asked again, later and later, until it is answered: what stands here stands last in its fragment.
 """
 
 from __future__ import annotations
 
+import time
 from functools import cache
 
 import streamlit as st
 
+from pages.shared import live_map
+
 SCRIPT = """
 export default function again({ parentElement, data, setTriggerValue }) {
   const here = (parentElement.again ??= {}); // kept at the element: this module may be loaded again
-  const run = (after) => {
+  const ask = (after, patience = 3000) => {
     clearTimeout(here.timer);
-    here.timer = setTimeout(() => setTriggerValue("now", Date.now()), after);
+    here.timer = setTimeout(() => {
+      setTriggerValue("now", Date.now());
+      ask(patience, 2 * patience);
+    }, after);
   };
-  if ("calm" in data) {
+  if (data.of === "map" || data.of === "after the map") {
+    if (data.answered >= (here.wanted ?? 0)) clearTimeout(here.timer);
     document.removeEventListener("prunescope-map", here.heard);
-    here.heard = (event) => (event.detail.rests ? run(data.calm) : clearTimeout(here.timer));
+    here.heard = ({ detail }) => {
+      if (data.of === "map" && (detail.came || !detail.rests)) return;
+      here.wanted = detail.rests ? document.prunescopeTold : Infinity;
+      if (detail.rests) ask(data.of === "map" ? 3000 : data.calm);
+      else clearTimeout(here.timer);
+    };
     document.addEventListener("prunescope-map", here.heard);
-    if (!data.drawn && document.prunescopeRests && !here.begun) run((here.begun = 0));
+    if (data.of === "after the map" && !data.drawn && document.prunescopeTold && !here.wanted) {
+      here.wanted = document.prunescopeTold;
+      ask(0);
+    }
   } else if (data.every) {
     here.waited = true;
-    run(data.every);
+    ask(data.every);
   } else {
     clearTimeout(here.timer);
-    if (here.waited) document.dispatchEvent(new CustomEvent("prunescope-map", { detail: { rests: true } }));
+    if (here.waited) document.dispatchEvent(new CustomEvent("prunescope-map", { detail: { rests: true, came: true } }));
     here.waited = false;
   }
   return () => {
@@ -42,24 +59,27 @@ def _component():
     return st.components.v2.component("prunescope_again", js=SCRIPT)
 
 
+def until_the_map_is_answered() -> None:
+    """The fragment that this ends has answered what the map said last."""
+    _show("map", {"answered": live_map.number()})
+
+
 def after_the_map(calm: int, drawn: bool) -> None:
-    """The fragment that this stands in runs again whenever the map rests for `calm` ms, or what was waited for has come.
+    """The fragment that this ends runs again whenever the map rests for `calm` ms, or what was waited for has come.
 
     `drawn`: it already shows what follows the map; else it runs as soon as the map stands there.
     """
-    _show("again after the map", {"calm": calm, "drawn": drawn})
+    _show("after the map", {"answered": live_map.number(), "calm": calm, "drawn": drawn})
 
 
-def soon(every: int, number: int) -> None:
-    """The fragment that this stands in runs again `every` ms after it was shown; not with 0, which tells what follows the map instead.
-
-    `number`: another one each time, so that the browser sees that it was answered.
-    """
-    _show("again soon", {"every": every, "number": number})
+def soon(every: int) -> None:
+    """The fragment that this ends runs again `every` ms after it was shown; not with 0, which tells what follows the map instead."""
+    _show("soon", {"every": every})
 
 
-def _show(key: str, data: dict) -> None:
-    _component()(key=key, data=data, on_now_change=_nothing)
+def _show(of: str, data: dict) -> None:
+    # Another number each time: the browser is to see that it was answered
+    _component()(key=f"again {of}", data=data | {"of": of, "number": time.monotonic_ns() // 1000}, on_now_change=_nothing)
 
 
 def _nothing() -> None:

@@ -23,3 +23,9 @@ def draw(content: bytes, on_change) -> None:
 def said() -> Mapping:
     """What the map said last; {} before it said anything."""
     return (st.session_state.get("map") or {}).get("view") or {}
+
+
+def number() -> int:
+    """The number of what the map said last; 0 before it said anything."""
+    found = said().get("number")
+    return found if isinstance(found, int) else 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pandas as pd
 import streamlit as st
 
@@ -85,7 +83,6 @@ def _row(run: Run, question: Question) -> None:
     answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
     if answer.doing == "done":
         st.session_state.setdefault("exact scores", {})[question] = answer.result
-    again.soon(0 if answer.ended else 250 * (1 + asker.waiting()), time.monotonic_ns() // 1000000)
     name = run.metric.replace("_", " ")
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if answer.doing == "failed":
@@ -106,6 +103,7 @@ def _row(run: Run, question: Question) -> None:
             ahead = asker.ahead(question)
             words = {"loading": "loading weights and data, once"}.get(answer.doing, f"{ahead} before it" if ahead else "starting")
             st.markdown(f":material/hourglass_top: Exact dev {name}: {words} …", width="content")
+    again.soon(0 if answer.ended else 250 * (1 + asker.waiting()))
 
 
 def ranking(run: Run) -> None:

@@ -220,7 +220,8 @@ class View {
     const text = JSON.stringify(view);
     if (text === this.told) return;
     this.told = text;
-    this.tellPython(view);
+    document.prunescopeTold = Date.now();
+    this.tellPython({ ...view, number: document.prunescopeTold });
     announce(true);
   }
 
@@ -750,7 +751,6 @@ class View {
 
 // So that other parts of the page can wait until the hand rests
 function announce(rests) {
-  if (rests) document.prunescopeRests = true;
   document.dispatchEvent(new CustomEvent("prunescope-map", { detail: { rests } }));
 }
 

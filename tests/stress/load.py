@@ -50,6 +50,7 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
         end = time.monotonic() + seconds
         await asyncio.sleep(chance.uniform(0, seconds / 12))  # people are not in step
         while time.monotonic() < end:
+            await tab.locator("canvas.histogram").evaluate("(canvas) => canvas.scrollIntoView({ block: 'center' })")
             box = await tab.locator("canvas.histogram").bounding_box()
             for _ in range(2):
                 x = box["x"] + 60 + chance.random() * (box["width"] - 90)
@@ -81,7 +82,7 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
 async def _answered(tab, chance: random.Random, seen: Seen) -> None:
     """The hand has let go: how long until the server's numbers stand there, then a person's pause."""
     start = time.monotonic()
-    await tab.wait_for_function(_SAME, polling=50, timeout=30_000)
+    await tab.wait_for_function(_SAME, polling=20, timeout=30_000)
     seen.answers.append(time.monotonic() - start)
     await asyncio.sleep(chance.uniform(0.5, 2.0))
 
