@@ -17,7 +17,7 @@ from pages.shared import live_map
 SCRIPT = """
 export default function again({ parentElement, data, setTriggerValue }) {
   const here = (parentElement.again ??= {}); // kept at the element: this module may be loaded again
-  const ask = (after, patience = 3000) => {
+  const ask = (after, patience = data.of === "map" ? 1200 : 3000) => {
     clearTimeout(here.timer);
     here.timer = setTimeout(() => {
       setTriggerValue("now", Date.now());
@@ -30,7 +30,7 @@ export default function again({ parentElement, data, setTriggerValue }) {
     here.heard = ({ detail }) => {
       if (data.of === "map" && (detail.came || !detail.rests)) return;
       here.wanted = detail.rests ? document.prunescopeTold : Infinity;
-      if (detail.rests) ask(data.of === "map" ? 3000 : data.calm);
+      if (detail.rests) ask(data.of === "map" ? 600 : data.calm); // the map itself has asked already
       else clearTimeout(here.timer);
     };
     document.addEventListener("prunescope-map", here.heard);
