@@ -97,15 +97,14 @@ class Desk:
 
 
 def give_way() -> None:
-    """Everything else on this machine comes first: the process, and where Linux groups processes by session (autogroup), its session.
+    """Everything else on this machine comes first.
 
-    There a nice process in the session of the pages takes their share and not its own: pages were found waiting 3 s for a core.
+    Where Linux shares the cores out by session (autogroup), a nice process only gives way within its own: there it takes a session
+    of its own, and that one is made nice. A shell's job leads a group and may not; it is left as it is.
     """
     with contextlib.suppress(OSError, AttributeError):
-        if os.getsid(0) != os.getpid():
-            os.setsid()
-    with contextlib.suppress(OSError, AttributeError):
         os.nice(10)
+        os.setsid()
         Path("/proc/self/autogroup").write_text("10")
 
 
