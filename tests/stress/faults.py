@@ -103,8 +103,8 @@ def same(one: Path, other: Path) -> bool:
     return norms and all((one / "weights" / file.name).read_bytes() == file.read_bytes() for file in (other / "weights").iterdir())
 
 
-def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what: str, parts: int = 2) -> Iterator[dict]:
-    """kill -9 at random moments, over and over in the same run; a new one where it came through. At least `parts` phases or doings must be hit."""
+def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what: str) -> Iterator[dict]:
+    """kill -9 at random moments of the start and of each phase in turn, over and over in the same run; a new one where it came through."""
     chance = random.Random(0)
     start = time.monotonic()
     error = complete(config, folder, "whole", checkpoint)
@@ -114,7 +114,10 @@ def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what
     while done < count:
         name = f"victim-{victims}"
         process, here = begin(config, folder, name, checkpoint)
-        process.join(chance.uniform(0.02, 0.6) * whole)
+        aim = done % 4 - 1  # -1: at its start
+        while process.is_alive() and _reached(folder / name, process.pid) < aim:
+            process.join(0.01)
+        process.join(chance.uniform(0, 0.02 if aim >= 0 else 0.2) * whole)
         alive = process.is_alive()
         process.kill()
         process.join()
@@ -137,11 +140,18 @@ def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what
     equal = [same(folder / f"victim-{at}", folder / "whole") for at in range(victims + 1)]
     yield {"what": f"{what}: kill -9 at random moments, every snapshot loads", "figure": done, "unit": "kills", "ok": done >= count,
            "needed": f"{snapshots:,} snapshots read"}
-    yield {"what": f"{what}: phases and doings that were hit", "figure": len(phases), "unit": "", "ok": len(phases) >= parts,
+    yield {"what": f"{what}: phases and doings that were hit", "figure": len(phases), "unit": "", "ok": len(phases) >= 3,
            "needed": ", ".join(sorted({phase for phase, _ in phases}))}
     yield {"what": f"{what}: shown as interrupted while dead", "figure": done - len(wrong), "unit": "of them", "ok": not wrong, "needed": "; ".join(wrong)}
     yield {"what": f"{what}: resumed to the end, bit for bit the run that nothing happened to", "figure": sum(equal), "unit": "runs",
            "ok": all(equal) and not any(endings), "needed": "; ".join(filter(None, endings))}
+
+
+def _reached(path: Path, pid: int) -> int:
+    """Position of the phase that this process says it is in: dense, penalty, retraining; -1 before it says any."""
+    now = runs.Run(path).now if path.exists() else {}
+    phase = str(now.get("phase", "")) if now.get("pid") == pid else ""
+    return next((at for at, name in enumerate(("dense", "penalty", "retrain")) if phase.startswith(name)), -1)
 
 
 @contextlib.contextmanager
@@ -258,7 +268,7 @@ def rows(short: bool) -> Iterator[dict]:
         steps = {"dense_steps": 20, "penalty_steps": 40, "retrain_steps": 10} if short else {"dense_steps": 40, "penalty_steps": 80, "retrain_steps": 20}
         small = tiny.settings(model, data, moments=8, **steps)
         (folder / "runs").mkdir()
-        yield from kills(small, folder / "runs", 4 if short else 50, 0.1, "tiny", 1 if short else 3)
+        yield from kills(small, folder / "runs", 4 if short else 50, 0.1, "tiny")
         yield from disks(small, folder / "runs")
         yield from clock_and_memory(small, folder / "runs")
         if not short:
