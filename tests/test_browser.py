@@ -270,6 +270,33 @@ def test_an_answer_that_comes_late_does_not_take_the_hand_back(app, page, runs_d
     assert shown(page) == counted(run, labels[2], 0.5)
 
 
+def test_going_back_to_a_moment_shows_it_at_once_and_sends_no_norms(app, page, runs_dir):
+    run, received = runs.Run(runs_dir / "recorded"), []
+    page.on("websocket", lambda socket: socket.on("framereceived", lambda payload: received.append(len(payload))))
+    opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
+    labels, said = [run.snapshots[at].label for at in run.with_norms], page.locator("text=/blocks are kept at/")
+    page.get_by_role("button", name="One moment on").click()
+    playwright.expect(said).to_contain_text(labels[1])
+    assert shown(page) == counted(run, labels[1], 0.5) and max(received) > 4 * 80_000
+    page.wait_for_timeout(1500)  # charts follow
+    received.clear()
+    at_once = page.locator(".prunescope").evaluate("""(root) => { root.view.step(-1); root.view.paint();
+        return Object.fromEntries([...root.querySelectorAll('[data-number]')].map((card) => [card.dataset.number, card.querySelector('.value').textContent])); }""")
+    assert at_once == counted(run, labels[0], 0.5), "before the server knows of it"
+    playwright.expect(said).to_contain_text(labels[0])
+    page.wait_for_timeout(1500)
+    assert shown(page) == at_once and received and max(received) < 100_000
+    # What the server takes this browser for having, and it has not, is asked for
+    page.locator(".prunescope").evaluate("""(root) => {
+        const text = new TextEncoder().encode('{"id":"gone","now":{}}'), bytes = new Uint8Array(4 + text.length);
+        new DataView(bytes.buffer).setUint32(0, text.length, true);
+        bytes.set(text, 4);
+        root.view.kept.clear();
+        root.view.receive(bytes, root.view.tellPython); }""")
+    page.wait_for_function("(root) => root.view.kept.size === 1", arg=page.locator(".prunescope").element_handle(), timeout=10_000)
+    assert shown(page) == at_once and not page.problems
+
+
 def test_a_copied_link_opens_the_same_view_in_another_browser(app, page, browser):
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     page.get_by_role("button", name="Pin").click()

@@ -109,13 +109,35 @@ def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
     run = runs.Run(make_run(tmp_path))
     frames, scale = canvas.frames(run)
     head = canvas.header(run, run.with_norms[0], 1.0, Start(cuts.usual(run)), cuts.usual(run), None, SETTING)
-    blob = canvas.pack(head | {"frames": {"length": len(frames)}, "frameScale": scale}, run.norms(run.with_norms[0]), frames)
+    blob = canvas.pack(head, run.norms(run.with_norms[0]), frames, {"frames": {"scale": scale}})
     page.evaluate("load", base64.b64encode(blob).decode())
     there = np.array(page.evaluate("frames_")).reshape(frames.shape)
     for row, at in zip(there, run.with_norms, strict=True):
         norms = np.concatenate([v.ravel() for v in run.norms(at).values()])
         assert np.abs(row / canvas.LEVELS * scale - norms).max() <= scale / canvas.LEVELS * 1.001
         assert ((row == 0) == (norms == 0)).all() and (row == 0).mean() == pytest.approx(zero_share(run.norms(at), run.layout), abs=1e-12)
+
+
+def test_what_the_browser_has_is_not_sent_again(page, tmp_path):
+    run = runs.Run(make_run(tmp_path))
+    head, norms = canvas.header(run, run.with_norms[0], 1.0, Start(cuts.usual(run)), cuts.usual(run), None, SETTING), run.norms(run.with_norms[0])
+
+    def unpacked(blob: bytes) -> dict:
+        return page.evaluate("""(text) => { const found = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+            return { ...found, header: Boolean(found.header), norms: found.norms?.length ?? 0, frames: found.frames && Array.from(found.frames) }; }""",
+                             base64.b64encode(blob).decode())
+
+    whole, present = canvas.pack(head, norms), {"present": True}
+    first = unpacked(whole)
+    assert first == {"id": first["id"], "header": True, "norms": canvas.groups(run.layout), "now": {}, "frames": None}
+    again = canvas.pack(head, norms, None, present, [first["id"]])
+    assert len(again) < 100 and unpacked(again) == {"id": first["id"], "header": False, "norms": 0, "now": present, "frames": None}
+    frames, scale = canvas.frames(run)
+    moments = unpacked(canvas.pack(head, norms, frames, {"frames": {"scale": scale}}, [first["id"]]))
+    assert moments["norms"] == 0 and moments["frames"] == frames.ravel().tolist()
+    name = next(iter(norms))
+    for other in (canvas.pack(head | {"high": 2.0}, norms, None, present, [first["id"]]), canvas.pack(head, norms | {name: norms[name] * 2}, None, present, [first["id"]])):
+        assert len(other) > len(whole) and unpacked(other)["id"] != first["id"]  # anything else than what is there is sent whole
 
 
 def test_a_cut_is_predicted_from_the_surface_of_its_own_kind(page):

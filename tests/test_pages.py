@@ -187,9 +187,9 @@ def sent(app: AppTest) -> dict:
     (element,) = (one for one in app.get("bidi_component") if one.proto.component_name == "prunescope_map")
     blob = element.proto.bytes
     (length,) = struct.unpack("<I", blob[:4])
-    header = json.loads(blob[4 : 4 + length])
-    groups = sum(m["down"] * m["across"] for m in header["matrices"])
-    return header | {"norms": np.frombuffer(blob, "<f4", groups, 4 + length), "rest": len(blob) - 4 - length - 4 * groups}
+    said = json.loads(blob[4 : 4 + length])
+    groups = sum(m["down"] * m["across"] for m in said["header"]["matrices"])
+    return said["header"] | {"norms": np.frombuffer(blob, "<f4", groups, 4 + length), "rest": len(blob) - 4 - length - 4 * groups}
 
 
 def test_explore_says_what_masks_count(runs_dir):

@@ -25,6 +25,12 @@ def said() -> Mapping:
     return (st.session_state.get("map") or {}).get("view") or {}
 
 
+def there() -> list[str]:
+    """What of it the browser has already, as canvas.pack calls it."""
+    found = said().get("has")
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
 def number() -> int:
     """The number of what the map said last; 0 before it said anything."""
     found = said().get("number")

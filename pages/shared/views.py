@@ -91,12 +91,13 @@ def content(run: Run, view: View, present: bool) -> bytes:
     _, start, _ = st.session_state["start"]
     st.session_state["commanded"] = st.session_state.get("command")
     head = canvas.header(run, view.at, _high(run, view), start, cuts.usual(run), loaders.usual_profile(), loaders.SETTING, view.surfaces)
-    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "id": f"{head['id']} {view.score} {st.session_state.get('repair')}"}
-    head |= {"command": st.session_state.get("command"), "present": present}
+    asked = f"{st.session_state.get('score')} {st.session_state.get('repair')}"  # alike for all moments, also where only norms were recorded
+    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "kind": asked}
+    now = {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want" or not canvas.playable(run):
-        return canvas.pack(head, view.norms)
+        return canvas.pack(head, view.norms, None, now, live_map.there())
     found, scale = loaders.frames(run)
-    return canvas.pack(head | {"frames": {"length": len(found)}, "frameScale": scale}, view.norms, found)
+    return canvas.pack(head, view.norms, found, now | {"frames": {"scale": scale}}, live_map.there())
 
 
 def _high(run: Run, view: View) -> float:

@@ -1,14 +1,15 @@
 """The encoder's map with its threshold, drawn and counted in the browser, in the app and in a report; here is what it is sent.
 
-model.js counts (masks, score, latency), view.js draws. Norms go as raw float32 once for each moment, the moments of a
-whole run as uint16 when it is first played; nothing is sent while a hand drags.
+model.js counts (masks, score, latency), view.js draws. Norms go as raw float32 once for each moment and are kept there, the moments
+of a whole run as uint16 when it is first played; nothing is sent while a hand drags.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,11 +48,22 @@ def script() -> str:
     return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("model.js", "view.js"))
 
 
-def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None) -> bytes:
-    """The length of the header, the header as JSON, float32 norms of all matrices in order, uint16 frames."""
-    text = json.dumps(header, separators=(",", ":")).encode()
+def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: Mapping | None = None, there: Collection[str] = ()) -> bytes:
+    """The length of what follows, JSON {id, header, now}, float32 norms of all matrices in order, uint16 frames.
+
+    `id` stands for header and norms. Where it is one of those that are `there`, in this browser, both are left out.
+    `now`: what may change beside them: a command, whether it is presented.
+    """
     values = norms_bytes([one["name"] for one in header["matrices"]], norms)
-    return struct.pack("<I", len(text)) + text + values + (b"" if frames is None else frames.astype("<u2").tobytes())
+    text = _json(header)
+    name = hashlib.blake2b(text + values, digest_size=8).hexdigest()
+    said = b'{"id":"%s","now":%s' % (name.encode(), _json(now or {}))
+    said, values = (said + b"}", b"") if name in there else (said + b',"header":' + text + b"}", values)
+    return struct.pack("<I", len(said)) + said + values + (b"" if frames is None else frames.astype("<u2").tobytes())
+
+
+def _json(found: Mapping) -> bytes:
+    return json.dumps(found, separators=(",", ":")).encode()
 
 
 def groups(layout: Layout) -> int:
@@ -74,7 +86,7 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
     """All that the browser needs besides norms, for snapshot `at`; `surfaces`: scope -> the surface that such cuts are predicted from."""
     layout, moments = run.layout, run.with_norms
     found = {
-        "run": run.name, "id": f"{run.name} {at} {setting} {profile.created if profile else ''}", "moment": moments.index(at), "high": high,
+        "run": run.name, "moment": moments.index(at), "high": high,
         "modelWeights": layout.model_weights, "heads": run.heads, "layers": len(layers_of(layout)),
         "playable": playable(run), "hidden": max(m.n for m in layout.matrices if m.type != "output"),
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,

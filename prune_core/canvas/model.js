@@ -3,14 +3,21 @@
 
 const ROUNDED = Math.fround;
 
-// ---- what came from Python: a length, a JSON header, float32 norms of all matrices end to end, then uint16 frames
+// ---- what came from Python: a length, JSON {id, header, now}, float32 norms of all matrices end to end, then uint16 frames;
+// without header and norms where they came before under the same id
 
 function unpack(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const length = view.getUint32(0, true);
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
-  const start = 4 + length;
-  const copy = bytes.slice(start); // aligned
+  const { id, header, now } = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+  const copy = bytes.slice(4 + length); // aligned
+  const groups = header ? measure(header) : 0;
+  const norms = header ? new Float32Array(copy.buffer, 0, groups) : null;
+  return { id, header, now, norms, frames: now.frames ? new Uint16Array(copy.buffer, 4 * groups) : null };
+}
+
+// Where each matrix's groups lie, and their sizes; how many there are in all
+function measure(header) {
   let at = 0;
   for (const matrix of header.matrices) {
     matrix.at = at;
@@ -22,9 +29,7 @@ function unpack(bytes) {
   }
   header.groups = at;
   header.encoderWeights = header.matrices.reduce((sum, m) => sum + m.m * m.n, 0);
-  const norms = new Float32Array(copy.buffer, 0, at);
-  const frames = header.frames ? new Uint16Array(copy.buffer, 4 * at, at * header.frames.length) : null;
-  return { header, norms, frames };
+  return at;
 }
 
 // ---- thresholds

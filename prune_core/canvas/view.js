@@ -3,6 +3,7 @@
 const REST = 250; // milliseconds without a movement after which the hand rests
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
 const BINS = 140;
+const KEPT = 64, KEPT_BYTES = 100e6; // moments whose norms stay in the browser
 
 function rgb(hex) {
   return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -39,6 +40,7 @@ class View {
     this.past = [];
     this.future = [];
     this.pins = [];
+    this.kept = new Map(); // id -> header and norms of a moment, as they came
     this.frames = null;
     this.wantsFrames = false;
     this.playing = null;
@@ -51,49 +53,74 @@ class View {
 
   receive(bytes, tell) {
     this.tellPython = tell;
-    const { header, norms, frames } = unpack(bytes);
+    const { id, header, now, norms, frames } = unpack(bytes);
+    if (header) this.keep(id, { header, norms });
+    if (!this.kept.has(id)) return this.askForAll();
     if (frames) {
-      this.frames = { values: frames, scale: header.frameScale, count: header.frames.length };
+      this.frames = { values: frames, scale: now.frames.scale };
       this.wantsFrames = false;
     }
-    const other = header.run !== this.header?.run;
-    const commanded = header.command && header.command.id !== this.commandSeen;
-    if (header.id !== this.header?.id) {
-      this.header = header;
-      this.exact = norms;
-      this.model = makeModel(header, norms);
-      const mine = other ? header.moment : this.moment; // a hand may have moved on since it asked
-      this.moment = header.moment;
-      this.shades = new Uint8Array(header.groups);
-      this.shade();
-      this.binned = null;
-      if (other) {
-        if (!frames) this.frames = null;
-        this.past = [];
-        this.future = [];
-        this.pins = header.start.pins ?? [];
-        this.zoom = header.start.zoom ?? null;
-        this.cut = this.complete(header.start.cut);
-        this.key = header.start.key ?? null;
-        this.commandSeen = header.command?.id;
-        this.past.push(this.copy());
-      } else this.cut = this.complete(this.cut);
-      if (mine !== this.moment) this.show(mine);
+    const sent = this.kept.get(id).header, other = sent.run !== this.header?.run;
+    const commanded = now.command && now.command.id !== this.commandSeen;
+    if (other) {
+      this.use(id);
+      this.moment = sent.moment;
+      if (!frames) this.frames = null;
+      this.past = [];
+      this.future = [];
+      this.pins = sent.start.pins ?? [];
+      this.zoom = sent.start.zoom ?? null;
+      this.cut = this.complete(sent.start.cut);
+      this.key = sent.start.key ?? null;
+      this.commandSeen = now.command?.id;
+      this.past.push(this.copy());
+      this.fill();
+    } else if (id !== this.id && (sent.moment === this.moment || this.header.moment !== this.moment)) {
+      this.use(id);
+      if (sent.moment === this.moment) this.cut = this.complete(this.cut);
+      else this.show(this.moment); // a hand has moved on since it asked
       this.fill();
     }
-    this.header.present = header.present;
+    this.present = Boolean(now.present);
     if (commanded && !other) {
-      this.commandSeen = header.command.id;
-      this.cut = this.complete(header.command.cut);
+      this.commandSeen = now.command.id;
+      this.cut = this.complete(now.command.cut);
       this.key = null;
       this.fill();
       this.commit();
     }
-    this.root.classList.toggle("present", Boolean(header.present));
+    this.root.classList.toggle("present", this.present);
     this.theme();
     this.paint();
     if (this.playWhenReady && this.frames) this.play();
     if (other) requestAnimationFrame(() => this.tell()); // it stands there: the page may go on with what is slower to draw
+  }
+
+  // What came stays here, the oldest goes first: going back to a moment needs no server
+  keep(id, found) {
+    this.kept.delete(id);
+    this.kept.set(id, found);
+    const room = Math.min(KEPT, Math.max(2, Math.floor(KEPT_BYTES / found.norms.byteLength)));
+    for (const oldest of [...this.kept.keys()].slice(0, -room)) if (oldest !== this.id) this.kept.delete(oldest);
+  }
+
+  // Python takes this browser for having what it has not (a new element): it is told what is really here
+  askForAll() {
+    this.told = null;
+    if (this.header) this.tell();
+    else this.say({ has: [] });
+  }
+
+  // Header and norms as Python has sent them are what is shown and counted
+  use(id) {
+    const { header, norms } = this.kept.get(id);
+    this.id = id;
+    this.header = header;
+    this.exact = norms;
+    this.model = makeModel(header, norms);
+    this.shades = new Uint8Array(header.groups);
+    this.shade();
+    this.binned = null;
   }
 
   // A cut by share follows the norms; one by thresholds stays where it is
@@ -220,9 +247,13 @@ class View {
     const text = JSON.stringify(view);
     if (text === this.told) return;
     this.told = text;
+    this.say({ ...view, has: [...this.kept.keys()] });
+    announce(true);
+  }
+
+  say(view) {
     document.prunescopeTold = Date.now();
     this.tellPython({ ...view, number: document.prunescopeTold });
-    announce(true);
   }
 
   // ---- pins
@@ -255,9 +286,11 @@ class View {
 
   // ---- the trajectory
 
-  // Show another moment: at once where its frame is here, else when Python has sent it
+  // Show another moment: at once where its norms or its frame are here, else when Python has sent it
   show(moment) {
     this.moment = Math.max(0, Math.min(this.header.moments.length - 1, moment));
+    const known = this.playing === null && this.keptAt(this.moment);
+    if (known && known !== this.id) this.use(known);
     if (this.moment === this.header.moment) this.useNorms(this.exact);
     else if (this.frames) {
       const { values, scale } = this.frames, found = new Float32Array(this.header.groups), from = this.moment * found.length;
@@ -266,6 +299,12 @@ class View {
     }
     this.fillMoment();
     this.repaint();
+  }
+
+  // The id under which this moment came last, ranked and predicted as what is in view
+  keptAt(moment) {
+    const { run, kind, moments } = this.header;
+    return [...this.kept].findLast(([, { header }]) => header.moment === moment && header.run === run && header.kind === kind && header.moments.length === moments.length)?.[0];
   }
 
   useNorms(norms) {
@@ -495,7 +534,7 @@ class View {
     const context = canvas.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    context.font = `${this.header.present ? 15 : 12}px ${this.font}`;
+    context.font = `${this.present ? 15 : 12}px ${this.font}`;
     context.textBaseline = "middle";
     return { context, width, height, ratio };
   }
@@ -541,9 +580,9 @@ class View {
   }
 
   drawHistogram() {
-    const tall = this.header.present ? 150 : 118, { context, width } = this.context(this.at(".histogram"), tall);
+    const tall = this.present ? 150 : 118, { context, width } = this.context(this.at(".histogram"), tall);
     const { shown, counts, sums, low, high, scale, highest, all } = this.bins(), { left, wide, zero, zeroWide } = this.plot;
-    const bottom = tall - (this.header.present ? 26 : 20), top = 22, height = (count) => (bottom - top) * Math.sqrt(Math.min(1, count / highest));
+    const bottom = tall - (this.present ? 26 : 20), top = 22, height = (count) => (bottom - top) * Math.sqrt(Math.min(1, count / highest));
     const cutIn = new Int32Array(BINS + 1);
     shown.forEach(([m, number], at) => {
       let left = m.count - this.model.counts[number]; // what is cut lies in the lowest bins
@@ -600,10 +639,10 @@ class View {
   // ---- the map
 
   get shape() {
-    const { header } = this, width = this.at(".map").clientWidth, present = header.present ? 1.3 : 1;
+    const { header } = this, width = this.at(".map").clientWidth, present = this.present ? 1.3 : 1;
     const layers = [...new Set(header.matrices.map((m) => m.layer))], types = [...new Set(header.matrices.map((m) => m.type))];
     const aside = 58 * present, gap = layers.length > 12 ? 3 : 15 * present, top = 44 * present, between = 8;
-    const room = header.present ? Math.max(300, innerHeight - 630) - layers.length * gap : 430; // in a room the whole map fits the screen
+    const room = this.present ? Math.max(300, innerHeight - 630) - layers.length * gap : 430; // in a room the whole map fits the screen
     const high = Math.max(12, Math.min(56 * present, room / layers.length)), wide = (width - aside - between * (types.length - 1)) / types.length;
     return { layers, types, aside, gap, top, between, high, wide, width, height: top + layers.length * (high + gap) + 6 };
   }
@@ -637,7 +676,7 @@ class View {
     context.textAlign = "center";
     shape.types.forEach((type, at) => {
       const lines = type.length > 9 && type.includes(".") ? type.split(".").map((part, i) => (i ? part : part + ".")) : [type];
-      lines.forEach((line, i) => context.fillText(line, shape.aside + at * (shape.wide + shape.between) + shape.wide / 2, shape.top - 15 * (shape.gap > 4 ? 1.4 : 1) - (this.header.present ? 17 : 13) * (lines.length - 1 - i)));
+      lines.forEach((line, i) => context.fillText(line, shape.aside + at * (shape.wide + shape.between) + shape.wide / 2, shape.top - 15 * (shape.gap > 4 ? 1.4 : 1) - (this.present ? 17 : 13) * (lines.length - 1 - i)));
     });
     context.textAlign = "left";
     for (const [m, { x, y, h }] of this.places()) {

@@ -299,8 +299,7 @@ def _header(run: Run, one: Finding, profile: Profile | None) -> dict:
     high = norm_scale([values])
     surface = setting.surface(run)
     head = canvas.header(run, setting.at, high, Start(setting.cut), setting.cut, profile, Batch(), {setting.scope: surface} if surface else {})
-    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "id": f"{head['id']} {setting}",
-                   "value": "norm" if setting.by == "norm" else f"{setting.by} score"}
+    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": "norm" if setting.by == "norm" else f"{setting.by} score"}
 
 
 def _in_script(data: Mapping) -> str:

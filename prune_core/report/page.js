@@ -8,9 +8,9 @@ const raw = norms.map((text) => Uint8Array.from(atob(text), (sign) => sign.charC
 const choose = document.querySelector(".choose");
 let asked = 0;
 
-// As prune_core.canvas.pack: a length, a JSON header, float32 norms
-function packed(header, values) {
-  const text = new TextEncoder().encode(JSON.stringify(header)), bytes = new Uint8Array(4 + text.length + values.length);
+// As prune_core.canvas.pack: a length, JSON, float32 norms
+function packed(about, values) {
+  const text = new TextEncoder().encode(JSON.stringify(about)), bytes = new Uint8Array(4 + text.length + values.length);
   new DataView(bytes.buffer).setUint32(0, text.length, true);
   bytes.set(text, 4);
   bytes.set(values, 4 + text.length);
@@ -19,7 +19,7 @@ function packed(header, values) {
 
 function show(map) {
   const command = asked++ ? { id: asked, cut: map.header.usual } : null;
-  draw({ parentElement: host, data: packed({ ...map.header, command, present: false }, raw[map.norms]), setStateValue: () => {} });
+  draw({ parentElement: host, data: packed({ id: map.letter, header: map.header, now: { command } }, raw[map.norms]), setStateValue: () => {} });
   for (const button of choose.children) button.setAttribute("aria-pressed", button.textContent === `Setting ${map.letter}`);
 }
 

@@ -28,7 +28,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.answers: list[float] = []  # seconds from release of the threshold to the server's numbers
-        self.moments: list[float] = []  # seconds from the last of three steps through the run to the server's numbers
+        self.moments: list[float] = []  # seconds from the last of some steps through the run to the server's numbers
         self.reruns: list[float] = []
         self.errors: list[str] = []
         self.exact: dict[str, set[str]] = {}  # cut -> the exact scores that pages were shown for it
@@ -62,8 +62,9 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
                 await tab.mouse.up()
                 await _answered(tab, chance, seen.answers)
             if chance.random() < 0.2:  # to another moment and back
+                far = chance.randint(1, 4)
                 for button in ("button.forward", "button.back"):
-                    for _ in range(3):
+                    for _ in range(far):
                         await tab.locator(button).click()
                     await _answered(tab, chance, seen.moments)
             if chance.random() < 0.3:  # the exact score of what this page has in view
