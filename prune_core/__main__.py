@@ -530,7 +530,7 @@ def licences(as_json: AsJson = False) -> None:
 
 
 @app.command(hidden=True)
-def serve(threads: Threads = 0) -> None:
+def serve(threads: Annotated[int, Option(help="CPU threads; 0: as many as there are cores that other work leaves over.")] = 0) -> None:
     """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""
     from prune_core import serve
 

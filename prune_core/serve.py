@@ -15,9 +15,12 @@ import os
 import queue
 import sys
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+
+import psutil
 
 from prune_core import InputError, recall, runs
 from prune_core.evaluate import Running
@@ -30,11 +33,33 @@ class Cancelled(Exception):
     """Nobody waits for this answer any more."""
 
 
+class Cores:
+    """How many cores other work leaves over: two threads that wait for each other's turn on busy cores take time from all and win none."""
+
+    def __init__(self, all_: int = os.cpu_count() or 1):
+        self._all, self._left, self._before = all_, all_, self._now()
+
+    def left(self) -> int:
+        """Whole cores that no other process used since this was asked last, at least one."""
+        wall, *spent = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        if wall > 0.2:  # the system counts in hundredths of a second
+            self._left, self._before = max(1, min(self._all, round(sum(spent) / wall))), self._now()
+        return self._left
+
+    def _now(self) -> tuple[float, float, float]:
+        """Seconds: of the clock, idle on all cores, used by this process."""
+        mine, all_ = psutil.Process().cpu_times(), psutil.cpu_times()
+        return time.monotonic(), all_.idle + getattr(all_, "iowait", 0.0), mine.user + mine.system
+
+
 class Desk:
-    """Answers one question at a time, in the order they came; those that were cancelled meanwhile are dropped."""
+    """Answers one question at a time, in the order they came; those that were cancelled meanwhile are dropped.
+
+    `threads`: 0 for as many as there are cores that other work leaves over.
+    """
 
     def __init__(self, say: Callable[[Mapping], None], threads: int = 0):
-        self._say, self._threads = say, threads
+        self._say, self._threads, self._cores = say, threads, Cores()
         self._benches: OrderedDict[tuple, recall.Bench] = OrderedDict()
         self._waiting: queue.Queue[Mapping | None] = queue.Queue()
         self._cancelled: set = set()
@@ -72,7 +97,7 @@ class Desk:
                 raise Cancelled
             run = runs.Run(Path(asked["run"]))
             cut = recall.Cut(run, None, asked["threshold"], asked["scope"], asked["phase"], asked.get("score") or "norm")
-            return {"result": recall.evaluate(cut, threads=self._threads, report=report, bench=self._bench(run, asked),
+            return {"result": recall.evaluate(cut, threads=self._threads or self._cores.left(), report=report, bench=self._bench(run, asked),
                                               repaired=bool(asked.get("repair")))}
         except Cancelled:
             return {"cancelled": True}

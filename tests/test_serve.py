@@ -44,6 +44,29 @@ def test_an_answer_is_evaluates_own_and_runs_up_to_it(made):
     assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
 
 
+def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
+    clock = {"wall": 0.0, "idle": 0.0, "mine": 0.0}
+    monkeypatch.setattr(serve.Cores, "_now", lambda self: tuple(clock.values()))
+    cores = serve.Cores(4)
+
+    def pass_(**seconds: float) -> int:
+        for name, value in seconds.items():
+            clock[name] += value
+        return cores.left()
+
+    assert pass_(wall=1, idle=4) == 4 and pass_(wall=2, idle=1, mine=6.8) == 4  # what this process uses itself is its own to use
+    assert pass_(wall=2, idle=0, mine=4) == 2 and pass_(wall=0.1) == 2  # too short to say
+    assert pass_(wall=1, mine=0.2) == 1 and pass_(wall=1, idle=2.6) == 3
+    used: list[int] = []
+    monkeypatch.setattr(serve.recall, "evaluate", lambda cut, threads, **more: used.append(threads) or {})
+    monkeypatch.setattr(serve.Cores, "left", lambda self: 3)
+    for threads in (0, 2):
+        desk = serve.Desk(lambda said: None, threads)
+        desk.take([json.dumps(asked(made, 1))])
+        desk.work()
+    assert used == [3, 2]
+
+
 def test_weights_are_loaded_once(made):
     said = answers(asked(made, 1, 0.7), asked(made, 2, {"all": 0.9}))
     assert [line["id"] for line in said if line.get("doing") == "loading"] == [1]

@@ -90,10 +90,12 @@ async def _answered(tab, chance: random.Random, seconds: list[float]) -> None:
     await asyncio.sleep(chance.uniform(0.5, 2.0))
 
 
-# The server has said what the map shows: the caption under it names the same moment and sparsity
+# The server has said what the map shows: it has drawn the last movement, and the caption under it names the same moment and sparsity
 _SAME = """() => {
   const inside = [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope')).find(Boolean);
-  const map = inside ?? document.querySelector('.prunescope'), shown = (part) => map?.querySelector(part)?.textContent;
+  const map = inside ?? document.querySelector('.prunescope');
+  if (map?.view.dirty) return false;
+  const shown = (part) => map?.querySelector(part)?.textContent;
   const words = `kept at ${shown('.when')}, sparsity ${shown('[data-number=sparsity] .value')}.`;
   return [...document.querySelectorAll('[data-testid=stCaptionContainer]')].some((e) => e.textContent.includes(words)); }"""
 
