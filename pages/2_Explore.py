@@ -69,12 +69,12 @@ def explore(run: Run) -> None:
 def details(run: Run) -> None:
     """The zoomed matrix, and what the open tab shows: only that one is computed and sent.
 
-    Charts take the browser longer than all the rest: they follow the map, with a delay where others wait for scores too.
+    Charts take the browser longer than all the rest: they follow the map, later where others move theirs too.
     """
     drawn = bool(live_map.said()) or st.session_state.get("drawn", False)
     if not drawn:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
         st.skeleton(420)
-        again.after_the_map(0, drawn)
+        again.after_the_map(drawn)
         return
     st.session_state["drawn"] = True
     try:
@@ -102,7 +102,7 @@ def details(run: Run) -> None:
     if away.open:
         with away:
             take_away.show(run, view)
-    again.after_the_map(scores.calm(), drawn)
+    again.after_the_map(drawn)
 
 
 main()

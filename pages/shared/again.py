@@ -12,7 +12,9 @@ from functools import cache
 
 import streamlit as st
 
-from pages.shared import live_map
+from pages.shared import live_map, loaders, widgets
+
+SECONDS = 5.0  # after which a hand no longer counts as moving a map
 
 SCRIPT = """
 export default function again({ parentElement, data, setTriggerValue }) {
@@ -24,13 +26,14 @@ export default function again({ parentElement, data, setTriggerValue }) {
       ask(patience, 2 * patience);
     }, after);
   };
+  if (data.of === "map") document.prunescopeCalm = data.calm;
   if (data.of === "map" || data.of === "after the map") {
     if (data.answered >= (here.wanted ?? 0)) clearTimeout(here.timer);
     document.removeEventListener("prunescope-map", here.heard);
     here.heard = ({ detail }) => {
       if (data.of === "map" && (detail.came || !detail.rests)) return;
       here.wanted = detail.rests ? document.prunescopeTold : Infinity;
-      if (detail.rests) ask(data.of === "map" ? 600 : data.calm); // the map itself has asked already
+      if (detail.rests) ask(data.of === "map" ? 600 + document.prunescopeCalm / 2 : document.prunescopeCalm); // the map itself has asked already
       else clearTimeout(here.timer);
     };
     document.addEventListener("prunescope-map", here.heard);
@@ -61,20 +64,29 @@ def _component():
 
 def until_the_map_is_answered() -> None:
     """The fragment that this ends has answered what the map said last."""
-    _show("map", {"answered": live_map.number()})
+    _show("map", {"answered": live_map.number(), "calm": _calm()})
 
 
-def after_the_map(calm: int, drawn: bool) -> None:
-    """The fragment that this ends runs again whenever the map rests for `calm` ms, or what was waited for has come.
+def after_the_map(drawn: bool) -> None:
+    """The fragment that this ends runs again whenever the map has rested a while, or what was waited for has come.
 
     `drawn`: it already shows what follows the map; else it runs as soon as the map stands there.
     """
-    _show("after the map", {"answered": live_map.number(), "calm": calm, "drawn": drawn})
+    _show("after the map", {"answered": live_map.number(), "drawn": drawn})
 
 
 def soon(every: int) -> None:
     """The fragment that this ends runs again `every` ms after it was shown; not with 0, which tells what follows the map instead."""
     _show("soon", {"every": every})
+
+
+def _calm() -> int:
+    """Milliseconds for which a map rests before charts follow it: none for one person, up to 2 s where many move theirs: all share one Python."""
+    now, hands = time.monotonic(), loaders.hands()
+    hands[widgets.session()] = now
+    for gone in [one for one, at in list(hands.items()) if now - at > SECONDS]:
+        hands.pop(gone, None)
+    return min(2000, 250 * (len(hands) - 1))
 
 
 def _show(of: str, data: dict) -> None:

@@ -146,6 +146,12 @@ def asker() -> Asker:
     return Asker()
 
 
+@st.cache_resource(show_spinner=False)
+def hands() -> dict[str, float]:
+    """Session -> when its map was moved last, in seconds of time.monotonic."""
+    return {}
+
+
 SETTING = latency.Setting(32, 128)  # what the speedup beside a threshold is predicted for
 
 

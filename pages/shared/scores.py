@@ -70,11 +70,6 @@ def taken(run: Run, view: View) -> list[tuple[float, float]]:
             if (q.run, q.phase, q.repair, q.score) == (asked.run, asked.phase, asked.repair, asked.score)]
 
 
-def calm() -> int:
-    """Milliseconds for which the map rests before charts follow it: none for one person, up to 2 s where many wait for scores."""
-    return min(2000, 500 * max(0, loaders.asker().waiting() - 1))
-
-
 @st.fragment
 def _row(run: Run, question: Question) -> None:
     """How the answer stands: as high before as after, so that nothing below it jumps. Runs again by itself until it is there."""

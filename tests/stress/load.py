@@ -48,25 +48,16 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
         await tab.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2", polling=250, timeout=120_000)
         await all_open.wait()
         seen.opened = time.monotonic() - seen.start
+        await _drag(tab, chance, [])  # the warm-up
+        await _scrub(tab, chance, [])
+        await all_open.wait()
         end = time.monotonic() + seconds
         await asyncio.sleep(chance.uniform(0, seconds / 12))  # people are not in step
         while time.monotonic() < end:
-            await tab.locator("canvas.histogram").evaluate("(canvas) => canvas.scrollIntoView({ block: 'center' })")
-            box = await tab.locator("canvas.histogram").bounding_box()
             for _ in range(2):
-                x = box["x"] + 60 + chance.random() * (box["width"] - 90)
-                await tab.mouse.move(x, box["y"] + 50)
-                await tab.mouse.down()
-                for step in range(8):
-                    await tab.mouse.move(x + 12 * step * chance.choice((-1, 1)), box["y"] + 50)
-                await tab.mouse.up()
-                await _answered(tab, chance, seen.answers)
-            if chance.random() < 0.2:  # to another moment and back
-                far = chance.randint(1, 4)
-                for button in ("button.forward", "button.back"):
-                    for _ in range(far):
-                        await tab.locator(button).click()
-                    await _answered(tab, chance, seen.moments)
+                await _drag(tab, chance, seen.answers)
+            if chance.random() < 0.2:
+                await _scrub(tab, chance, seen.moments)
             if chance.random() < 0.3:  # the exact score of what this page has in view
                 await _exact(tab, seen, 60_000)
         # All end at the same cut: computed once, shown to all alike
@@ -82,6 +73,27 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
         await context.close()
 
 
+async def _drag(tab, chance: random.Random, seconds: list[float]) -> None:
+    await tab.locator("canvas.histogram").evaluate("(canvas) => canvas.scrollIntoView({ block: 'center' })")
+    box = await tab.locator("canvas.histogram").bounding_box()
+    x = box["x"] + 60 + chance.random() * (box["width"] - 90)
+    await tab.mouse.move(x, box["y"] + 50)
+    await tab.mouse.down()
+    for step in range(8):
+        await tab.mouse.move(x + 12 * step * chance.choice((-1, 1)), box["y"] + 50)
+    await tab.mouse.up()
+    await _answered(tab, chance, seconds)
+
+
+async def _scrub(tab, chance: random.Random, seconds: list[float]) -> None:
+    """To another moment and back."""
+    far = chance.randint(1, 4)
+    for button in ("button.forward", "button.back"):
+        for _ in range(far):
+            await tab.locator(button).click()
+        await _answered(tab, chance, seconds)
+
+
 async def _answered(tab, chance: random.Random, seconds: list[float]) -> None:
     """The hand has let go: how long until the server's numbers stand there, then a person's pause."""
     start = time.monotonic()
@@ -92,8 +104,9 @@ async def _answered(tab, chance: random.Random, seconds: list[float]) -> None:
 
 # The server has said what the map shows: it has drawn the last movement, and the caption under it names the same moment and sparsity
 _SAME = """() => {
-  const inside = [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope')).find(Boolean);
-  const map = inside ?? document.querySelector('.prunescope');
+  if (!document.map?.isConnected)
+    document.map = [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope')).find(Boolean);
+  const map = document.map;
   if (map?.view.dirty) return false;
   const shown = (part) => map?.querySelector(part)?.textContent;
   const words = `kept at ${shown('.when')}, sparsity ${shown('[data-number=sparsity] .value')}.`;
