@@ -69,8 +69,14 @@ def explore(run: Run) -> None:
 def details(run: Run) -> None:
     """The zoomed matrix, and what the open tab shows: only that one is computed and sent.
 
-    Charts take the browser longer than all the rest: they follow the map, later where others move theirs too.
+    Charts take the browser longer than all the rest: they follow the map while one sees them, later where others move theirs too.
     """
+    with st.container(key="after-the-map"):
+        follow(run)
+
+
+def follow(run: Run) -> None:
+    """What stands below the map, for what it said last."""
     drawn = bool(live_map.said()) or st.session_state.get("drawn", False)
     if not drawn:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
         st.skeleton(420)

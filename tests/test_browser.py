@@ -297,6 +297,38 @@ def test_going_back_to_a_moment_shows_it_at_once_and_sends_no_norms(app, page, r
     assert shown(page) == at_once and not page.problems
 
 
+def test_charts_follow_the_map_once_they_are_in_sight(app, page):
+    page.set_viewport_size({"width": 1280, "height": 700})
+    opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
+    chart = page.locator(".js-plotly-plot").first
+    playwright.expect(chart).to_be_attached(timeout=20_000)
+    page.wait_for_timeout(1500)
+
+    def marked() -> float:
+        return chart.evaluate("(chart) => chart.data?.find((one) => one.name === 'predicted here').x[0] ?? 0")
+
+    def follows() -> bool:
+        end = time.monotonic() + 10
+        while abs(marked() - float(shown(page)["encoder"].removesuffix("x"))) > 0.006 and time.monotonic() < end:
+            page.wait_for_timeout(50)
+        return time.monotonic() < end
+
+    assert follows()
+    before = marked()
+    drag(page, 0.3, 0.6)
+    rested(page)
+    page.wait_for_timeout(1500)
+    assert marked() == before and not shown(page)["encoder"].startswith(f"{before:.1f}"), "nobody sees them"
+    page.locator("[data-testid=stTabs]").scroll_into_view_if_needed()
+    assert follows()
+    page.set_viewport_size({"width": 1280, "height": 2000})  # both in sight: at once
+    page.wait_for_timeout(500)
+    drag(page, 0.5, 0.4)
+    rested(page)
+    assert follows()
+    assert not page.problems
+
+
 def test_a_copied_link_opens_the_same_view_in_another_browser(app, page, browser):
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     page.get_by_role("button", name="Pin").click()
@@ -322,10 +354,13 @@ def test_a_pinned_setting_is_compared_and_comes_back(app, page):
     drag(page, 0.5, 0.8)
     beside = page.locator("[data-number=encoder] .beside")
     playwright.expect(beside).to_contain_text(f"A {start['encoder']}, +")
+    charts = page.locator("[data-testid=stTabs]")  # what is below the map follows it while one sees it
+    charts.scroll_into_view_if_needed()
     playwright.expect(page.locator("text=Pinned settings beside the present one")).to_be_visible()
     page.get_by_role("button", name="Go to pinned setting A").click()
     playwright.expect(page.locator("[data-number=sparsity] .value")).to_have_text(start["sparsity"])
     page.get_by_role("button", name="Remove pinned setting A").click()
+    charts.scroll_into_view_if_needed()
     playwright.expect(page.locator("text=Pinned settings beside the present one")).to_have_count(0)
 
 

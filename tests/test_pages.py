@@ -189,7 +189,7 @@ def sent(app: AppTest) -> dict:
     (length,) = struct.unpack("<I", blob[:4])
     said = json.loads(blob[4 : 4 + length])
     groups = sum(m["down"] * m["across"] for m in said["header"]["matrices"])
-    return said["header"] | {"norms": np.frombuffer(blob, "<f4", groups, 4 + length), "rest": len(blob) - 4 - length - 4 * groups}
+    return said["header"] | said["now"] | {"norms": np.frombuffer(blob, "<f4", groups, 4 + length), "rest": len(blob) - 4 - length - 4 * groups}
 
 
 def test_explore_says_what_masks_count(runs_dir):

@@ -26,18 +26,36 @@ export default function again({ parentElement, data, setTriggerValue }) {
       ask(patience, 2 * patience);
     }, after);
   };
-  if (data.of === "map") document.prunescopeCalm = data.calm;
-  if (data.of === "map" || data.of === "after the map") {
-    if (data.answered >= (here.wanted ?? 0)) clearTimeout(here.timer);
+  const answered = () => {
+    if (data.answered < (here.wanted ?? 0)) return;
+    clearTimeout(here.timer);
+    here.due = false;
+  };
+  const listen = (heard) => {
     document.removeEventListener("prunescope-map", here.heard);
-    here.heard = ({ detail }) => {
-      if (data.of === "map" && (detail.came || !detail.rests)) return;
+    document.addEventListener("prunescope-map", (here.heard = heard));
+  };
+  if (data.of === "map") {
+    document.prunescopeCalm = data.calm;
+    answered();
+    listen(({ detail }) => {
+      if (detail.came || !detail.rests) return;
+      here.wanted = document.prunescopeTold;
+      ask(600 + data.calm / 2); // the map itself has asked already
+    });
+  } else if (data.of === "after the map") {
+    answered();
+    const follow = () => here.due && (here.seen || !data.drawn) && ask(data.drawn ? document.prunescopeCalm : 0);
+    listen(({ detail }) => {
+      clearTimeout(here.timer);
+      here.due = detail.rests;
       here.wanted = detail.rests ? document.prunescopeTold : Infinity;
-      if (detail.rests) ask(data.of === "map" ? 600 + document.prunescopeCalm / 2 : document.prunescopeCalm); // the map itself has asked already
-      else clearTimeout(here.timer);
-    };
-    document.addEventListener("prunescope-map", here.heard);
-    if (data.of === "after the map" && !data.drawn && document.prunescopeTold && !here.wanted) {
+      follow();
+    });
+    here.eye?.disconnect();
+    here.eye = new IntersectionObserver((seen) => ((here.seen = seen.at(-1).isIntersecting), follow()), { rootMargin: "100px" });
+    here.eye.observe(document.querySelector(".st-key-after-the-map"));
+    if (!data.drawn && document.prunescopeTold && !here.wanted) {
       here.wanted = document.prunescopeTold;
       ask(0);
     }
@@ -51,6 +69,7 @@ export default function again({ parentElement, data, setTriggerValue }) {
   }
   return () => {
     clearTimeout(here.timer);
+    here.eye?.disconnect();
     document.removeEventListener("prunescope-map", here.heard);
   };
 }
@@ -68,9 +87,10 @@ def until_the_map_is_answered() -> None:
 
 
 def after_the_map(drawn: bool) -> None:
-    """The fragment that this ends runs again whenever the map has rested a while, or what was waited for has come.
+    """The fragment that this ends runs again when the map has rested a while or what was waited for has come, and one sees its place.
 
-    `drawn`: it already shows what follows the map; else it runs as soon as the map stands there.
+    Its place is the container of the key "after-the-map". `drawn`: it already shows what follows the map; else it runs as soon as
+    the map stands there.
     """
     _show("after the map", {"answered": live_map.number(), "drawn": drawn})
 
