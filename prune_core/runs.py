@@ -429,10 +429,15 @@ def _order(listed: Listed) -> tuple:
 
 def find(name: str, runs_dir: Path = RUNS) -> Run:
     """The run of this name: the user's own first, then those that ship. Raises RunError."""
+    return Run(folder(name, runs_dir))
+
+
+def folder(name: str, runs_dir: Path = RUNS) -> Path:
+    """Where the run of this name is. Raises RunError."""
     check_name(name)
-    for folder in (Path(runs_dir), RECORDED):
-        if (folder / name).is_dir():
-            return Run(folder / name)
+    for place in (Path(runs_dir), RECORDED):
+        if (place / name).is_dir():
+            return place / name
     known = ", ".join(listed.name for listed in listing(runs_dir)) or "none"
     raise RunError(f"no run {name!r} in {runs_dir} or among the recorded ones; there are: {known}")
 

@@ -16,7 +16,7 @@ from prune_core import InputError, canvas, files, latency, masks, recorder, runs
 from prune_core.masks import Norms, mask_at_sparsity
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
-Print = tuple  # of a run folder: what changes when its files do
+Print = str  # what changes when files do; one string, as Streamlit takes milliseconds to hash tuples of tuples
 
 
 def runs_dir() -> Path:
@@ -38,22 +38,22 @@ def data_folder() -> str:
     return os.environ.get("PRUNESCOPE_DATA", "")
 
 
-def fingerprint(path: Path) -> Print:
-    """(path, then time and size of each file that says what a run holds): a cache key."""
+def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
+    """Path, then time and size of each file that says what a run holds: a cache key."""
     found: list = [str(path)]
-    for name in _FILES:
+    for name in names:
         try:
             stat = (path / name).stat()
             found.append((stat.st_mtime_ns, stat.st_size))
         except OSError:
             found.append(None)
-    return tuple(found)
+    return repr(found)
 
 
 def listed() -> list[runs.Listed]:
     """Every run folder: the user's, newest first, then those that ship; unreadable ones with their reason."""
     folders = dict.fromkeys((runs_dir(), runs.RECORDED))
-    return _listing(str(runs_dir()), tuple(
+    return _listing(str(runs_dir()), "".join(
         fingerprint(path) for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith(".")))
 
@@ -68,13 +68,13 @@ def first(names: Sequence[str]) -> str:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _listing(folder: str, prints: tuple[Print, ...]) -> list[runs.Listed]:
+def _listing(folder: str, prints: Print) -> list[runs.Listed]:
     return runs.listing(Path(folder))
 
 
 def run(name: str) -> runs.Run:
     """The run of this name, read. Raises RunError."""
-    path = runs.find(name, runs_dir()).path
+    path = runs.folder(name, runs_dir())
     return _run(str(path), fingerprint(path))
 
 
@@ -96,7 +96,7 @@ def _large(run: runs.Run) -> bool:
 def ranks(run: runs.Run, phase: str, kind: str) -> Norms:
     """Another score of the groups at the end of a phase than their norms, read only. Raises RunError."""
     path = run.ranks_path(phase, kind)
-    return _ranks(run, phase, kind, (str(path), path and path.stat().st_mtime_ns))
+    return _ranks(run, phase, kind, f"{path} {path and path.stat().st_mtime_ns}")
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
@@ -106,8 +106,7 @@ def _ranks(_run: runs.Run, phase: str, kind: str, key: Print) -> Mapping[str, np
 
 def _moments(run: runs.Run, at: list[int]) -> Print:
     """A cache key for the norms at these positions, which a run that goes on does not change."""
-    about = fingerprint(run.path)[:2]
-    return (*about, *((one, run.snapshots[one].phase, run.snapshots[one].step, run.snapshots[one].saved) for one in at))
+    return fingerprint(run.path, _FILES[:1]) + repr([(one, run.snapshots[one].phase, run.snapshots[one].step, run.snapshots[one].saved) for one in at])
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -216,7 +215,7 @@ def _profile(path: str, time: int, size: int) -> latency.Profile:
 
 def speedups(run: runs.Run, at: int, scope: str, profile: latency.Profile, setting: latency.Setting) -> list[tuple[float, float]]:
     """Predicted (encoder compression, speedup) pairs over the grid of sparsities, for the norms of snapshot `at`. Raises RunError."""
-    return _speedups(run, at, scope, profile, setting, (_moments(run, [at]), profile.created, profile.machine.get("cpu")))
+    return _speedups(run, at, scope, profile, setting, f"{_moments(run, [at])} {profile.created} {profile.machine.get('cpu')}")
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
