@@ -5,7 +5,6 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.shared import again, live_map, loaders, parts, scores, take_away, views, widgets
-from pages.shared.views import View
 from prune_core.runs import Run, RunError
 
 

@@ -281,7 +281,8 @@ def test_going_back_to_a_moment_shows_it_at_once_and_sends_no_norms(app, page, r
     page.wait_for_timeout(1500)  # charts follow
     received.clear()
     at_once = page.locator(".prunescope").evaluate("""(root) => { root.view.step(-1); root.view.paint();
-        return Object.fromEntries([...root.querySelectorAll('[data-number]')].map((card) => [card.dataset.number, card.querySelector('.value').textContent])); }""")
+        const cards = [...root.querySelectorAll('[data-number]')];
+        return Object.fromEntries(cards.map((card) => [card.dataset.number, card.querySelector('.value').textContent])); }""")
     assert at_once == counted(run, labels[0], 0.5), "before the server knows of it"
     playwright.expect(said).to_contain_text(labels[0])
     page.wait_for_timeout(1500)

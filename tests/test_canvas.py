@@ -136,7 +136,8 @@ def test_what_the_browser_has_is_not_sent_again(page, tmp_path):
     moments = unpacked(canvas.pack(head, norms, frames, {"frames": {"scale": scale}}, [first["id"]]))
     assert moments["norms"] == 0 and moments["frames"] == frames.ravel().tolist()
     name = next(iter(norms))
-    for other in (canvas.pack(head | {"high": 2.0}, norms, None, present, [first["id"]]), canvas.pack(head, norms | {name: norms[name] * 2}, None, present, [first["id"]])):
+    for about, values in ((head | {"high": 2.0}, norms), (head, norms | {name: norms[name] * 2})):
+        other = canvas.pack(about, values, None, present, [first["id"]])
         assert len(other) > len(whole) and unpacked(other)["id"] != first["id"]  # anything else than what is there is sent whole
 
 

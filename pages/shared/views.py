@@ -66,7 +66,8 @@ def current(run: Run) -> View:
     norms = loaders.norms(run, at) if score == "norm" else loaders.ranks(run, run.snapshots[at].saved, score)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
-    view = View(at, run.snapshots[at].label, now, norms, masks.mask_at(norms, run.layout, thresholds, now.scope), thresholds, said.get("zoom", start.zoom), pins,
+    mask = masks.mask_at(norms, run.layout, thresholds, now.scope)
+    view = View(at, run.snapshots[at].label, now, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
                 said.get("frames", "none"), run.snapshots[at], score, recorded(run, at, score, repaired))
     if said:
         _write(run, view, said.get("key"))

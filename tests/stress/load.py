@@ -203,9 +203,10 @@ def rows(short: bool) -> Iterator[dict]:
         with served(folder) as address:
             seen.start = time.monotonic()
             asyncio.run(all_of(address, pages, clients, seconds, seen))
-        yield {"what": f"{pages} pages for {seconds} s, with {clients} clients that rerun for {seconds / 2:.0f} s more: errors", "figure": len(seen.errors), "unit": "",
-               "ok": not seen.errors, "needed": " | ".join(seen.errors[:4])}
-        yield {"what": f"{pages} pages opened in one moment: the last one stands there, charts drawn, after", "figure": seen.opened, "unit": "s", "ok": seen.opened < 120}
+        yield {"what": f"{pages} pages for {seconds} s, with {clients} clients that rerun for {seconds / 2:.0f} s more: errors",
+               "figure": len(seen.errors), "unit": "", "ok": not seen.errors, "needed": " | ".join(seen.errors[:4])}
+        yield {"what": f"{pages} pages opened in one moment: the last one stands there, charts drawn, after", "figure": seen.opened, "unit": "s",
+               "ok": seen.opened < 120}
         for what, seconds in (("releasing the threshold", seen.answers), ("stepping through the run", seen.moments)):
             slow = float(np.quantile(seconds or [0], 0.95))
             yield {"what": f"from {what} to the server's numbers, 95th percentile of {len(seconds)}", "figure": slow, "unit": "s",
@@ -222,8 +223,9 @@ def rows(short: bool) -> Iterator[dict]:
                "needed": f"at most {GROWS:g} MB"}
         mixed = [cut for cut, scores in seen.exact.items() if len(scores) > 1]
         if GLUE.is_dir():
+            others = "".join(f"; {cut}: {sorted(seen.exact[cut])}" for cut in mixed)
             yield {"what": "cuts with an exact score, the same for every page that asked", "figure": len(seen.exact), "unit": "cuts",
-                   "ok": bool(seen.exact) and not mixed, "needed": f"place in the queue shown {seen.queued} times" + "".join(f"; {cut}: {sorted(seen.exact[cut])}" for cut in mixed)}
+                   "ok": bool(seen.exact) and not mixed, "needed": f"place in the queue shown {seen.queued} times{others}"}
             kept = len(list((folder / RUN / "scores").glob("*.json")))
             yield {"what": "exact scores that were computed and kept", "figure": kept, "unit": "", "ok": kept >= len(seen.exact),
                    "needed": "equal requests once: a file is named by weights, mask and data"}
