@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
 from pages.shared import loaders, processes, widgets
-from prune_core import figures, lesson, runs
+from prune_core import figures, files, lesson
 from prune_core.blocks import BlockShape
 
 SHAPES = {"1x1": "single weights", "4x1": "strips: columns of 4", "1x4": "strips: rows of 4", "4x4": "tiles of 4 x 4", "allx1": "whole columns"}
-MEASURED = Path(runs.ROOT) / "shapes.json"  # python -m prune_core shapes --to data/shapes.json
+MEASURED = files.DATA / "shapes.json"  # python -m prune_core shapes --to data/shapes.json
 TAUGHT = "sst2-minilm-64x1"  # the recorded run that ships with weights
 SENTENCES = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast", "I slept through most of it")
 

@@ -43,7 +43,7 @@ def before(context: typer.Context) -> None:
     if os.environ.get("PRUNESCOPE_READ_ONLY"):
         if context.invoked_subcommand in CHANGING:
             raise InputError(f"PRUNESCOPE_READ_ONLY is set: {context.invoked_subcommand} would start, change or delete something")
-        files.protect([runs.ROOT, os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS, files.cache_folder() / "profiles"])
+        files.protect([files.DATA, os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS, files.cache_folder() / "profiles"])
 
 
 @app.command()

@@ -9,6 +9,9 @@ import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+PROJECT = Path(__file__).resolve().parent.parent  # where app.py, pages/ and data/ lie
+DATA = PROJECT / "data"
+
 
 def cache_folder() -> Path:
     """What is made once per machine (kernels, latency profiles): $XDG_CACHE_HOME or ~/.cache, in `prunescope`."""

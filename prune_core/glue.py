@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core import InputError, own
+from prune_core import InputError, files, own
 from prune_core.config import HUB_DATA, PruneConfig
 
-PRACTICE = Path(__file__).resolve().parent.parent / "data" / "practice"
+PRACTICE = files.DATA / "practice"
 NOT_GLUE = "practice set: synthetic, made for Prunescope, not GLUE"
 
 

@@ -176,7 +176,7 @@ def write(profile: Profile, path: Path) -> None:
 
 def shipped() -> list[Path]:
     """Profiles of other machines that came with the project."""
-    return sorted((Path(__file__).resolve().parent.parent / "data" / "profiles").glob("*.json"))
+    return sorted((files.DATA / "profiles").glob("*.json"))
 
 
 def loaded() -> list[Path]:

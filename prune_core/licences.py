@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib import metadata
 from pathlib import Path
 
-from prune_core import InputError
+from prune_core import InputError, files
 
-REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
+REQUIREMENTS = files.PROJECT / "requirements.txt"
 
 
 def licences(path: Path = REQUIREMENTS) -> list[dict[str, str]]:

@@ -55,7 +55,7 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
         shutil.rmtree(to)
     staged.rename(to)
     size = sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
-    return {"run": name, "path": str(to.relative_to(runs.ROOT.parent)), "bytes": size, "snapshots_with_norms": len(kept)}
+    return {"run": name, "path": str(to.relative_to(files.PROJECT)), "bytes": size, "snapshots_with_norms": len(kept)}
 
 
 def _norms_to_keep(run: Run) -> list[int]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-FILE = Path(__file__).resolve().parent.parent / "data" / "published.csv"
+from prune_core import files
+
+FILE = files.DATA / "published.csv"
 
 
 @dataclass(frozen=True)

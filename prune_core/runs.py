@@ -38,8 +38,7 @@ from prune_core.config import PruneConfig, saved_name
 from prune_core.trajectory import Kind, Sensitivity, Snapshot, SurfacePoint
 
 FORMAT = 1
-ROOT = Path(__file__).resolve().parent.parent / "data"
-RUNS, RECORDED = ROOT / "runs", ROOT / "recorded"
+RUNS, RECORDED = files.DATA / "runs", files.DATA / "recorded"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RANKS = ("activation", "taylor", "loss", "surgeon")  # scores of groups beside the norm: saliency.py
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line

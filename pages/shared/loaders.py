@@ -30,7 +30,7 @@ def read_only() -> bool:
 
 
 if read_only():
-    files.protect([runs.ROOT, runs_dir(), files.cache_folder() / "profiles"])
+    files.protect([files.DATA, runs_dir(), files.cache_folder() / "profiles"])
 
 
 def data_folder() -> str:

@@ -20,7 +20,6 @@ import psutil
 from prune_core import files, runs
 from prune_core.config import PruneConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 ANSWER_SECONDS = 900
 CALIBRATION = "calibration-of-this-machine"  # no name that a run is given by chance
 
@@ -58,7 +57,7 @@ def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
     log = log_file(name, runs_dir)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, mode) as out:
-        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=ROOT, stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=files.PROJECT, stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=out, start_new_session=True)
     created = psutil.Process(process.pid).create_time()
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
@@ -156,7 +155,7 @@ class Report:
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
-            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=ROOT, stdin=subprocess.DEVNULL,
+            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=files.PROJECT, stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
             try:
                 last = ""
@@ -197,7 +196,7 @@ def calibrate(runs_dir: Path) -> None:
 def _answer(args: list[str]) -> dict:
     """What a command prints with --json. Raises Failed."""
     try:
-        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
+        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=files.PROJECT, stdin=subprocess.DEVNULL, check=False,
                               capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
         if done.returncode == 0:
             return json.loads(done.stdout.strip().splitlines()[-1])
