@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import deleting, loaders, widgets
-from prune_core.runs import Listed, Run
+from pages.home import trash
+from pages.shared import loaders, widgets
+from prune_core.runs.run import Run
+from prune_core.runs.shelf import Listed
 
 
 def main() -> None:
@@ -26,14 +28,14 @@ def main() -> None:
         if st.button("Report to others", icon=":material/description:"):
             st.switch_page("pages/6_Report.py")
     if not loaders.read_only():
-        deleting.undo()
+        trash.undo()
     listed = loaders.listed()
     mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
     shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]
     show("Your runs", mine, "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
     show("Recorded runs that ship", shipped, "None came with this copy. Your own runs appear above as soon as they start.")
     if not loaders.read_only():
-        deleting.show()
+        trash.show()
 
 
 def show(title: str, listed: list[Listed], empty: str) -> None:
@@ -66,7 +68,7 @@ def card(one: Listed) -> None:
         if run.with_norms:
             st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:", query_params={"run": run.name})
         if not run.recorded and not loaders.read_only():
-            deleting.button(one)
+            trash.button(one)
     st.caption(widgets.facts(run))
     st.markdown(scores(run))
 
@@ -88,7 +90,7 @@ def unreadable(one: Listed) -> None:
         widgets.badge(one.status)
         if one.path.parent == loaders.runs_dir() and not loaders.read_only():
             st.space("stretch")
-            deleting.button(one)
+            trash.button(one)
     st.caption(widgets.plain(one.reason))
 
 

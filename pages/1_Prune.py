@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.prune.estimate import estimate
+from pages.prune.live_run import watch
 from pages.shared import loaders, processes, widgets
-from pages.shared.estimate import estimate
-from pages.shared.watch import watch
-from prune_core import InputError, glue, own, runs
-from prune_core.config import CLOSED_FORM, HUB_DATA, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
-from prune_core.masks import SCOPES
+from pages.shared.widgets import SHOWING
+from prune_core import InputError
+from prune_core.cutting.masks import SCOPES
+from prune_core.runs import shelf
+from prune_core.runs.config import CLOSED_FORM, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
+from prune_core.tasks import table_files
+from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
+from prune_core.tasks.table_files import SUFFIXES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
 PRESET_WORDS = {"quick": "quick: about three minutes, to see reweighting at work",
@@ -22,7 +27,7 @@ def main() -> None:
     st.title("Prune an encoder", anchor=False)
     name = watched()
     if loaders.read_only():
-        st.info(widgets.SHOWING, icon=":material/lock:")
+        st.info(SHOWING, icon=":material/lock:")
     else:
         with st.expander("New run", expanded=name is None, icon=":material/add:"):
             new_run()
@@ -62,12 +67,12 @@ def settings() -> PruneConfig:
                          help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic practice set.")
     columns, label, wrong = (), "", None
     one, two = st.columns(2)
-    if own.is_own(data or "") or st.toggle("Your own file", key="own file", help="CSV, TSV or parquet: one or two columns of text, and a label."):
+    if table_files.is_own(data or "") or st.toggle("Your own file", key="own file", help="CSV, TSV or parquet: one or two columns of text, and a label."):
         try:
             data, columns, label = own_data(data or "")
         except InputError as error:
             wrong = error  # told once all settings stand there
-    task = one.selectbox("Task", list(glue.TASKS), index=list(glue.TASKS).index("sst2"), disabled=data == "practice" or bool(wrong) or own.is_own(data or ""))
+    task = one.selectbox("Task", list(TASKS), index=list(TASKS).index("sst2"), disabled=data == "practice" or bool(wrong) or table_files.is_own(data or ""))
     block = two.selectbox("Block shape", BLOCKS, accept_new_options=True,
                           help="Rows x columns of one group of weights: 64x1 are columns in strips of 64 rows; allx1 whole columns.")
     compressions = st.multiselect("Compression of the encoder", ["1.5", "2", "3", "5", "10"], default=["2"], accept_new_options=True,
@@ -97,7 +102,7 @@ def settings() -> PruneConfig:
     if wrong:
         raise wrong
     if data == "practice":
-        st.warning(f"The {glue.NOT_GLUE}.", icon=":material/science:")
+        st.warning(f"The {NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), columns=columns, label=label, block=(block or "").strip(),
                   compressions=tuple(map(number, compressions)), method=method, penalty=penalty, scope=scope, spare=spare,
                   reweighted=reweighted, score=score, distill=distill, seed=int(seed))
@@ -109,17 +114,17 @@ class Nothing(InputError):
 
 def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
     """(path, columns of the text, column of the label) of the person's own file: typed or uploaded, and checked. Raises InputError."""
-    path = typed if own.is_own(typed) else ""
+    path = typed if table_files.is_own(typed) else ""
     if not path:
-        given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in own.SUFFIXES], max_upload_size=200)
+        given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in SUFFIXES], max_upload_size=200)
         if given is None:
             raise Nothing("Choose your file: CSV, TSV or parquet, with one or two columns of text and one of labels")
         path = str(loaders.keep_upload(given.name, given.getvalue()))
-    names = own.names(path)
+    names = table_files.names(path)
     one, two = st.columns(2)
     columns = tuple(one.multiselect("Text", names, max_selections=2, placeholder="guessed", help="One column, or two for pairs of sentences."))
     label = two.selectbox("Label", names, index=None, placeholder="guessed") or ""
-    table = own.read(path, columns, label)
+    table = table_files.read(path, columns, label)
     kinds = f"{len(table.classes)} classes: {', '.join(table.classes[:6])}{' …' if len(table.classes) > 6 else ''}" if table.classes else "numbers"
     st.caption(widgets.plain(f"{len(table.texts):,} rows, text {' and '.join(table.columns)}, {kinds}. Every fifth row, drawn with the seed, is for scoring."))
     return path, columns, label
@@ -141,8 +146,8 @@ def start(config: PruneConfig) -> None:
         st.caption(widgets.plain(found.source))
         if found.plan:
             st.caption("Steps: " + ", ".join(f"{phase} {steps:,}" for phase, steps in found.plan.phases))
-    task = "practice" if config.data == "practice" else own.task_name(config.data) if own.is_own(config.data) else config.task
-    free = runs.free_name(f"{task}-{config.block}", loaders.runs_dir())
+    task = "practice" if config.data == "practice" else table_files.task_name(config.data) if table_files.is_own(config.data) else config.task
+    free = shelf.free_name(f"{task}-{config.block}", loaders.runs_dir())
     name = st.text_input("Run name", placeholder=free, help="Letters, digits, - and _.").strip() or free
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
         try:

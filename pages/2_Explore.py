@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import again, live_map, loaders, parts, scores, take_away, views, widgets
-from prune_core.runs import Run, RunError
+from pages.explore import charts, exact_score, live_map, parts, rerun, take_away
+from pages.explore.view import content, current, forget, remember, waits
+from pages.shared import loaders, widgets
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
 
 
 def main() -> None:
@@ -13,8 +16,8 @@ def main() -> None:
     with st.sidebar:
         run = chosen_run()
         if run:
-            scores.ranking(run)
-            scores.exact_settings(run)
+            exact_score.ranking(run)
+            exact_score.exact_settings(run)
         widgets.presentation()
         widgets.image_format()
     st.title(widgets.plain(run.name) if run else "Explore", anchor=False)
@@ -39,7 +42,7 @@ def chosen_run() -> Run | None:
         return None
     if st.query_params.get("run") not in names:
         st.session_state["run"] = loaders.first(names)  # no default of the widget: the address then always names the run
-    return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=views.forget))
+    return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
 
 
 def nothing() -> None:
@@ -53,15 +56,15 @@ def nothing() -> None:
 def explore(run: Run) -> None:
     """The map, what it counts in words, its exact score: only this is run again at once when the hand rests."""
     try:
-        view = views.current(run)
-        scores.exact(run, view)
-        live_map.draw(views.content(run, view, st.session_state.get("present", False)), views.remember)
+        view = current(run)
+        exact_score.exact(run, view)
+        live_map.draw(content(run, view, st.session_state.get("present", False)), remember)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
     if not st.session_state.get("present"):
-        scores.words(run, view)
-    again.until_the_map_is_answered()
+        exact_score.words(run, view)
+    rerun.until_the_map_is_answered()
 
 
 @st.fragment
@@ -79,35 +82,35 @@ def follow(run: Run) -> None:
     drawn = bool(live_map.said()) or st.session_state.get("drawn", False)
     if not drawn:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
         st.skeleton(420)
-        again.after_the_map(drawn)
+        rerun.after_the_map(drawn)
         return
     st.session_state["drawn"] = True
     try:
-        view = views.current(run)
+        view = current(run)
     except RunError:  # said above
         return
-    if views.waits():
+    if waits():
         st.rerun()  # the map has yet to be told
     if view.zoom:
         parts.one_matrix(run, view)
     both, layers, results, course, away = st.tabs(["Score and speed", "Parts", "Results", "How it went", "Take away"], key="view", bind="query-params")
     if both.open:
         with both:
-            scores.curves(run, view, scores.taken(run, view))
+            charts.curves(run, view, exact_score.taken(run, view))
     if layers.open:
         with layers:
             parts.show(run, view)
     if results.open:
         with results:
-            scores.points(run)
+            charts.points(run)
             widgets.not_glue(run)
     if course.open:
         with course:
-            scores.course(run)
+            charts.course(run)
     if away.open:
         with away:
             take_away.show(run, view)
-    again.after_the_map(drawn)
+    rerun.after_the_map(drawn)
 
 
 main()

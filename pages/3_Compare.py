@@ -7,12 +7,16 @@ import statistics
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, processes, scores, widgets
-from prune_core import compare, figures
-from prune_core.compare import Group
-from prune_core.config import saved_name
-from prune_core.masks import mask_at
-from prune_core.runs import Run, RunError
+from pages.shared import loaders, widgets
+from pages.shared.loaders import SETTING
+from pages.shared.processes import Failed
+from pages.shared.widgets import download
+from prune_core.cutting.masks import mask_at
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.runs.schedule import saved_name
+from prune_core.showing import compare, figures
+from prune_core.showing.compare import Group
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model", "speedup": "predicted speedup", "measured": "measured speedup"}
 
@@ -70,7 +74,7 @@ def draw(runs: list[Run]) -> None:
     three, times = st.column_config.NumberColumn(format="%.3f"), st.column_config.NumberColumn(format="%.2fx")
     st.dataframe(table, hide_index=True, column_config={"Mean": three, "Spread": three, "Encoder": times,
                                                         "Compression": st.column_config.NumberColumn("Asked for", format="%.3gx")})
-    scores.download("Comparison (CSV)", table, f"{runs[0].task}-compared.csv")
+    download("Comparison (CSV)", table, f"{runs[0].task}-compared.csv")
     sentences = list(compare.sentences(rows, metric.replace("_", " ")))
     if sentences:
         st.markdown("**In words**")
@@ -98,7 +102,7 @@ def predicted(run: Run, point: dict) -> float | None:
     if not has_norms(run, point):
         return None
     norms = loaders.norms(run, run.saved(saved_name("retrain", point["compression"])))
-    return loaders.usual_profile().speedup(mask_at(norms, run.layout, 0.0), loaders.SETTING, run.heads)
+    return loaders.usual_profile().speedup(mask_at(norms, run.layout, 0.0), SETTING, run.heads)
 
 
 def measured(run: Run, point: dict) -> float | None:
@@ -112,14 +116,14 @@ def measure_what_is_missing(runs: list[Run]) -> None:
     if not left or loaders.read_only():
         return
     st.info(f"{len(left)} of these models {'was' if len(left) == 1 else 'were'} not timed on this machine yet, dense and compact in turn, "
-            f"{loaders.SETTING.batch} sentences of {loaders.SETTING.length} tokens.")
+            f"{SETTING.batch} sentences of {SETTING.length} tokens.")
     if st.button(f"Measure {len(left)} now", icon=":material/timer:", help=f"About {widgets.duration(15 * len(left))}; best while nothing else runs."):
         bar = st.progress(0.0)
         try:
             for done, (run, p) in enumerate(left):
                 bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, {widgets.duration(15 * (len(left) - done))} left")
-                loaders.measured(run, saved_name("retrain", p["compression"]), run.config.scope, p["sparsity"], loaders.SETTING)
-        except processes.Failed as error:
+                loaders.measured(run, saved_name("retrain", p["compression"]), run.config.scope, p["sparsity"], SETTING)
+        except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
             return
         st.rerun()

@@ -5,11 +5,16 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, processes, scores, widgets
-from prune_core import InputError, figures, latency
-from prune_core.latency import Profile, Setting
-from prune_core.masks import mask_at_sparsity, sparsity_of
-from prune_core.runs import Run, RunError
+from pages.shared import loaders, processes, widgets
+from pages.shared.processes import CALIBRATION, Failed
+from pages.shared.widgets import download
+from prune_core import InputError
+from prune_core.cutting.masks import mask_at_sparsity, sparsity_of
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch, Profile
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.showing import figures
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
 
@@ -39,7 +44,7 @@ def main() -> None:
         st.error(widgets.plain(str(error)), icon=":material/error:")
 
 
-def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Setting, Profile | None]:
+def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Batch, Profile | None]:
     """Run, end of a phase, batch and length, and whose times to predict with."""
     if st.query_params.get("run") not in names:
         st.session_state["run"] = next((name for name in names if loaders.run(name).status == "complete"), names[0])
@@ -55,7 +60,7 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Se
     if not loaders.read_only():
         with st.popover("Another device's times", icon=":material/upload_file:"):
             load_profile()
-    return run, phase, Setting(batch, length), profiles.get(name)
+    return run, phase, Batch(batch, length), profiles.get(name)
 
 
 def load_profile() -> None:
@@ -63,7 +68,7 @@ def load_profile() -> None:
     st.markdown("Run `python -m prune_core calibrate --to FILE` on the other device, and load the file here.")
     if file := st.file_uploader("Latency profile", "json", key="profile file", max_upload_size=1):
         try:
-            before, profile = len(loaders.profiles()), latency.keep(file.getvalue())
+            before, profile = len(loaders.profiles()), profile_files.keep(file.getvalue())
         except InputError as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
             return
@@ -75,14 +80,14 @@ def load_profile() -> None:
 @st.fragment(run_every=2.0)
 def calibration(done: bool) -> None:
     """The button that calibrates this machine, and how far that is."""
-    going = processes.starting(processes.CALIBRATION, loaders.runs_dir())
+    going = processes.starting(CALIBRATION, loaders.runs_dir())
     if going:
-        st.info(f"Calibrating this machine: {widgets.plain(processes.last_line(processes.CALIBRATION, loaders.runs_dir()))}", icon=":material/timer:")
+        st.info(f"Calibrating this machine: {widgets.plain(processes.last_line(CALIBRATION, loaders.runs_dir()))}", icon=":material/timer:")
         st.session_state["calibrating"] = True
         return
     if st.session_state.pop("calibrating", False):
         st.rerun()
-    if error := processes.error_line(processes.CALIBRATION, loaders.runs_dir()) if processes.launched(processes.CALIBRATION, loaders.runs_dir()) else "":
+    if error := processes.error_line(CALIBRATION, loaders.runs_dir()) if processes.launched(CALIBRATION, loaders.runs_dir()) else "":
         st.error(widgets.plain(error), icon=":material/error:")
     words = "Calibrate again" if done else "Calibrate this machine"
     if st.button(words, icon=":material/timer:", type="tertiary" if done else "primary", help="Times random encoders under random masks for a few "
@@ -91,7 +96,7 @@ def calibration(done: bool) -> None:
         st.rerun(scope="fragment")
 
 
-def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
+def draw(run: Run, phase: str, setting: Batch, profile: Profile) -> None:
     """Numbers at the chosen sparsity, the curve, the layers, batches and block shapes."""
     at, scope = run.saved(phase), run.config.scope
     reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
@@ -116,7 +121,7 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
         st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=(mask.compression_encoder, dense / fast), measured=taken), key="curve",
                         config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
         st.caption(break_even(pairs))
-        scores.download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]), f"{run.name}-{phase}-speedups.csv")
+        download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]), f"{run.name}-{phase}-speedups.csv")
     with layers:
         st.markdown("**Where the time goes, layer by layer**")
         predicted = profile.layers_ms(mask, setting, run.heads)
@@ -124,13 +129,13 @@ def draw(run: Run, phase: str, setting: Setting, profile: Profile) -> None:
                         alt="Milliseconds of every layer, dense and compact, predicted and measured")
         if not timed:
             st.caption("" if loaders.read_only() else "**Measure now** puts what this machine takes beside it.")
-        scores.download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{run.name}-{phase}-layers.csv")
+        download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{run.name}-{phase}-layers.csv")
     batches, shapes = st.tabs(["By batch", "By block shape"], key="view", bind="query-params")
     if batches.open:
         with batches:
-            lines = {f"batch {batch}": loaders.speedups(run, at, scope, profile, Setting(batch, setting.length)) for batch in BATCHES}
+            lines = {f"batch {batch}": loaders.speedups(run, at, scope, profile, Batch(batch, setting.length)) for batch in BATCHES}
             st.plotly_chart(figures.speedup_curve(lines), key="batches", config=widgets.chart(), alt="Predicted speedup for several batch sizes")
-            scores.download("Batches (CSV)", long(lines), f"{run.name}-{phase}-batches.csv")
+            download("Batches (CSV)", long(lines), f"{run.name}-{phase}-batches.csv")
     if shapes.open:
         with shapes:
             by_shape(run, phase, profile, setting)
@@ -145,7 +150,7 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
     return f"Break-even: below {max(slower):.2f}x the compact model is predicted to be slower than the dense one."
 
 
-def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Setting, dense: float, fast: float) -> list[dict]:
+def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Batch, dense: float, fast: float) -> list[dict]:
     """The button that measures, a table of all that was measured in this session; those at this phase, batch and length."""
     taken = st.session_state.setdefault("measured", [])
     if not loaders.read_only() and st.button("Measure now", icon=":material/timer:", help="Times dense and compact in turn, here, in a process of its "
@@ -154,7 +159,7 @@ def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Sett
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 found = loaders.measured(run, phase, scope, sparsity, setting)
             taken.append(found | {"predicted here": dense / fast})
-        except processes.Failed as error:
+        except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
     mine = [one for one in taken if one["run"] == run.name]
     if mine:
@@ -164,11 +169,11 @@ def measure_now(run: Run, phase: str, scope: str, sparsity: float, setting: Sett
         times = st.column_config.NumberColumn(format="%.2fx")
         st.dataframe(table, hide_index=True, column_config={"Sparsity": st.column_config.NumberColumn(format="percent"), "Speedup": times, "Predicted": times,
                      **{f"{w} (ms)": st.column_config.NumberColumn(format="%.1f") for w in ("Dense", "Compact")}})
-        scores.download("Measurements (CSV)", table, f"{run.name}-speed.csv")
+        download("Measurements (CSV)", table, f"{run.name}-speed.csv")
     return [o for o in mine if (o["batch"], o["length"], o["phase"]) == (setting.batch, setting.length, phase)]
 
 
-def by_shape(run: Run, phase: str, profile: Profile, setting: Setting) -> None:
+def by_shape(run: Run, phase: str, profile: Profile, setting: Batch) -> None:
     """The same task pruned in other block shapes, side by side."""
     lines = {}
     for one in loaders.listed():
@@ -176,7 +181,7 @@ def by_shape(run: Run, phase: str, profile: Profile, setting: Setting) -> None:
             other = loaders.run(one.name)
             lines.setdefault(f"{other.layout.block}", loaders.speedups(other, other.saved(phase), other.config.scope, profile, setting))
     st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.chart(), alt="Predicted speedup for several block shapes")
-    scores.download("Block shapes (CSV)", long(lines), f"{run.task}-{phase}-shapes.csv")
+    download("Block shapes (CSV)", long(lines), f"{run.task}-{phase}-shapes.csv")
     if len(lines) == 1:
         st.caption(f"Only {next(iter(lines))} has been run on {run.task} so far. Prune it in another block shape to compare.")
 

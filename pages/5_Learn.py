@@ -9,11 +9,14 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import loaders, processes, widgets
-from prune_core import figures, files, lesson
-from prune_core.blocks import BlockShape
+from pages.shared.processes import Failed
+from prune_core.cutting.blocks import BlockShape
+from prune_core.files import DATA
+from prune_core.showing import figures, lesson
+from prune_core.showing.lesson import EXAMPLES
 
 SHAPES = {"1x1": "single weights", "4x1": "strips: columns of 4", "1x4": "strips: rows of 4", "4x4": "tiles of 4 x 4", "allx1": "whole columns"}
-MEASURED = files.DATA / "shapes.json"  # python -m prune_core shapes --to data/shapes.json
+MEASURED = DATA / "shapes.json"  # python -m prune_core shapes --to data/shapes.json
 TAUGHT = "sst2-minilm-64x1"  # the recorded run that ships with weights
 SENTENCES = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast", "I slept through most of it")
 
@@ -100,7 +103,7 @@ def reweight() -> None:
     st.dataframe(pd.DataFrame({"": ["blocks kept", "kept or cut wrongly", "blocks that matter shrank by", "error on new data"],
                                **{name: [f"{one.kept}", f"{one.wrong}", f"{one.shrunk:.0%}", f"{one.error:.1%}"]
                                   for name, one in (("plain", plain), ("reweighted", again))}}), hide_index=True)
-    st.caption(f"Computed now: {lesson.EXAMPLES} noisy examples, four rounds of training; the factors are refreshed after each round, with ε = 0.1. "
+    st.caption(f"Computed now: {EXAMPLES} noisy examples, four rounds of training; the factors are refreshed after each round, with ε = 0.1. "
                "Error: of the variance of what is to be predicted.")
     question("Move λ to 0.5. What happens to reweighting there?",
              "It cuts blocks that matter: once a needed block has become small, its price rises, and nothing brings it back. Reweighting decides sooner and "
@@ -121,7 +124,7 @@ def sentence() -> None:
     try:
         with st.spinner("Asking the model, at ten sparsities …", show_time=True):
             found = loaders.predicted(TAUGHT, text.strip())
-    except processes.Failed as error:
+    except Failed as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
     shares, sure = found["sparsities"], np.array(found["probabilities"])[:, 0]
@@ -152,7 +155,7 @@ def first_to_flip() -> None:
         try:
             with st.spinner("Asking the model about every sentence of the dev set …", show_time=True):
                 st.session_state["flips"] = (key, loaders.flips(TAUGHT, folder))
-        except processes.Failed as error:
+        except Failed as error:
             why, _, advice = str(error).partition("; give --data ")
             st.error(widgets.plain(why) + (". Say above where it is." if advice else ""), icon=":material/error:")
     made = st.session_state.get("flips")
@@ -174,7 +177,7 @@ def structure() -> None:
         try:
             with st.spinner("Timing four products in turn …", show_time=True):
                 st.session_state["shapes"] = processes.shapes()
-        except processes.Failed as error:
+        except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
     found = st.session_state.get("shapes") or json.loads(MEASURED.read_text(encoding="utf-8"))
     st.plotly_chart(figures.patterns([(one["pattern"], one["speedup"], one["spread"], one["ms"]) for one in found["patterns"]]), key="patterns",

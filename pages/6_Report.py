@@ -8,10 +8,14 @@ from html import escape
 
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
-from prune_core import InputError, report, settings
-from prune_core.cuts import Setting
-from prune_core.runs import Run, RunError
+from pages.shared import loaders, widgets
+from pages.shared.processes import Failed, Report
+from prune_core import InputError
+from prune_core.runs import settings
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.runs.settings import MOST, Setting
+from prune_core.showing.report.finding import LIMITS
 
 AUDIENCES = {"short": "Those who decide (short)", "technical": "Colleagues (technical)"}
 
@@ -58,16 +62,16 @@ def ask(run: Run, data: str) -> None:
     if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
         sent = [name for name in known if name.startswith("Explore: ")]
         st.session_state["settings"] = sent or [one.name for one in settings.results(run)]
-    chosen = st.multiselect("Settings, at most four", list(known), key="settings", max_selections=settings.MOST, placeholder="one or more",
+    chosen = st.multiselect("Settings, at most four", list(known), key="settings", max_selections=MOST, placeholder="one or more",
                             help="Others come from **Explore**: set the threshold, pin what you want to compare, then **Take away**, **Report**.")
-    title = st.text_input("Title", key="title", max_chars=report.LIMITS["title"], placeholder="How small can it be?", persist_state="session")
+    title = st.text_input("Title", key="title", max_chars=LIMITS["title"], placeholder="How small can it be?", persist_state="session")
     left, right = widgets.beside()
     with left:
         audience = st.segmented_control("For", list(AUDIENCES), default="short", format_func=AUDIENCES.get, required=True, key="audience")
     with right:
         allowed = st.number_input("Points of the score that may be lost", 0.0, 50.0, 1.0, 0.5, format="%.1f", key="allowed",
                                   help="The recommendation is the fastest setting that loses no more. One point is 0.01 of the score.")
-    words = st.text_area("Your own words", key="words", max_chars=report.LIMITS["words"], persist_state="session", height=120,
+    words = st.text_area("Your own words", key="words", max_chars=LIMITS["words"], persist_state="session", height=120,
                          placeholder="Why this was asked, what it is for, what you advise. Shown under the title, as your words.")
     measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measure for the report", help="Those not measured on this "
                                                     "machine yet: ten seconds each, best while nothing else runs. Without it they are predicted.")
@@ -88,13 +92,13 @@ def make(asked: tuple) -> None:
         bar = st.progress(0.0, "Loading the run …")
         st.button("Cancel", icon=":material/close:", type="tertiary")  # pressing it begins the page anew, which ends the process
     try:
-        making = processes.Report(loaders.runs_dir(), *asked)
+        making = Report(loaders.runs_dir(), *asked)
         with contextlib.closing(iter(making)) as steps:
             for done, total, doing in steps:
                 left = (time.monotonic() - start) * (total - done) / done if done else None
                 bar.progress(done / total, widgets.plain(doing) + (f", about {widgets.duration(left)} left" if left and left > 2 else " …"))
         st.session_state["made report"] = (asked, making.html, making.markdown, making.told)
-    except (processes.Failed, InputError) as error:
+    except (Failed, InputError) as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
     here.empty()
 

@@ -21,7 +21,13 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import typer  # noqa: E402
 from typer import Argument, Option  # noqa: E402
 
-from prune_core import InputError, config, files, out_of_memory, runs  # noqa: E402
+from prune_core import InputError, files, out_of_memory
+from prune_core.files import DATA
+from prune_core.runs import config, places, shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.run import Run
+from prune_core.runs.shelf import Listed  # noqa: E402
+from prune_core.tasks.glue import HUB_DATA
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Prune a transformer encoder on a GLUE task by reweighted group Lasso, and keep what happened.")
@@ -43,14 +49,14 @@ def before(context: typer.Context) -> None:
     if os.environ.get("PRUNESCOPE_READ_ONLY"):
         if context.invoked_subcommand in CHANGING:
             raise InputError(f"PRUNESCOPE_READ_ONLY is set: {context.invoked_subcommand} would start, change or delete something")
-        files.protect([files.DATA, os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS, files.cache_folder() / "profiles"])
+        files.protect([DATA, os.environ.get("PRUNESCOPE_RUNS_DIR") or places.RUNS, files.cache_folder() / "profiles"])
 
 
 @app.command()
 def prune(
     model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
-    data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = config.HUB_DATA,
+    data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = HUB_DATA,
     text: Annotated[str, Option(help="Of a table file: the column of the text, or two for pairs: a,b; default: guessed.")] = "",
     label: Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")] = "",
     start_from: Annotated[str | None, Option("--from", help="Start from the fine-tuned dense weights of this run.")] = None,
@@ -58,7 +64,7 @@ def prune(
     compression: Annotated[str, Option(help="Encoder compressions, for example 2 or 1.5,2,3.")] = "2",
     preset: Annotated[str, Option(help="quick (minutes), standard (at most an hour), full.")] = "standard",
     run: Annotated[str | None, Option(help="Name of the run.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     seed: Annotated[int, Option(help="Fixes the result.")] = 0,
     threads: Threads = 0,
     method: Annotated[str | None, Option(help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once; default: the preset's, "
@@ -70,9 +76,9 @@ def prune(
     scope: Annotated[str | None, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each); "
                                         "default: global where the surgeon ranks, else matrix.")] = None,
     score: Annotated[str, Option(help="What decides which groups go: norm, activation (weighted by the inputs it meets) or surgeon "
-                                        "(by what its removal costs).")] = config.PruneConfig.score,
-    distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = config.PruneConfig.distill,
-    temperature: Annotated[float, Option(help="At which outputs are compared.")] = config.PruneConfig.temperature,
+                                        "(by what its removal costs).")] = PruneConfig.score,
+    distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = PruneConfig.distill,
+    temperature: Annotated[float, Option(help="At which outputs are compared.")] = PruneConfig.temperature,
     distill_hidden: Annotated[float, Option(help="Weight of the distance between hidden states; a third slower.")] = 0.0,
     dropout: Annotated[bool | None, Option(help="Dropout under the penalty and in retraining; default: only without distillation.")] = None,
     control: Annotated[str, Option(help="Of lambda: line (follows the wanted share) or dynamic (bounded, falls with what is missing to the target).")] = "line",
@@ -81,14 +87,14 @@ def prune(
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
     penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
     retrain_steps: Annotated[int | None, Option(help="Masked retraining steps per compression, instead of the preset's.")] = None,
-    penalty_lr: Annotated[float, Option(help="Learning rate under the penalty.")] = config.PruneConfig.penalty_lr,
-    retrain_lr: Annotated[float, Option(help="Peak learning rate of masked retraining.")] = config.PruneConfig.retrain_lr,
+    penalty_lr: Annotated[float, Option(help="Learning rate under the penalty.")] = PruneConfig.penalty_lr,
+    retrain_lr: Annotated[float, Option(help="Peak learning rate of masked retraining.")] = PruneConfig.retrain_lr,
     surface_examples: Annotated[int | None, Option(help="Dev examples behind the score surface, instead of the preset's.")] = None,
     precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
-    from prune_core import record
+    from prune_core.training import session
 
     taught = {"distill": distill, "temperature": temperature, "distill_hidden": distill_hidden, "mixkd": mixkd, "dropout": dropout,
               "control": control, "progressive": progressive}
@@ -106,31 +112,31 @@ def prune(
     asked = config.preset(preset, **settings)
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
     with _Progress() as progress:
-        result = record.start(asked, runs_dir, run, command, progress)
+        result = session.start(asked, runs_dir, run, command, progress)
     _record_repaired(result["run"], runs_dir)
     _tell(result, as_json, _result_text)
 
 
 @app.command()
-def resume(run: str, runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
+def resume(run: str, runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
     """Take an interrupted run to its end, with the same numbers as if it had never stopped."""
-    from prune_core import record
+    from prune_core.training import session
 
     with _Progress() as progress:
-        result = record.resume(runs.find(run, runs_dir), progress)
+        result = session.resume(shelf.find(run, runs_dir), progress)
     _record_repaired(run, runs_dir)
     _tell(result, as_json, _result_text)
 
 
 def _record_repaired(name: str, runs_dir: Path) -> None:
     """Have a complete run record what could be kept without training."""
-    from prune_core import surface
+    from prune_core.evaluation import surface as surface_
 
-    run = runs.find(name, runs_dir)
+    run = shelf.find(name, runs_dir)
     if run.recorded or run.config.preset == "quick":
         return
     try:
-        for _ in _scored(surface.repaired(run)):
+        for _ in _scored(surface_.repaired(run)):
             pass
     except InputError as error:  # the run itself is complete
         print(f"without repaired scores: {error}", file=sys.stderr)
@@ -146,40 +152,42 @@ def compare(
     budget_steps: Annotated[int, Option(help="Steps of each run at one compression: two thirds under the method, one third of retraining.")] = 450,
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, once for each seed; default: the preset's.")] = None,
     model: Annotated[str, Option(help="minilm, a hub name, or a folder.")] = "minilm",
-    data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = config.HUB_DATA,
+    data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = HUB_DATA,
     block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
     scope: Annotated[str | None, Option(help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
-    score: Annotated[str, Option(help="What decides which groups go: norm, activation or surgeon.")] = config.PruneConfig.score,
-    distill: Annotated[float, Option(help="Share of the loss from the dense model, for all methods alike.")] = config.PruneConfig.distill,
-    lr: Annotated[float, Option(help="Learning rate under the method and in retraining.")] = config.PruneConfig.penalty_lr,
+    score: Annotated[str, Option(help="What decides which groups go: norm, activation or surgeon.")] = PruneConfig.score,
+    distill: Annotated[float, Option(help="Share of the loss from the dense model, for all methods alike.")] = PruneConfig.distill,
+    lr: Annotated[float, Option(help="Learning rate under the method and in retraining.")] = PruneConfig.penalty_lr,
     to: Annotated[Path | None, Option(help="Write the table to this path, as .csv and .md; default: the runs folder.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes one table."""
-    from prune_core import compare, record
+    from prune_core.showing import compare as compare_
+    from prune_core.showing.compare import as_csv, as_markdown, sentences
+    from prune_core.training import comparison, session
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block, compressions=_numbers(compressions),
                          scope=scope, score=score, distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
-    planned = compare.plan(base, methods.split(","), seeds, budget_steps)
-    there = [compare.standing(name, asked, runs_dir) for name, asked in planned]  # wrong settings are told before any work
+    planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
+    there = [comparison.standing(name, asked, runs_dir) for name, asked in planned]  # wrong settings are told before any work
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
     for number, ((name, asked), run) in enumerate(zip(planned, there, strict=True), 1):
         print(f"{number} of {len(planned)}: {name}" + (" is there" if run and run.result else ""), file=sys.stderr)
         with _Progress() as progress:
-            record.resume(run, progress) if run else record.start(asked, runs_dir, name, command, progress)
-    found = compare.rows(planned, runs_dir)
-    done = [runs.Run(Path(runs_dir) / name) for name, _ in planned]
-    table = compare.as_markdown(found, task, done[0].metric, [run.dense_score for run in done])
+            session.resume(run, progress) if run else session.start(asked, runs_dir, name, command, progress)
+    found = comparison.rows(planned, runs_dir)
+    done = [Run(Path(runs_dir) / name) for name, _ in planned]
+    table = as_markdown(found, task, done[0].metric, [run.dense_score for run in done])
     path = to or Path(runs_dir) / f"compare-{task}"
     try:
-        files.write_whole(path.with_suffix(".csv"), compare.as_csv(found).encode())
+        files.write_whole(path.with_suffix(".csv"), as_csv(found).encode())
         files.write_whole(path.with_suffix(".md"), table.encode())
     except OSError as error:
         raise InputError(f"the table cannot be written to {str(path)!r}: {error.strerror or error}") from None
     result = {"task": task, "metric": done[0].metric, "csv": str(path.with_suffix(".csv")), "markdown": str(path.with_suffix(".md")),
-              "rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in found], "sentences": list(compare.sentences(found, done[0].metric))}
+              "rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in found], "sentences": list(sentences(found, done[0].metric))}
     _tell(result, as_json, lambda r: table)
 
 
@@ -191,17 +199,18 @@ def predict(
     scope: Scope = None,
     phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
     by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded.")] = "norm",
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """What the model says of a sentence, and how sure it is, as more and more is cut."""
-    from prune_core import glue, recall
+    from prune_core.evaluation import sentences
+    from prune_core.tasks import glue
 
-    found = runs.find(run, runs_dir)
+    found = shelf.find(run, runs_dir)
     wanted = len(found.about["task"].get("columns") or glue.task_named(found.task).columns)
     if len(sentence) != wanted:
         raise InputError(f"{len(sentence)} sentences; needed for {found.task}: {wanted}")
-    answer = recall.predict(found, phase, [tuple(sentence)], _numbers(sparsities, "sparsity"), scope, by)
+    answer = sentences.predict(found, phase, [tuple(sentence)], _numbers(sparsities, "sparsity"), scope, by)
     _tell(answer, as_json, lambda r: "\n".join(f"{sparsity:6.1%}  " + "  ".join(f"{label} {share:.3f}" for label, share in zip(r["labels"], row, strict=True))
                                               for sparsity, (row,) in zip(r["sparsities"], r["probabilities"], strict=True)))
 
@@ -214,13 +223,13 @@ def flips(
     by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded.")] = "norm",
     repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Which dev sentences the dense weights answer wrongly first, as more and more is cut, and how many are lost and won."""
-    from prune_core import flips as flipping
+    from prune_core.evaluation.flips import first
 
-    _tell(flipping.first(runs.find(run, runs_dir), _numbers(sparsities, "sparsity"), scope, by, repair, data), as_json, _flips_text)
+    _tell(first(shelf.find(run, runs_dir), _numbers(sparsities, "sparsity"), scope, by, repair, data), as_json, _flips_text)
 
 
 @app.command()
@@ -243,65 +252,66 @@ def export(
     words: Annotated[str, Option(help="Your own words in a report.")] = "",
     allow: Annotated[float, Option(help="Report: how much of the score may be lost, 0.01 for one point; the recommendation rests on it.")] = 0.01,
     measure: Annotated[bool, Option(help="Report: measure the speedups that were not measured on this machine yet.")] = True,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Write the pruned model for use elsewhere, with a card that has its figures; or a notebook or a report of what was found."""
     from prune_core import export as exporting
-    from prune_core import recall, report
-    from prune_core import settings as choices
-    from prune_core.cuts import Setting
+    from prune_core.evaluation.exact import default_phase
+    from prune_core.runs.settings import Setting, from_json, results
+    from prune_core.showing.report import finding
 
-    if to not in (known := (*exporting.FORMS, "notebook", *report.FORMS)):
+    if to not in (known := (*exporting.FORMS, "notebook", *finding.FORMS)):
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(known)}")
-    if settings is not None and to not in report.FORMS:
+    if settings is not None and to not in finding.FORMS:
         raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
     if settings is not None and (sparsity is not None or threshold is not None):
         raise InputError("give either --settings or one of --sparsity and --threshold")
-    asked = report.Asked(title, audience, words, allow)
-    if to in report.FORMS and sparsity is None and threshold is None:
-        found = runs.find(run, runs_dir)
-        _report(to, found, choices.results(found) if settings is None else choices.from_json(settings, found), asked, out, data, measure, as_json)
+    asked = finding.Request(title, audience, words, allow)
+    if to in finding.FORMS and sparsity is None and threshold is None:
+        found = shelf.find(run, runs_dir)
+        _report(to, found, results(found) if settings is None else from_json(settings, found), asked, out, data, measure, as_json)
         return
     cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
     if to in exporting.FORMS:
         _tell(exporting.FORMS[to](exporting.take(cut, repair, data), out), as_json, _exported_text)
         return
-    cut = replace(cut, phase=cut.phase or recall.default_phase(cut.run, sparsity, weights=False))
+    cut = replace(cut, phase=cut.phase or default_phase(cut.run, sparsity, weights=False))
     saved, where, _, thresholds = cut.resolved()
     one = Setting("setting", cut.run.saved(saved), where, sparsity, None if sparsity is not None else thresholds, by, repair)
     if to == "notebook":
-        from prune_core import notebook
+        from prune_core.showing import notebook
 
         _tell(notebook.write(cut.run, [one], out), as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes")
         return
     _report(to, cut.run, [one], asked, out, data, measure, as_json)
 
 
-def _report(to: str, run: runs.Run, settings: list, asked, out: Path, data: str | None, measure: bool, as_json: bool) -> None:
+def _report(to: str, run: Run, settings: list, asked, out: Path, data: str | None, measure: bool, as_json: bool) -> None:
     """Gather what a report says and write it."""
     from datetime import date
 
-    from prune_core import findings, recall, report
+    from prune_core.evaluation import findings, speedup
+    from prune_core.showing.report import recommend, write
 
     made = date.today()
     paths = {"report": {out: "html"}, "markdown": {out: "md"}, "both": {out.with_suffix(".html"): "html", out.with_suffix(".md"): "md"}}[to]
     if there := [path for path in paths if path.exists()]:
         raise InputError(f"{str(there[0])!r} is there already; needed: a new file")  # before the work
-    profile = recall.usual_profile()
+    profile = speedup.usual_profile()
     found = findings.find(run, settings, data, measure, profile, lambda done, total, doing: print(f"{done}/{total} {doing}", file=sys.stderr, flush=True))
-    best, rule = report.recommended(run.dense_score, found, asked.allowed)
-    kept = best is not None and report.keeps(run.dense_score, found[best], asked.allowed)
+    best, rule = recommend.recommended(run.dense_score, found, asked.allowed)
+    kept = best is not None and recommend.keeps(run.dense_score, found[best], asked.allowed)
     told = {"to": to, "run": run.name, "settings": len(found), "recommended": "ABCD"[best] if kept else None, "rule": rule}
     for path, form in paths.items():
-        written = report.write(path, report.html(run, found, asked, made, profile) if form == "html" else report.markdown(run, found, asked, made))
+        written = write.write(path, write.html(run, found, asked, made, profile) if form == "html" else write.markdown(run, found, asked, made))
     _tell(written | told, as_json, lambda r: f"{r['path']}: {r['bytes']:,} bytes; recommended: {r['recommended'] or 'none'}. {r['rule']}")
 
 
 @app.command("runs")
-def list_runs(runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
+def list_runs(runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
     """List your runs and the recorded ones, and the folders that hold none, with the reason."""
-    rows = [_row(listed) for listed in runs.listing(runs_dir)]
+    rows = [_row(listed) for listed in shelf.listing(runs_dir)]
     _tell({"runs": rows}, as_json, lambda result: "\n".join(map(_row_text, result["runs"])) or f"no runs in {runs_dir}")
 
 
@@ -309,11 +319,11 @@ def list_runs(runs_dir: RunsDir = runs.RUNS, as_json: AsJson = False) -> None:
 def delete(
     run: str,
     yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Move a run of yours into the trash; `restore` puts it back."""
-    from prune_core import trash
+    from prune_core.runs import trash
 
     if not yes and not typer.confirm(f"Move run {run!r} to the trash?", err=True):
         raise InputError("nothing was deleted")
@@ -326,11 +336,11 @@ def restore(
     run: Annotated[str | None, Argument(help="Name or key of a deleted run; without it, list them.")] = None,
     erase: Annotated[bool, Option("--erase", help="Delete it for good instead.")] = False,
     yes: Annotated[bool, Option("--yes", help="Do not ask.")] = False,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Put a deleted run back, or list what is in the trash."""
-    from prune_core import trash
+    from prune_core.runs import trash
 
     if run is None:
         rows = [{"key": one.key, "run": one.name, "bytes": one.size} for one in trash.deleted(runs_dir)]
@@ -352,7 +362,7 @@ def evaluate(
     scope: Scope = None,
     phase: Phase = None,
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")] = "norm",
     repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
@@ -360,10 +370,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not computed again."""
-    from prune_core import recall
+    from prune_core.evaluation import exact as exact_
 
     cut = replace(_cut(run, sparsity, threshold, scope, phase, runs_dir), score=by)
-    _tell(recall.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact, repaired=repair), as_json, _evaluated_text)
+    _tell(exact_.evaluate(cut, data, threads, _running_text if exact else lambda running: None, exact, repaired=repair), as_json, _evaluated_text)
 
 
 @app.command()
@@ -379,15 +389,15 @@ def measure(
     engine: Annotated[str, Option(help="torch, onnxruntime or openvino: what runs both, the last two as ONNX graphs.")] = "torch",
     seconds: Annotated[float, Option(help="How long to measure.")] = 6.0,
     profile: Annotated[Path | None, Option(help="Latency profile to predict with; default: this machine's.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Time the dense and the compact model in turn, here. Needs no weights of the run: a latency does not depend on their values."""
-    from prune_core import recall
+    from prune_core.evaluation import speedup
 
     cut = _cut(run, sparsity, threshold, scope, phase, runs_dir)
-    _tell(recall.measure(cut, batch, length, threads, dtype, seconds, profile, engine), as_json, _measured_text)
+    _tell(speedup.measure(cut, batch, length, threads, dtype, seconds, profile, engine), as_json, _measured_text)
 
 
 @app.command()
@@ -396,15 +406,15 @@ def score(
     phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
     by: Annotated[str, Option(help="activation, taylor, loss, surgeon, or several.")] = "activation,taylor,loss,surgeon",
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Score every group in other ways than by its norm, for `evaluate --by` and Explore: inputs it meets, gradients, least squares."""
-    from prune_core import recall
+    from prune_core.evaluation import rank
 
-    found = runs.find(run, runs_dir)
-    made = {kind: str(path) for kind, path in recall.rank(found, phase, by.split(","), data, threads)}
+    found = shelf.find(run, runs_dir)
+    made = {kind: str(path) for kind, path in rank.rank(found, phase, by.split(","), data, threads)}
     _tell({"run": found.name, "phase": phase, "files": made}, as_json, lambda r: "\n".join(f"{kind}: {path}" for kind, path in r["files"].items()))
 
 
@@ -415,15 +425,15 @@ def sensitivity(
     by: Annotated[str, Option(help="layer, type, matrix, or several.")] = "layer,matrix",
     shares: Annotated[str, Option(help="Shares of a part's weights to cut.")] = "0.25,0.5,0.75,0.9",
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """What cutting one layer or matrix alone costs: exact dev scores over a grid, kept with the run; what is known is not computed again."""
-    from prune_core import sensitivity
+    from prune_core.evaluation import sensitivity as sensitivity_
 
-    found, points = runs.find(run, runs_dir), []
-    for *_, point in _scored(sensitivity.sensitivity(found, phase, by.split(","), _numbers(shares, "share"), data, threads)):
+    found, points = shelf.find(run, runs_dir), []
+    for *_, point in _scored(sensitivity_.sensitivity(found, phase, by.split(","), _numbers(shares, "share"), data, threads)):
         points.append(point)
     result = {"run": found.name, "phase": phase, "metric": found.metric, "dense_score": found.dense_score, "points": [vars(p) for p in points]}
     _tell(result, as_json, lambda r: "\n".join(f"{p['key']:40} {p['share']:6.0%} cut: {r['metric']} {p['score']:.4f}  ({p['low']:.3f} to {p['high']:.3f})"
@@ -438,20 +448,20 @@ def surface(
     scope: Annotated[str, Option(help="global, layer, type, matrix, or several.")] = "global,matrix",
     repair: Annotated[str, Option(help="no, yes, or both: repaired after cutting.")] = "both",
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
-    runs_dir: RunsDir = runs.RUNS,
+    runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
     """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, which Explore then predicts from."""
-    from prune_core import surface
-    from prune_core.trajectory import Kind
+    from prune_core.cutting.answers import Kind
+    from prune_core.evaluation.surface import surfaces
 
     if repair not in ("no", "yes", "both"):
         raise InputError(f"repair {repair!r} is none of no, yes, both")
-    found, rows = runs.find(run, runs_dir), []
+    found, rows = shelf.find(run, runs_dir), []
     kinds = [Kind(one, where, after) for one in by.split(",") for where in scope.split(",") for after in (False, True)
              if after in {"no": (False,), "yes": (True,), "both": (False, True)}[repair]]
-    for *_, kind, point in _scored(surface.surfaces(found, phase, kinds, data, threads)):
+    for *_, kind, point in _scored(surfaces(found, phase, kinds, data, threads)):
         rows.append(vars(kind) | vars(point))
     result = {"run": found.name, "phase": phase, "metric": found.metric, "points": rows}
     _tell(result, as_json, lambda r: "\n".join(f"{p['by']:10} {p['scope']:7} {'repaired' if p['repaired'] else 'cut':9} {p['sparsity']:6.1%}: "
@@ -467,11 +477,11 @@ def shapes(
     as_json: AsJson = False,
 ) -> None:
     """Time one matrix with the same share of zeros in different patterns: single weights, tiles, strips; against the dense product."""
-    from prune_core import measure
+    from prune_core.execution import shapes as shapes_
 
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity {sparsity:g} is out of range; needed: 0 up to but not including 1")
-    found = measure.shapes(sparsity, threads, seconds)
+    found = shapes_.shapes(sparsity, threads, seconds)
     if to is not None:
         try:
             files.write_json(to, found)
@@ -489,17 +499,19 @@ def calibrate(
     """Fit the latency model to this machine: a few minutes of timing random encoders under random masks."""
     from tqdm import tqdm
 
-    from prune_core import latency, measure, recorder
+    from prune_core import machine
+    from prune_core.execution import calibrate as calibrate_
+    from prune_core.latency import profile_files
 
     threads = threads or os.cpu_count() or 1
-    path = to or latency.own_file(recorder.machine(), threads)
-    latency.check_writable(path)  # now, not after minutes
+    path = to or profile_files.own_file(machine.machine(), threads)
+    profile_files.check_writable(path)  # now, not after minutes
     with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} masks") as bar:
-        for found in measure.calibrate(threads):
+        for found in calibrate_.calibrate(threads):
             if isinstance(found, tuple):
                 bar.n, bar.total = found
                 bar.refresh()
-    latency.write(found, path)
+    profile_files.write(found, path)
     result = found.to_json() | {"path": str(path)}
     _tell(result, as_json, lambda r: f"{r['path']}: median error {100 * r['error']:.1f}% (dense {100 * r['error_dense']:.1f}%) over {r['masks']} "
                                      f"masks not used to calibrate, {r['threads']} threads")
@@ -510,21 +522,21 @@ def pack_run(
     run: str,
     to: Annotated[str, Option(help="Name among the recorded runs.")],
     weights: Annotated[str, Option(help="Saved phases whose weights ship too, for example dense.")] = "",
-    data_name: Annotated[str, Option(help="What the data is called where it ships.")] = config.HUB_DATA,
-    runs_dir: RunsDir = runs.RUNS,
+    data_name: Annotated[str, Option(help="What the data is called where it ships.")] = HUB_DATA,
+    runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Make a small read-only copy of a complete run in data/recorded: at most 10 MB beside the weights."""
-    from prune_core import pack
+    from prune_core.runs import pack
 
-    result = pack.pack(runs.find(run, runs_dir), to, weights.split(",") if weights else [], data_name)
+    result = pack.pack(shelf.find(run, runs_dir), to, weights.split(",") if weights else [], data_name)
     _tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
 
 
 @app.command()
 def licences(as_json: AsJson = False) -> None:
     """The licences of all packages that requirements.txt pins."""
-    from prune_core.licences import licences as listed
+    from prune_core.cli.licences import licences as listed
 
     _tell({"licences": listed()}, as_json, lambda r: "\n".join(f"{one['package']:26} {one['version']:14} {one['licence']}" for one in r["licences"]))
 
@@ -532,9 +544,9 @@ def licences(as_json: AsJson = False) -> None:
 @app.command(hidden=True)
 def serve(threads: Annotated[int, Option(help="CPU threads; 0: as many as there are cores that other work leaves over.")] = 0) -> None:
     """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""
-    from prune_core import serve
+    from prune_core.evaluation import serve as serve_
 
-    serve.main(threads)
+    serve_.main(threads)
 
 
 def _scored(steps: Iterable[tuple]) -> Iterator[tuple]:
@@ -557,11 +569,11 @@ def _numbers(text: str, what: str = "compression") -> tuple[float, ...]:
 
 def _cut(run: str, sparsity: float | None, threshold: str | None, scope: str | None, phase: str | None, runs_dir: Path):
     """The recall.Cut that these options ask for. Raises InputError."""
-    from prune_core import recall
+    from prune_core.evaluation.exact import Cut
 
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
-    return recall.Cut(runs.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
+    return Cut(shelf.find(run, runs_dir), sparsity, _threshold(threshold), scope, phase)
 
 
 def _threshold(text: str | None) -> float | dict[str, float] | None:
@@ -574,9 +586,9 @@ def _threshold(text: str | None) -> float | dict[str, float] | None:
         raise InputError(f"threshold {text!r} is neither a number nor a JSON object of scope key -> number") from None
 
 
-def _row(listed: runs.Listed) -> dict:
+def _row(listed: Listed) -> dict:
     """One entry of `runs --json`."""
-    row = {"run": listed.name, "status": listed.status, "path": str(listed.path), "recorded": listed.path.parent == runs.RECORDED}
+    row = {"run": listed.name, "status": listed.status, "path": str(listed.path), "recorded": listed.path.parent == places.RECORDED}
     if listed.run is None:
         return row | {"reason": listed.reason}
     run = listed.run

@@ -12,11 +12,15 @@ from pathlib import Path
 
 from torch import nn
 
-from prune_core import InputError, engines, evaluate, glue, recall
-from prune_core.compact import compact
-from prune_core.encoders import Encoder
-from prune_core.masks import BYTES, BlockMask
-from prune_core.recall import Cut
+from prune_core import InputError
+from prune_core.cutting.masks import BYTES, BlockMask
+from prune_core.evaluation import dev_score, exact
+from prune_core.evaluation.bench import Bench, encoder_of
+from prune_core.evaluation.exact import Cut, RunError
+from prune_core.execution import engines
+from prune_core.execution.compact import compact
+from prune_core.models.encoders import Encoder
+from prune_core.tasks import glue
 
 SCRIPT = '''\
 """python run.py "a sentence" ["its pair"]: needs onnxruntime, tokenizers and numpy, nothing else."""
@@ -34,7 +38,7 @@ print(json.dumps(dict(zip({labels}, map(float, logits)))))
 
 
 @dataclass(frozen=True)
-class Taken:
+class CutModel:
     """A cut with its model: loaded, cut, and repaired if that was asked for; `score` as `evaluate` tells it, None where the data is not there."""
 
     cut: Cut
@@ -54,27 +58,27 @@ class Taken:
         return {"dense_bytes": BYTES * self.mask.layout.model_weights, "sparse_bytes": self.mask.stored_bytes}
 
 
-def take(cut: Cut, repaired: bool = False, source: str | None = None) -> Taken:
+def take(cut: Cut, repaired: bool = False, source: str | None = None) -> CutModel:
     """Load what the cut names and score it. Raises InputError; without the task's data only a repair is refused."""
     phase, _, mask, _ = cut.resolved()
     try:
-        bench = recall.Bench(cut.run, phase, source)
-    except recall.RunError:
+        bench = Bench(cut.run, phase, source)
+    except RunError:
         raise
     except InputError:
         if repaired:
             raise
-        encoder, score = recall.encoder_of(cut.run, phase, cut.run.outputs), None
+        encoder, score = encoder_of(cut.run, phase, cut.run.outputs), None
     else:
-        encoder, score = bench.encoder, recall.evaluate(cut, source, bench=bench, repaired=repaired)
+        encoder, score = bench.encoder, exact.evaluate(cut, source, bench=bench, repaired=repaired)
     if repaired:
         encoder.model.load_state_dict(bench.repaired(mask).state_dict())
     else:
-        evaluate.apply_mask_(encoder.weights, mask)
-    return Taken(cut, phase, mask, encoder, repaired, score)
+        dev_score.apply_mask_(encoder.weights, mask)
+    return CutModel(cut, phase, mask, encoder, repaired, score)
 
 
-def hf(taken: Taken, out: Path) -> dict:
+def hf(taken: CutModel, out: Path) -> dict:
     """A folder for transformers: safetensors, config with label names, tokenizer, model card. Raises InputError."""
     model = taken.encoder.model
     if len(taken.labels) == model.config.num_labels:
@@ -89,7 +93,7 @@ def hf(taken: Taken, out: Path) -> dict:
     return _written(taken, out, fill, "model.safetensors") | {"to": "hf"}
 
 
-def onnx(taken: Taken, out: Path) -> dict:
+def onnx(taken: CutModel, out: Path) -> dict:
     """A folder for ONNX Runtime: the compact graph, the tokenizer, a script of ten lines, a card. Raises InputError."""
     small: nn.Module = compact(taken.encoder.model, taken.mask, kernels=False)
     tokenizer = taken.encoder.tokenizer
@@ -106,7 +110,7 @@ def onnx(taken: Taken, out: Path) -> dict:
     return _written(taken, out, fill, "model.onnx") | {"to": "onnx"}
 
 
-def _written(taken: Taken, out: Path, fill: Callable[[Path], None], weights: str) -> dict:
+def _written(taken: CutModel, out: Path, fill: Callable[[Path], None], weights: str) -> dict:
     """Have `fill` write into a folder beside `out` and rename that to it: never half of one. Raises InputError."""
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -127,7 +131,7 @@ def _written(taken: Taken, out: Path, fill: Callable[[Path], None], weights: str
     return {"path": str(out), "bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.sizes() | about(taken)
 
 
-def about(taken: Taken) -> dict:
+def about(taken: CutModel) -> dict:
     """What was taken: run, phase, cut, compressions and score (None where the data was not there)."""
     mask, score = taken.mask, taken.score or {}
     return {"run": taken.cut.run.name, "phase": taken.phase, "by": taken.cut.score, "repaired": taken.repaired, "sparsity": mask.sparsity,
@@ -156,7 +160,7 @@ and outputs are those of the dense model.
 '''
 
 
-def card(taken: Taken, use: str) -> str:
+def card(taken: CutModel, use: str) -> str:
     """The model card: what it is, how good and how large, how it was made, how to use it. Only what was measured or counted."""
     run, facts, sizes = taken.cut.run, about(taken), taken.sizes()
     metric, columns = run.metric.replace("_", " "), run.about["task"].get("columns") or glue.task_named(run.task).columns

@@ -49,16 +49,16 @@ def tiny_data(tmp_path_factory) -> Path:
 @pytest.fixture
 def no_hub(monkeypatch):
     """The hub is not reached, and nobody waits for it."""
-    from prune_core import glue
+    from prune_core.tasks import hub
 
-    monkeypatch.setattr(glue, "hub_answers", lambda seconds: False)
+    monkeypatch.setattr(hub, "hub_answers", lambda seconds: False)
 
 
 @pytest.fixture
 def none_recorded(monkeypatch, tmp_path_factory):
     """As if no runs shipped with the project; returns the folder where they would lie."""
-    from prune_core import runs
+    from prune_core.runs import places
 
     folder = tmp_path_factory.mktemp("recorded")
-    monkeypatch.setattr(runs, "RECORDED", folder)
+    monkeypatch.setattr(places, "RECORDED", folder)
     return folder

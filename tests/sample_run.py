@@ -6,19 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core.blocks import BlockShape, Layout, Matrix
-from prune_core.config import PruneConfig, saved_name
-from prune_core.latency import Profile, Setting, work
-from prune_core.masks import (
-    BlockMask,
-    mask_at,
-    mask_at_sparsity,
-    sparsity_of,
-    zero_share,
-)
-from prune_core.plans import Registers
-from prune_core.recorder import Recorder, machine, versions
-from prune_core.trajectory import Snapshot, SurfacePoint
+from prune_core.cutting.answers import SurfacePoint
+from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.cutting.masks import BlockMask, mask_at, mask_at_sparsity, sparsity_of, zero_share
+from prune_core.latency.profile import Batch, Profile, work
+from prune_core.latency.strips import Registers
+from prune_core.machine import machine, versions
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.recorder import Recorder
+from prune_core.runs.schedule import saved_name
+from prune_core.runs.snapshots import Snapshot
 
 _ENDINGS = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
             "attention.output": "attention.output.dense", "intermediate": "intermediate.dense", "output": "output.dense"}
@@ -109,6 +106,6 @@ def make_profile() -> Profile:
     """A latency profile whose prices are round numbers."""
     layout = make_layout()
     mask = BlockMask(layout, {m.name: np.ones(layout.block.grid(m.m, m.n), bool) for m in layout.matrices})
-    free = dict.fromkeys(work(mask, Setting(1, 1), Registers(16, 4)), 0.0) | {"call": 0.5}
+    free = dict.fromkeys(work(mask, Batch(1, 1), Registers(16, 4)), 0.0) | {"call": 0.5}
     return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4, compact=free | {"multiply 1": 1e-6},
                    dense=free | {"multiply": 2e-6}, error=0.05, error_dense=0.04, masks=30, created=1.0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from prune_core import InputError
-from prune_core.blocks import BlockShape, Layout, Matrix
+from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 
 SHAPES = ("4x1", "1x4", "4x2", "2x4", "allx1", "1xall", "allx2", "allxall", "1x1")
 

@@ -12,15 +12,19 @@ import tiny
 from browsing import CHROMIUM, chromium, playwright, served
 from sample_run import make_layout, make_profile, make_run
 
-from prune_core import latency, recall, recorder, runs
-from prune_core.masks import mask_at
-from prune_core.recall import Cut
-from prune_core.trajectory import predict
+from prune_core import machine
+from prune_core.cutting.answers import predict
+from prune_core.cutting.masks import mask_at
+from prune_core.evaluation import exact
+from prune_core.evaluation.exact import Cut
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch
+from prune_core.runs.run import Run
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DRAWN = ".prunescope[data-draw-ms]"
 FIRST_SIGHT = 3.0  # seconds, on an idle machine
-SETTING = latency.Setting(32, 128)
+SETTING = Batch(32, 128)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +40,7 @@ def app(runs_dir, tiny_model, tiny_data):
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(runs_dir.parent / "cache")
     try:
-        latency.write(make_profile(), latency.own_file(recorder.machine(), os.cpu_count() or 1))
+        profile_files.write(make_profile(), profile_files.own_file(machine.machine(), os.cpu_count() or 1))
         with served(runs_dir) as address:
             yield address
     finally:
@@ -99,7 +103,7 @@ def shown(page) -> dict[str, str]:
     return {name: page.locator(f"[data-number={name}] .value").inner_text() for name in names}
 
 
-def counted(run: runs.Run, label: str, thresholds, scope: str = "global") -> dict[str, str]:
+def counted(run: Run, label: str, thresholds, scope: str = "global") -> dict[str, str]:
     """The same by prune_core."""
     at = next(at for at in run.with_norms if run.snapshots[at].label == label)
     mask = mask_at(run.norms(at), run.layout, thresholds, scope)
@@ -143,7 +147,7 @@ def test_explore_shows_the_map_within_three_seconds(app, page, tmp_path):
 
 
 def test_dragging_the_handle_moves_everything_at_once_and_says_what_the_core_counts(app, page, runs_dir):
-    run = runs.Run(runs_dir / "recorded")
+    run = Run(runs_dir / "recorded")
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     before = shown(page)
     box = page.locator("canvas.histogram").bounding_box()
@@ -183,7 +187,7 @@ def test_undo_redo_and_reset(app, page):
 
 
 def test_keyboard_only(app, page, runs_dir):
-    run = runs.Run(runs_dir / "recorded")
+    run = Run(runs_dir / "recorded")
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     for _ in range(40):  # from the top of the page, by Tab alone
         page.keyboard.press("Tab")
@@ -210,7 +214,7 @@ def test_keyboard_only(app, page, runs_dir):
 
 
 def test_a_threshold_for_each_layer(app, page, runs_dir):
-    run = runs.Run(runs_dir / "recorded")
+    run = Run(runs_dir / "recorded")
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     page.get_by_role("button", name="Each layer").click()
     page.locator("select.key").select_option("layer 3")
@@ -229,7 +233,7 @@ def test_a_threshold_for_each_layer(app, page, runs_dir):
 
 
 def test_the_trajectory_plays_pauses_and_steps(app, page, runs_dir):
-    run = runs.Run(runs_dir / "recorded")
+    run = Run(runs_dir / "recorded")
     opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
     when, labels = page.locator(".when"), [run.snapshots[at].label for at in run.with_norms]
     assert when.inner_text() == "dense" == labels[0]
@@ -254,7 +258,7 @@ def test_the_trajectory_plays_pauses_and_steps(app, page, runs_dir):
 
 
 def test_an_answer_that_comes_late_does_not_take_the_hand_back(app, page, runs_dir):
-    run = runs.Run(runs_dir / "recorded")
+    run = Run(runs_dir / "recorded")
     labels = [run.snapshots[at].label for at in run.with_norms]
     opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
     page.locator(".prunescope").evaluate("""(root) => {
@@ -271,7 +275,7 @@ def test_an_answer_that_comes_late_does_not_take_the_hand_back(app, page, runs_d
 
 
 def test_going_back_to_a_moment_shows_it_at_once_and_sends_no_norms(app, page, runs_dir):
-    run, received = runs.Run(runs_dir / "recorded"), []
+    run, received = Run(runs_dir / "recorded"), []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda payload: received.append(len(payload))))
     opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
     labels, said = [run.snapshots[at].label for at in run.with_norms], page.locator("text=/blocks are kept at/")
@@ -366,7 +370,7 @@ def test_a_pinned_setting_is_compared_and_comes_back(app, page):
 
 
 def test_a_click_zooms_and_hovering_tells_the_exact_norm(app, page, runs_dir):
-    run = runs.Run(runs_dir / "recorded")
+    run = Run(runs_dir / "recorded")
     norms = run.norms(run.saved("dense"))
     opened(page, f"{app}/Explore?run=recorded&at=dense")
     page.locator("canvas.map").click(position={"x": 500, "y": 200})
@@ -395,13 +399,13 @@ def test_the_map_is_saved_as_a_picture(app, page, kind):
 
 
 def test_the_exact_score_comes_by_itself_after_the_hand_rests(app, page, runs_dir):
-    run = runs.Run(runs_dir / "scored")
+    run = Run(runs_dir / "scored")
     opened(page, f"{app}/Explore?run=scored&at=dense")
     said = page.locator("text=/Exact dev accuracy .*examples/")
     playwright.expect(said).to_be_visible(timeout=60_000)
     drag(page, 0.3, 0.45)
     share = float(re.search(r"cut=matrix%40([\d.]+)", rested(page))[1])
-    expected = recall.evaluate(Cut(run, share, None, "matrix", "dense"), threads=1)
+    expected = exact.evaluate(Cut(run, share, None, "matrix", "dense"), threads=1)
     playwright.expect(said).to_contain_text(f"{expected['score']:.4f}", timeout=60_000)
     assert not page.problems
 

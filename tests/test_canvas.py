@@ -10,14 +10,18 @@ import pytest
 from browsing import CHROMIUM, chromium
 from sample_run import make_layout, make_norms, make_profile, make_run
 
-from prune_core import canvas, cuts, latency, runs
-from prune_core.canvas import Start
-from prune_core.cuts import Cut
-from prune_core.masks import SCOPES, BlockMask, mask_at, thresholds_for, zero_share
-from prune_core.trajectory import predict
+from prune_core.cutting import cuts
+from prune_core.cutting.answers import predict
+from prune_core.cutting.cuts import Cut
+from prune_core.cutting.masks import SCOPES, BlockMask, mask_at, thresholds_for, zero_share
+from prune_core.latency.profile import Batch, Profile
+from prune_core.runs import settings
+from prune_core.runs.run import Run
+from prune_core.showing import canvas
+from prune_core.showing.canvas import HERE, LEVELS, Start
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
-SETTING = latency.Setting(8, 32)
+SETTING = Batch(8, 32)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +29,7 @@ def page():
     with chromium() as browser:
         page = browser.new_page()
         page.goto("about:blank")
-        page.add_script_tag(content=(canvas.HERE / "model.js").read_text() + """
+        page.add_script_tag(content=(HERE / "model.js").read_text() + """
         function load(text) {
           const {header, norms, frames} = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
           window.model = makeModel(header, norms);
@@ -34,7 +38,7 @@ def page():
         yield page
 
 
-def priced() -> latency.Profile:
+def priced() -> Profile:
     """A profile in which every kind of work has a price, so that none can be miscounted unseen."""
     plain, random = make_profile(), np.random.default_rng(3)
     names = {f"multiply {v}" for v in range(1, 5)} | plain.compact.keys()
@@ -48,14 +52,14 @@ def load(page, block: str, seed: int = 0, zeros: float = 0.0):
     from pathlib import Path
 
     layout = make_layout(2, 64, 128, block)
-    run = runs.Run(make_run(Path(tempfile.mkdtemp()), layout=layout))
+    run = Run(make_run(Path(tempfile.mkdtemp()), layout=layout))
     norms = make_norms(layout, seed)
     random = np.random.default_rng(seed)
     for values in norms.values():  # whole strips and columns die, as they do
         values *= random.random((values.shape[0], 1)) > zeros
         values *= random.random(values.shape[1]) > zeros
     at = run.saved("dense")
-    head = canvas.header(run, at, 1.0, Start(cuts.usual(run)), cuts.usual(run), priced(), SETTING)
+    head = canvas.header(run, at, 1.0, Start(settings.usual(run)), settings.usual(run), priced(), SETTING)
     page.evaluate("load", base64.b64encode(canvas.pack(head, norms)).decode())
     return run, norms
 
@@ -106,21 +110,21 @@ def test_heads_that_die_are_taken_out_as_the_core_takes_them(page, heads):
 
 
 def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
-    run = runs.Run(make_run(tmp_path))
+    run = Run(make_run(tmp_path))
     frames, scale = canvas.frames(run)
-    head = canvas.header(run, run.with_norms[0], 1.0, Start(cuts.usual(run)), cuts.usual(run), None, SETTING)
+    head = canvas.header(run, run.with_norms[0], 1.0, Start(settings.usual(run)), settings.usual(run), None, SETTING)
     blob = canvas.pack(head, run.norms(run.with_norms[0]), frames, {"frames": {"scale": scale}})
     page.evaluate("load", base64.b64encode(blob).decode())
     there = np.array(page.evaluate("frames_")).reshape(frames.shape)
     for row, at in zip(there, run.with_norms, strict=True):
         norms = np.concatenate([v.ravel() for v in run.norms(at).values()])
-        assert np.abs(row / canvas.LEVELS * scale - norms).max() <= scale / canvas.LEVELS * 1.001
+        assert np.abs(row / LEVELS * scale - norms).max() <= scale / LEVELS * 1.001
         assert ((row == 0) == (norms == 0)).all() and (row == 0).mean() == pytest.approx(zero_share(run.norms(at), run.layout), abs=1e-12)
 
 
 def test_what_the_browser_has_is_not_sent_again(page, tmp_path):
-    run = runs.Run(make_run(tmp_path))
-    head, norms = canvas.header(run, run.with_norms[0], 1.0, Start(cuts.usual(run)), cuts.usual(run), None, SETTING), run.norms(run.with_norms[0])
+    run = Run(make_run(tmp_path))
+    head, norms = canvas.header(run, run.with_norms[0], 1.0, Start(settings.usual(run)), settings.usual(run), None, SETTING), run.norms(run.with_norms[0])
 
     def unpacked(blob: bytes) -> dict:
         return page.evaluate("""(text) => { const found = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));

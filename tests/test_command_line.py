@@ -14,10 +14,16 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import config, files, glue, recall, record, runs
+from prune_core import files
 from prune_core.__main__ import main
-from prune_core.masks import mask_at_sparsity
-from prune_core.recorder import Recorder
+from prune_core.cutting.masks import mask_at_sparsity
+from prune_core.evaluation import bench
+from prune_core.runs import config, places
+from prune_core.runs.recorder import Recorder
+from prune_core.runs.run import Run
+from prune_core.tasks import glue, hub
+from prune_core.training import session
+from prune_core.training.session import Interrupted
 
 REPO = Path(__file__).resolve().parent.parent
 PRUNE = {"run", "task", "model", "data", "metric", "dense_score", "points", "seconds", "seconds_per_step", "penalty_share"}
@@ -71,7 +77,7 @@ def last_line(out: str) -> dict:
 
 
 def test_every_pinned_package_tells_its_licence(tmp_path):
-    from prune_core.licences import licences
+    from prune_core.cli.licences import licences
 
     found = {one["package"]: one["licence"] for one in licences()}
     assert len(found) > 100 and found["streamlit"] == "Apache-2.0" and "not installed here" not in found.values()
@@ -105,22 +111,22 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
                 "seconds_per_step": 1.0, "penalty_share": 0.0}
 
     monkeypatch.setattr("prune_core.__main__._record_repaired", lambda name, runs_dir: None)
-    monkeypatch.setattr(record, "start", start)
+    monkeypatch.setattr(session, "start", start)
     assert call("prune")[0] == 0
-    assert seen == {"asked": config.preset("standard"), "runs_dir": runs.RUNS, "name": None, "command": "python -m prune_core prune"}
+    assert seen == {"asked": config.preset("standard"), "runs_dir": places.RUNS, "name": None, "command": "python -m prune_core prune"}
 
 
 def test_standard_is_by_the_surgeon_and_records_what_repair_alone_keeps(call, small, tmp_path):
     """And group Lasso, where one of its settings is given."""
     asked = ["standard" if one == "quick" else one for one in small]
     assert call(*asked, "--run", "cut", "--runs-dir", tmp_path)[0] == 0
-    run = runs.Run(tmp_path / "cut")
+    run = Run(tmp_path / "cut")
     whole = {(kind.by, kind.scope, kind.repaired) for kind, points in run.surfaces("dense").items() if len(points) == 20}
     assert run.config.method == "surgeon" and whole >= {("norm", "global", True), ("surgeon", "global", True)}
     assert call("resume", "cut", "--runs-dir", tmp_path)[0] == 0  # what is there is not recorded twice
     assert len(files.read_sealed(run.surfaces_file("dense"))) == 40
     assert call(*asked, "--run", "plain", "--no-reweighted", "--runs-dir", tmp_path)[0] == 0
-    assert runs.Run(tmp_path / "plain").config.method == "group-lasso"
+    assert Run(tmp_path / "plain").config.method == "group-lasso"
 
 
 def test_runs_lists_what_there_is(call, folder, none_recorded, tmp_path):
@@ -156,7 +162,7 @@ def test_measure_prints_its_json_last(call, folder):
                                           "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
     assert (found["batch"], found["length"], found["threads"], found["weights"]) == (2, 10, 1, "of the run")
     assert call(*question)[1].startswith("done ")
-    kept = runs.Run(folder / "done").timings()
+    kept = Run(folder / "done").timings()
     assert len(kept) == 2 and kept[0] == found
 
 
@@ -164,8 +170,8 @@ def test_predict_is_how_sure_the_masked_model_is(call, folder):
     """The sentence through the model with the mask multiplied in, by hand."""
     code, out, _ = call("predict", "done", "the film was lovely", "--sparsities", "0,0.5", "--runs-dir", folder, "--json")
     found = last_line(out)
-    run = runs.Run(folder / "done")
-    encoder = recall.encoder_of(run, "dense", 2)
+    run = Run(folder / "done")
+    encoder = bench.encoder_of(run, "dense", 2)
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, run.config.scope)
     with torch.no_grad():
         for name, weight in encoder.weights.items():
@@ -202,14 +208,14 @@ def test_nothing_kept_is_still_json(call, folder):
 
 def test_resume_prints_what_prune_printed(call, folder):
     code, out, _ = call("resume", "done", "--runs-dir", folder, "--json")
-    assert code == 0 and last_line(out) == runs.Run(folder / "done").result and last_line(out).keys() >= PRUNE
+    assert code == 0 and last_line(out) == Run(folder / "done").result and last_line(out).keys() >= PRUNE
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_does(call, small, tmp_path, monkeypatch):
     def stop(*_, **__):
-        raise record.Interrupted("run 'half' stopped in dense; go on with: python -m prune_core resume half")
+        raise Interrupted("run 'half' stopped in dense; go on with: python -m prune_core resume half")
 
-    monkeypatch.setattr(record, "start", stop)
+    monkeypatch.setattr(session, "start", stop)
     code, out, err = call(*small, "--run", "half", "--runs-dir", tmp_path)
     assert (code, out) == (130, "") and err == "error: run 'half' stopped in dense; go on with: python -m prune_core resume half\n"
 
@@ -226,7 +232,7 @@ def test_scores_on_the_practice_set_say_that_it_is_not_glue(call, small, tmp_pat
 
 def test_without_hub_and_folder_it_is_the_practice_set_and_says_so(call, small, tmp_path, no_hub, monkeypatch):
     practice = glue.load("sst2", "practice").limited(64, 16)
-    monkeypatch.setattr(glue, "_load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
+    monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
     monkeypatch.setattr(glue, "_practice", lambda note: glue.replace(practice, note=note))
     arguments = ["nyu-mll/glue" if a == small[6] else a for a in small]
     code, out, _ = call(*arguments, "--run", "p", "--runs-dir", tmp_path, "--json")
@@ -395,7 +401,7 @@ def test_bad_questions(call, folder, arguments, named):
 
 
 def test_resuming_a_run_that_another_process_writes(call, folder, tmp_path):
-    about = {k: v for k, v in runs.Run(folder / "done").about.items() if k not in ("name", "created")}
+    about = {k: v for k, v in Run(folder / "done").about.items() if k not in ("name", "created")}
     with Recorder.create(tmp_path, "busy", about):
         assert "another process" in refused(call, "resume", "busy", "--runs-dir", tmp_path)
 

@@ -11,17 +11,21 @@ import tiny
 import torch
 from torch.nn import functional as F
 
-from prune_core import compact, encoders, native, unpadded
-from prune_core.blocks import BlockShape
-from prune_core.evaluate import apply_mask_
-from prune_core.masks import BlockMask
-from prune_core.plans import Live
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation.dev_score import apply_mask_
+from prune_core.execution import compact, native, unpadded
+from prune_core.execution.compact import CompactLinear
+from prune_core.execution.native import _FLAGS
+from prune_core.latency.strips import Live
+from prune_core.models import encoders
+from prune_core.models.encoders import Encoder
 
 needs_compiler = pytest.mark.skipif(native.library() is None, reason=f"kernels: {native.why_not()}")
 SHAPES = [(64, 48, "16x1"), (128, 96, "64x1"), (48, 40, "8x1"), (48, 40, "24x1"), (32, 64, "1x16"), (32, 64, "1xall"), (96, 64, "allx1"),
           (64, 64, "16x16"), (64, 64, "4x4"), (64, 64, "1x1"), (200, 100, "100x1"), (40, 60, "5x3"), (64, 64, "2x32"), (3, 5, "3x1")]
 X86 = platform.machine() in ("x86_64", "AMD64")
-BUILDS = {"this processor": native._FLAGS} | ({
+BUILDS = {"this processor": _FLAGS} | ({
     "avx2": ("-O3", "-std=c++17", "-shared", "-fPIC", "-mavx2", "-mfma", "-fopenmp"),
     "sse": ("-O2", "-std=c++17", "-shared", "-fPIC", "-fopenmp")} if X86 else {})
 
@@ -62,7 +66,7 @@ def layer_and_twin(m: int, n: int, block: str, share: float, seed: int = 0, **se
     weight, bias = torch.randn(m, n, generator=generator) / n**0.5, torch.randn(m, generator=generator)
     kept = random.random(shape.grid(m, n)) < share
     live = Live(random.random(m) < 0.8, random.random(n) < 0.8)
-    layer = compact.CompactLinear(weight, bias, kept, shape, live, **settings)
+    layer = CompactLinear(weight, bias, kept, shape, live, **settings)
     rows, cols = torch.from_numpy(live.rows), torch.from_numpy(live.cols)
     masked = weight * torch.from_numpy(np.kron(kept, np.ones((m // kept.shape[0], n // kept.shape[1]), bool)))
 
@@ -100,7 +104,7 @@ def test_only_what_is_kept_is_packed():
         pytest.skip(native.why_not())
     lanes = native.library().prunescope_lanes()
     weight = torch.arange(2.0 * lanes * 3).reshape(2 * lanes, 3)
-    layer = compact.CompactLinear(weight, None, np.array([[True, False, True], [False, True, False]]), BlockShape(lanes, 1))
+    layer = CompactLinear(weight, None, np.array([[True, False, True], [False, True, False]]), BlockShape(lanes, 1))
     assert layer.executed == "strips" and layer.weights.numel() == 3 * lanes
     assert sorted(layer.columns.tolist()) == [0, 1, 2]
     assert torch.equal(layer(torch.eye(3))[0], torch.cat([weight[:lanes, 0], torch.zeros(lanes)]))
@@ -111,12 +115,12 @@ def test_only_what_is_kept_is_packed():
                                              ("16x16", "strips"), ("1x1", "dense")])
 def test_what_is_executed_is_told(block, executed):
     kept = np.random.default_rng(0).random(BlockShape.parse(block).grid(128, 128)) < 0.2
-    assert compact.CompactLinear(torch.randn(128, 128), None, kept, BlockShape.parse(block)).executed == executed
+    assert CompactLinear(torch.randn(128, 128), None, kept, BlockShape.parse(block)).executed == executed
 
 
 def test_gelu_over_its_whole_range(way):
     x = torch.linspace(-12, 12, 200_001)
-    layer = compact.CompactLinear(torch.eye(1), None, np.ones((1, 1), bool), BlockShape(1, 1), gelu=True)
+    layer = CompactLinear(torch.eye(1), None, np.ones((1, 1), bool), BlockShape(1, 1), gelu=True)
     assert (layer(x[:, None])[:, 0].double() - F.gelu(x.double())).abs().max() < 2e-6
     assert torch.isnan(layer(torch.tensor([[float("nan")]]))).all()
 
@@ -181,7 +185,7 @@ def encoder_and_mask(architecture: str, block: str, dead: bool, seed: int = 0):
     return encoder, BlockMask(layout, kept)
 
 
-def masked_copy(encoder: encoders.Encoder, mask: BlockMask):
+def masked_copy(encoder: Encoder, mask: BlockMask):
     twin = encoders.describe(encoder.name, copy.deepcopy(encoder.model), encoder.tokenizer)
     apply_mask_({name: weight.data for name, weight in twin.weights.items()}, mask)
     return twin.model
@@ -224,7 +228,7 @@ def test_without_a_compiler_the_numbers_are_the_same(architecture, monkeypatch):
 
 
 def sizes(small: torch.nn.Module) -> dict[str, tuple[int, int]]:
-    return {name: (layer.out_features, layer.in_features) for name, layer in small.named_modules() if isinstance(layer, compact.CompactLinear)}
+    return {name: (layer.out_features, layer.in_features) for name, layer in small.named_modules() if isinstance(layer, CompactLinear)}
 
 
 def test_what_has_died_is_taken_out_of_its_neighbours():

@@ -11,14 +11,18 @@ from pathlib import Path
 import pytest
 import tiny
 
-from prune_core import InputError, compare, record, runs
-from prune_core.compare import Row
+from prune_core import InputError
+from prune_core.runs.run import Run
+from prune_core.showing import compare
+from prune_core.showing.compare import Row
+from prune_core.training import comparison, session
+from prune_core.training.session import Interrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_plan_gives_every_method_the_same(tiny_model, tiny_data):
-    planned = compare.plan(tiny.settings(tiny_model, tiny_data), ["reweighted", "magnitude", "admm"], 2, 30)
+    planned = comparison.plan(tiny.settings(tiny_model, tiny_data), ["reweighted", "magnitude", "admm"], 2, 30)
     assert [name for name, _ in planned] == [f"compare-sst2-{m}-s{s}" for s in (0, 1) for m in ("reweighted", "magnitude", "admm")]
     for name, config in planned:
         assert (config.penalty_steps, config.retrain_steps, f"s{config.seed}") == (20, 10, name[-2:])
@@ -27,7 +31,7 @@ def test_the_plan_gives_every_method_the_same(tiny_model, tiny_data):
 
 
 def test_a_method_without_steps_retrains_for_the_whole_budget(tiny_model, tiny_data):
-    ((_, first), (_, second)) = compare.plan(tiny.settings(tiny_model, tiny_data), ["magnitude", "surgeon"], 1, 30)
+    ((_, first), (_, second)) = comparison.plan(tiny.settings(tiny_model, tiny_data), ["magnitude", "surgeon"], 1, 30)
     assert (first.penalty_steps, first.retrain_steps, first.scope) == (20, 10, "matrix")
     assert (second.method, second.retrain_steps, second.scope) == ("surgeon", 30, "global")
 
@@ -36,7 +40,7 @@ def test_a_method_without_steps_retrains_for_the_whole_budget(tiny_model, tiny_d
                                                            (["admm"], 0, 30, "0 seeds"), (["admm"], 1, 2, "2 steps")])
 def test_what_cannot_be_planned(tiny_model, tiny_data, methods, seeds, budget, words):
     with pytest.raises(InputError, match=words):
-        compare.plan(tiny.settings(tiny_model, tiny_data), methods, seeds, budget)
+        comparison.plan(tiny.settings(tiny_model, tiny_data), methods, seeds, budget)
 
 
 def test_mean_spread_and_sentences_by_hand():
@@ -65,7 +69,7 @@ def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.strip().splitlines()[-1])
-    made = {name: runs.Run(tmp_path / name) for name in sorted(p.name for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith("."))}
+    made = {name: Run(tmp_path / name) for name in sorted(p.name for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith("."))}
     assert len(made) == 4 and all(run.status == "complete" for run in made.values())
     assert made["compare-sst2-magnitude-s0"].dense_score == made[planned_first].dense_score
     assert made["compare-sst2-magnitude-s0"].config.start_from == planned_first
@@ -84,15 +88,15 @@ def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_
 
 
 def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
-    ((name, config), *_) = compare.plan(tiny.settings(tiny_model, tiny_data, compressions=(2.0,)), ["reweighted"], 1, 9)
+    ((name, config), *_) = comparison.plan(tiny.settings(tiny_model, tiny_data, compressions=(2.0,)), ["reweighted"], 1, 9)
     def stop(event, pruning):
         if event.phase == "penalty":
-            raise record.Interrupted("stopped")
-    with pytest.raises(record.Interrupted):
-        record.start(config, tmp_path, name, "compare", stop)
-    assert compare.rows([(name, config)], tmp_path) == []
-    record.resume(compare.standing(name, config, tmp_path), tiny.silent)
-    (row,) = compare.rows([(name, config)], tmp_path)
+            raise Interrupted("stopped")
+    with pytest.raises(Interrupted):
+        session.start(config, tmp_path, name, "compare", stop)
+    assert comparison.rows([(name, config)], tmp_path) == []
+    session.resume(comparison.standing(name, config, tmp_path), tiny.silent)
+    (row,) = comparison.rows([(name, config)], tmp_path)
     assert (row.method, row.compression, len(row.scores)) == ("reweighted", 2.0, 1)
 
 

@@ -7,15 +7,8 @@ import os
 import pytest
 
 from prune_core import InputError
-from prune_core.config import (
-    NOMINAL_FLOPS,
-    PRESETS,
-    PruneConfig,
-    plan,
-    preset,
-    saved_name,
-    step_flops,
-)
+from prune_core.runs.config import PRESETS, PruneConfig, preset
+from prune_core.runs.schedule import NOMINAL_FLOPS, plan, saved_name, step_flops
 
 MINILM = 10_616_832
 

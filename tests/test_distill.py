@@ -10,10 +10,12 @@ import pytest
 import tiny
 import torch
 
-from prune_core import InputError, encoders, glue
-from prune_core.config import PruneConfig
-from prune_core.distill import Teacher, hidden_loss, mixed
-from prune_core.trajectory import Snapshot
+from prune_core import InputError
+from prune_core.models import encoders
+from prune_core.models.teacher import Teacher, hidden_loss, mixed
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.snapshots import Snapshot
+from prune_core.tasks import encoding, glue
 
 
 @pytest.fixture
@@ -62,7 +64,7 @@ def test_mixing_is_between_a_sentence_and_its_neighbour(encoder):
 
 def test_the_teachers_outputs_are_the_dense_models_for_the_examples_asked_for(encoder, tiny_data):
     data = glue.load("sst2", str(tiny_data))
-    encoded = glue.encode(data.train, encoder.tokenizer, 40)
+    encoded = encoding.encode(data.train, encoder.tokenizer, 40)
     teacher = teacher_of(encoder)
     with torch.no_grad():
         for p in encoder.trainable().values():

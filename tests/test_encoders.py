@@ -12,9 +12,12 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import InputError, encoders
-from prune_core.blocks import BlockShape
-from prune_core.trajectory import Snapshot
+from prune_core import InputError
+from prune_core.cutting.blocks import BlockShape
+from prune_core.models import checkpoints, encoders
+from prune_core.models.checkpoints import _EMBEDDED_SHA256
+from prune_core.models.encoders import TYPES
+from prune_core.runs.snapshots import Snapshot
 
 SIDES = {"intermediate": (tiny.INNER, tiny.HIDDEN), "output": (tiny.HIDDEN, tiny.INNER)}
 
@@ -27,7 +30,7 @@ def folder(request, tmp_path_factory):
 def test_all_six_types_are_found_in_every_layer_with_their_sides(folder):
     encoder = encoders.load(str(folder), 2)
     layers = 1 if folder.name == "albert" else tiny.LAYERS  # ALBERT shares one layer: it counts once
-    assert [(m.layer, m.type) for m in encoder.matrices] == [(layer, kind) for layer in range(layers) for kind in encoders.TYPES]
+    assert [(m.layer, m.type) for m in encoder.matrices] == [(layer, kind) for layer in range(layers) for kind in TYPES]
     for matrix in encoder.matrices:
         assert (matrix.m, matrix.n) == SIDES.get(matrix.type, (tiny.HIDDEN, tiny.HIDDEN)), matrix.name
         assert encoder.weights[matrix.name].shape == (matrix.m, matrix.n)
@@ -95,12 +98,12 @@ def test_minilm_has_36_matrices_and_10_616_832_prunable_weights(minilm):
 
 
 def test_minilms_weights_are_the_known_file():
-    folder = encoders._embedded()
-    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == encoders._EMBEDDED_SHA256
+    folder = checkpoints._embedded()
+    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == _EMBEDDED_SHA256
 
 
 def test_a_minilm_that_is_not_the_known_one_is_refused(monkeypatch):
-    monkeypatch.setattr(encoders, "_EMBEDDED_SHA256", "0" * 64)
+    monkeypatch.setattr(checkpoints, "_EMBEDDED_SHA256", "0" * 64)
     with pytest.raises(InputError, match="not the known one"):
         encoders.load("minilm", 2)
 
@@ -197,7 +200,7 @@ def test_a_model_without_prunable_layers_says_so(tmp_path):
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.for_model("gpt2", n_layer=1, n_embd=16, n_head=2, vocab_size=len(tiny.VOCABULARY), pad_token_id=0)
-    with encoders._quiet():
+    with encoders.quiet():
         AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
         tiny.tokenizer("distilbert").save_pretrained(tmp_path)
     assert "query, key, value" in refused(tmp_path)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from prune_core import recall, record, runs
-from prune_core.config import preset
-from prune_core.trajectory import Snapshot
+from prune_core.evaluation import exact
+from prune_core.evaluation.exact import Cut
+from prune_core.runs.config import preset
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot
+from prune_core.training import session
 
 
 @pytest.fixture(scope="module")
@@ -15,8 +18,8 @@ def done(glue_folder, tmp_path_factory):
     asked = preset("quick", task="rte", data=str(glue_folder), dense_steps=6, penalty_steps=8, retrain_steps=3, batch_size=8, max_length=48,
                    train_examples=64, dev_examples=32, surface_examples=8, moments=2, threads=1, precision="fp32")
     folder, events = tmp_path_factory.mktemp("runs"), []
-    result = record.start(asked, folder, "rte", "python -m prune_core prune --task rte", lambda event, _: events.append(event))
-    return runs.Run(folder / "rte"), events, result
+    result = session.start(asked, folder, "rte", "python -m prune_core prune --task rte", lambda event, _: events.append(event))
+    return Run(folder / "rte"), events, result
 
 
 def test_it_runs_through_all_phases_and_is_recorded_as_it_went(done):
@@ -42,7 +45,7 @@ def test_half_of_the_encoder_is_gone(done):
 def test_the_exact_score_of_the_saved_point_is_the_recorded_one(done, name):
     run, _, _ = done
     end = run.snapshots[run.saved(name)]
-    found = recall.evaluate(recall.Cut(run, 0.5 if name != "dense" else 0.0, None, None, name), threads=1)
+    found = exact.evaluate(Cut(run, 0.5 if name != "dense" else 0.0, None, None, name), threads=1)
     assert found["score"] == end.scores["accuracy"] and found["examples"] == end.examples == 32
     assert found["sparsity"] == end.point["sparsity"]
 

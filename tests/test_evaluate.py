@@ -7,9 +7,13 @@ import pytest
 import tiny
 import torch
 
-from prune_core import encoders, evaluate, glue
-from prune_core.blocks import BlockShape
-from prune_core.masks import mask_at_sparsity
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import mask_at_sparsity
+from prune_core.evaluation import dev_score
+from prune_core.evaluation.dev_score import TOKENS
+from prune_core.models import encoders
+from prune_core.tasks import encoding, glue, metrics
+from prune_core.tasks.glue import TASKS, Examples
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,7 @@ def encoder(tiny_model):
 @pytest.fixture(scope="module")
 def dev(encoder, tiny_data):
     examples = glue.load("sst2", str(tiny_data)).main_dev
-    return glue.encode(examples, encoder.tokenizer, 32)
+    return encoding.encode(examples, encoder.tokenizer, 32)
 
 
 def mask_of(encoder, sparsity: float):
@@ -30,7 +34,7 @@ def mask_of(encoder, sparsity: float):
 
 
 def test_outputs_in_batches_equal_one_sentence_at_a_time(encoder, dev):
-    found = evaluate.outputs(encoder.model, dev)
+    found = dev_score.outputs(encoder.model, dev)
     encoder.model.eval()
     with torch.no_grad():
         for at in range(len(dev)):
@@ -41,29 +45,29 @@ def test_outputs_in_batches_equal_one_sentence_at_a_time(encoder, dev):
 def test_outputs_leave_the_model_in_the_mode_it_was_in(encoder, dev):
     for mode in (True, False):
         encoder.model.train(mode)
-        evaluate.outputs(encoder.model, dev)
+        dev_score.outputs(encoder.model, dev)
         assert encoder.model.training is mode
 
 
 def test_the_dev_score_is_the_share_of_right_answers(encoder, dev):
-    found = evaluate.dev_score(encoder.model, glue.TASKS["sst2"], {"validation": dev})
-    right = sum(int(row.argmax()) == label for row, label in zip(evaluate.outputs(encoder.model, dev), dev.labels, strict=True))
+    found = dev_score.dev_score(encoder.model, TASKS["sst2"], {"validation": dev})
+    right = sum(int(row.argmax()) == label for row, label in zip(dev_score.outputs(encoder.model, dev), dev.labels, strict=True))
     assert found.scores == {"accuracy": right / len(dev)} and found.examples == len(dev)
     assert found.low < found.scores["accuracy"] < found.high
 
 
 def test_two_dev_splits_are_scored_each_under_its_name(tiny_model, tiny_data):
     encoder, data = encoders.load(str(tiny_model), 3), glue.load("mnli", str(tiny_data))
-    encoded = {name: glue.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
-    found = evaluate.dev_score(encoder.model, data.task, encoded)
+    encoded = {name: encoding.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
+    found = dev_score.dev_score(encoder.model, data.task, encoded)
     assert set(found.scores) == {"accuracy_matched", "accuracy_mismatched"} and found.examples == 48
-    alone = glue.score(data.task, evaluate.outputs(encoder.model, encoded["validation_mismatched"]), encoded["validation_mismatched"].labels)
+    alone = metrics.score(data.task, dev_score.outputs(encoder.model, encoded["validation_mismatched"]), encoded["validation_mismatched"].labels)
     assert found.scores["accuracy_mismatched"] == alone["accuracy"]
 
 
 def test_inside_masked_the_cut_groups_are_zero_and_afterwards_all_is_as_it_was(encoder):
     mask, before = mask_of(encoder, 0.5), {name: w.detach().clone() for name, w in encoder.weights.items()}
-    with evaluate.masked(encoder.weights, mask):
+    with dev_score.masked(encoder.weights, mask):
         for name, weight in encoder.weights.items():
             kept = torch.from_numpy(mask.layout.block.expand(mask.kept[name], *weight.shape))
             assert not weight[~kept].any() and torch.equal(weight[kept], before[name][kept])
@@ -74,17 +78,17 @@ def test_inside_masked_the_cut_groups_are_zero_and_afterwards_all_is_as_it_was(e
 
 def test_masked_gives_the_weights_back_after_an_error_too(encoder):
     before = {name: w.detach().clone() for name, w in encoder.weights.items()}
-    with pytest.raises(KeyboardInterrupt), evaluate.masked(encoder.weights, mask_of(encoder, 0.9)):
+    with pytest.raises(KeyboardInterrupt), dev_score.masked(encoder.weights, mask_of(encoder, 0.9)):
         raise KeyboardInterrupt
     assert all(torch.equal(w, before[name]) for name, w in encoder.weights.items())
 
 
 def test_cutting_changes_the_outputs(encoder, dev):
-    whole = evaluate.outputs(encoder.model, dev)
-    with evaluate.masked(encoder.weights, mask_of(encoder, 0.8)):
-        cut = evaluate.outputs(encoder.model, dev)
+    whole = dev_score.outputs(encoder.model, dev)
+    with dev_score.masked(encoder.weights, mask_of(encoder, 0.8)):
+        cut = dev_score.outputs(encoder.model, dev)
     assert not np.allclose(whole, cut, atol=1e-3)
-    assert np.array_equal(whole, evaluate.outputs(encoder.model, dev))
+    assert np.array_equal(whole, dev_score.outputs(encoder.model, dev))
 
 
 def test_positions_bound_the_length(encoder):
@@ -92,13 +96,13 @@ def test_positions_bound_the_length(encoder):
 
 
 def test_the_running_score_ends_at_the_exact_one(encoder, dev):
-    task, several = glue.TASKS["sst2"], glue.encode(glue.Examples([(f"film was {word}",) for word in tiny.GOOD + tiny.BAD] * 20,
+    task, several = TASKS["sst2"], encoding.encode(Examples([(f"film was {word}",) for word in tiny.GOOD + tiny.BAD] * 20,
                                                                   np.array([1] * 4 + [0] * 4)[None].repeat(20, 0).ravel()), encoder.tokenizer, 32)
     encoder.model.eval()
-    running = list(evaluate.stream(encoder.model, task, {"validation": several}))
+    running = list(dev_score.stream(encoder.model, task, {"validation": several}))
     assert [r.done for r in running] == [32, 96, 160] and {r.total for r in running} == {160}
     assert [r.final is None for r in running] == [True, True, False]
-    assert running[-1].final == evaluate.dev_score(encoder.model, task, {"validation": several})
+    assert running[-1].final == dev_score.dev_score(encoder.model, task, {"validation": several})
     assert all(r.low <= r.score <= r.high for r in running) and running[-1].score == running[-1].final.scores["accuracy"]
     assert running[0].high - running[0].low > running[-1].high - running[-1].low
 
@@ -106,16 +110,16 @@ def test_the_running_score_ends_at_the_exact_one(encoder, dev):
 def test_a_running_score_is_of_a_random_part(encoder):
     """Labels sorted by length would mislead a score that starts with the short sentences."""
     lengths = np.sort(np.random.default_rng(0).integers(4, 30, 500))
-    parts = list(evaluate._growing(lengths, np.random.default_rng(0).permutation(500)))
+    parts = list(dev_score._growing(lengths, np.random.default_rng(0).permutation(500)))
     assert sorted(np.concatenate(parts)) == list(range(500))
     assert abs(lengths[parts[0]].mean() - lengths.mean()) < 4
-    assert all(lengths[part].sum() <= evaluate.TOKENS for part in parts)
-    assert len(list(evaluate._growing(np.full(9, 2 * evaluate.TOKENS), np.arange(9)))) == 9
+    assert all(lengths[part].sum() <= TOKENS for part in parts)
+    assert len(list(dev_score._growing(np.full(9, 2 * TOKENS), np.arange(9)))) == 9
 
 
 def test_a_stream_over_two_splits_scores_both(tiny_model, tiny_data):
     encoder, data = encoders.load(str(tiny_model), 3), glue.load("mnli", str(tiny_data))
     encoder.model.eval()
-    encoded = {name: glue.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
-    last = list(evaluate.stream(encoder.model, data.task, encoded))[-1]
-    assert last.final == evaluate.dev_score(encoder.model, data.task, encoded) and last.done == last.total == 48
+    encoded = {name: encoding.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
+    last = list(dev_score.stream(encoder.model, data.task, encoded))[-1]
+    assert last.final == dev_score.dev_score(encoder.model, data.task, encoded) and last.done == last.total == 48

@@ -11,8 +11,14 @@ from pathlib import Path
 import pytest
 import tiny
 
-from prune_core import InputError, evaluate, export, glue, recall, runs
-from prune_core.recall import Cut
+from prune_core import InputError, export
+from prune_core.evaluation import dev_score, exact
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.exact import Cut
+from prune_core.runs import data
+from prune_core.runs.run import Run
+from prune_core.tasks import glue, metrics
+from prune_core.tasks.encoding import Encoded
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +40,7 @@ print(json.dumps([logits, model.config.id2label]))
 
 
 @pytest.fixture(scope="module", params=["sst2", "mrpc"])
-def made(request, tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def made(request, tiny_model, tiny_data, tmp_path_factory) -> Run:
     """A run on single sentences, and one on pairs."""
     return tiny.make_run(tiny.settings(tiny_model, tiny_data, task=request.param), tmp_path_factory.mktemp("runs"), "made")
 
@@ -46,10 +52,10 @@ def alone(code: str, *arguments: str, cwd: Path) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def dev(run: runs.Run) -> tuple[list[list[str]], glue.Encoded]:
+def dev(run: Run) -> tuple[list[list[str]], Encoded]:
     """(texts, encoded) of the dev set"""
-    bench = recall.Bench(run, "dense")
-    return [list(texts) for texts in recall.data_of(run, None).main_dev.texts], bench.dev["validation"]
+    bench = Bench(run, "dense")
+    return [list(texts) for texts in data.data_of(run, None).main_dev.texts], bench.dev["validation"]
 
 
 @pytest.mark.parametrize("repaired", [False, True])
@@ -58,13 +64,13 @@ def test_plain_transformers_give_the_same_outputs_and_score(made, tmp_path, repa
     told = export.hf(taken, tmp_path / "model")
     texts, encoded = dev(made)
     logits, labels = json.loads(alone(PLAIN, str(tmp_path / "model"), json.dumps(texts), cwd=tmp_path))
-    ours = evaluate.outputs(taken.encoder.model, encoded)
+    ours = dev_score.outputs(taken.encoder.model, encoded)
     assert logits == [pytest.approx(row.tolist(), abs=2e-6) for row in ours]
     import numpy as np
 
     task = glue.task_named(made.task)
-    assert told["score"] == glue.score(task, np.array(logits), encoded.labels)[task.metrics[0]]
-    again = recall.evaluate(Cut(made, 0.5, None, "matrix", "dense"), repaired=repaired)
+    assert told["score"] == metrics.score(task, np.array(logits), encoded.labels)[task.metrics[0]]
+    again = exact.evaluate(Cut(made, 0.5, None, "matrix", "dense"), repaired=repaired)
     assert (told["score"], told["sparsity"]) == (again["score"], again["sparsity"])
     assert labels == {str(number): label for number, label in enumerate(task.labels)}
 
@@ -75,7 +81,7 @@ def test_the_graph_runs_with_onnxruntime_alone(made, tmp_path):
     texts, encoded = dev(made)
     code = ("import sys, runpy\nfor name in ('torch', 'transformers', 'prune_core'):\n    sys.modules[name] = None\n"
             "folder, *texts = sys.argv[1:]\nsys.argv = [folder, *texts]\nrunpy.run_path(folder + '/run.py')")
-    ours = evaluate.outputs(taken.encoder.model, encoded)
+    ours = dev_score.outputs(taken.encoder.model, encoded)
     for row in (0, 5):
         found = json.loads(alone(code, str(tmp_path / "graph"), *texts[row], cwd=tmp_path))
         assert list(found) == list(glue.task_named(made.task).labels)

@@ -10,17 +10,21 @@ import numpy as np
 import pytest
 from sample_run import make_layout, make_norms, make_run
 
-from prune_core import figures, masks, published, runs
-from prune_core.masks import mask_at_sparsity
-from prune_core.trajectory import Sensitivity, Snapshot, SurfacePoint, predict
+from prune_core.cutting import masks
+from prune_core.cutting.answers import Sensitivity, SurfacePoint, predict
+from prune_core.cutting.masks import mask_at_sparsity
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot
+from prune_core.showing import figures, published
+from prune_core.showing.figures import CUT, HIGHEST, LOWEST
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_codes_by_hand():
     norms, kept = np.array([[0.0, 0.5], [1.0, 9.0]]), np.array([[False, True], [True, True]])
-    middle = figures.LOWEST + (figures.HIGHEST - figures.LOWEST) / 2
-    expected = [[figures.CUT, round(middle)], [figures.HIGHEST, figures.HIGHEST]]
+    middle = LOWEST + (HIGHEST - LOWEST) / 2
+    expected = [[CUT, round(middle)], [HIGHEST, HIGHEST]]
     found = figures.codes(norms, kept, high=1.0)
     assert found.dtype == np.uint8
     assert abs(found.astype(int) - expected).max() <= 1
@@ -42,8 +46,8 @@ def test_raster_marks_cells_that_are_mostly_cut():
     norms = np.array([[1.0, 0.1, 0.1, 0.1, 1.0, 1.0]])
     kept = norms > 0.5
     found = figures.raster(norms, kept, 1.0, 1, 2)
-    assert found[0, 0] == figures.CUT  # one of three is kept
-    assert found[0, 1] == figures.HIGHEST  # two of three: the mean of what is kept, 1.0
+    assert found[0, 0] == CUT  # one of three is kept
+    assert found[0, 1] == HIGHEST  # two of three: the mean of what is kept, 1.0
 
 
 def test_norm_scale_is_the_highest_quantile_and_never_zero():
@@ -103,7 +107,7 @@ def test_history_puts_phases_end_to_end(tmp_path):
     snapshots = [Snapshot("dense", 5, loss=1.0), Snapshot("dense", 10, loss=0.5), Snapshot("penalty", 4, loss=0.7)]
     assert figures.phase_starts(snapshots) == {"dense": 0, "penalty": 10}
     assert list(figures.history(snapshots, "accuracy").data[0].x) == [5, 10, 14]
-    run = runs.Run(make_run(tmp_path))
+    run = Run(make_run(tmp_path))
     assert figures.history(run.snapshots, run.metric).data[3].y[-1] == pytest.approx(0.885)
 
 

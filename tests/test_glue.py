@@ -13,8 +13,10 @@ import sklearn.metrics
 import tiny
 from scipy import stats
 
-from prune_core import InputError, glue
-from prune_core.glue import TASKS
+from prune_core import InputError
+from prune_core.tasks import encoding, glue, hub, metrics
+from prune_core.tasks.encoding import Encoded
+from prune_core.tasks.glue import NOT_GLUE, PRACTICE_TASK, TASKS, Examples
 
 OFFICIAL = {
     "cola": {"matthews_correlation"}, "sst2": {"accuracy"}, "mrpc": {"f1", "accuracy"}, "stsb": {"pearson", "spearman"},
@@ -62,7 +64,7 @@ def test_an_unknown_task_names_the_nine():
 @pytest.mark.parametrize("seed", range(3))
 def test_accuracy_and_f1_equal_their_formulas_and_scikit_learn(seed):
     labels, answers = drawn(seed)
-    found = glue.score(TASKS["mrpc"], outputs_for(answers), labels)
+    found = metrics.score(TASKS["mrpc"], outputs_for(answers), labels)
     hits = sum(1 for a, b in zip(labels, answers, strict=True) if a == b == 1)
     false_alarms, missed = int(((answers == 1) & (labels == 0)).sum()), int(((answers == 0) & (labels == 1)).sum())
     assert found["f1"] == pytest.approx(2 * hits / (2 * hits + false_alarms + missed), rel=1e-12)
@@ -76,7 +78,7 @@ def test_matthews_equals_its_formula_and_scikit_learn(seed):
     tp, tn = int((answers & labels).sum()), int(((1 - answers) & (1 - labels)).sum())
     fp, fn = int((answers & (1 - labels)).sum()), int(((1 - answers) & labels).sum())
     by_hand = (tp * tn - fp * fn) / math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    found = glue.score(TASKS["cola"], outputs_for(answers), labels)["matthews_correlation"]
+    found = metrics.score(TASKS["cola"], outputs_for(answers), labels)["matthews_correlation"]
     assert found == pytest.approx(by_hand, rel=1e-12)
     assert found == pytest.approx(sklearn.metrics.matthews_corrcoef(labels, answers), rel=1e-12)
 
@@ -86,7 +88,7 @@ def test_pearson_and_spearman_equal_their_formulas_and_scipy(seed):
     random = np.random.default_rng(seed)
     labels = (random.integers(0, 26, 200) / 5).astype(np.float32)  # with ties, as STS-B has them
     answers = (labels + random.normal(0, 1, 200)).astype(np.float32)
-    found = glue.score(TASKS["stsb"], answers[:, None], labels)
+    found = metrics.score(TASKS["stsb"], answers[:, None], labels)
 
     def pearson(a, b) -> float:
         a, b = np.asarray(a, float) - np.mean(a, dtype=float), np.asarray(b, float) - np.mean(b, dtype=float)
@@ -99,21 +101,21 @@ def test_pearson_and_spearman_equal_their_formulas_and_scipy(seed):
 
 def test_constant_answers_score_zero_where_a_metric_is_not_defined():
     labels = np.array([0, 1, 1, 0])
-    assert glue.score(TASKS["cola"], outputs_for(np.ones(4, int)), labels) == {"matthews_correlation": 0.0}
-    assert glue.score(TASKS["mrpc"], outputs_for(np.zeros(4, int)), labels) == {"f1": 0.0, "accuracy": 0.5}
-    assert glue.score(TASKS["stsb"], np.ones((4, 1), np.float32), np.array([1.0, 2, 3, 4])) == {"spearman": 0.0, "pearson": 0.0}
+    assert metrics.score(TASKS["cola"], outputs_for(np.ones(4, int)), labels) == {"matthews_correlation": 0.0}
+    assert metrics.score(TASKS["mrpc"], outputs_for(np.zeros(4, int)), labels) == {"f1": 0.0, "accuracy": 0.5}
+    assert metrics.score(TASKS["stsb"], np.ones((4, 1), np.float32), np.array([1.0, 2, 3, 4])) == {"spearman": 0.0, "pearson": 0.0}
 
 
 def test_perfect_answers_score_one_on_every_task():
     labels, values = np.array([0, 1, 1, 0, 1]), np.array([0.0, 2.5, 5, 1, 3], np.float32)
     for task in TASKS.values():
-        found = glue.score(task, outputs_for(labels, task.outputs) if task.labels else values[:, None], labels if task.labels else values)
+        found = metrics.score(task, outputs_for(labels, task.outputs) if task.labels else values[:, None], labels if task.labels else values)
         assert list(found.values()) == pytest.approx([1.0] * len(task.metrics)), task.name
 
 
 def test_three_classes_are_told_apart():
     labels, answers = drawn(1, classes=3)
-    assert glue.score(TASKS["mnli"], outputs_for(answers, 3), labels)["accuracy"] == float((labels == answers).mean())
+    assert metrics.score(TASKS["mnli"], outputs_for(answers, 3), labels)["accuracy"] == float((labels == answers).mean())
 
 
 @pytest.mark.parametrize("right, count", [(8, 10), (0, 20), (20, 20), (780, 872)])
@@ -123,7 +125,7 @@ def test_the_interval_of_an_accuracy_is_wilsons(right, count):
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     labels = np.ones(count, int)
     answers = np.array([1] * right + [0] * (count - right))
-    found = glue.interval(TASKS["sst2"], outputs_for(answers), labels)
+    found = metrics.interval(TASKS["sst2"], outputs_for(answers), labels)
     assert found == pytest.approx((middle - half, middle + half), abs=1e-9)
 
 
@@ -133,31 +135,31 @@ def test_other_intervals_bracket_the_score_as_resampled_examples_do(name):
     task, metric = TASKS[name], {"cola": sklearn.metrics.matthews_corrcoef, "mrpc": sklearn.metrics.f1_score}[name]
     random = np.random.default_rng(9)
     resampled = [metric(labels[at], answers[at]) for at in random.integers(0, 400, (200, 400))]
-    low, high = glue.interval(task, outputs_for(answers), labels)
+    low, high = metrics.interval(task, outputs_for(answers), labels)
     assert (low, high) == pytest.approx(np.quantile(resampled, [0.025, 0.975]), abs=0.03)
     assert low < metric(labels, answers) < high
 
 
 @pytest.mark.parametrize("name", ["cola", "mrpc"])
 def test_an_interval_where_nothing_can_be_told_is_a_point(name):
-    assert glue.interval(TASKS[name], outputs_for(np.zeros(9, int)), np.array([0, 1, 0, 1, 1, 0, 0, 1, 0])) == (0.0, 0.0)
+    assert metrics.interval(TASKS[name], outputs_for(np.zeros(9, int)), np.array([0, 1, 0, 1, 1, 0, 0, 1, 0])) == (0.0, 0.0)
 
 
 def test_the_interval_of_a_correlation_brackets_it():
     random = np.random.default_rng(0)
     labels = random.uniform(0, 5, 300).astype(np.float32)
     answers = labels + random.normal(0, 1, 300).astype(np.float32)
-    low, high = glue.interval(TASKS["stsb"], answers[:, None], labels)
+    low, high = metrics.interval(TASKS["stsb"], answers[:, None], labels)
     spearman = stats.spearmanr(labels, answers).statistic
     assert low < spearman < high and high - low < 0.1
-    assert (low, high) == glue.interval(TASKS["stsb"], answers[:, None], labels)
+    assert (low, high) == metrics.interval(TASKS["stsb"], answers[:, None], labels)
 
 
 @pytest.mark.parametrize("name, labels, by_hand", [
     ("sst2", [1, 1, 1, 0], 0.75), ("cola", [1, 1, 1, 0], 0.0), ("mrpc", [1, 1, 1, 0], 6 / 7), ("mnli", [2, 2, 0, 1], 0.5), ("stsb", [1.0, 2.0], 0.0)])
 def test_what_the_majority_class_scores_by_hand(name, labels, by_hand):
-    examples = glue.Examples([("x",)] * len(labels), np.array(labels))
-    assert glue.majority_score(TASKS[name], examples) == pytest.approx(by_hand)
+    examples = Examples([("x",)] * len(labels), np.array(labels))
+    assert metrics.majority_score(TASKS[name], examples) == pytest.approx(by_hand)
 
 
 # ---------------------------------------------------------------- batches
@@ -167,7 +169,7 @@ def test_what_the_majority_class_scores_by_hand(name, labels, by_hand):
 def test_every_example_comes_once_per_epoch(count, size):
     lengths = np.random.default_rng(0).integers(3, 60, count)
     per_epoch = math.ceil(count / size)
-    batches = glue.training_batches(lengths, size, (0, 0))
+    batches = encoding.training_batches(lengths, size, (0, 0))
     for _ in range(3):
         epoch = list(islice(batches, per_epoch))
         assert sorted(np.concatenate(epoch)) == list(range(count))
@@ -178,7 +180,7 @@ def test_the_order_is_a_function_of_the_seed():
     lengths = np.random.default_rng(0).integers(3, 60, 200)
 
     def order(*seed):
-        return np.concatenate(list(islice(glue.training_batches(lengths, 8, seed), 50))).tolist()
+        return np.concatenate(list(islice(encoding.training_batches(lengths, 8, seed), 50))).tolist()
 
     assert order(3, 1) == order(3, 1)
     assert order(3, 1) != order(4, 1) and order(3, 1) != order(3, 2)
@@ -187,13 +189,13 @@ def test_the_order_is_a_function_of_the_seed():
 
 def test_dev_batches_cover_all_shortest_first():
     lengths = np.array([5, 3, 9, 3, 7])
-    batches = glue.dev_batches(lengths, 2)
+    batches = encoding.dev_batches(lengths, 2)
     assert sorted(np.concatenate(batches)) == [0, 1, 2, 3, 4]
     assert [lengths[i] for batch in batches for i in batch] == [3, 3, 5, 7, 9]
 
 
 def test_a_batch_is_padded_on_the_right_with_the_tokenizers_pad():
-    encoded = glue.Encoded({"input_ids": [[5, 6, 7], [8], [9, 9]], "token_type_ids": [[0, 1, 1], [0], [0, 1]]}, np.array([1, 0, 1]), pad=4)
+    encoded = Encoded({"input_ids": [[5, 6, 7], [8], [9, 9]], "token_type_ids": [[0, 1, 1], [0], [0, 1]]}, np.array([1, 0, 1]), pad=4)
     inputs, labels = encoded.batch([1, 0])
     assert inputs["input_ids"].tolist() == [[8, 4, 4], [5, 6, 7]]
     assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
@@ -205,11 +207,11 @@ def test_padding_changes_no_answer(tiny_model):
     """A sentence alone, and beside a longer one: the same outputs."""
     import torch
 
-    from prune_core import encoders
+    from prune_core.models import encoders
 
     encoder = encoders.load(str(tiny_model), 2)
     encoder.model.eval()
-    encoded = glue.encode(glue.Examples([("a fine film",), ("the soup was very cold and dull here today",)], np.array([1, 0])), encoder.tokenizer, 32)
+    encoded = encoding.encode(Examples([("a fine film",), ("the soup was very cold and dull here today",)], np.array([1, 0])), encoder.tokenizer, 32)
     with torch.no_grad():
         both, alone = (encoder.model(**encoded.batch(at)[0]).logits[0] for at in ([0, 1], [0]))
     assert torch.allclose(both, alone, atol=1e-5)
@@ -217,8 +219,8 @@ def test_padding_changes_no_answer(tiny_model):
 
 def test_pairs_are_joined_as_the_tokenizer_joins_them_and_cut_at_the_length():
     tokenizer = tiny.tokenizer("bert")
-    examples = glue.Examples([("a film", "the soup"), ("a a a a a a", "the the the the")], np.array([0, 1]))
-    encoded = glue.encode(examples, tokenizer, 8)
+    examples = Examples([("a film", "the soup"), ("a a a a a a", "the the the the")], np.array([0, 1]))
+    encoded = encoding.encode(examples, tokenizer, 8)
     v = tiny.VOCABULARY
     assert encoded.inputs["input_ids"][0] == [v["[CLS]"], v["a"], v["film"], v["[SEP]"], v["the"], v["soup"], v["[SEP]"]]
     assert encoded.inputs["token_type_ids"][0] == [0, 0, 0, 0, 1, 1, 1]
@@ -226,7 +228,7 @@ def test_pairs_are_joined_as_the_tokenizer_joins_them_and_cut_at_the_length():
 
 
 def test_some_spreads_evenly_and_keeps_texts_with_labels():
-    examples = glue.Examples([(str(i),) for i in range(10)], np.arange(10))
+    examples = Examples([(str(i),) for i in range(10)], np.arange(10))
     part = examples.some(4)
     assert [text for text, in part.texts] == [str(label) for label in part.labels] == ["0", "3", "6", "9"]
     assert examples.some(None) is examples and examples.some(99) is examples
@@ -342,7 +344,7 @@ def test_the_practice_set_is_balanced_and_says_that_it_is_not_glue():
     for examples in (data.train, data.main_dev):
         assert len(examples) >= 500 and 0.45 < examples.labels.mean() < 0.55
     assert len(data.train) == data.task.train_examples
-    assert "not GLUE" in glue.NOT_GLUE
+    assert "not GLUE" in NOT_GLUE
 
 
 def test_practice_dev_sentences_are_not_in_its_training_set():
@@ -351,9 +353,9 @@ def test_practice_dev_sentences_are_not_in_its_training_set():
 
 
 def test_without_the_hub_it_is_the_practice_set_with_one_line_that_says_so(no_hub, monkeypatch):
-    monkeypatch.setattr(glue, "_load_dataset", _no_cache)
+    monkeypatch.setattr(hub, "load_dataset", _no_cache)
     data = glue.load("rte")
-    assert data.source == "practice" and data.task is glue.PRACTICE_TASK
+    assert data.source == "practice" and data.task is PRACTICE_TASK
     assert all(part in data.note for part in ("hub did not answer", "nyu-mll/glue rte", "not GLUE", "--data")) and "\n" not in data.note
 
 
@@ -373,7 +375,7 @@ def test_a_silent_hub_is_given_up_on(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         found: list[bool] = []
-        asking = threading.Thread(target=lambda: found.append(glue.hub_answers(0.3)), daemon=True)
+        asking = threading.Thread(target=lambda: found.append(hub.hub_answers(0.3)), daemon=True)
         asking.start()
         asking.join(10)
     assert found == [False]
@@ -385,7 +387,7 @@ def test_a_hub_that_answers_is_seen(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         threading.Thread(target=_answer_once, args=(server,), daemon=True).start()
-        assert glue.hub_answers(8.0)
+        assert hub.hub_answers(8.0)
 
 
 def _answer_once(server: socket.socket) -> None:
@@ -413,4 +415,4 @@ def test_real_glue_reads_as_the_table_says(glue_folder, name):
 def test_real_rte_dev_set_has_the_known_majority(glue_folder):
     data = glue.load("rte", str(glue_folder))
     assert (len(data.main_dev), int((data.main_dev.labels == 0).sum())) == (277, 146)
-    assert glue.majority_score(data.task, data.main_dev) == 146 / 277
+    assert metrics.majority_score(data.task, data.main_dev) == 146 / 277

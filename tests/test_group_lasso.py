@@ -10,7 +10,7 @@ import torch
 from tiny import layout
 from torch import nn
 
-from prune_core.masks import SCOPES, by_scope
+from prune_core.cutting.masks import SCOPES, by_scope
 from prune_core.methods.group_lasso import EPS, DynamicGroupLasso, InLossGroupLasso, ProximalGroupLasso
 
 BOTH = (ProximalGroupLasso, InLossGroupLasso)

@@ -11,11 +11,19 @@ import sample_run
 import tiny
 import torch
 
-from prune_core import InputError, compact, encoders, engines, latency, measure, native
-from prune_core.blocks import BlockShape
-from prune_core.latency import Profile, Setting
-from prune_core.masks import BlockMask
-from prune_core.plans import Registers
+from prune_core import InputError
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import BlockMask
+from prune_core.execution import calibrate, compact, engines, native
+from prune_core.execution import timing as timing_
+from prune_core.execution.calibrate import Sample
+from prune_core.execution.compact import CompactLinear
+from prune_core.execution.timing import alternate
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch, Profile, work
+from prune_core.latency.strips import Registers
+from prune_core.models import encoders
+from prune_core.models.encoders import heads_of
 
 REGISTERS = Registers(16, 4)
 needs_compiler = pytest.mark.skipif(native.library() is None, reason=f"kernels: {native.why_not()}")
@@ -35,7 +43,7 @@ def profile() -> Profile:
 
 def test_work_of_an_uncut_encoder_by_hand():
     """Two layers, hidden 64, inner 128, 16x1: every strip is one vector wide."""
-    counts = latency.work(full_mask(), Setting(3, 5), REGISTERS)
+    counts = work(full_mask(), Batch(3, 5), REGISTERS)
     weights = 2 * (4 * 64 * 64 + 2 * 64 * 128)
     assert counts["multiply 1"] == 15 * weights and counts["weights"] == weights
     assert counts["multiply 2"] == counts["multiply 3"] == counts["multiply 4"] == counts["scatter"] == 0
@@ -45,11 +53,11 @@ def test_work_of_an_uncut_encoder_by_hand():
 
 
 def test_work_shrinks_with_what_is_cut():
-    some = [latency.work(full_mask(share), Setting(), REGISTERS) for share in (1.0, 0.5, 0.1)]
+    some = [work(full_mask(share), Batch(), REGISTERS) for share in (1.0, 0.5, 0.1)]
     assert some[0]["multiply 1"] > some[1]["multiply 1"] > some[2]["multiply 1"] > 0
     mask = full_mask(0.5)
     kept = sum(int(mask.kept[m.name].sum()) * 16 for m in mask.layout.matrices)
-    assert latency.work(mask, Setting(1, 1), REGISTERS)["multiply 1"] == kept
+    assert work(mask, Batch(1, 1), REGISTERS)["multiply 1"] == kept
 
 
 def test_work_is_what_the_compact_layers_hold():
@@ -60,13 +68,13 @@ def test_work_is_what_the_compact_layers_hold():
         layout, random = encoder.layout(BlockShape.parse(block)), np.random.default_rng(1)
         mask = BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < 0.3 for m in layout.matrices})
         small = compact.compact(encoder.model, mask)
-        held = [m for m in small.modules() if isinstance(m, compact.CompactLinear)]
-        counts = latency.work(mask, Setting(1, 1), native.registers(), compact.heads_of(encoder.model, encoder.matrices))
+        held = [m for m in small.modules() if isinstance(m, CompactLinear)]
+        counts = work(mask, Batch(1, 1), native.registers(), heads_of(encoder.model, encoder.matrices))
         assert counts["weights"] == sum(m.weights.numel() for m in held) and counts["panels"] == sum(len(m.panels) for m in held)
 
 
 def test_prices_by_hand():
-    mask, setting = full_mask(), Setting(2, 4)
+    mask, setting = full_mask(), Batch(2, 4)
     weights = mask.layout.encoder_weights
     assert profile().compact_ms(mask, setting) == pytest.approx(0.5 + 8 * weights * 1e-6)
     assert profile().dense_ms(mask.layout, setting) == pytest.approx(0.5 + 8 * weights * 2e-6)
@@ -76,15 +84,15 @@ def test_prices_by_hand():
 @pytest.mark.parametrize("batch, length", [(0, 1), (1, 0), (-1, 5), (5000, 1), (1, 99999), (4096, 4096)])
 def test_settings_out_of_range(batch, length):
     with pytest.raises(InputError, match="out of range"):
-        Setting(batch, length)
+        Batch(batch, length)
 
 
 # ---------------------------------------------------------------- profiles as files
 
 
 def test_a_profile_comes_back_as_it_was(tmp_path):
-    latency.write(profile(), tmp_path / "new" / "p.json")
-    assert latency.read(tmp_path / "new" / "p.json") == profile()
+    profile_files.write(profile(), tmp_path / "new" / "p.json")
+    assert profile_files.read(tmp_path / "new" / "p.json") == profile()
 
 
 @pytest.mark.parametrize("damage", [
@@ -94,7 +102,7 @@ def test_a_profile_comes_back_as_it_was(tmp_path):
 def test_a_damaged_profile_is_one_line(tmp_path, damage):
     (tmp_path / "p.json").write_text(json.dumps(damage(profile().to_json())))
     with pytest.raises(InputError, match="latency profile") as error:
-        latency.read(tmp_path / "p.json")
+        profile_files.read(tmp_path / "p.json")
     assert "\n" not in str(error.value)
 
 
@@ -102,19 +110,19 @@ def test_a_damaged_profile_is_one_line(tmp_path, damage):
 def test_what_is_no_json_is_one_line(tmp_path, content):
     (tmp_path / "p.json").write_bytes(content)
     with pytest.raises(InputError, match="cannot be read"):
-        latency.read(tmp_path / "p.json")
+        profile_files.read(tmp_path / "p.json")
     with pytest.raises(InputError, match="cannot be read"):
-        latency.read(tmp_path / "none.json")
+        profile_files.read(tmp_path / "none.json")
 
 
 def test_the_profiles_that_ship_are_good_ones():
-    found = [latency.read(path) for path in latency.shipped()]
+    found = [profile_files.read(path) for path in profile_files.shipped()]
     assert found and all(p.error <= 0.1 and p.masks >= 30 for p in found)
 
 
 def test_another_machine_has_another_file(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    files = {latency.own_file({"cpu": cpu, "cores": cores}, threads) for cpu in ("AMD EPYC", "Intel(R) i7/../x") for cores in (2, 4) for threads in (1, 2)}
+    files = {profile_files.own_file({"cpu": cpu, "cores": cores}, threads) for cpu in ("AMD EPYC", "Intel(R) i7/../x") for cores in (2, 4) for threads in (1, 2)}
     assert len(files) == 8 and all(f.parent == tmp_path / "prunescope" for f in files)
 
 
@@ -123,7 +131,7 @@ def test_another_machine_has_another_file(monkeypatch, tmp_path):
 
 def test_calls_are_timed_in_turn_after_two_rounds_to_warm_up():
     order = []
-    found = measure.alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0, least=5)
+    found = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0, least=5)
     assert order == ["a", "b"] * 7 and {name: timing.runs for name, timing in found.items()} == {"a": 5, "b": 5}
     assert all(t.low <= t.median <= t.high for t in found.values())
 
@@ -140,7 +148,7 @@ def tiny_mask(encoder, share: float = 0.5) -> BlockMask:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_measure_tells_what_it_did(encoder, dtype):
-    found = measure.measure(encoder.model, tiny_mask(encoder), Setting(3, 20), 1, dtype, seconds=0.0)
+    found = timing_.measure(encoder.model, tiny_mask(encoder), Batch(3, 20), 1, dtype, seconds=0.0)
     assert found["speedup"] == pytest.approx(found["dense_ms"] / found["compact_ms"])
     assert (found["batch"], found["length"], found["threads"], found["dtype"], found["rounds"]) == (3, 20, 1, dtype, 5)
     assert found["ideal_speedup"] == pytest.approx(1 / (1 - found["sparsity"])) and sum(found["executed"].values()) == 12
@@ -165,16 +173,16 @@ def test_a_compact_graph_gives_the_same_logits_in_the_engines(encoder, engine, t
 
 def test_an_engine_that_is_not_known(encoder):
     with pytest.raises(InputError, match="torch, onnxruntime, openvino"):
-        measure.measure(encoder.model, tiny_mask(encoder), Setting(1, 4), 1, engine="tensorrt")
+        timing_.measure(encoder.model, tiny_mask(encoder), Batch(1, 4), 1, engine="tensorrt")
     with pytest.raises(InputError, match="not known here"):
         engines.session("onnxruntime", None, 1, "bf16")
 
 
 def test_a_length_beyond_the_positions_and_an_unknown_dtype(encoder):
     with pytest.raises(InputError, match="at most 46"):
-        measure.measure(encoder.model, tiny_mask(encoder), Setting(1, 47), 1)
+        timing_.measure(encoder.model, tiny_mask(encoder), Batch(1, 47), 1)
     with pytest.raises(InputError, match="fp32, bf16"):
-        measure.measure(encoder.model, tiny_mask(encoder), Setting(1, 4), 1, "int8")
+        timing_.measure(encoder.model, tiny_mask(encoder), Batch(1, 4), 1, "int8")
 
 
 def test_the_fit_finds_prices_that_made_the_times():
@@ -183,30 +191,30 @@ def test_the_fit_finds_prices_that_made_the_times():
     samples = []
     for _ in range(60):
         counts = {"a": random.uniform(1, 100), "b": random.uniform(1e3, 1e6), "c": random.uniform(1, 9)}
-        samples.append(measure.Sample("compact", counts, sum(counts[k] * truth[k] for k in truth)))
-    found = measure._fit(samples, "compact")
+        samples.append(Sample("compact", counts, sum(counts[k] * truth[k] for k in truth)))
+    found = calibrate._fit(samples, "compact")
     assert found == pytest.approx(truth, rel=1e-6, abs=1e-9)
 
 
 @needs_compiler
 def test_a_short_calibration_prices_an_unseen_mask(monkeypatch):
-    monkeypatch.setattr(measure, "_SIZES", ((64, 128, 2),))
-    monkeypatch.setattr(measure, "_SETTINGS", (Setting(1, 8), Setting(4, 16), Setting(8, 32)))
-    monkeypatch.setattr(measure, "_BLOCKS", ("16x1",))
-    *progress, found = measure.calibrate(1, fit=8, check=3, seconds=0.0)
+    monkeypatch.setattr(calibrate, "_SIZES", ((64, 128, 2),))
+    monkeypatch.setattr(calibrate, "_SETTINGS", (Batch(1, 8), Batch(4, 16), Batch(8, 32)))
+    monkeypatch.setattr(calibrate, "_BLOCKS", ("16x1",))
+    *progress, found = calibrate.calibrate(1, fit=8, check=3, seconds=0.0)
     assert progress == [(i, 11) for i in range(1, 12)] and found.threads == 1 and found.masks == 3
     assert np.isfinite(found.error) and Profile.from_json(json.loads(json.dumps(found.to_json()))) == found
     mask = full_mask(0.5)
-    assert 0 < found.compact_ms(mask, Setting(2, 16)) < found.compact_ms(mask, Setting(64, 16))
+    assert 0 < found.compact_ms(mask, Batch(2, 16)) < found.compact_ms(mask, Batch(64, 16))
 
 
 def test_without_kernels_there_is_nothing_to_calibrate(monkeypatch):
     monkeypatch.setattr(native, "library", lambda: None)
     with pytest.raises(InputError, match="nothing to calibrate"):
-        list(measure.calibrate(1))
+        list(calibrate.calibrate(1))
 
 
 def test_random_masks_are_uneven(encoder):
-    masks = [measure.random_mask(encoder, BlockShape.parse("16x1"), np.random.default_rng(seed)) for seed in range(20)]
+    masks = [calibrate.random_mask(encoder, BlockShape.parse("16x1"), np.random.default_rng(seed)) for seed in range(20)]
     assert len({round(mask.sparsity, 3) for mask in masks}) > 15 and max(m.sparsity for m in masks) > 0.6
     assert replace(masks[0].layout) == masks[1].layout and torch.get_num_threads() >= 1

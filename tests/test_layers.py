@@ -1,4 +1,4 @@
-"""The import table of the design, as code: who may import whom, and what stays out of whose way."""
+"""The rooms and their one rule: a room imports only rooms above it, and torch is a matter of the room."""
 
 from __future__ import annotations
 
@@ -11,85 +11,42 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 CORE = REPO / "prune_core"
+
+# From the top down; "precision" and "hardware" are to come. Nothing imports what stands last.
+LADDER = (("files", "machine"), "cutting", "precision", "tasks", "latency", "hardware", "models", "methods", "runs", "showing",
+          "execution", "evaluation", "training", "export", "cli", "__main__")
+TORCH = {"models", "methods", "execution", "evaluation", "training", "export"}  # rooms that load it when they are imported
+TORCH_FREE_IN_METHODS = {"prune_core.methods.table", "prune_core.methods.rankings"}  # tables, which pages read
 HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy"}
 
-# Module of the core -> modules of the core that it may import. `record` starts and resumes runs and `recall`
-# answers questions to finished ones: they and the command line stand above the rest.
-LOWER = {"blocks", "config", "files", "recorder", "masks", "trajectory", "runs", "glue", "encoders", "distill", "evaluate", "methods", "own", "pruning"}
-MAY_IMPORT = {
-    "__init__": set(),
-    "blocks": set(),
-    "masks": {"blocks"},
-    "methods": {"blocks", "encoders", "glue", "masks", "repair", "saliency"},
-    "repair": {"blocks", "masks"},
-    "plans": {"blocks", "masks"},
-    "native": {"files", "plans"},
-    "compact": {"blocks", "masks", "native", "plans"},
-    "unpadded": {"native"},
-    "config": {"blocks", "masks"},
-    "trajectory": {"blocks"},
-    "files": set(),
-    "cuts": {"blocks", "masks", "runs", "trajectory"},
-    "canvas": {"blocks", "cuts", "latency", "masks", "plans", "runs", "trajectory"},
-    "notebook": {"cuts", "files", "runs"},
-    "report": {"blocks", "canvas", "config", "cuts", "files", "latency", "masks", "runs", "settings", "trajectory"},
-    "settings": {"cuts", "masks", "runs", "trajectory"},
-    "flips": {"masks", "recall", "runs", "trajectory"},
-    "findings": {"cuts", "flips", "latency", "masks", "recall", "recorder", "report", "runs", "trajectory"},
-    "trash": {"files", "runs"},
-    "licences": {"files"},
-    "own": set(),
-    "runs": {"blocks", "config", "files", "masks", "own", "trajectory"},
-    "recorder": {"files", "masks", "runs", "trajectory"},
-    "glue": {"config", "encoders", "files", "own"},
-    "encoders": {"blocks", "glue"},
-    "evaluate": {"glue", "masks"},
-    "latency": {"blocks", "files", "masks", "plans"},
-    "engines": set(),
-    "measure": {"blocks", "compact", "encoders", "engines", "latency", "masks", "native", "plans", "recorder", "unpadded"},
-    "distill": {"glue"},
-    "pruning": {"blocks", "distill", "repair", "saliency", "methods", "masks", "encoders", "glue", "trajectory", "config", "evaluate"},
-    "figures": {"blocks", "masks", "published", "trajectory"},
-    "lesson": {"blocks"},
-    "published": {"files"},
-    "export": LOWER | {"compact", "engines", "recall"},
-    "record": LOWER | {"compact", "recall"},
-    "recall": LOWER - {"pruning", "methods"} | {"native", "compact", "repair", "saliency", "unpadded", "latency", "measure"},
-    "sensitivity": {"files", "masks", "native", "recall", "runs", "trajectory"},
-    "surface": {"files", "masks", "native", "recall", "runs", "trajectory"},
-    "compare": {"config", "runs"},
-    "allocate": {"blocks", "masks", "trajectory"},
-    "saliency": {"blocks", "encoders", "glue", "repair"},
-    "serve": {"evaluate", "recall", "runs"},
-    "pack": {"config", "files", "masks", "runs"},
-    "__main__": LOWER | {"compare", "cuts", "export", "findings", "flips", "latency", "licences", "measure", "notebook", "pack", "recall", "record", "report",
-                         "sensitivity", "serve", "settings", "surface", "trash"},
-}
-NEVER = {name: {"streamlit", "app", "pages"} for name in MAY_IMPORT} | {
-    name: {"streamlit", "app", "pages", "transformers", "datasets"} for name in (
-        "blocks", "masks", "methods", "config", "trajectory", "files", "runs", "recorder", "repair", "compact", "evaluate", "pruning", "figures", "report")}
-TORCH_FREE = ("blocks", "masks", "config", "trajectory", "files", "runs", "recorder", "glue", "pack", "plans", "latency", "allocate", "published", "compare",
-              "lesson", "notebook", "own", "cuts", "canvas", "report", "trash", "licences", "settings")
-NEEDS_TORCH = {"findings", "flips", "engines", "export", "measure", "native", "compact", "unpadded", "distill", "encoders", "evaluate", "methods",
-               "pruning", "record", "recall", "repair", "saliency", "sensitivity", "serve", "surface"}
+STEP = {room: step for step, rooms in enumerate(LADDER) for room in ([rooms] if isinstance(rooms, str) else rooms)}
+CORE_FILES = sorted(path for path in CORE.rglob("*.py") if path != CORE / "__init__.py")
+PAGES = [REPO / "app.py", *sorted((REPO / "pages").rglob("*.py"))]
 
 
-def name_of(path: Path) -> str:
-    """prune_core/methods/group_lasso.py -> methods; prune_core/masks.py -> masks."""
-    return path.relative_to(CORE).parts[0].removesuffix(".py")
+def relative(path: Path) -> str:
+    return str(path.relative_to(REPO))
+
+
+def module(path: Path) -> str:
+    """prune_core/cutting/masks.py -> prune_core.cutting.masks"""
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module(path) for path in CORE_FILES}
 
 
 def imported(path: Path, everywhere: bool = True) -> set[str]:
     """Full names of all that a file imports, inside functions too or only when it is imported itself."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: set[str] = set()
+    names: set[str] = set()
     for node in ast.walk(tree) if everywhere else _at_import(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{path.name}: relative imports hide the table"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            assert not node.level, f"{path.name}: relative imports hide the room"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def _at_import(node: ast.AST):
@@ -100,61 +57,75 @@ def _at_import(node: ast.AST):
             yield from _at_import(child)
 
 
-def core_parts(names: set[str]) -> set[str]:
+def core_modules(names: set[str]) -> set[str]:
     """Modules of the core among these names; names of the package itself (InputError) are none."""
-    parts = {name.split(".")[1] for name in names if name.startswith("prune_core.")}
-    return {part for part in parts if (CORE / f"{part}.py").exists() or (CORE / part).is_dir()}
+    parents = {name.rpartition(".")[0] for name in names}
+    return {name for name in names | parents if name in MODULES}
 
 
-CORE_FILES = sorted(CORE.rglob("*.py"))
-PAGES = [REPO / "app.py", *sorted((REPO / "pages").rglob("*.py"))]
+def room(name: str) -> str:
+    """prune_core.cutting.masks -> cutting"""
+    return name.split(".")[1]
 
 
-def relative(path: Path) -> str:
-    return str(path.relative_to(REPO))
+def needs_torch(name: str) -> bool:
+    return room(name) in TORCH and name not in TORCH_FREE_IN_METHODS | {"prune_core.methods"}
 
 
-def test_the_table_knows_every_module():
-    assert {name_of(path) for path in CORE_FILES} <= set(MAY_IMPORT)
+def test_every_room_has_its_step():
+    assert {room(name) for name in MODULES} <= set(STEP)
 
 
 @pytest.mark.parametrize("path", CORE_FILES, ids=relative)
-def test_a_module_of_the_core_imports_only_what_the_table_allows(path):
-    name = name_of(path)
-    assert core_parts(imported(path)) - {name} <= MAY_IMPORT[name]
-    assert not {full.split(".")[0] for full in imported(path)} & NEVER[name]
+def test_a_room_imports_only_rooms_above_it(path):
+    own = room(module(path))
+    below = {name for name in core_modules(imported(path)) if room(name) != own and STEP[room(name)] >= STEP[own]}
+    assert not below
+    assert not {name.split(".")[0] for name in imported(path)} & {"streamlit", "app", "pages"}
 
 
-def test_the_table_has_no_way_round_from_what_is_torch_free():
-    """What a torch-free module may import when it is imported is itself torch-free."""
-    for name in TORCH_FREE:
-        at_import = imported(next(path for path in (CORE / f"{name}.py", CORE / name / "__init__.py") if path.exists()), everywhere=False)
-        assert core_parts(at_import) <= set(TORCH_FREE), name
-        assert not {full.split(".")[0] for full in at_import} & HEAVY, name
+def test_inside_a_room_there_is_no_circle():
+    graph = {module(path): core_modules(imported(path)) - {module(path)} for path in CORE_FILES}
+    graph = {name: {to for to in targets if room(to) == room(name) and to.count(".") > 1} for name, targets in graph.items()}
+    left = dict(graph)
+    while leaves := [name for name, targets in left.items() if not targets & set(left)]:
+        for name in leaves:
+            del left[name]
+    assert not left
 
 
-@pytest.mark.parametrize("path", PAGES, ids=relative)
-def test_pages_import_no_torch_when_they_are_opened(path):
+@pytest.mark.parametrize("path", [path for path in CORE_FILES if not needs_torch(module(path))], ids=relative)
+def test_what_is_torch_free_imports_nothing_that_is_not(path):
     names = imported(path, everywhere=False)
+    assert not {name for name in core_modules(names) if needs_torch(name)}
     assert not {name.split(".")[0] for name in names} & HEAVY
-    assert not core_parts(names) & NEEDS_TORCH
 
 
 @pytest.mark.parametrize("path", PAGES, ids=relative)
-def test_pages_import_only_the_core_and_what_pages_share(path):
-    own = {name for name in imported(path) if name.split(".")[0] in ("pages", "app")}
-    assert all(name.startswith("pages.shared") for name in own)
+def test_pages_import_numpy_rooms_only(path):
+    names = imported(path)
+    assert not {name for name in core_modules(names) if needs_torch(name) or room(name) == "cli"}
+    assert not {name.split(".")[0] for name in names} & HEAVY
+
+
+@pytest.mark.parametrize("path", PAGES, ids=relative)
+def test_a_page_imports_the_core_what_pages_share_and_the_folder_of_its_own_name(path):
+    inside = path.parent.name if path.parent.name != "pages" else path.stem.partition("_")[2].lower()
+    inside = "home" if path.name == "app.py" else inside
+    others = {name for name in imported(path) if name.split(".")[0] in ("pages", "app")}
+    assert all(name.startswith(("pages.shared", f"pages.{inside}")) for name in others), others
 
 
 def loaded_after(code: str) -> set[str]:
     """Top-level modules that are loaded after this code has run in a fresh process."""
-    done = subprocess.run([sys.executable, "-c", f"{code}\nimport sys; print(*sorted({{m.split('.')[0] for m in sys.modules}}))"],
-                          cwd=REPO, capture_output=True, text=True, check=True)
+    listed = "import sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{listed}"], cwd=REPO, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
 def test_what_the_pages_read_loads_without_torch():
-    loaded = loaded_after("import " + ", ".join(f"prune_core.{name}" for name in TORCH_FREE))
+    names = sorted(name for name in MODULES if not needs_torch(name) and name != "prune_core.__main__")
+    loaded = loaded_after("import " + ", ".join(names))
     assert "numpy" in loaded and not loaded & (HEAVY | {"streamlit"})
 
 
@@ -162,23 +133,22 @@ def test_reading_a_whole_run_needs_no_torch(tmp_path):
     import numpy as np
     import tiny
 
-    from prune_core.recorder import Recorder
-    from prune_core.trajectory import Snapshot
+    from prune_core.runs.recorder import Recorder
+    from prune_core.runs.snapshots import Snapshot
 
     layout = tiny.layout()
     norms = {m.name: np.ones(layout.block.grid(m.m, m.n), np.float32) for m in layout.matrices}
     with Recorder.create(tmp_path, "one", tiny.about(layout)) as recorder:
         recorder.append(Snapshot("dense", 0, norms=norms))
-    code = ("from pathlib import Path; from prune_core import masks, runs\n"
-            f"run = runs.listing(Path({str(tmp_path)!r}))[0].run\n"
+    code = ("from pathlib import Path; from prune_core.cutting import masks; from prune_core.runs import shelf\n"
+            f"run = shelf.listing(Path({str(tmp_path)!r}))[0].run\n"
             "assert masks.mask_at_sparsity(run.norms(0), run.layout, 0.5).sparsity == 1.0\n"
             "run.status, run.points, run.warnings, run.now")
     assert not loaded_after(code) & HEAVY
 
 
 def test_the_core_never_loads_streamlit():
-    names = sorted(name for name in {name_of(path) for path in CORE_FILES} - {"__main__", "__init__"})
-    assert "streamlit" not in loaded_after("import " + ", ".join(f"prune_core.{name}" for name in names))
+    assert "streamlit" not in loaded_after("import " + ", ".join(sorted(MODULES - {"prune_core.__main__"})))
 
 
 def axes(call: ast.Call) -> int:
@@ -186,15 +156,17 @@ def axes(call: ast.Call) -> int:
     return max([len(call.args), *(len(a.elts) for a in call.args if isinstance(a, ast.Tuple | ast.List))])
 
 
+def divides(node: ast.AST) -> bool:
+    """Whether this divides a weight into groups, which needs four axes."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    return node.func.attr in ("view", "reshape") and axes(node) >= 4 or node.func.attr in ("unfold", "unflatten", "rearrange")
+
+
 @pytest.mark.parametrize("path", [p for p in CORE_FILES if p.name != "blocks.py"], ids=relative)
-def test_only_blocks_cuts_a_weight_into_groups(path):
-    """A cut needs four axes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    cuts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
-            and (node.func.attr in ("view", "reshape") and axes(node) >= 4 or node.func.attr in ("unfold", "unflatten", "rearrange"))]
-    assert cuts == []
+def test_only_blocks_divides_a_weight_into_groups(path):
+    assert [node.lineno for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if divides(node)] == []
 
 
-def test_this_check_would_find_the_cut():
-    tree = ast.parse((CORE / "blocks.py").read_text(encoding="utf-8"))
-    assert any(isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "reshape" and axes(n) == 4 for n in ast.walk(tree))
+def test_this_check_would_find_it():
+    assert any(map(divides, ast.walk(ast.parse((CORE / "cutting" / "blocks.py").read_text(encoding="utf-8")))))

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from prune_core import lesson
-from prune_core.blocks import BlockShape
+from prune_core.cutting.blocks import BlockShape
 from prune_core.methods.group_lasso import ProximalGroupLasso
+from prune_core.showing import lesson
+from prune_core.showing.lesson import EACH, EPS, EXAMPLES, GROUPS
 
 
 @pytest.mark.parametrize("block", ["1x1", "4x1", "1x4", "4x4", "allx1", "1xall"])
@@ -51,14 +52,14 @@ def test_recover_solves_the_group_lasso(lam):
     """The same minimum as a general optimizer finds on the smoothed objective."""
     found = lesson.recover(lam, False, rounds=1, steps=4000)
     random = np.random.default_rng(0)
-    truth = random.normal(size=(lesson.GROUPS, lesson.EACH))
+    truth = random.normal(size=(GROUPS, EACH))
     truth *= (found.truth / np.linalg.norm(truth, axis=1))[:, None]
-    x, _ = random.normal(size=(lesson.EXAMPLES, lesson.GROUPS * lesson.EACH)), random.normal(size=(2000, lesson.GROUPS * lesson.EACH))
-    y = x @ truth.ravel() + random.normal(size=lesson.EXAMPLES)
+    x, _ = random.normal(size=(EXAMPLES, GROUPS * EACH)), random.normal(size=(2000, GROUPS * EACH))
+    y = x @ truth.ravel() + random.normal(size=EXAMPLES)
     from scipy.optimize import minimize
 
     def objective(flat):
-        return ((x @ flat - y) ** 2).sum() / 2 / lesson.EXAMPLES + lam * np.linalg.norm(flat.reshape(truth.shape) + 1e-9, axis=1).sum()
+        return ((x @ flat - y) ** 2).sum() / 2 / EXAMPLES + lam * np.linalg.norm(flat.reshape(truth.shape) + 1e-9, axis=1).sum()
 
     best = minimize(objective, truth.ravel() + 0.01, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 10**6})
     assert found.found == pytest.approx(np.linalg.norm(best.x.reshape(truth.shape), axis=1), abs=0.03)
@@ -80,7 +81,7 @@ def test_where_a_mind_is_changed():
 def test_a_short_training_reaches_no_milestone():
     assert lesson.refreshes(4) == [] and lesson.refreshes(5) == [4] and lesson.refreshes(20) == [4, 8, 12, 16]
     start = np.array([0.5, 0.2])
-    by_hand = start - 3 * 0.002 / (start + lesson.EPS)
+    by_hand = start - 3 * 0.002 / (start + EPS)
     assert lesson.reweighted_norms(3, start)[-1] == pytest.approx(by_hand)
     assert lesson.reweighted_norms(20, start)[-1][1] == 0.0
 
@@ -92,7 +93,7 @@ def test_the_path_in_the_loss_is_torchs_adam(lam):
     first = random.normal(size=64) * 0.04
     noise = random.normal(size=(20, 64)) * 1e-3
     w = nn.Parameter(torch.from_numpy(first.copy()))
-    gamma, optimizer, path = 1 / (float(w.detach().norm()) + lesson.EPS), torch.optim.Adam([w], lr=2e-5), [float(w.detach().norm())]
+    gamma, optimizer, path = 1 / (float(w.detach().norm()) + EPS), torch.optim.Adam([w], lr=2e-5), [float(w.detach().norm())]
     for row in noise:
         optimizer.zero_grad()
         ((w * torch.from_numpy(row)).sum() + lam * gamma * w.norm()).backward()

@@ -7,7 +7,7 @@ import pytest
 from tiny import layout
 
 from prune_core import InputError
-from prune_core.masks import (
+from prune_core.cutting.masks import (
     SCOPES,
     BlockMask,
     by_scope,

@@ -10,14 +10,19 @@ import tiny
 import torch
 from torch import nn
 
-from prune_core import InputError, encoders, glue, repair, saliency
-from prune_core.blocks import BlockShape
-from prune_core.config import CLOSED_FORM, METHODS, PruneConfig
-from prune_core.masks import SCOPES, mask_at_sparsity, sparsity_of
+from prune_core import InputError
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import SCOPES, mask_at_sparsity, sparsity_of
+from prune_core.methods import repair
 from prune_core.methods.admm import ADMM, GROWTH, RHO
 from prune_core.methods.closed_form import CUTTERS
 from prune_core.methods.masking import GradualMagnitude, Movement
-from prune_core.trajectory import Snapshot
+from prune_core.methods.saliency import Activation
+from prune_core.models import encoders
+from prune_core.runs.config import CLOSED_FORM, METHODS, PruneConfig
+from prune_core.runs.snapshots import Snapshot
+from prune_core.tasks import encoding
+from prune_core.tasks.glue import Examples
 
 
 def weights_for(made, seed: int = 0) -> dict[str, nn.Parameter]:
@@ -162,8 +167,8 @@ def measured(tiny_model):
     """(encoder, layout, Gram matrices, sentences encoded)"""
     encoder = encoders.load(str(tiny_model), 2)
     texts, labels = tiny.sentences(48, 5)
-    data = glue.encode(glue.Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
-    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in glue.dev_batches(data.lengths, 16)))
+    data = encoding.encode(Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
+    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 16)))
     return encoder, encoder.layout(BlockShape.parse("16x1")), grams, data
 
 
@@ -179,7 +184,7 @@ def test_closed_forms_lose_less_than_the_activation_score(measured, method, shar
     encoder, layout, grams, data = measured
     before = {name: w.detach().clone() for name, w in encoder.weights.items()}
     biases = {name: linear.bias.detach().clone() for name, linear in encoder.linears.items()}
-    mask = mask_at_sparsity(saliency.Activation(grams).of(encoder, layout), layout, share, "matrix")
+    mask = mask_at_sparsity(Activation(grams).of(encoder, layout), layout, share, "matrix")
     repair.repair_(encoder.linears, mask, grams)
     plain = lost(before, {name: w.detach() for name, w in encoder.weights.items()}, grams)
     for name, linear in encoder.linears.items():

@@ -12,8 +12,10 @@ import pytest
 import tiny
 from nbclient import NotebookClient
 
-from prune_core import notebook, recall, runs
-from prune_core.cuts import Setting
+from prune_core.evaluation.exact import Cut, evaluate
+from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting
+from prune_core.showing import notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,7 +29,7 @@ def executed(text: str, folder: Path = ROOT) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
 
 
@@ -37,7 +39,7 @@ def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
                 Setting("B", made.with_norms[1], "global", 0.25)]
     shown = executed(notebook.exploration(made, settings))
     assert "the same numbers as shown" in shown[2]
-    exact = recall.evaluate(recall.Cut(made, None, some, "matrix", "dense"))
+    exact = evaluate(Cut(made, None, some, "matrix", "dense"))
     assert f"{exact['score']:.6f}".rstrip("0") in shown[-1] and "B: not scored: weights are kept at the ends of phases only" in shown[-1]
     numbers = settings[1].numbers(made)
     assert f"{numbers['sparsity']:.6f}"[:7] in shown[1] and numbers["predicted_score"] is not None

@@ -10,7 +10,15 @@ import pandas as pd
 import pytest
 import tiny
 
-from prune_core import InputError, glue, own, recall, runs
+from prune_core import InputError
+from prune_core.evaluation import exact
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.exact import Cut
+from prune_core.runs import places
+from prune_core.runs.run import Run
+from prune_core.tasks import table_files
+from prune_core.tasks.glue import TASKS
+from prune_core.tasks.table_files import SUFFIXES
 
 ROWS = [(f"sentence number {row}", ("good", "bad", "so so")[row % 3]) for row in range(60)]
 
@@ -26,47 +34,47 @@ def table(folder: Path, rows=ROWS, header: str = "text,label", name: str = "mine
 
 
 def test_text_and_label_are_found_and_classes_are_named(tmp_path):
-    found = own.read(table(tmp_path))
+    found = table_files.read(table(tmp_path))
     assert found.columns == ("text",) and found.classes == ("bad", "good", "so so")
     assert found.texts[0] == ("sentence number 0",) and found.labels[:3].tolist() == [1, 0, 2]
 
 
-@pytest.mark.parametrize("suffix", own.SUFFIXES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_every_format_gives_the_same(tmp_path, suffix):
     frame = pd.DataFrame(ROWS, columns=["text", "label"])
     path = tmp_path / f"mine{suffix}"
     {".csv": lambda: frame.to_csv(path, index=False), ".tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
      ".parquet": lambda: frame.to_parquet(path)}[suffix]()
-    found, plain = own.read(path), own.read(table(tmp_path, name="plain.csv"))
+    found, plain = table_files.read(path), table_files.read(table(tmp_path, name="plain.csv"))
     assert found.texts == plain.texts and found.labels.tolist() == plain.labels.tolist() and found.classes == plain.classes
 
 
 def test_a_mark_of_byte_order_and_quoted_lines_do_no_harm(tmp_path):
     text = "\ufefftext,label\n" + "".join(f'"two\nlines, ""{row}""",{row % 2}\n' for row in range(30))
-    found = own.read(csv(tmp_path, text.encode("utf-8")))
+    found = table_files.read(csv(tmp_path, text.encode("utf-8")))
     assert found.texts[3] == ('two\nlines, "3"',) and found.classes == ("0", "1")
 
 
 def test_words_that_pandas_takes_for_missing_are_text(tmp_path):
-    found = own.read(table(tmp_path, [("NA" if row % 2 else "null", ("None", "n/a")[row % 2]) for row in range(30)]))
+    found = table_files.read(table(tmp_path, [("NA" if row % 2 else "null", ("None", "n/a")[row % 2]) for row in range(30)]))
     assert set(found.texts) == {("NA",), ("null",)} and found.classes == ("None", "n/a")
 
 
 def test_pairs_named_columns_and_numbers_as_labels(tmp_path):
     rows = [(row, f"a {row}", f"b {row}", row % 2, row / 7) for row in range(1, 41)]
     path = table(tmp_path, rows, "id,one,two,label,grade")
-    found = own.read(path, ("one", "two"), "label")
+    found = table_files.read(path, ("one", "two"), "label")
     assert found.texts[0] == ("a 1", "b 1") and found.classes == ("0", "1")
-    graded = own.read(path, ("one",), "grade")
+    graded = table_files.read(path, ("one",), "grade")
     assert graded.classes == () and graded.labels.dtype == np.float32 and graded.labels[6] == 1.0
 
 
 def test_ten_comes_after_nine(tmp_path):
-    assert own.read(table(tmp_path, [(f"t {row}", row % 11) for row in range(66)])).classes == tuple(map(str, range(11)))
+    assert table_files.read(table(tmp_path, [(f"t {row}", row % 11) for row in range(66)])).classes == tuple(map(str, range(11)))
 
 
 def test_the_split_is_the_seeds_and_holds_every_class(tmp_path):
-    found = own.read(table(tmp_path))
+    found = table_files.read(table(tmp_path))
     train, dev = found.split(3)
     assert sorted([*train, *dev]) == list(range(60)) and len(dev) == 12
     assert set(found.labels[dev]) == set(found.labels[train]) == {0, 1, 2}
@@ -104,36 +112,36 @@ MANY = [(f"t {row}", row % 2) for row in range(40)]
 ])
 def test_what_is_wrong_with_a_file_is_one_clear_line(tmp_path, text, columns, label, words):
     with pytest.raises(InputError) as raised:
-        own.read(csv(tmp_path, text), columns, label)
+        table_files.read(csv(tmp_path, text), columns, label)
     assert words in str(raised.value) and "\n" not in str(raised.value) and "mine.csv" in str(raised.value) and len(str(raised.value)) < 400
 
 
 def test_parquet_that_is_none_and_text_that_is_numbers(tmp_path):
     with pytest.raises(InputError, match="cannot be read as parquet"):
-        own.read(csv(tmp_path, b"text,label", "mine.parquet"))
+        table_files.read(csv(tmp_path, b"text,label", "mine.parquet"))
     pd.DataFrame({"text": range(30), "label": [0, 1] * 15}).to_parquet(tmp_path / "numbers.parquet")
     with pytest.raises(InputError, match="'text' holds int64, not text"):
-        own.read(tmp_path / "numbers.parquet")
+        table_files.read(tmp_path / "numbers.parquet")
     pd.DataFrame({"text": [None, *"abcdefghijklmnopqrstuvwxyz"], "label": [0, 1, 2] * 9}).to_parquet(tmp_path / "gaps.parquet")
     with pytest.raises(InputError, match="empty in row 2 "):
-        own.read(tmp_path / "gaps.parquet")
+        table_files.read(tmp_path / "gaps.parquet")
 
 
 def test_a_file_that_is_not_there_or_too_large(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not there"):
-        own.read(tmp_path / "no.csv")
+        table_files.read(tmp_path / "no.csv")
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match="is not there"):
-        own.read(tmp_path / "folder.csv")
-    monkeypatch.setattr(own, "MOST_BYTES", 10)
+        table_files.read(tmp_path / "folder.csv")
+    monkeypatch.setattr(table_files, "MOST_BYTES", 10)
     with pytest.raises(InputError, match="at most"):
-        own.read(table(tmp_path))
+        table_files.read(table(tmp_path))
 
 
 @pytest.mark.parametrize("name, task", [("My reviews (1).csv", "My-reviews-1-own"), ("sst2.csv", "sst2-own"), ("été.csv", "t-own"), ("数据.csv", "own")])
 def test_the_task_is_called_as_the_file_and_like_none_of_glue(name, task):
-    assert own.task_name(name) == task and task not in glue.TASKS
-    assert runs.check_name(f"{task}-64x1-s0")
+    assert table_files.task_name(name) == task and task not in TASKS
+    assert places.check_name(f"{task}-64x1-s0")
 
 
 def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_path):
@@ -145,19 +153,19 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
     run = tiny.make_run(asked, tmp_path / "runs", "moods")
     assert (run.task, run.metric, run.outputs, run.is_own, run.is_glue, run.is_practice) == ("moods-own", "accuracy", 3, True, False, False)
     assert run.about["task"]["labels"] == ["calm", "glad", "sad"] and run.majority_score == pytest.approx(1 / 3, abs=0.02)
-    found = recall.evaluate(recall.Cut(run, 0.0, None, None, "dense"), threads=1)
+    found = exact.evaluate(Cut(run, 0.0, None, None, "dense"), threads=1)
     assert found["score"] == run.dense_score and found["examples"] == 18
     content = path.read_bytes()
     path.write_bytes(content + b"one more,x,sad\n")  # another split: rows that were trained on would be scored on
     with pytest.raises(InputError, match="'moods.csv' has changed since run 'moods' was made"):
-        recall.Bench(run, "dense")
+        Bench(run, "dense")
     elsewhere = tmp_path / "copy" / "moods.csv"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(content)
-    assert recall.evaluate(recall.Cut(run, 0.0, None, None, "dense"), str(elsewhere), threads=1)["score"] == run.dense_score
+    assert exact.evaluate(Cut(run, 0.0, None, None, "dense"), str(elsewhere), threads=1)["score"] == run.dense_score
     path.unlink()
     with pytest.raises(InputError, match="is not there"):
-        recall.Bench(run, "dense")
+        Bench(run, "dense")
 
 
 def test_the_command_takes_the_columns(tiny_model, tmp_path, capsys, monkeypatch):
@@ -171,4 +179,4 @@ def test_the_command_takes_the_columns(tiny_model, tmp_path, capsys, monkeypatch
         main()
     except SystemExit as ended:
         assert not ended.code
-    assert runs.Run(tmp_path / "runs" / "stars").task == "mine-own"
+    assert Run(tmp_path / "runs" / "stars").task == "mine-own"

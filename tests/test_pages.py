@@ -17,14 +17,23 @@ import pytest
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
-from pages.shared import estimate, loaders, processes
-from pages.shared.asker import Answer
-from prune_core import allocate, files, latency, lesson, recorder, runs, trash
-from prune_core.blocks import BlockShape
-from prune_core.config import PruneConfig, preset
-from prune_core.cuts import Setting
-from prune_core.masks import mask_at, mask_at_sparsity, thresholds_for
-from prune_core.trajectory import Sensitivity, predict
+from pages.prune import estimate
+from pages.shared import loaders, processes
+from pages.shared.processes import Failed, Report
+from pages.shared.score_client import Answer
+from prune_core import files, machine
+from prune_core.cutting import allocate
+from prune_core.cutting.answers import Sensitivity, predict
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch
+from prune_core.runs import places, trash
+from prune_core.runs.config import PruneConfig, preset
+from prune_core.runs.recorder import Recorder
+from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting
+from prune_core.showing import lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py", "speed": "pages/4_Speed.py",
@@ -35,9 +44,9 @@ PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare"
 def runs_dir(tmp_path, monkeypatch) -> Path:
     """An empty runs folder that the app uses, with no shipped runs beside it."""
     monkeypatch.setenv("PRUNESCOPE_RUNS_DIR", str(tmp_path / "runs"))
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
+    monkeypatch.setattr(places, "RECORDED", tmp_path / "recorded")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # latency profiles: none but those made here
-    monkeypatch.setattr(latency, "shipped", list)
+    monkeypatch.setattr(profile_files, "shipped", list)
     return tmp_path / "runs"
 
 
@@ -107,11 +116,11 @@ def test_practice_scores_say_that_they_are_not_glue(runs_dir, page):
 
 
 def test_speed_shows_what_the_profile_predicts(runs_dir):
-    run, profile = runs.Run(make_run(runs_dir)), make_profile()
-    latency.write(profile, loaders.own_profile_file())
+    run, profile = Run(make_run(runs_dir)), make_profile()
+    profile_files.write(profile, loaders.own_profile_file())
     app = opened("speed", batch="8", length="32")
     app.slider(key="sparsity").set_value(75.0).run()
-    mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), latency.Setting(8, 32)
+    mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), Batch(8, 32)
     dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     assert metrics(checked(app)) == {"Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
                                      "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
@@ -120,17 +129,17 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
 
 
 def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     assert "No speedup is predicted" in texts(opened("explore")) and "profile" not in sent(opened("explore"))
-    latency.write(make_profile(), loaders.own_profile_file())
+    profile_files.write(make_profile(), loaders.own_profile_file())
     header = sent(opened("explore"))
-    assert header["profile"]["denseMs"] == make_profile().dense_ms(run.layout, latency.Setting(32, 128))
+    assert header["profile"]["denseMs"] == make_profile().dense_ms(run.layout, Batch(32, 128))
     assert header["profile"]["compact"] == make_profile().compact and "median error 5%" in texts(opened("explore"))
 
 
 def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     make_run(runs_dir)
-    latency.write(make_profile(), loaders.own_profile_file())
+    profile_files.write(make_profile(), loaders.own_profile_file())
     said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2, "dense_ms": 30.0, "compact_ms": 10.0,
             "speedup": 3.0, "compression_encoder": 2.0, "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
     asked = []
@@ -156,15 +165,15 @@ def test_what_is_no_profile_is_refused_in_one_line(runs_dir, content):
     make_run(runs_dir)
     app = opened("speed")
     app.file_uploader[0].set_value(("odd.json", content, "application/json")).run()
-    assert len(checked(app).error) == 1 and not latency.loaded()
+    assert len(checked(app).error) == 1 and not profile_files.loaded()
 
 
 def test_a_measurement_that_fails_is_one_line(runs_dir, monkeypatch):
     make_run(runs_dir)
-    latency.write(make_profile(), loaders.own_profile_file())
+    profile_files.write(make_profile(), loaders.own_profile_file())
 
     def fail(*_):
-        raise processes.Failed("length 128 is more than this model has positions for")
+        raise Failed("length 128 is more than this model has positions for")
 
     monkeypatch.setattr(processes, "measure", fail)
     app = opened("speed")
@@ -193,7 +202,7 @@ def sent(app: AppTest) -> dict:
 
 
 def test_explore_says_what_masks_count(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     app = opened("explore", run="sample")
     at = run.saved("penalty-2x")
     mask = mask_at_sparsity(run.norms(at), run.layout, 0.5)
@@ -204,7 +213,7 @@ def test_explore_says_what_masks_count(runs_dir):
 
 
 def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     header = sent(opened("explore", at="dense"))
     expected = np.concatenate([v.ravel() for v in run.norms(run.saved("dense")).values()])
     np.testing.assert_array_equal(header["norms"], expected)
@@ -216,7 +225,7 @@ def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
 
 @pytest.mark.parametrize("scope, share", [("matrix", 0.375), ("layer", 0.6), ("type", 0.1), ("global", 0.0)])
 def test_the_address_says_what_is_cut(runs_dir, scope, share):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     app = opened("explore", at="dense", cut=f"{scope}@{share}")
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
@@ -225,7 +234,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
 
 
 def test_thresholds_in_the_address(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     mask = mask_at(run.norms(run.saved("dense")), run.layout, {"layer 0": 0.3, "layer 1": 0.7}, "layer")
     app = opened("explore", at="dense", cut="layer:0.3,0.7", zoom=run.layout.matrices[2].name, key="layer 1", pin="dense~global@0.5")
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
@@ -239,7 +248,7 @@ def test_thresholds_in_the_address(runs_dir):
 @pytest.mark.parametrize("address", [{"at": "nowhere"}, {"cut": "rows@2"}, {"cut": "layer:1"}, {"zoom": "nothing"}, {"key": "layer 99"}, {"pin": "x~y"},
                                      {"cut": "global@1e999"}, {"pin": "dense~global@7"}])
 def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     app = opened("explore", **address)
     start = sent(app)["start"]
     assert start["cut"]["share"] == 0.5 and start["zoom"] is None and start["pins"] == [] and start["key"] is None
@@ -247,13 +256,13 @@ def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
 
 
 def test_a_moment_without_a_surface_predicts_no_score(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     at = run.with_norms[1]
     app = opened("explore", at=run.snapshots[at].label)
     assert "No score is predicted here" in texts(app) and sent(app)["surfaces"] == {}
 
 
-def sensitivities(run: runs.Run) -> list[Sensitivity]:
+def sensitivities(run: Run) -> list[Sensitivity]:
     """Layer 0 costs nothing, layer 1 much."""
     points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.1, 0.9 - at * share / 4, 0.0, 1.0, 872) for at in (0, 1) for share in (0.25, 0.5, 0.9)]
     run.sensitivity_file("dense").write_bytes(b"".join(files.sealed(vars(p)) for p in points))
@@ -261,7 +270,7 @@ def sensitivities(run: runs.Run) -> list[Sensitivity]:
 
 
 def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(opened("explore", at="dense", view="Parts"))
     points = sensitivities(run)
     app = opened("explore", at="dense", view="Parts")
@@ -276,7 +285,7 @@ def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
 
 
 def test_a_zoomed_matrix_shows_its_norms_over_time(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     name = run.layout.matrices[3].name
     app = opened("explore", at="dense", view="Results", zoom=name)
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5)
@@ -352,7 +361,7 @@ def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatc
     result = {"sparsity": 0.5, "score": 0.8765, "low": 0.85, "high": 0.9, "examples": 872, "seconds": 1.4}
     asker = with_weights(runs_dir, monkeypatch, Answer("done", 872, 872, 0.8765, 0.85, 0.9, result))
     app = opened("explore", at="dense")
-    run = runs.Run(runs_dir / "sample")
+    run = Run(runs_dir / "sample")
     (asked,) = {q for q in asker.asked}
     assert (asked.run, asked.phase, asked.scope, asked.data) == (str(run.path), "dense", "global", "")
     assert dict(asked.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
@@ -432,7 +441,7 @@ def test_a_run_is_deleted_after_asking_and_undone(runs_dir):
     next(b for b in app.button if b.label == "Move to the trash").click().run()
     assert "is in the trash" in texts(checked(app)) and not (runs_dir / "mine").exists() and "You have no runs yet" in texts(app)
     next(b for b in app.button if b.label == "Undo").click().run()
-    assert "mine is back" in texts(checked(app)).replace("*", "") and runs.Run(runs_dir / "mine").status == "complete"
+    assert "mine is back" in texts(checked(app)).replace("*", "") and Run(runs_dir / "mine").status == "complete"
     assert not [b for b in app.button if b.label == "Undo"]
 
 
@@ -447,7 +456,7 @@ def test_a_deleted_run_is_erased_only_from_the_trash(runs_dir):
 
 def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
     path = make_run(runs_dir, "mine", finish=False, upto=6)
-    with recorder.Recorder(path, 6):
+    with Recorder(path, 6):
         assert opened().button(key="delete mine").disabled
     assert not opened().button(key="delete mine").disabled
 
@@ -456,7 +465,7 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 
 
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     app = opened("explore", view="Take away", pin="dense~global@0.25")
     assert [b.label for b in app.get("download_button")] == ["Notebook"] and "The weights of this moment" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
@@ -477,7 +486,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
     def fail(*_):
-        raise processes.Failed("the model cannot be written")
+        raise Failed("the model cannot be written")
 
     monkeypatch.setattr(processes, "export", fail)
     app = opened("explore", view="Take away")
@@ -505,17 +514,17 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     for axis in ("compression of the whole model", "predicted speedup"):
         app = opened("compare", axis=axis)
     assert "calibrate this one on **Speed**" in texts(app)
-    latency.write(make_profile(), loaders.own_profile_file())
+    profile_files.write(make_profile(), loaders.own_profile_file())
     assert len(opened("compare", axis="predicted speedup").get("plotly_chart")) == 1
 
 
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
-    run = runs.Run(make_run(runs_dir, "one"))
+    run = Run(make_run(runs_dir, "one"))
     assert "not timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models was not timed on this machine yet" in texts(app) and not app.get("plotly_chart")
     said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(), "speedup": 1.75, "dtype": "fp32",
-            "engine": "torch", "machine": recorder.machine()}
+            "engine": "torch", "machine": machine.machine()}
     asked = []
 
     def measure(*question):
@@ -617,7 +626,7 @@ def test_arguments_say_every_setting(tmp_path):
 def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
 
     path = make_run(runs_dir, "sample", finish=False)
-    run = runs.Run(path)
+    run = Run(path)
     assert processes.writer(run) is None  # status.json names the test's own process, which is no prune
     assert not processes.cancel("sample", runs_dir)
     code = "import time; time.sleep(60)"
@@ -652,7 +661,7 @@ def test_pages_load_neither_torch_nor_transformers(runs_dir):
 def test_norms_are_shared_read_only(runs_dir):
     from pages.shared import loaders
 
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     norms = loaders.norms(run, run.saved("dense"))
     name = run.layout.matrices[0].name
     assert (norms[name] == make_norms(run.layout)[name]).all()
@@ -716,7 +725,7 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     assert asked[1] == ("sst2-minilm-64x1", runs_dir, "dull")
 
     def fail(*_):
-        raise processes.Failed("the weights are gone")
+        raise Failed("the weights are gone")
 
     monkeypatch.setattr(processes, "predict", fail)
     app.text_input(key="sentence").set_value("else").run()
@@ -788,7 +797,7 @@ def test_report_takes_what_explore_sends(runs_dir):
 
 def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
     make_run(runs_dir)
-    steps = iter(processes.Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False))
+    steps = iter(Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False))
     assert next(steps)[:2] == (0, 3)
     here = [child for child in psutil.Process().children(recursive=True) if "export" in child.cmdline()]
     steps.close()
@@ -796,7 +805,7 @@ def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
 
 
 def test_report_that_fails_says_why_in_one_line(runs_dir):
-    run = runs.Run(make_run(runs_dir))
+    run = Run(make_run(runs_dir))
     app = opened("report")
     for path in (run.path / "norms").iterdir():
         path.write_bytes(b"damaged")

@@ -17,12 +17,21 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from prune_core import InputError, encoders, evaluate, glue, record, runs
-from prune_core.config import PruneConfig
-from prune_core.masks import by_scope, mask_at_sparsity, sparsity_of
-from prune_core.pruning import GRID, EncodedTask, Pruning, faster_precision
-from prune_core.recorder import Recorder
-from prune_core.trajectory import Snapshot, Working
+from prune_core import InputError
+from prune_core.cutting.masks import by_scope, mask_at_sparsity, sparsity_of
+from prune_core.evaluation import dev_score
+from prune_core.models import encoders
+from prune_core.runs import shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.places import RunError
+from prune_core.runs.recorder import Recorder
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot, Working
+from prune_core.tasks import encoding, glue, hub
+from prune_core.training import session
+from prune_core.training.data import EncodedTask
+from prune_core.training.loop import GRID, Pruning, faster_precision
+from prune_core.training.session import Interrupted
 
 REPO = Path(__file__).resolve().parent.parent
 SAVED = ["dense", "penalty-1.5x", "penalty-3x", "retrain-1.5x", "retrain-3x"]
@@ -191,10 +200,10 @@ def test_the_surface_is_the_score_with_the_mask_at_each_sparsity(asked, whole):
     with torch.no_grad():
         for name, parameter in fresh.trainable().items():
             parameter.copy_(end.weights()[name])
-    some = glue.encode(data.main_dev.some(asked.surface_examples), fresh.tokenizer, 40)
+    some = encoding.encode(data.main_dev.some(asked.surface_examples), fresh.tokenizer, 40)
     for point in end.surface[::4]:
-        with evaluate.masked(fresh.weights, mask_at_sparsity(end.norms, pruning.layout, point.wanted, asked.scope)):
-            assert point.score == evaluate.dev_score(fresh.model, data.task, {"validation": some}).scores["accuracy"]
+        with dev_score.masked(fresh.weights, mask_at_sparsity(end.norms, pruning.layout, point.wanted, asked.scope)):
+            assert point.score == dev_score.dev_score(fresh.model, data.task, {"validation": some}).scores["accuracy"]
 
 
 def test_scoring_at_a_compression_changes_nothing_in_the_training_that_goes_on(asked):
@@ -335,7 +344,7 @@ def test_a_state_between_the_snapshots_of_one_step_is_refused(asked):
 
 def assert_same_run(found: Path, wanted: Path) -> None:
     """All but names and times are equal: every snapshot, all norms, all weights byte for byte, the points."""
-    one, other = runs.Run(found), runs.Run(wanted)
+    one, other = Run(found), Run(wanted)
     assert one.snapshots == other.snapshots and one.with_norms == other.with_norms
     for at in one.with_norms:
         assert all(np.array_equal(values, other.norms(at)[name]) for name, values in one.norms(at).items())
@@ -352,7 +361,7 @@ def uninterrupted(asked, tmp_path_factory) -> Path:
 
 
 def test_a_recorded_run_holds_what_the_loop_yielded(uninterrupted, whole):
-    run, (_, snapshots, _) = runs.Run(uninterrupted), whole
+    run, (_, snapshots, _) = Run(uninterrupted), whole
     assert run.snapshots == snapshots
     for end in (s for s in snapshots if s.saved):
         weights = load_file(run.weights_file(end.saved))
@@ -373,40 +382,40 @@ def stop_at(count: int):
 
 @pytest.mark.parametrize("count", [1, 2, 5, 8, 13, 17, 24, 26])
 def test_a_run_that_was_stopped_resumes_to_the_same_numbers(asked, uninterrupted, tmp_path, count):
-    with pytest.raises(record.Interrupted, match="python -m prune_core resume stopped"):
-        record.start(asked, tmp_path, "stopped", "", stop_at(count))
-    stopped = runs.find("stopped", tmp_path)
+    with pytest.raises(Interrupted, match="python -m prune_core resume stopped"):
+        session.start(asked, tmp_path, "stopped", "", stop_at(count))
+    stopped = shelf.find("stopped", tmp_path)
     assert stopped.status == "interrupted" and len(stopped.snapshots) <= count + 2
-    record.resume(stopped, tiny.silent)
+    session.resume(stopped, tiny.silent)
     assert_same_run(tmp_path / "stopped", uninterrupted)
 
 
 def test_stopping_again_and_again_comes_to_the_same_end(asked, uninterrupted, tmp_path):
-    with pytest.raises(record.Interrupted):
-        record.start(asked, tmp_path, "often", "", stop_at(4))
+    with pytest.raises(Interrupted):
+        session.start(asked, tmp_path, "often", "", stop_at(4))
     for attempt in range(30):
         try:
-            record.resume(runs.find("often", tmp_path), stop_at(2 + attempt % 5))
+            session.resume(shelf.find("often", tmp_path), stop_at(2 + attempt % 5))
             break
-        except record.Interrupted:
+        except Interrupted:
             pass
     assert_same_run(tmp_path / "often", uninterrupted)
 
 
 def test_damaged_weights_that_the_next_phase_needs_are_one_line(asked, tmp_path):
-    with pytest.raises(record.Interrupted):
-        record.start(asked, tmp_path, "spoilt", "python -m prune_core prune", stop_at(24))
+    with pytest.raises(Interrupted):
+        session.start(asked, tmp_path, "spoilt", "python -m prune_core prune", stop_at(24))
     for file in (tmp_path / "spoilt" / "weights").glob("penalty-*"):
         file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(runs.RunError, match=r"'spoilt': weights 'penalty-1.5x' cannot be read: .*; begin it anew with: python -m prune_core prune"):
-        record.resume(runs.find("spoilt", tmp_path), tiny.silent)
-    assert runs.find("spoilt", tmp_path).status == "interrupted"
+    with pytest.raises(RunError, match=r"'spoilt': weights 'penalty-1.5x' cannot be read: .*; begin it anew with: python -m prune_core prune"):
+        session.resume(shelf.find("spoilt", tmp_path), tiny.silent)
+    assert shelf.find("spoilt", tmp_path).status == "interrupted"
 
 
 def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterrupted):
     before = {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.name != "lock"}
-    run = runs.Run(uninterrupted)
-    assert record.resume(run, tiny.silent) == run.result
+    run = Run(uninterrupted)
+    assert session.resume(run, tiny.silent) == run.result
     assert {p: p.stat().st_mtime_ns for p in uninterrupted.rglob("*") if p.name != "lock"} == before
 
 
@@ -414,9 +423,10 @@ def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterr
 # of progress, or between writing a checkpoint and renaming it.
 KILLED = """
 import os, signal, sys
-from prune_core import files, record
-from prune_core.recorder import Recorder
-record.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+from prune_core import files
+from prune_core.runs.recorder import Recorder
+from prune_core.training import session
+session.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
 append, write_line, replace = Recorder.append, Recorder._append, os.replace
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 recorder = None
@@ -454,15 +464,15 @@ def killed(seconds: float, where: str, count: int, *command: str) -> None:
 def test_a_run_killed_with_9_resumes_to_the_same_numbers(asked, uninterrupted, tmp_path):
     """Real processes: killed far from its last checkpoint, within one, within a line; ends as one that never was."""
     folder = ["--runs-dir", str(tmp_path)]
-    about = runs.Run(uninterrupted).about
+    about = Run(uninterrupted).about
     with Recorder.create(tmp_path, "victim", {k: v for k, v in about.items() if k not in ("name", "created")}):
         pass  # what `prune` writes before the first step, with the settings of these tests
     killed(1e9, "after", 14, "resume", "victim", *folder)  # mid-penalty; its last checkpoint is the end of dense
-    assert len(runs.find("victim", tmp_path).snapshots) == 14
+    assert len(shelf.find("victim", tmp_path).snapshots) == 14
     killed(0.0, "checkpoint", 18, "resume", "victim", *folder)
     assert list((tmp_path / "victim").glob(".checkpoint*"))
     killed(0.0, "line", 24, "resume", "victim", *folder)
-    assert runs.find("victim", tmp_path).status == "interrupted"
+    assert shelf.find("victim", tmp_path).status == "interrupted"
     done = subprocess.run([sys.executable, "-m", "prune_core", "resume", "victim", *folder], cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "victim", uninterrupted)
@@ -480,16 +490,16 @@ def test_no_space_left_is_one_line_and_the_run_goes_on_when_there_is(asked, unin
         return real(*arguments)
 
     monkeypatch.setattr(os, call, full)
-    monkeypatch.setattr(record, "CHECKPOINT_SECONDS", 0.0)
-    with pytest.raises(runs.RunError, match="No space left on device.*resume full") as error:
-        record.start(asked, tmp_path, "full", "", tiny.silent)
+    monkeypatch.setattr(session, "CHECKPOINT_SECONDS", 0.0)
+    with pytest.raises(RunError, match="No space left on device.*resume full") as error:
+        session.start(asked, tmp_path, "full", "", tiny.silent)
     assert "\n" not in str(error.value)
     monkeypatch.undo()
-    written = runs.find("full", tmp_path)
-    known = runs.Run(uninterrupted).snapshots
+    written = shelf.find("full", tmp_path)
+    known = Run(uninterrupted).snapshots
     assert written.snapshots == known[: len(written.snapshots)]  # what was recorded before can be read
     assert all(written.norms(at) for at in written.with_norms)
-    record.resume(written, tiny.silent)
+    session.resume(written, tiny.silent)
     assert_same_run(tmp_path / "full", uninterrupted)
 
 
@@ -499,12 +509,12 @@ def test_a_disk_that_is_really_full(asked, uninterrupted, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=360k", "tmpfs", str(small)], capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not allowed here")
     try:
-        with pytest.raises(runs.RunError, match="No space left on device"):
-            record.start(asked, small, "full", "", tiny.silent)
-        written = runs.find("full", small)
-        assert 0 < len(written.snapshots) < len(runs.Run(uninterrupted).snapshots)
+        with pytest.raises(RunError, match="No space left on device"):
+            session.start(asked, small, "full", "", tiny.silent)
+        written = shelf.find("full", small)
+        assert 0 < len(written.snapshots) < len(Run(uninterrupted).snapshots)
         subprocess.run(["mount", "-o", "remount,size=16m", str(small)], check=True)
-        record.resume(written, tiny.silent)
+        session.resume(written, tiny.silent)
         assert_same_run(small / "full", uninterrupted)
     finally:
         subprocess.run(["umount", "-l", str(small)], check=True)
@@ -539,7 +549,7 @@ def test_a_run_on_the_practice_set_for_want_of_a_hub_carries_the_note(asked, tmp
     def nothing(*_, **__):
         raise ConnectionError
 
-    monkeypatch.setattr(glue, "_load_dataset", nothing)
+    monkeypatch.setattr(hub, "load_dataset", nothing)
     few = tiny.replace(asked, data="nyu-mll/glue", train_examples=32, dev_examples=16, dense_steps=2, penalty_steps=2, retrain_steps=1)
     run = tiny.make_run(few, tmp_path)
     assert run.data == run.task == run.result["data"] == "practice" and not run.is_glue
@@ -548,30 +558,30 @@ def test_a_run_on_the_practice_set_for_want_of_a_hub_carries_the_note(asked, tmp
 
 def test_an_interrupted_run_whose_data_is_gone_is_told_and_not_trained_on_something_else(asked, tmp_path):
     data = tiny.data_folder(tmp_path / "data", ("sst2",))
-    with pytest.raises(record.Interrupted):
-        record.start(tiny.replace(asked, data=str(data)), tmp_path / "runs", "moved", "", stop_at(4))
+    with pytest.raises(Interrupted):
+        session.start(tiny.replace(asked, data=str(data)), tmp_path / "runs", "moved", "", stop_at(4))
     data.rename(tmp_path / "elsewhere")
-    run = runs.find("moved", tmp_path / "runs")
+    run = shelf.find("moved", tmp_path / "runs")
     before = run.snapshots
     with pytest.raises(InputError, match="is not a folder"):
-        record.resume(run, tiny.silent)
+        session.resume(run, tiny.silent)
     (tmp_path / "elsewhere").rename(data)
-    assert runs.Run(run.path).snapshots == before
-    assert record.resume(runs.Run(run.path), tiny.silent)["run"] == "moved"
+    assert Run(run.path).snapshots == before
+    assert session.resume(Run(run.path), tiny.silent)["run"] == "moved"
 
 
 def test_default_names_say_task_model_block_and_seed(asked, tmp_path):
-    result = record.start(tiny.replace(asked, seed=3), tmp_path, None, "", tiny.silent)
+    result = session.start(tiny.replace(asked, seed=3), tmp_path, None, "", tiny.silent)
     assert result["run"] == "sst2-tiny-bert-16x1-s3"
 
 
 def test_starting_from_another_runs_dense_weights_gives_its_later_phases_bit_for_bit(tmp_path):
     asked = tiny.settings(tiny.checkpoint(tmp_path / "model"), tiny.data_folder(tmp_path / "data"))
     first = tiny.make_run(asked, tmp_path, "first")
-    record.start(replace(asked, start_from="first"), tmp_path, "second", "", tiny.silent)
-    second = runs.Run(tmp_path / "second")
+    session.start(replace(asked, start_from="first"), tmp_path, "second", "", tiny.silent)
+    second = Run(tmp_path / "second")
     assert second.points == first.points and second.saved_names == first.saved_names
     for name in first.saved_names:
         assert second.weights_file(name).read_bytes() == first.weights_file(name).read_bytes()
     with pytest.raises(InputError, match="needed to start from"):
-        record.start(replace(asked, start_from="first", task="rte"), tmp_path, "third", "", tiny.silent)
+        session.start(replace(asked, start_from="first", task="rte"), tmp_path, "third", "", tiny.silent)

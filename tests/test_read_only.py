@@ -13,7 +13,9 @@ import tiny
 from sample_run import make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
-from prune_core import files, latency, recorder, runs
+from prune_core import files, machine
+from prune_core.latency import profile_files
+from prune_core.runs import places
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("app.py", *sorted(f"pages/{path.name}" for path in (ROOT / "pages").glob("*.py")))
@@ -28,8 +30,8 @@ def shown(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PRUNESCOPE_RUNS_DIR", str(tmp_path / "runs"))
     monkeypatch.setenv("PRUNESCOPE_READ_ONLY", "1")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "recorded")
-    latency.write(make_profile(), latency.own_file(recorder.machine(), os.cpu_count() or 1))
+    monkeypatch.setattr(places, "RECORDED", tmp_path / "recorded")
+    profile_files.write(make_profile(), profile_files.own_file(machine.machine(), os.cpu_count() or 1))
     return tmp_path / "runs"
 
 

@@ -11,26 +11,34 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from prune_core import InputError, encoders, glue, pack, recall, runs
-from prune_core.config import PruneConfig
-from prune_core.recall import Cut
-from prune_core.recorder import Recorder
-from prune_core.trajectory import Snapshot
+from prune_core import InputError
+from prune_core.evaluation import exact
+from prune_core.evaluation.exact import Cut
+from prune_core.models import encoders
+from prune_core.runs import pack, places, shelf
+from prune_core.runs import run as run_
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.pack import PACKED_BYTES
+from prune_core.runs.places import RunError
+from prune_core.runs.recorder import Recorder
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot
+from prune_core.tasks import glue, hub
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
     """A complete run, 16x1 in every matrix alike, at 1.5x and 3x."""
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
 
 
 @pytest.fixture
-def copied(made, tmp_path) -> runs.Run:
+def copied(made, tmp_path) -> Run:
     """One that may be damaged."""
-    return runs.Run(shutil.copytree(made.path, tmp_path / "copied", ignore=shutil.ignore_patterns("scores")))
+    return Run(shutil.copytree(made.path, tmp_path / "copied", ignore=shutil.ignore_patterns("scores")))
 
 
-def looped_score(run: runs.Run, phase: str, keep) -> tuple[float, float]:
+def looped_score(run: Run, phase: str, keep) -> tuple[float, float]:
     """(accuracy, share of zeros) with every 16x1 group zeroed for which keep(matrix, norm) is false."""
     encoder, data = encoders.load(run.config.model, 2), glue.load(run.task, run.data)
     tensors = load_file(run.path / "weights" / f"{phase}.safetensors")
@@ -54,7 +62,7 @@ def looped_score(run: runs.Run, phase: str, keep) -> tuple[float, float]:
 
 
 def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
-    found = recall.evaluate(Cut(made, None, 0.8, "global", "dense"), threads=1)
+    found = exact.evaluate(Cut(made, None, 0.8, "global", "dense"), threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > 0.8)
     assert 0.1 < zero < 0.9
     assert (found["score"], found["threshold"], found["examples"]) == (score, 0.8, 24)
@@ -63,14 +71,14 @@ def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
 
 
 def test_a_threshold_per_layer_cuts_each_at_its_own(made):
-    found = recall.evaluate(Cut(made, None, {"layer 0": 0.0, "layer 1": 0.9}, "layer", "dense"), threads=1)
+    found = exact.evaluate(Cut(made, None, {"layer 0": 0.0, "layer 1": 0.9}, "layer", "dense"), threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > (0.0, 0.9)[matrix.layer])
     assert found["score"] == score and found["sparsity"] == pytest.approx(zero, abs=1e-12)
     assert found["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
 
 
 def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
-    found = recall.evaluate(Cut(made, 0.25, None, None, "dense"), threads=1)
+    found = exact.evaluate(Cut(made, 0.25, None, None, "dense"), threads=1)
     assert (found["scope"], found["sparsity"]) == ("matrix", 0.25)
     assert set(found["threshold"]) == {m.name for m in made.layout.matrices}
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"][matrix.name] * (1 + 1e-6))
@@ -81,7 +89,7 @@ def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
     ("dense", 0.0), ("penalty-1.5x", 1 / 3), ("penalty-3x", 2 / 3), ("retrain-1.5x", 1 / 3), ("retrain-3x", 2 / 3)])
 def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity):
     end = made.snapshots[made.saved(name)]
-    found = recall.evaluate(Cut(made, sparsity, None, None, name), threads=1)
+    found = exact.evaluate(Cut(made, sparsity, None, None, name), threads=1)
     assert found["score"] == end.scores["accuracy"]
     assert all(found[key] == end.point[key] for key in ("sparsity", "compression_encoder", "compression_model"))
 
@@ -89,13 +97,13 @@ def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity)
 def test_the_surface_and_the_exact_score_agree_where_both_have_all_examples(tiny_model, tiny_data, tmp_path):
     run = tiny.make_run(tiny.settings(tiny_model, tiny_data, surface_examples=None, compressions=(2.0,)), tmp_path)
     for point in run.snapshots[run.saved("dense")].surface[::5]:
-        assert recall.evaluate(Cut(run, point.wanted, None, None, "dense"), threads=1)["score"] == point.score
+        assert exact.evaluate(Cut(run, point.wanted, None, None, "dense"), threads=1)["score"] == point.score
 
 
 @pytest.mark.parametrize("sparsity, phase", [
     (None, "retrain-3x"), (0.9, "retrain-3x"), (0.7, "retrain-3x"), (0.5, "retrain-1.5x"), (0.1, "dense"), (0.0, "dense")])
 def test_without_a_phase_it_is_the_most_trained_that_is_not_sparser(made, sparsity, phase):
-    assert recall.default_phase(made, sparsity) == phase
+    assert exact.default_phase(made, sparsity) == phase
 
 
 # ---------------------------------------------------------------- never computed twice
@@ -105,11 +113,11 @@ def no_computing(monkeypatch):
     def stream(*_):
         raise AssertionError("this score is known")
 
-    monkeypatch.setattr(recall, "stream", stream)
+    monkeypatch.setattr(exact, "stream", stream)
 
 
-def asked(run: runs.Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:
-    return recall.evaluate(Cut(run, sparsity, None, None, phase), threads=1, **settings)
+def asked(run: Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:
+    return exact.evaluate(Cut(run, sparsity, None, None, phase), threads=1, **settings)
 
 
 def test_a_score_that_is_known_is_not_computed_again(copied, monkeypatch):
@@ -147,9 +155,9 @@ def test_a_damaged_score_is_computed_again(copied):
 
 
 def test_scores_of_a_run_that_ships_are_kept_elsewhere(copied, monkeypatch, tmp_path):
-    monkeypatch.setattr(runs, "RECORDED", copied.path.parent)
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "own")
-    asked(runs.Run(copied.path))
+    monkeypatch.setattr(places, "RECORDED", copied.path.parent)
+    monkeypatch.setattr(places, "RUNS", tmp_path / "own")
+    asked(Run(copied.path))
     assert not (copied.path / "scores").exists() and len(list((tmp_path / "own" / ".scores" / "copied").iterdir())) == 1
 
 
@@ -168,13 +176,13 @@ def test_running_scores_are_reported_and_end_at_the_score(copied):
     ({"sparsity": 0.5, "phase": "retrain-9x"}, "it has: dense, penalty-1.5x")])
 def test_a_bad_question_is_one_line(made, cut, reason):
     with pytest.raises(InputError, match=reason):
-        recall.evaluate(Cut(made, **{"sparsity": None, "threshold": None, "phase": "dense"} | cut))
+        exact.evaluate(Cut(made, **{"sparsity": None, "threshold": None, "phase": "dense"} | cut))
 
 
 def test_weights_that_are_gone_are_told_with_the_command(copied):
     shutil.rmtree(copied.path / "weights")
-    with pytest.raises(runs.RunError, match="ships without the weights of 'dense'.*python -m prune_core prune"):
-        recall.evaluate(Cut(copied, 0.5, None))
+    with pytest.raises(RunError, match="ships without the weights of 'dense'.*python -m prune_core prune"):
+        exact.evaluate(Cut(copied, 0.5, None))
 
 
 @pytest.mark.parametrize("damage, reason", [
@@ -185,24 +193,24 @@ def test_weights_that_do_not_fit_are_told(copied, damage, reason):
     tensors = load_file(file)
     damage(tensors)
     save_file(tensors, file)
-    with pytest.raises(runs.RunError, match=reason):
-        recall.evaluate(Cut(copied, 0.0, None, None, "dense"))
+    with pytest.raises(RunError, match=reason):
+        exact.evaluate(Cut(copied, 0.0, None, None, "dense"))
 
 
 def test_weights_that_are_no_safetensors_are_told(copied):
     (copied.path / "weights" / "dense.safetensors").write_bytes(b"\x05")
-    with pytest.raises(runs.RunError, match="'dense' do not fit"):
-        recall.evaluate(Cut(copied, 0.0, None, None, "dense"))
+    with pytest.raises(RunError, match="'dense' do not fit"):
+        exact.evaluate(Cut(copied, 0.0, None, None, "dense"))
 
 
 def test_data_that_is_gone_is_told_and_never_replaced(made, tmp_path, no_hub, monkeypatch):
-    monkeypatch.setattr(glue, "_load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
+    monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
     with pytest.raises(InputError, match="is not a folder"):
-        recall.evaluate(Cut(made, 0.5, None), str(tmp_path / "nowhere"))
+        exact.evaluate(Cut(made, 0.5, None), str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="needs sst2"):
-        recall.evaluate(Cut(made, 0.5, None), "nyu-mll/glue")
+        exact.evaluate(Cut(made, 0.5, None), "nyu-mll/glue")
     with pytest.raises(InputError, match="needs sst2"):
-        recall.evaluate(Cut(made, 0.5, None), "practice")
+        exact.evaluate(Cut(made, 0.5, None), "practice")
 
 
 # ---------------------------------------------------------------- the copy that ships
@@ -211,14 +219,14 @@ def test_data_that_is_gone_is_told_and_never_replaced(made, tmp_path, no_hub, mo
 @pytest.fixture
 def recorded(monkeypatch, tmp_path):
     """An empty data/recorded elsewhere."""
-    monkeypatch.setattr(runs, "ROOT", tmp_path / "data")
-    monkeypatch.setattr(runs, "RECORDED", tmp_path / "data" / "recorded")
+    monkeypatch.setattr(run_, "ROOT", tmp_path / "data")
+    monkeypatch.setattr(places, "RECORDED", tmp_path / "data" / "recorded")
     return tmp_path / "data" / "recorded"
 
 
 def test_a_packed_run_says_the_same_in_fewer_bytes(made, recorded):
     result = pack.pack(made, "shipped", [], "nyu-mll/glue")
-    run = runs.find("shipped", recorded.parent / "none")
+    run = shelf.find("shipped", recorded.parent / "none")
     assert run.recorded and run.status == "complete" and run.data == run.config.data == "nyu-mll/glue"
     assert run.snapshots == made.snapshots and run.points == made.points and run.layout == made.layout
     assert result["bytes"] == sum(f.stat().st_size for f in (recorded / "shipped").rglob("*") if f.is_file()) < 10_000_000
@@ -228,7 +236,7 @@ def test_a_packed_run_says_the_same_in_fewer_bytes(made, recorded):
 
 def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
     pack.pack(made, "shipped", [], "nyu-mll/glue")
-    run = runs.Run(recorded / "shipped")
+    run = Run(recorded / "shipped")
     assert run.with_norms == made.with_norms
     for at in run.with_norms:
         for name, values in made.norms(at).items():
@@ -239,11 +247,11 @@ def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
 
 def test_with_weights_packed_the_exact_score_is_the_same(made, recorded):
     pack.pack(made, "shipped", ["dense"], "nyu-mll/glue")
-    run = runs.Run(recorded / "shipped")
-    shipped, own = (recall.evaluate(Cut(r, 0.5, None, None, "dense"), made.data, 1) for r in (run, made))
+    run = Run(recorded / "shipped")
+    shipped, own = (exact.evaluate(Cut(r, 0.5, None, None, "dense"), made.data, 1) for r in (run, made))
     assert shipped["score"] == own["score"] and shipped["sparsity"] == own["sparsity"] == 0.5
-    assert recall.default_phase(run, 0.9) == "dense"
-    with pytest.raises(runs.RunError, match=r"without the weights of 'retrain-3x' \(with: dense\)"):
+    assert exact.default_phase(run, 0.9) == "dense"
+    with pytest.raises(RunError, match=r"without the weights of 'retrain-3x' \(with: dense\)"):
         run.weights_file("retrain-3x")
 
 
@@ -256,15 +264,15 @@ def test_packing_replaces_an_older_copy_and_leaves_the_run_alone(made, recorded)
 
 
 def test_a_recorded_run_cannot_be_packed_over_a_bad_name_or_unfinished(made, recorded, tmp_path):
-    with pytest.raises(runs.RunError, match="run name"):
+    with pytest.raises(RunError, match="run name"):
         pack.pack(made, "../x", [], "nyu-mll/glue")
-    with pytest.raises(runs.RunError, match="no phase 'retrain-9x'"):
+    with pytest.raises(RunError, match="no phase 'retrain-9x'"):
         pack.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
     layout = tiny.layout()
     with Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:
         recorder.append(Snapshot("dense", 0))
-    with pytest.raises(runs.RunError, match="not complete"):
-        pack.pack(runs.Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
+    with pytest.raises(RunError, match="not complete"):
+        pack.pack(Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
     assert not (recorded / "shipped").exists()
 
 
@@ -280,9 +288,9 @@ def test_a_large_run_is_packed_within_ten_megabytes_with_all_its_ends(recorded, 
         for saved in ("dense", "penalty-2x"):
             recorder.append(Snapshot("penalty", 12, saved=saved, scores={"accuracy": 0.9}, point=point, norms=norms))
         recorder.finish({"run": "large"})
-    result = pack.pack(runs.Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
-    run = runs.Run(recorded / "large")
-    assert result["bytes"] <= pack.PACKED_BYTES
+    result = pack.pack(Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
+    run = Run(recorded / "large")
+    assert result["bytes"] <= PACKED_BYTES
     assert [run.snapshots[at].saved for at in run.with_norms if run.snapshots[at].saved] == ["dense", "penalty-2x"]
     assert 2 < len(run.with_norms) < 14 and len(run.snapshots) == 14
     assert json.loads((recorded / "large" / "result.json").read_text())["run"] == "large"

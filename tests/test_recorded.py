@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prune_core import runs
-from prune_core.masks import sparsity_of
-from prune_core.trajectory import Kind
+from prune_core.cutting.answers import Kind
+from prune_core.cutting.masks import sparsity_of
+from prune_core.runs import places
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
 
 REPO = Path(__file__).resolve().parent.parent
 GLUE = REPO.parent / "shared" / "glue"
-SHIPPED = sorted(path.name for path in runs.RECORDED.iterdir() if not path.name.startswith("."))
+SHIPPED = sorted(path.name for path in places.RECORDED.iterdir() if not path.name.startswith("."))
 shipped = pytest.mark.parametrize("name", SHIPPED)
 
 
@@ -23,13 +25,13 @@ def size(paths) -> int:
 
 
 def test_four_tasks_and_three_block_shapes_of_one_task_ship():
-    found = {(run.task, str(run.layout.block)) for run in map(runs.Run, map(runs.RECORDED.joinpath, SHIPPED))}
+    found = {(run.task, str(run.layout.block)) for run in map(Run, map(places.RECORDED.joinpath, SHIPPED))}
     assert found >= {("sst2", "64x1"), ("mrpc", "64x1"), ("mrpc", "16x1"), ("mrpc", "384x1"), ("rte", "64x1"), ("cola", "64x1")}
 
 
 @shipped
 def test_it_is_complete_with_all_compressions_scored(name):
-    run = runs.Run(runs.RECORDED / name)
+    run = Run(places.RECORDED / name)
     assert run.status == "complete" and run.recorded and run.is_glue
     compared = "prune_core compare" in run.command()
     assert ({2, 3} if compared else {2, 3, 5}) <= {point["compression"] for point in run.points}
@@ -41,7 +43,7 @@ def test_it_is_complete_with_all_compressions_scored(name):
 
 @shipped
 def test_norms_and_surfaces_are_there(name):
-    run = runs.Run(runs.RECORDED / name)
+    run = Run(places.RECORDED / name)
     assert len(run.with_norms) >= 6
     for at in (run.with_norms[0], run.saved("dense"), run.saved("penalty-2x")):
         assert set(run.norms(at)) == {matrix.name for matrix in run.layout.matrices}
@@ -51,7 +53,7 @@ def test_norms_and_surfaces_are_there(name):
 
 @shipped
 def test_it_is_small_and_names_no_folder_of_the_machine_it_was_made_on(name):
-    folder = runs.RECORDED / name
+    folder = places.RECORDED / name
     weights = size((folder / "weights").glob("*"))
     assert weights <= 25_000_000 and size(folder.rglob("*")) - weights <= 10_000_000
     text = (folder / "run.json").read_text() + (folder / "result.json").read_text()
@@ -61,25 +63,26 @@ def test_it_is_small_and_names_no_folder_of_the_machine_it_was_made_on(name):
 def test_the_shipped_weights_score_what_was_recorded_to_the_last_digit():
     if not GLUE.is_dir():
         pytest.skip("needs ../shared/glue")
-    from prune_core import recall
+    from prune_core.evaluation import exact
+    from prune_core.evaluation.exact import Cut
 
-    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    run = Run(places.RECORDED / "sst2-minilm-64x1")
     surface = run.snapshots[run.saved("dense")].surface
     for point in (surface[0], surface[3]):
-        found = recall.evaluate(recall.Cut(run, point.wanted, None, phase="dense"), str(GLUE))
+        found = exact.evaluate(Cut(run, point.wanted, None, phase="dense"), str(GLUE))
         assert (found["score"], found["sparsity"]) == (point.score, point.sparsity)
     assert run.dense_score == surface[0].score
 
 
 def test_runs_that_are_compared_by_block_shape_were_trained_alike():
-    configs = [vars(runs.Run(runs.RECORDED / f"mrpc-minilm-{block}").config) for block in ("64x1", "16x1", "384x1")]
+    configs = [vars(Run(places.RECORDED / f"mrpc-minilm-{block}").config) for block in ("64x1", "16x1", "384x1")]
     differ = {key for key in configs[0] if any(other[key] != configs[0][key] for other in configs)}
     assert differ <= {"block", "start_from", "dense_steps"}
 
 
 def test_distilled_and_weighed_by_inputs_sst2_stays_near_the_dense_score():
     """The aims of the best recipe: 1.0, 2.5 and 5 points below dense at 2x, 3x and 5x."""
-    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1-distilled")
+    run = Run(places.RECORDED / "sst2-minilm-64x1-distilled")
     assert (run.config.score, run.config.distill, run.config.scope, run.config.start_from) == ("activation", 0.9, "matrix", "sst2-minilm-64x1")
     lost = {point["compression"]: run.dense_score - point["score_retrained"] for point in run.points}
     assert lost[2] <= 0.010 and lost[3] <= 0.025 and lost[5] <= 0.05
@@ -87,7 +90,7 @@ def test_distilled_and_weighed_by_inputs_sst2_stays_near_the_dense_score():
 
 def test_repair_alone_stays_near_the_dense_score():
     """The aims without any training: 1, 3 and 6 points below dense at 30%, 50% and 70%, ranked by the surgeon, one threshold."""
-    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    run = Run(places.RECORDED / "sst2-minilm-64x1")
     surface = {point.wanted: point.score for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}
     assert [run.dense_score - surface[share] <= aim for share, aim in ((0.3, 0.01), (0.5, 0.03), (0.7, 0.06))] == [True] * 3
 
@@ -95,26 +98,28 @@ def test_repair_alone_stays_near_the_dense_score():
 def test_a_repaired_score_that_shipped_comes_out_again():
     if not GLUE.is_dir():
         pytest.skip("needs ../shared/glue")
-    from prune_core import recall
+    from prune_core.evaluation import exact
+    from prune_core.evaluation.exact import Cut
 
-    run = runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    run = Run(places.RECORDED / "sst2-minilm-64x1")
     shipped = {point.wanted: point for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}[0.5]
-    found = recall.evaluate(recall.Cut(run, 0.5, None, "global", "dense", "surgeon"), str(GLUE), repaired=True, fresh=True)
+    found = exact.evaluate(Cut(run, 0.5, None, "global", "dense", "surgeon"), str(GLUE), repaired=True, fresh=True)
     assert found["sparsity"] == shipped.sparsity and abs(found["score"] - shipped.score) < 0.004  # least squares round off by the machine
 
 
 def test_the_lesson_tells_the_truth_about_its_sentences():
     """Where each example changes its answer, and that all four get nearly the same one at 60%."""
-    from prune_core import lesson, recall
+    from prune_core.evaluation import sentences
+    from prune_core.showing import lesson
 
-    shares, run = [at / 10 for at in range(10)], runs.Run(runs.RECORDED / "sst2-minilm-64x1")
+    shares, run = [at / 10 for at in range(10)], Run(places.RECORDED / "sst2-minilm-64x1")
     texts = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast", "I slept through most of it")
-    sure = np.array([recall.predict(run, "dense", [(text,)], shares)["probabilities"] for text in texts])[:, :, 0]
+    sure = np.array([sentences.predict(run, "dense", [(text,)], shares)["probabilities"] for text in texts])[:, :, 0]
     assert [lesson.changes_at(shares, one) for one in sure] == [None, 0.2, 0.4, 0.4]
     assert np.ptp(sure[:, 6:, 1], axis=0).max() < 0.03
 
 
 def test_what_does_not_ship_says_how_to_get_it():
-    run = runs.Run(runs.RECORDED / "mrpc-minilm-64x1")
-    with pytest.raises(runs.RunError, match="ships without the weights of 'retrain-2x'.* python -m prune_core prune"):
+    run = Run(places.RECORDED / "mrpc-minilm-64x1")
+    with pytest.raises(RunError, match="ships without the weights of 'retrain-2x'.* python -m prune_core prune"):
         run.weights_file("retrain-2x")

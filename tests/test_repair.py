@@ -8,10 +8,18 @@ import tiny
 import torch
 from torch import nn
 
-from prune_core import encoders, glue, recall, repair, runs
-from prune_core.blocks import BlockShape, Layout, Matrix
-from prune_core.masks import BlockMask, mask_at_sparsity
-from prune_core.recall import Cut
+from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.cutting.masks import BlockMask, mask_at_sparsity
+from prune_core.evaluation import exact
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.exact import Cut
+from prune_core.methods import repair
+from prune_core.methods.repair import Gram
+from prune_core.models import encoders
+from prune_core.runs import shelf
+from prune_core.runs.run import Run
+from prune_core.tasks import encoding, glue
+from prune_core.tasks.glue import Examples
 
 
 def inputs(seed: int = 0, count: int = 200, n: int = 12) -> torch.Tensor:
@@ -20,8 +28,8 @@ def inputs(seed: int = 0, count: int = 200, n: int = 12) -> torch.Tensor:
     return torch.randn(count, n, generator=random) @ torch.randn(n, n, generator=random) + torch.randn(n, generator=random)
 
 
-def gram_of(x: torch.Tensor) -> repair.Gram:
-    return repair.Gram(x.T @ x, x.sum(0), len(x))
+def gram_of(x: torch.Tensor) -> Gram:
+    return Gram(x.T @ x, x.sum(0), len(x))
 
 
 def kept_of(rows: int, cols: int, seed: int = 0, share: float = 0.5) -> torch.Tensor:
@@ -76,8 +84,8 @@ def encoder(tiny_model):
 
 def batches(encoder, count: int = 24) -> list[dict]:
     texts, _ = tiny.sentences(count, 5)
-    data = glue.encode(glue.Examples([(t,) for t in texts], np.zeros(count, int)), encoder.tokenizer, 40)
-    return [data.batch(at)[0] for at in glue.dev_batches(data.lengths, 8)]
+    data = encoding.encode(Examples([(t,) for t in texts], np.zeros(count, int)), encoder.tokenizer, 40)
+    return [data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8)]
 
 
 def test_grams_are_those_of_a_plain_loop(encoder):
@@ -139,35 +147,35 @@ def test_a_linear_without_bias():
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
 
 
 def test_a_repaired_score_is_that_of_the_repaired_model_and_kept_apart(made):
     cut = Cut(made, 0.5, None, "matrix", "dense")
-    plain, repaired = recall.evaluate(cut, threads=1), recall.evaluate(cut, threads=1, repaired=True)
+    plain, repaired = exact.evaluate(cut, threads=1), exact.evaluate(cut, threads=1, repaired=True)
     assert (plain["repaired"], repaired["repaired"], plain["sparsity"]) == (False, True, repaired["sparsity"])
-    bench = recall.Bench(made, "dense")
-    from prune_core.evaluate import dev_score
+    bench = Bench(made, "dense")
+    from prune_core.evaluation.dev_score import dev_score
 
     expected = dev_score(bench.repaired(cut.resolved()[2]), bench.task, bench.dev)
     assert repaired["scores"] == expected.scores
-    again = recall.evaluate(cut, threads=1, repaired=True)
-    assert again["score"] == repaired["score"] and recall.evaluate(cut, threads=1)["score"] == plain["score"]
-    fresh = recall.Bench(made, "dense")
+    again = exact.evaluate(cut, threads=1, repaired=True)
+    assert again["score"] == repaired["score"] and exact.evaluate(cut, threads=1)["score"] == plain["score"]
+    fresh = Bench(made, "dense")
     kept = fresh.grams()  # from the disk
     for name, gram in bench.grams().items():
         assert torch.equal(gram.products, kept[name].products) and gram.count == kept[name].count
     (file,) = (made.path / "scores").glob("*.safetensors")
     file.write_bytes(b"damaged")
-    assert torch.equal(recall.Bench(made, "dense").grams()[made.layout.matrices[0].name].total, kept[made.layout.matrices[0].name].total)
+    assert torch.equal(Bench(made, "dense").grams()[made.layout.matrices[0].name].total, kept[made.layout.matrices[0].name].total)
 
 
 def test_repair_saves_most_of_the_shipped_model(glue_folder):
     """SST-2, half of every matrix cut, no training: the first 200 dev sentences."""
-    run = runs.find("sst2-minilm-64x1")
-    bench = recall.Bench(run, "dense", str(glue_folder))
-    bench.dev = {"validation": glue.encode(glue.load("sst2", str(glue_folder)).main_dev.some(200), bench.encoder.tokenizer, 128)}
+    run = shelf.find("sst2-minilm-64x1")
+    bench = Bench(run, "dense", str(glue_folder))
+    bench.dev = {"validation": encoding.encode(glue.load("sst2", str(glue_folder)).main_dev.some(200), bench.encoder.tokenizer, 128)}
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, "matrix")
     *_, plain = bench.stream(mask, fresh=True)
     *_, repaired = bench.stream(mask, fresh=True, repaired=True)

@@ -16,13 +16,18 @@ import tiny
 from browsing import CHROMIUM, chromium
 from sample_run import make_layout, make_profile, make_run
 
-from prune_core import InputError, findings, recall, report, runs
-from prune_core import settings as settings_
-from prune_core.cuts import Setting
-from prune_core.latency import Setting as Batch
-from prune_core.masks import mask_at_sparsity
-from prune_core.report import Asked, Finding, Score, Speed
-from prune_core.trajectory import Flip, Flips, predict
+from prune_core import InputError
+from prune_core.cutting.answers import Flip, Flips, predict
+from prune_core.cutting.masks import mask_at_sparsity
+from prune_core.evaluation import findings
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.exact import Cut, evaluate
+from prune_core.evaluation.findings import Known
+from prune_core.latency.profile import Batch
+from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting, as_text, from_json, results
+from prune_core.showing.report import recommend, write
+from prune_core.showing.report.finding import AUDIENCES, Finding, ReportedScore, ReportedSpeed, Request
 
 ROOT = Path(__file__).resolve().parent.parent
 DAY = date(2026, 11, 21)
@@ -31,47 +36,47 @@ BATCH = Batch()
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory) -> runs.Run:
+def run(tmp_path_factory) -> Run:
     """A run of MiniLM's size, without weights."""
-    return runs.Run(make_run(tmp_path_factory.mktemp("runs"), "sample", layout=make_layout(6, 384, 1536, "64x1")))
+    return Run(make_run(tmp_path_factory.mktemp("runs"), "sample", layout=make_layout(6, 384, 1536, "64x1")))
 
 
 @pytest.fixture(scope="module")
-def trained(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def trained(tiny_model, tiny_data, tmp_path_factory) -> Run:
     """A run with weights and data."""
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "trained")
 
 
-def found(run: runs.Run, share: float, score: float | None = None, speed: float | None = None, at: str = "dense", **more) -> Finding:
+def found(run: Run, share: float, score: float | None = None, speed: float | None = None, at: str = "dense", **more) -> Finding:
     """A finding with these numbers."""
     setting = Setting("one", run.saved(at), "global", share)
-    said = None if score is None else Score(score, score - 0.02, score + 0.02, 872, True)
-    fast = None if speed is None else Speed(speed, BATCH, 2, "a processor", 100.0, 100.0 / speed)
+    said = None if score is None else ReportedScore(score, score - 0.02, score + 0.02, 872, True)
+    fast = None if speed is None else ReportedSpeed(speed, BATCH, 2, "a processor", 100.0, 100.0 / speed)
     return Finding(setting, setting.mask(run), said, fast, None, "no weights", **more)
 
 
 def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
     some = [found(run, 0.3, 0.895, 1.5), found(run, 0.5, 0.892, 1.9), found(run, 0.7, 0.87, 3.0), found(run, 0.6, None, 2.5)]
-    assert report.recommended(0.9, some, 0.01)[0] == 1
-    assert report.recommended(0.9, some, 0.03)[0] == 2
-    best, rule = report.recommended(0.9, some, 0.001)
+    assert recommend.recommended(0.9, some, 0.01)[0] == 1
+    assert recommend.recommended(0.9, some, 0.03)[0] == 2
+    best, rule = recommend.recommended(0.9, some, 0.001)
     assert best == 0 and "No setting keeps within 0.1 points" in rule and "0.5 points" in rule
     for allowed, verdict in ((0.001, "None recommended; nearest: A"), (0.01, "Recommended: B")):
-        asked = Asked(allowed=allowed)
-        assert verdict in report.html(run, some, asked, DAY) and verdict in report.markdown(run, some, asked, DAY)
+        asked = Request(allowed=allowed)
+        assert verdict in write.html(run, some, asked, DAY) and verdict in write.markdown(run, some, asked, DAY)
     without = [replace(some[0], speed=None), some[1]]
-    assert report.recommended(0.9, without, 0.01) == (1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
+    assert recommend.recommended(0.9, without, 0.01) == (1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
                                                          "the smallest (not all have a speedup). 2 of 2 keep within.")
     guessed = [some[0], replace(some[1], speed=replace(some[1].speed, error=0.05))]
-    assert "some speedups are predicted" in report.recommended(0.9, guessed, 0.01)[1]
-    assert report.recommended(0.9, [some[3]], 0.01)[0] is None
+    assert "some speedups are predicted" in recommend.recommended(0.9, guessed, 0.01)[1]
+    assert recommend.recommended(0.9, [some[3]], 0.01)[0] is None
 
 
 @pytest.mark.parametrize(("asked", "said"), [({"audience": "loud"}, "short, technical"), ({"title": "x" * 121}, "121 characters"),
                                              ({"words": "x" * 1201}, "1,201"), ({"allowed": -1}, "out of range"), ({"allowed": float("nan")}, "out of range")])
 def test_what_cannot_be_asked_is_told(asked, said):
     with pytest.raises(InputError, match=said):
-        Asked(**asked)
+        Request(**asked)
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -83,24 +88,24 @@ def test_what_cannot_be_asked_is_told(asked, said):
     ('[{"at": "dense", "share": 0.5, "repaired": "yes"}]', "true or false")])
 def test_settings_that_cannot_be_read_are_told_in_one_line(run, text, said):
     with pytest.raises(InputError, match=said) as told:
-        settings_.from_json(text, run)
+        from_json(text, run)
     assert "\n" not in str(told.value) and len(str(told.value)) < 300
 
 
 def test_settings_survive_their_text(run):
     some = [Setting("setting A", run.saved("dense"), "global", 0.5), Setting("setting B", run.saved("penalty-2x"), "layer", None,
                                                                            {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True)]
-    assert settings_.from_json(settings_.as_text(some, run), run) == some
+    assert from_json(as_text(some, run), run) == some
 
 
 def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(run):
-    settings = [Setting("a", run.saved("dense"), "global", 0.3), *settings_.results(run)]
+    settings = [Setting("a", run.saved("dense"), "global", 0.3), *results(run)]
     told = findings.find(run, settings, measured=False, profile=make_profile())
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.3)
-    assert told[0].score == Score(*predict(run.snapshots[run.saved("dense")].surface, mask.sparsity), 872, False)
+    assert told[0].score == ReportedScore(*predict(run.snapshots[run.saved("dense")].surface, mask.sparsity), 872, False)
     assert told[1].score.exact and told[1].score.value == 0.885
     assert told[0].speed.value == pytest.approx(make_profile().speedup(mask, BATCH, run.heads)) and not told[0].speed.measured
-    for content in (report.html(run, told, Asked(), DAY, make_profile()), report.markdown(run, told, Asked(), DAY)):
+    for content in (write.html(run, told, Request(), DAY, make_profile()), write.markdown(run, told, Request(), DAY)):
         text = re.sub(r"<[^>]+>", " ", content.split("<script")[0])
         assert "predicted" in text and f"{told[0].score.value:.3f}" in text and "0.885" in text
         assert "Not known here: run 'sample' ships without the weights" in text.replace("&#39;", "'").replace("\\", "")
@@ -114,12 +119,12 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
     steps = []
     told = findings.find(trained, settings, tell=lambda *step: steps.append(step))
     assert steps[0] == (0, 6, "a: dev score") and steps[-1] == (6, 6, "writing")
-    bench = recall.Bench(trained, "dense")
+    bench = Bench(trained, "dense")
     nothing = mask_at_sparsity(trained.norms(trained.saved("dense")), trained.layout, 0.0)
     before, truth = bench.outputs(nothing).argmax(1), bench.examples.labels
     for one, setting in zip(told, settings, strict=True):
-        asked = recall.Cut(trained, setting.share, None, setting.scope, "dense")
-        exact = recall.evaluate(asked, bench=bench, repaired=setting.repaired)
+        asked = Cut(trained, setting.share, None, setting.scope, "dense")
+        exact = evaluate(asked, bench=bench, repaired=setting.repaired)
         assert (one.score.value, one.score.low, one.score.examples) == (exact["score"], exact["low"], exact["examples"]) and one.score.exact
         after = bench.outputs(one.mask, setting.repaired).argmax(1)
         assert one.flips.lost == int(((before == truth) & (after != truth)).sum()) and one.flips.won == int(((before != truth) & (after == truth)).sum())
@@ -133,32 +138,32 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
 
 
 def test_regression_says_what_moved_most(run):
-    known = findings.Known.__new__(findings.Known)
+    known = Known.__new__(Known)
     known.outputs = np.array([[1.0], [2.0], [3.0]], np.float32)
     known.task = type("Task", (), {"labels": ()})
     known.examples = type("Examples", (), {"labels": [1.0, 2.5, 3.0], "texts": [("a", "b"), ("c", "d"), ("e", "f")]})
     told = known.against(np.array([[1.1], [0.0], [3.7]], np.float32), 0.5)
     assert (told.changed, told.lost) == (2, None) and [flip.texts[0] for flip in told.worst] == ["c", "e", "a"]
     assert told.worst[0] == Flip(("c", "d"), "2.50", "2.00", "0.00", None, 0.5)
-    content = report.html(run, [replace(found(run, 0.5, 0.9, 2.0), flips=told)], Asked(), DAY)
+    content = write.html(run, [replace(found(run, 0.5, 0.9, 2.0), flips=told)], Request(), DAY)
     assert "2 of 3 answers moved by more than 0.5" in content
 
 
-def hostile(run: runs.Run) -> list[Finding]:
+def hostile(run: Run) -> list[Finding]:
     """Findings with texts from a data set that wishes us ill."""
     flip = Flip((HOSTILE * 5, HOSTILE), HOSTILE, HOSTILE, HOSTILE, 0.9, 0.5)
-    speed = Speed(2.0, BATCH, 2, HOSTILE, 100.0, 50.0)
+    speed = ReportedSpeed(2.0, BATCH, 2, HOSTILE, 100.0, 50.0)
     return [replace(found(run, share, 0.89, 2.0), speed=speed, flips=Flips(872, 300, 200, 100, (flip,) * 5), why_no_flips=HOSTILE)
             for share in (0.3, 0.5, 0.6, 0.7)]
 
 
 def test_no_text_becomes_html_or_marks(run):
-    asked = Asked(title=HOSTILE[:120], words=f"{HOSTILE}\n# no heading\n| no | cell |", audience="technical")
-    content = report.html(run, hostile(run), asked, DAY)
+    asked = Request(title=HOSTILE[:120], words=f"{HOSTILE}\n# no heading\n| no | cell |", audience="technical")
+    content = write.html(run, hostile(run), asked, DAY)
     body = content.split('<template id="parts">')[0]
     assert "<script>alert" not in content and "<img" not in body and "49" not in re.findall(r"<h1>.*?</h1>", body)[0]
     assert content.count("<script") == 2 and content.count("</script>") == 2
-    text = report.markdown(run, hostile(run), asked, DAY)
+    text = write.markdown(run, hostile(run), asked, DAY)
     assert "<" not in text and "\n# no heading" not in text and "\n| no" not in text and "\\# no heading" in text
 
 
@@ -188,7 +193,7 @@ def shown(page) -> dict[str, str]:
     return {name: page.locator(f"[data-number={name}] .value").inner_text() for name in ("sparsity", "encoder", "speedup", "score")}
 
 
-def counted(run: runs.Run, setting: Setting) -> dict[str, str]:
+def counted(run: Run, setting: Setting) -> dict[str, str]:
     """The map's numbers, by the core."""
     mask, surface = setting.mask(run), setting.surface(run)
     return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x", "score": f"{predict(surface, mask.sparsity)[0]:.3f}",
@@ -199,11 +204,11 @@ def counted(run: runs.Run, setting: Setting) -> dict[str, str]:
 def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
     settings = [Setting("a", run.saved("dense"), "global", 0.3), Setting("b", run.saved("penalty-2x"), "global", 0.6)]
     told = findings.find(run, settings, measured=False, profile=make_profile())
-    report.write(tmp_path / "report.html", report.html(run, told, Asked(title="What we can do"), DAY, make_profile()))
+    write.write(tmp_path / "report.html", write.html(run, told, Request(title="What we can do"), DAY, make_profile()))
     offline.goto(f"file://{tmp_path}/report.html")
     offline.wait_for_selector(".prunescope[data-draw-ms]")
     assert offline.title() == "What we can do"
-    first = report.recommended(run.dense_score, told, 0.01)[0]
+    first = recommend.recommended(run.dense_score, told, 0.01)[0]
     assert shown(offline) == counted(run, settings[first])
     for at, letter in ((1, "B"), (0, "A")):
         offline.get_by_role("button", name=f"Setting {letter}").click()
@@ -224,10 +229,10 @@ def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
 
 
 @pytest_chromium
-@pytest.mark.parametrize("audience", report.AUDIENCES)
+@pytest.mark.parametrize("audience", AUDIENCES)
 def test_it_prints_on_two_pages_whatever_is_said(run, offline, tmp_path, audience):
-    asked = Asked("A title that is as long as it may be, which is very long " * 2, audience, "Words of a person who has much to say. " * 30)
-    report.write(tmp_path / "report.html", report.html(run, hostile(run), asked, DAY, make_profile()))
+    asked = Request("A title that is as long as it may be, which is very long " * 2, audience, "Words of a person who has much to say. " * 30)
+    write.write(tmp_path / "report.html", write.html(run, hostile(run), asked, DAY, make_profile()))
     offline.goto(f"file://{tmp_path}/report.html")
     offline.wait_for_selector(".prunescope[data-draw-ms]")
     printed = offline.pdf(prefer_css_page_size=True)

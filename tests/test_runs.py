@@ -14,11 +14,15 @@ import pytest
 import tiny
 import torch
 
-from prune_core import __version__, files, pack, runs
-from prune_core.config import PruneConfig
-from prune_core.recorder import Recorder, TrainState, machine, read_checkpoint, versions
-from prune_core.runs import Run, RunError
-from prune_core.trajectory import Snapshot, SurfacePoint
+from prune_core import __version__, files
+from prune_core.cutting.answers import SurfacePoint
+from prune_core.machine import machine, versions
+from prune_core.runs import pack, places, shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.places import RunError
+from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot
 
 LAYOUT = tiny.layout("2x1", ((4, 2), (4, 2)))
 REPO = Path(__file__).resolve().parent.parent
@@ -299,7 +303,7 @@ def test_names_that_are_no_folder_name_are_refused(tmp_path, name):
     with pytest.raises(RunError, match="run name"):
         create(tmp_path, name)
     with pytest.raises(RunError, match="run name"):
-        runs.find(name, tmp_path)
+        shelf.find(name, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -314,30 +318,30 @@ def test_a_name_of_a_recorded_run_is_taken_too(tmp_path, none_recorded):
     write_losses(none_recorded)
     with pytest.raises(RunError, match="exists"):
         create(tmp_path)
-    assert runs.free_name("one", tmp_path) == "one-2"
+    assert shelf.free_name("one", tmp_path) == "one-2"
 
 
 def test_free_names_count_up_and_are_usable(tmp_path):
     for wanted in ("one", "one-2"):
         create(tmp_path, wanted).__exit__()
-    assert runs.free_name("one", tmp_path) == "one-3"
+    assert shelf.free_name("one", tmp_path) == "one-3"
     for odd in ("bert base/uncased.v2", "../../x", "", "...", "y" * 200):
-        assert runs.check_name(runs.free_name(odd, tmp_path))
+        assert places.check_name(shelf.free_name(odd, tmp_path))
 
 
 def test_finding_takes_the_users_own_run_first(tmp_path, none_recorded):
     write_losses(tmp_path, 1)
     (tmp_path / "one").rename(none_recorded / "one")
-    assert runs.find("one", tmp_path).recorded
+    assert shelf.find("one", tmp_path).recorded
     create(tmp_path, "two").__exit__()
     (tmp_path / "two").rename(tmp_path / "one")
-    assert runs.find("one", tmp_path).snapshots == [] and not runs.find("one", tmp_path).recorded
+    assert shelf.find("one", tmp_path).snapshots == [] and not shelf.find("one", tmp_path).recorded
 
 
 def test_an_unknown_run_names_those_there_are(tmp_path):
     write_losses(tmp_path)
     with pytest.raises(RunError, match="no run 'two'.*there are: one"):
-        runs.find("two", tmp_path)
+        shelf.find("two", tmp_path)
 
 
 # ---------------------------------------------------------------- folders that are no run
@@ -383,7 +387,7 @@ def test_a_damaged_run_is_listed_with_its_reason_and_hides_no_other(tmp_path, ki
     create(tmp_path, "well").__exit__()
     damage, reason = DAMAGE[kind]
     damage(tmp_path)
-    well, bad = runs.listing(tmp_path)
+    well, bad = shelf.listing(tmp_path)
     assert (well.name, well.status, bad.name, bad.status) == ("well", "interrupted", "one", "unreadable")
     assert reason in bad.reason and "'one'" in bad.reason and "\n" not in bad.reason
     assert [_row(listed)["status"] for listed in (well, bad)] == ["interrupted", "unreadable"]
@@ -393,19 +397,19 @@ def test_foreign_folders_are_listed_and_foreign_files_are_not(tmp_path):
     (tmp_path / "holiday photos").mkdir()
     (tmp_path / ".staged.77").mkdir()
     (tmp_path / "notes.txt").write_text("x")
-    (listed,) = runs.listing(tmp_path)
+    (listed,) = shelf.listing(tmp_path)
     assert listed.name == "holiday photos" and "holds no run" in listed.reason
 
 
 def test_a_runs_folder_that_is_not_there_lists_nothing(tmp_path):
-    assert runs.listing(tmp_path / "nowhere") == []
+    assert shelf.listing(tmp_path / "nowhere") == []
 
 
 def test_own_runs_come_newest_first_then_those_that_ship(tmp_path, none_recorded):
     for number, name in enumerate(("oldest", "middle", "newest")):
         create(tmp_path, name, created=1000.0 + number).__exit__()
     create(none_recorded, "shipped").__exit__()
-    assert [listed.name for listed in runs.listing(tmp_path)] == ["newest", "middle", "oldest", "shipped"]
+    assert [listed.name for listed in shelf.listing(tmp_path)] == ["newest", "middle", "oldest", "shipped"]
 
 
 @pytest.mark.parametrize("damage, reason", [

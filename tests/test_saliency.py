@@ -12,10 +12,22 @@ import pytest
 import tiny
 import torch
 
-from prune_core import InputError, encoders, glue, recall, repair, runs, saliency
-from prune_core.blocks import BlockShape
-from prune_core.masks import mask_at, thresholds_for
-from prune_core.recall import Cut
+from prune_core import InputError
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import mask_at, thresholds_for
+from prune_core.evaluation import exact
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.exact import Cut
+from prune_core.methods import repair, saliency, surgeon
+from prune_core.methods.repair import DAMP
+from prune_core.methods.saliency import BATCH, Activation, Loss, Taylor
+from prune_core.methods.surgeon import Surgeon
+from prune_core.models import encoders
+from prune_core.runs.places import RunError
+from prune_core.runs.run import RANKS, Run
+from prune_core.tasks import encoding
+from prune_core.tasks.encoding import Encoded
+from prune_core.tasks.glue import Examples
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = ["16x1", "1x16", "8x8", "allx1", "1xall"]
@@ -27,14 +39,14 @@ def encoder(tiny_model):
 
 
 @pytest.fixture
-def data(encoder) -> glue.Encoded:
+def data(encoder) -> Encoded:
     texts, labels = tiny.sentences(24, 5)
-    return glue.encode(glue.Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
+    return encoding.encode(Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
 
 
 @pytest.fixture
 def grams(encoder, data):
-    return repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in glue.dev_batches(data.lengths, 8)))
+    return repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8)))
 
 
 def looped(weight: np.ndarray, block: BlockShape, of) -> np.ndarray:
@@ -47,7 +59,7 @@ def looped(weight: np.ndarray, block: BlockShape, of) -> np.ndarray:
 @pytest.mark.parametrize("block", BLOCKS)
 def test_activation_is_the_norm_weighted_by_the_inputs(encoder, grams, block):
     layout = encoder.layout(BlockShape.parse(block))
-    found = saliency.Activation(grams).of(encoder, layout)
+    found = Activation(grams).of(encoder, layout)
     for m in layout.matrices[::4]:
         weight, moments = encoder.weights[m.name].detach().numpy(), grams[m.name].products.diagonal().numpy() / grams[m.name].count
         expected = looped(weight, layout.block, lambda r, c, w=weight, e=moments: np.sqrt((w[r, c] ** 2 * e[c]).sum()))
@@ -58,11 +70,11 @@ def test_activation_is_the_norm_weighted_by_the_inputs(encoder, grams, block):
 def test_loss_is_what_least_squares_cannot_make_up_for(encoder, grams, block):
     """Cut one group, repair the rest of its rows: the summed squared difference of outputs is the score, squared."""
     layout = encoder.layout(BlockShape.parse(block))
-    found = saliency.Loss(grams).of(encoder, layout)
+    found = Loss(grams).of(encoder, layout)
     m = layout.matrices[0]
     weight, gram = encoder.weights[m.name].detach().double(), grams[m.name]
     h = (gram.centred() / gram.count).double()
-    h += repair.DAMP * float(h.diagonal().mean()) * torch.eye(m.n, dtype=torch.double)
+    h += DAMP * float(h.diagonal().mean()) * torch.eye(m.n, dtype=torch.double)
 
     def lost(r, c):
         keep = [j for j in range(m.n) if not c.start <= j < c.stop]
@@ -79,10 +91,10 @@ def test_loss_is_what_least_squares_cannot_make_up_for(encoder, grams, block):
 def test_taylor_is_the_mean_square_of_the_change_that_a_mask_makes(encoder, data, block):
     layout = encoder.layout(BlockShape.parse(block))
     asked = range(16)
-    found = saliency.Taylor(data, asked).of(encoder, layout)
+    found = Taylor(data, asked).of(encoder, layout)
     m = layout.matrices[5]
     squares = np.zeros(found[m.name].shape)
-    batches = [np.arange(16)[at] for at in glue.dev_batches(data.lengths[:16], saliency.BATCH)]
+    batches = [np.arange(16)[at] for at in encoding.dev_batches(data.lengths[:16], BATCH)]
     for at in batches:
         inputs, labels = data.batch(at)
         encoder.model.zero_grad()
@@ -97,13 +109,13 @@ def test_taylor_is_the_mean_square_of_the_change_that_a_mask_makes(encoder, data
 def test_the_surgeon_takes_group_after_group(encoder, data, grams, block):
     """At each turn the group whose loss adds least to what least squares has lost already, all repaired anew; by brute force."""
     layout = encoder.layout(BlockShape.parse(block))
-    found = saliency.Surgeon(grams, data, range(16)).of(encoder, layout)
-    weighs = saliency.outputs_weigh(encoder.model, encoder.linears, [data.batch(range(16))[0]])
+    found = Surgeon(grams, data, range(16)).of(encoder, layout)
+    weighs = surgeon.outputs_weigh(encoder.model, encoder.linears, [data.batch(range(16))[0]])
     m = layout.matrices[0]
     rows, cols = layout.block.sides(m.m, m.n)
     weight = (encoder.weights[m.name].detach() * weighs[m.name][:, None]).double()
     h = (grams[m.name].centred() / grams[m.name].count).double()
-    h += repair.DAMP * float(h.diagonal().mean()) * torch.eye(m.n, dtype=torch.double)
+    h += DAMP * float(h.diagonal().mean()) * torch.eye(m.n, dtype=torch.double)
 
     def lost(w, groups):
         keep = [j for j in range(m.n) if j // cols not in groups]
@@ -125,9 +137,9 @@ def test_the_surgeon_takes_group_after_group(encoder, data, grams, block):
 
 def test_strips_that_do_not_fit_together_come_out_the_same(encoder, data, grams, monkeypatch):
     layout = encoder.layout(BlockShape.parse("8x1"))
-    whole = saliency.Surgeon(grams, data, range(16)).of(encoder, layout)
-    monkeypatch.setattr(saliency, "MEMORY", 1)
-    parts = saliency.Surgeon(grams, data, range(16)).of(encoder, layout)
+    whole = Surgeon(grams, data, range(16)).of(encoder, layout)
+    monkeypatch.setattr(surgeon, "MEMORY", 1)
+    parts = Surgeon(grams, data, range(16)).of(encoder, layout)
     assert all(np.allclose(whole[name], parts[name], rtol=1e-4) for name in whole)
 
 
@@ -151,7 +163,7 @@ def test_rows_count_by_the_gradient_of_the_outputs(tiny_model, data, outputs):
             squares = squares + (torch.autograd.grad(one, moved, retain_graph=True)[0][0] ** 2).sum(0) / outputs
         tokens += int(inputs["attention_mask"].sum())
     batches = [data.batch(range(0, 8))[0], data.batch(range(8, 16))[0]]
-    found = saliency.outputs_weigh(encoder.model, encoder.linears, batches * (20 if outputs > 2 else 1))[name]
+    found = surgeon.outputs_weigh(encoder.model, encoder.linears, batches * (20 if outputs > 2 else 1))[name]
     # with three the output is drawn for each sentence: right on average
     torch.testing.assert_close(found, (squares / tokens) ** 0.5, rtol=0.15 if outputs > 2 else 1e-4, atol=1e-7)
     assert all(parameter.grad is None for parameter in encoder.model.parameters())
@@ -161,10 +173,10 @@ def test_rows_count_by_the_gradient_of_the_outputs(tiny_model, data, outputs):
 def test_the_surgeon_ranks_every_architecture(architecture, tmp_path):
     encoder = encoders.load(str(tiny.checkpoint(tmp_path / architecture, architecture)), 2)
     texts, labels = tiny.sentences(24, 5)
-    data = glue.encode(glue.Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
-    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in glue.dev_batches(data.lengths, 8)))
+    data = encoding.encode(Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
+    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8)))
     layout = encoder.layout(BlockShape.parse("16x1"))
-    found = saliency.Surgeon(grams, data, range(24)).of(encoder, layout)
+    found = Surgeon(grams, data, range(24)).of(encoder, layout)
     assert set(found) == {m.name for m in layout.matrices}
     assert all(np.isfinite(ranks).all() and (ranks > 0).mean() > 0.9 and len(np.unique(ranks)) > 0.9 * ranks.size for ranks in found.values())
 
@@ -174,7 +186,7 @@ def test_a_zero_group_scores_zero_everywhere(encoder, data, grams):
     name = layout.matrices[2].name
     with torch.no_grad():
         encoder.weights[name][:16, 3] = 0.0
-    for kind in runs.RANKS:
+    for kind in RANKS:
         assert saliency.named(kind, grams, data).of(encoder, layout)[name][0, 3] == 0.0
 
 
@@ -184,26 +196,26 @@ def test_an_unknown_score():
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
 
 
 def test_recorded_scores_decide_what_is_cut(made):
-    with pytest.raises(runs.RunError, match="python -m prune_core score made"):
-        recall.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
+    with pytest.raises(RunError, match="python -m prune_core score made"):
+        exact.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
     done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", "--json"], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(runs.RANKS)
-    assert made.ranked("dense") == ["norm", *runs.RANKS] and made.ranked("penalty-3x") == ["norm"]
+    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(RANKS)
+    assert made.ranked("dense") == ["norm", *RANKS] and made.ranked("penalty-3x") == ["norm"]
     ranks, masks = made.ranks("dense", "activation"), {}
-    for kind in ("norm", *runs.RANKS):
+    for kind in ("norm", *RANKS):
         _, _, mask, thresholds = Cut(made, 0.5, None, "matrix", "dense", kind).resolved()
         masks[mask.digest()] = mask
         assert thresholds == thresholds_for(made.ranks("dense", kind), made.layout, 0.5, "matrix")
     assert len(masks) == 5
-    found = recall.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
-    bench = recall.Bench(made, "dense")
+    found = exact.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
+    bench = Bench(made, "dense")
     *_, last = bench.stream(mask_at(ranks, made.layout, thresholds_for(ranks, made.layout, 0.5, "matrix"), "matrix"), fresh=True)
     assert (found["by"], found["score"]) == ("activation", last.score)
 
@@ -211,9 +223,9 @@ def test_recorded_scores_decide_what_is_cut(made):
 def test_a_damaged_file_of_scores_is_told(made, tmp_path):
     import shutil
 
-    copy = runs.Run(shutil.copytree(made.path, tmp_path / "copy"))
+    copy = Run(shutil.copytree(made.path, tmp_path / "copy"))
     copy.ranks_file("dense", "loss").write_bytes(b"nonsense")
-    with pytest.raises(runs.RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="cannot be read"):
         copy.ranks("dense", "loss")
 
 

@@ -13,16 +13,23 @@ import pytest
 import tiny
 from sample_run import make_layout, make_norms
 
-from prune_core import InputError, allocate, recall, runs, sensitivity, surface
-from prune_core.masks import by_scope, mask_at, sparsity_of, thresholds_for
-from prune_core.recall import Cut
-from prune_core.trajectory import Kind, Sensitivity
+from prune_core import InputError
+from prune_core.cutting import allocate
+from prune_core.cutting.allocate import EVEN
+from prune_core.cutting.answers import Kind, Sensitivity
+from prune_core.cutting.masks import by_scope, mask_at, sparsity_of, thresholds_for
+from prune_core.evaluation import exact, sensitivity, surface
+from prune_core.evaluation.exact import Cut
+from prune_core.evaluation.sensitivity import Bench
+from prune_core.evaluation.surface import GRID
+from prune_core.runs import shelf
+from prune_core.runs.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture
-def made(tiny_model, tiny_data, tmp_path) -> runs.Run:
+def made(tiny_model, tiny_data, tmp_path) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data, compressions=(2.0,)), tmp_path, "made")
 
 
@@ -36,7 +43,7 @@ def test_each_point_is_the_real_cut_to_the_last_digit(made):
     for point in found[::5]:
         assert point.threshold == thresholds_for(norms, made.layout, point.share, point.scope)[point.key]
         thresholds = dict.fromkeys(by_scope(made.layout, point.scope), 0.0) | {point.key: point.threshold}
-        real = recall.evaluate(Cut(made, None, thresholds, point.scope, "dense"), threads=1, fresh=True)
+        real = exact.evaluate(Cut(made, None, thresholds, point.scope, "dense"), threads=1, fresh=True)
         assert (point.score, point.low, point.high, point.sparsity, point.examples) == (
             real["score"], real["low"], real["high"], real["sparsity"], real["examples"])
         mask = mask_at(norms, made.layout, thresholds, point.scope)
@@ -52,7 +59,7 @@ def test_points_are_kept_as_they_come_and_never_computed_twice(made, monkeypatch
     with open(made.sensitivity_file("dense"), "ab") as file:
         file.write(b'{"scope":"layer","key":"la')  # a crash tore this line
     benches = []
-    original = sensitivity.Bench
+    original = Bench
     monkeypatch.setattr(sensitivity, "Bench", lambda *a: benches.append(a) or original(*a))
     scored = []
     stream = original.stream
@@ -83,7 +90,7 @@ def test_the_command_prints_and_keeps_them(made):
 
 
 def test_the_recorded_run_has_them_and_they_are_of_its_weights():
-    run = runs.find("sst2-minilm-64x1")
+    run = shelf.find("sst2-minilm-64x1")
     points, norms = run.sensitivity("dense"), run.norms(run.saved("dense"))
     assert {(p.scope, p.key) for p in points} >= {(s, k) for s in ("layer", "matrix") for k in by_scope(run.layout, s)}
     for point in points:
@@ -105,9 +112,9 @@ def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stop
     assert made.surfaces_file("dense").read_bytes().startswith(before), "what was there is not computed again"
     for kind in kinds:
         points = made.surfaces("dense")[kind]
-        assert [p.wanted for p in points] == list(surface.GRID)
+        assert [p.wanted for p in points] == list(GRID)
         for point in points[4:18:6]:
-            real = recall.evaluate(Cut(made, point.wanted, None, kind.scope, "dense"), threads=1, fresh=True, repaired=kind.repaired)
+            real = exact.evaluate(Cut(made, point.wanted, None, kind.scope, "dense"), threads=1, fresh=True, repaired=kind.repaired)
             assert (point.sparsity, point.score, point.low, point.high) == (real["sparsity"], real["score"], real["low"], real["high"])
     assert made.surfaces("dense")[Kind("norm", made.config.scope, False)] == list(made.snapshots[made.saved("dense")].surface)
 
@@ -152,7 +159,7 @@ def test_no_cut_of_the_grid_is_cheaper():
     found = allocate.shares(points, layout, "layer", 0.4, 0.9)
 
     def loss(shares):
-        return sum(np.interp(share, [0, *curve], [0, *curve.values()]) + allocate.EVEN * share**2 for share, curve in zip(shares, losses.values(), strict=True))
+        return sum(np.interp(share, [0, *curve], [0, *curve.values()]) + EVEN * share**2 for share, curve in zip(shares, losses.values(), strict=True))
 
     grid = np.arange(0, 0.76, 0.05)
     best = min(loss(shares) for shares in itertools.product(grid, repeat=3) if abs(sum(shares) / 3 - 0.4) < 1e-9)

@@ -9,24 +9,26 @@ import time
 import pytest
 import tiny
 
-from pages.shared.asker import Asker, Question
-from prune_core import evaluate, recall, runs, serve
-from prune_core.recall import Cut
+from pages.shared.score_client import Question, ScoreClient
+from prune_core.evaluation import dev_score, exact, serve
+from prune_core.evaluation.exact import Cut
+from prune_core.evaluation.serve import Cores, ScoringProcess
+from prune_core.runs.run import Run
 
 
 @pytest.fixture(scope="module")
-def made(tiny_model, tiny_data, tmp_path_factory) -> runs.Run:
+def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
 
 
-def asked(run: runs.Run, number: int, threshold=0.8, **more) -> dict:
+def asked(run: Run, number: int, threshold=0.8, **more) -> dict:
     return {"id": number, "run": str(run.path), "phase": "dense", "scope": "global", "threshold": threshold} | more
 
 
 def answers(*lines: dict | str) -> list[dict]:
     """All that the desk says to these lines."""
     said: list[dict] = []
-    desk = serve.Desk(said.append, threads=1)
+    desk = ScoringProcess(said.append, threads=1)
     desk.take([line if isinstance(line, str) else json.dumps(line) for line in lines])
     desk.work()
     return said
@@ -38,7 +40,7 @@ def answers(*lines: dict | str) -> list[dict]:
 def test_an_answer_is_evaluates_own_and_runs_up_to_it(made):
     said = answers(asked(made, 7, 0.83))
     assert {line["id"] for line in said} == {7} and said[0] == {"id": 7, "doing": "loading"}
-    expected = recall.evaluate(Cut(made, None, 0.83, "global", "dense"), threads=1)
+    expected = exact.evaluate(Cut(made, None, 0.83, "global", "dense"), threads=1)
     result = said[-1]["result"]
     assert {k: v for k, v in result.items() if not k.startswith("seconds")} == {k: v for k, v in expected.items() if not k.startswith("seconds")}
     assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
@@ -46,8 +48,8 @@ def test_an_answer_is_evaluates_own_and_runs_up_to_it(made):
 
 def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
     clock = {"wall": 0.0, "idle": 0.0, "mine": 0.0}
-    monkeypatch.setattr(serve.Cores, "_now", lambda self: tuple(clock.values()))
-    cores = serve.Cores(4)
+    monkeypatch.setattr(Cores, "_now", lambda self: tuple(clock.values()))
+    cores = Cores(4)
 
     def pass_(**seconds: float) -> int:
         for name, value in seconds.items():
@@ -59,9 +61,9 @@ def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
     assert pass_(wall=1, mine=0.2) == 1 and pass_(wall=1, idle=2.6) == 3
     used: list[int] = []
     monkeypatch.setattr(serve.recall, "evaluate", lambda cut, threads, **more: used.append(threads) or {})
-    monkeypatch.setattr(serve.Cores, "left", lambda self: 3)
+    monkeypatch.setattr(Cores, "left", lambda self: 3)
     for threads in (0, 2):
-        desk = serve.Desk(lambda said: None, threads)
+        desk = ScoringProcess(lambda said: None, threads)
         desk.take([json.dumps(asked(made, 1))])
         desk.work()
     assert used == [3, 2]
@@ -79,9 +81,9 @@ def test_what_was_cancelled_is_not_computed(made):
 
 
 def test_a_cancellation_stops_a_score_on_its_way(made, monkeypatch):
-    monkeypatch.setattr(evaluate, "FIRST", 2)  # so that a tiny set takes several batches
+    monkeypatch.setattr(dev_score, "FIRST", 2)  # so that a tiny set takes several batches
     said: list[dict] = []
-    desk = serve.Desk(lambda line: (said.append(line), desk.take([json.dumps({"cancel": 3})]) if "done" in line else None), threads=1)
+    desk = ScoringProcess(lambda line: (said.append(line), desk.take([json.dumps({"cancel": 3})]) if "done" in line else None), threads=1)
     desk.take([json.dumps(asked(made, 3, 0.6123))])
     desk.work()
     assert [line.get("done") for line in said] == [None, 2, None] and said[-1] == {"id": 3, "cancelled": True}
@@ -131,7 +133,7 @@ while True:
 @pytest.fixture
 def asker(tmp_path):
     (tmp_path / "desk.py").write_text(FAKE)
-    made = Asker((sys.executable, str(tmp_path / "desk.py")))
+    made = ScoreClient((sys.executable, str(tmp_path / "desk.py")))
     yield made
     made.close()
 
@@ -140,7 +142,7 @@ def question(threshold: float, **more) -> Question:
     return Question(**{"run": "r", "phase": "dense", "scope": "global", "thresholds": (("all", threshold),)} | more)
 
 
-def ended(asker: Asker, who: str, one: Question, seconds: float = 20):
+def ended(asker: ScoreClient, who: str, one: Question, seconds: float = 20):
     end = time.monotonic() + seconds
     while not (answer := asker.want(who, one)).ended:
         assert time.monotonic() < end, f"no answer: {answer}"
@@ -194,15 +196,15 @@ def test_a_process_that_dies_is_told_and_started_again(asker):
 
 
 def test_a_process_that_cannot_start_is_told():
-    answer = Asker(("/no/such/program",)).want("me", question(1))
+    answer = ScoreClient(("/no/such/program",)).want("me", question(1))
     assert answer.doing == "failed" and "cannot be started" in answer.error
 
 
 def test_the_real_process_answers(made, monkeypatch):
-    real = Asker()
+    real = ScoreClient()
     try:
         answer = ended(real, "me", Question(str(made.path), "dense", "global", (("all", 0.77),)), 120)
         assert answer.doing == "done", answer.error
-        assert answer.score == recall.evaluate(Cut(made, None, 0.77, "global", "dense"), threads=1)["score"]
+        assert answer.score == exact.evaluate(Cut(made, None, 0.77, "global", "dense"), threads=1)["score"]
     finally:
         real.close()

@@ -15,11 +15,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sample_run import make_layout, make_run
 
-from prune_core import InputError, cuts, files, own, report, runs
-from prune_core import settings as settings_
-from prune_core.blocks import BlockShape
-from prune_core.config import PruneConfig
-from prune_core.latency import Profile
+from prune_core import InputError, files
+from prune_core.cutting import cuts
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.cuts import Cut
+from prune_core.latency.profile import Profile
+from prune_core.runs import shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.run import Run
+from prune_core.runs.settings import from_json
+from prune_core.showing.report import write
+from prune_core.tasks import table_files
+from prune_core.tasks.table_files import SUFFIXES
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYOUT = make_layout()
@@ -54,7 +61,7 @@ def test_any_text_is_a_cut_of_this_layout_or_none(text):
 @given(st.sampled_from(["global", "layer", "type", "matrix"]), st.floats(0, 0.999, allow_subnormal=False))
 @quickly
 def test_a_share_survives_the_address(scope, share):
-    found = cuts.parse(cuts.Cut(scope, share).text(LAYOUT), LAYOUT)
+    found = cuts.parse(Cut(scope, share).text(LAYOUT), LAYOUT)
     assert found.scope == scope and found.share == pytest.approx(share, rel=1e-9, abs=1e-300)
 
 
@@ -85,16 +92,16 @@ def test_any_profile_is_read_or_told(data):
 @given(st.text() | ANYTHING.map(lambda one: json.dumps(one)))
 @quickly
 def test_any_settings_of_a_report_are_read_or_told(whole_run, text):
-    fine(lambda: settings_.from_json(text, whole_run))
+    fine(lambda: from_json(text, whole_run))
 
 
-@given(st.binary(max_size=400) | st.text(alphabet=string.printable, max_size=400).map(str.encode), st.sampled_from(own.SUFFIXES))
+@given(st.binary(max_size=400) | st.text(alphabet=string.printable, max_size=400).map(str.encode), st.sampled_from(SUFFIXES))
 @quickly
 def test_any_table_is_read_or_told(content, suffix):
     with tempfile.NamedTemporaryFile(suffix=suffix) as file:
         file.write(content)
         file.flush()
-        fine(lambda: own.read(file.name))
+        fine(lambda: table_files.read(file.name))
 
 
 @given(st.lists(ANYTHING, max_size=4), st.binary(max_size=60))
@@ -105,22 +112,22 @@ def test_any_lines_of_progress_are_read_or_told(whole_run, lines, torn):
     before = path.read_bytes()
     try:
         path.write_bytes(before + b"".join(files.sealed(line) for line in lines) + torn)
-        run = runs.Run(whole_run.path)
+        run = Run(whole_run.path)
         fine(lambda: (run.snapshots, run.points, run.warnings, run.dense_score, run.with_norms))
-        assert all(one.run for one in runs.listing(path.parent.parent) if one.name == "beside")
+        assert all(one.run for one in shelf.listing(path.parent.parent) if one.name == "beside")
     finally:
         path.write_bytes(before)
 
 
 @pytest.fixture(scope="module")
-def whole_run(tmp_path_factory) -> runs.Run:
+def whole_run(tmp_path_factory) -> Run:
     folder = tmp_path_factory.mktemp("runs")
     make_run(folder, "beside")
-    return runs.Run(make_run(folder, "whole"))
+    return Run(make_run(folder, "whole"))
 
 
 @given(st.text(min_size=1))
 @quickly
 def test_what_stands_in_a_markdown_cell_stays_text(text):
-    found = report._cell(text)
+    found = write._cell(text)
     assert "<" not in found and ">" not in found and "\n" not in found and not found.replace("\\\\", "").replace("\\|", "").count("|")

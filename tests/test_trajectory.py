@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from prune_core.trajectory import Snapshot, SurfacePoint, predict
+from prune_core.cutting.answers import SurfacePoint, predict
+from prune_core.runs.snapshots import Snapshot
 
 SURFACE = [SurfacePoint(0.0, 0.2, 0.9, 0.8, 1.0), SurfacePoint(0.2, 0.2, 0.9, 0.8, 1.0), SurfacePoint(0.4, 0.4, 0.7, 0.6, 0.8),
            SurfacePoint(0.8, 0.8, 0.5, 0.4, 0.6)]

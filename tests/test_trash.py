@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from sample_run import make_run
 
-from prune_core import runs, trash
-from prune_core.recorder import Recorder
-from prune_core.runs import RunError
+from prune_core.runs import shelf, trash
+from prune_core.runs.places import RunError
+from prune_core.runs.recorder import Recorder
+from prune_core.runs.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,7 +26,7 @@ def test_a_deleted_run_comes_back_as_it_was(tmp_path):
     path = make_run(tmp_path, "one")
     before = contents(path)
     gone = trash.delete("one", tmp_path)
-    assert not path.exists() and [listed.name for listed in runs.listing(tmp_path) if listed.path.parent == tmp_path] == []
+    assert not path.exists() and [listed.name for listed in shelf.listing(tmp_path) if listed.path.parent == tmp_path] == []
     assert trash.deleted(tmp_path) == [gone] and gone.size >= sum(map(len, before.values()))
     assert trash.restore(gone.key, tmp_path) == "one" and contents(path) == before and trash.deleted(tmp_path) == []
 
@@ -35,15 +36,15 @@ def test_the_last_of_a_name_comes_back_first_and_beside_a_new_one(tmp_path):
         make_run(tmp_path, "one", steps=10 * (number + 1))
         trash.delete("one", tmp_path)
     make_run(tmp_path, "one", steps=30)
-    assert trash.restore("one", tmp_path) == "one-2" and runs.Run(tmp_path / "one-2").config.dense_steps == 20
-    assert trash.restore("one", tmp_path) == "one-3" and runs.Run(tmp_path / "one").config.dense_steps == 30
+    assert trash.restore("one", tmp_path) == "one-2" and Run(tmp_path / "one-2").config.dense_steps == 20
+    assert trash.restore("one", tmp_path) == "one-3" and Run(tmp_path / "one").config.dense_steps == 30
 
 
 def test_a_run_that_is_written_stays(tmp_path):
     path = make_run(tmp_path, "one", finish=False, upto=4)
     with Recorder(path, 4), pytest.raises(RunError, match="being written; cancel it first"):
         trash.delete("one", tmp_path)
-    assert runs.Run(path).status == "interrupted"
+    assert Run(path).status == "interrupted"
     trash.delete("one", tmp_path)
     with pytest.raises(RunError, match="'one' is gone"):  # who waited to write it finds nothing, and leaves nothing
         Recorder.reopen(path)

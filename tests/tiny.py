@@ -8,10 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core import encoders, glue, record, runs
-from prune_core.blocks import BlockShape, Layout, Matrix
-from prune_core.config import PruneConfig
-from prune_core.pruning import EncodedTask, Pruning
+from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.models import encoders
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.run import Run
+from prune_core.tasks import glue
+from prune_core.tasks.glue import TASKS, Task
+from prune_core.training import session
+from prune_core.training.data import EncodedTask
+from prune_core.training.loop import Pruning
 
 ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "albert")
 GOOD, BAD = ("fine", "lovely", "warm", "sharp"), ("dull", "cold", "stale", "weak")
@@ -58,7 +63,7 @@ def model(model_type: str = "bert", seed: int = 0):
 
 def checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> Path:
     """Model and tokenizer, saved as transformers saves them; returns the folder."""
-    with encoders._quiet():
+    with encoders.quiet():
         model(model_type, seed).save_pretrained(folder)
         tokenizer(model_type).save_pretrained(folder)
     return Path(folder)
@@ -78,7 +83,7 @@ def sentences(count: int, seed: int) -> tuple[list[str], list[int]]:
     return texts, labels
 
 
-def table(task: glue.Task, count: int, seed: int) -> dict[str, list]:
+def table(task: Task, count: int, seed: int) -> dict[str, list]:
     """The columns of a split of this task, as the hub names them."""
     texts, labels = sentences(count, seed)
     columns = {name: texts for name in task.columns[:1]}
@@ -105,14 +110,14 @@ def write_readme(folder: Path, splits: Mapping[str, tuple[str, ...]]) -> None:
     (folder / "README.md").write_text("\n".join([*lines, "---", ""]), encoding="utf-8")
 
 
-def data_folder(folder: Path, tasks: tuple[str, ...] = tuple(glue.TASKS), train: int = 64, dev: int = 24) -> Path:
+def data_folder(folder: Path, tasks: tuple[str, ...] = tuple(TASKS), train: int = 64, dev: int = 24) -> Path:
     """Tiny tasks in the layout of nyu-mll/glue; returns the folder."""
     for name in tasks:
-        task = glue.TASKS[name]
+        task = TASKS[name]
         write_split(folder, name, "train", table(task, train, 1))
         for number, split in enumerate(task.dev):
             write_split(folder, name, split, table(task, dev, 50 + number))
-    write_readme(folder, {name: ("train", *glue.TASKS[name].dev) for name in tasks})
+    write_readme(folder, {name: ("train", *TASKS[name].dev) for name in tasks})
     return folder
 
 
@@ -145,10 +150,10 @@ def silent(event, pruning) -> None:
     """A report that says nothing."""
 
 
-def make_run(asked: PruneConfig, runs_dir: Path, name: str = "tiny") -> runs.Run:
+def make_run(asked: PruneConfig, runs_dir: Path, name: str = "tiny") -> Run:
     """A complete run on the disk."""
-    record.start(asked, runs_dir, name, f"python -m prune_core prune --run {name}", silent)
-    return runs.Run(Path(runs_dir) / name)
+    session.start(asked, runs_dir, name, f"python -m prune_core prune --run {name}", silent)
+    return Run(Path(runs_dir) / name)
 
 
 def layout(block: str = "2x1", sides: tuple[tuple[int, int], ...] = ((4, 2), (4, 2)), model_weights: int = 100) -> Layout:

@@ -11,9 +11,17 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
-from pages.shared.asker import Asker
-from prune_core import InputError, canvas, files, latency, masks, recorder, runs
-from prune_core.masks import Norms, mask_at_sparsity
+from pages.shared.score_client import ScoreClient
+from prune_core import InputError, files, machine
+from prune_core.cutting import masks
+from prune_core.cutting.masks import Norms, mask_at_sparsity
+from prune_core.files import DATA
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch, Profile
+from prune_core.runs import places, shelf
+from prune_core.runs.run import Run
+from prune_core.runs.shelf import Listed
+from prune_core.showing import canvas
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
 Print = str  # what changes when files do; one string, as Streamlit takes milliseconds to hash tuples of tuples
@@ -21,7 +29,7 @@ Print = str  # what changes when files do; one string, as Streamlit takes millis
 
 def runs_dir() -> Path:
     """The user's runs folder: PRUNESCOPE_RUNS_DIR, or data/runs."""
-    return Path(os.environ.get("PRUNESCOPE_RUNS_DIR") or runs.RUNS).resolve()
+    return Path(os.environ.get("PRUNESCOPE_RUNS_DIR") or places.RUNS).resolve()
 
 
 def read_only() -> bool:
@@ -30,7 +38,7 @@ def read_only() -> bool:
 
 
 if read_only():
-    files.protect([files.DATA, runs_dir(), files.cache_folder() / "profiles"])
+    files.protect([DATA, runs_dir(), files.cache_folder() / "profiles"])
 
 
 def data_folder() -> str:
@@ -50,9 +58,9 @@ def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
     return repr(found)
 
 
-def listed() -> list[runs.Listed]:
+def listed() -> list[Listed]:
     """Every run folder: the user's, newest first, then those that ship; unreadable ones with their reason."""
-    folders = dict.fromkeys((runs_dir(), runs.RECORDED))
+    folders = dict.fromkeys((runs_dir(), places.RECORDED))
     return _listing(str(runs_dir()), "".join(
         fingerprint(path) for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
         if path.is_dir() and not path.name.startswith(".")))
@@ -68,54 +76,54 @@ def first(names: Sequence[str]) -> str:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _listing(folder: str, prints: Print) -> list[runs.Listed]:
-    return runs.listing(Path(folder))
+def _listing(folder: str, prints: Print) -> list[Listed]:
+    return shelf.listing(Path(folder))
 
 
-def run(name: str) -> runs.Run:
+def run(name: str) -> Run:
     """The run of this name, read. Raises RunError."""
-    path = runs.folder(name, runs_dir())
+    path = shelf.folder(name, runs_dir())
     return _run(str(path), fingerprint(path))
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _run(path: str, print_: Print) -> runs.Run:
-    return runs.Run(Path(path))
+def _run(path: str, print_: Print) -> Run:
+    return Run(Path(path))
 
 
-def norms(run: runs.Run, at: int) -> Norms:
+def norms(run: Run, at: int) -> Norms:
     """Block norms of snapshot `at`: matrix name -> (groups down, groups across), read only. Raises RunError."""
     return (_large_norms if _large(run) else _norms)(run, at, _moments(run, [at]))
 
 
-def _large(run: runs.Run) -> bool:
+def _large(run: Run) -> bool:
     """Whether one moment's norms are so many that few are kept: 4 bytes each."""
     return canvas.groups(run.layout) > 500_000
 
 
-def ranks(run: runs.Run, phase: str, kind: str) -> Norms:
+def ranks(run: Run, phase: str, kind: str) -> Norms:
     """Another score of the groups at the end of a phase than their norms, read only. Raises RunError."""
     path = run.ranks_path(phase, kind)
     return _ranks(run, phase, kind, f"{path} {path and path.stat().st_mtime_ns}")
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _ranks(_run: runs.Run, phase: str, kind: str, key: Print) -> Mapping[str, np.ndarray]:
+def _ranks(_run: Run, phase: str, kind: str, key: Print) -> Mapping[str, np.ndarray]:
     return _shared(_run.ranks(phase, kind))
 
 
-def _moments(run: runs.Run, at: list[int]) -> Print:
+def _moments(run: Run, at: list[int]) -> Print:
     """A cache key for the norms at these positions, which a run that goes on does not change."""
     return fingerprint(run.path, _FILES[:1]) + repr([(one, run.snapshots[one].phase, run.snapshots[one].step, run.snapshots[one].saved) for one in at])
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _norms(_run: runs.Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
+def _norms(_run: Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
     return _shared(_run.norms(at))
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _large_norms(_run: runs.Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
+def _large_norms(_run: Run, at: int, key: Print) -> Mapping[str, np.ndarray]:
     return _shared(_run.norms(at))
 
 
@@ -126,13 +134,13 @@ def _shared(norms: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
     return norms
 
 
-def norm_scale(run: runs.Run) -> float:
+def norm_scale(run: Run) -> float:
     """The top of this run's colour scale, the same for all its snapshots. Raises RunError."""
     return _norm_scale(run, _moments(run, run.with_norms))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def _norm_scale(_run: runs.Run, key: Print) -> float:
+def _norm_scale(_run: Run, key: Print) -> float:
     """Of six snapshots spread over the run: norms change slowly, and large runs take a while to read."""
     at = _run.with_norms
     some = sorted({at[i] for i in np.linspace(0, len(at) - 1, 6).round().astype(int)}) if at else []
@@ -140,9 +148,9 @@ def _norm_scale(_run: runs.Run, key: Print) -> float:
 
 
 @st.cache_resource(show_spinner=False, on_release=lambda one: one.close())
-def asker() -> Asker:
+def asker() -> ScoreClient:
     """The one that asks for exact scores, for all sessions."""
-    return Asker()
+    return ScoreClient()
 
 
 @st.cache_resource(show_spinner=False)
@@ -151,42 +159,42 @@ def hands() -> dict[str, float]:
     return {}
 
 
-SETTING = latency.Setting(32, 128)  # what the speedup beside a threshold is predicted for
+SETTING = Batch(32, 128)  # what the speedup beside a threshold is predicted for
 
 
-def usual_profile() -> latency.Profile | None:
+def usual_profile() -> Profile | None:
     """The first profile there is: this machine's, where it was calibrated."""
     return next(iter(profiles().values()), None)
 
 
-def frames(run: runs.Run) -> tuple[np.ndarray, float]:
+def frames(run: Run) -> tuple[np.ndarray, float]:
     """The norms of all recorded moments, as canvas.frames has them. Raises RunError."""
     return _frames(run, _moments(run, run.with_norms))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _frames(_run: runs.Run, key: Print) -> tuple[np.ndarray, float]:
+def _frames(_run: Run, key: Print) -> tuple[np.ndarray, float]:
     return canvas.frames(_run)
 
 
-def quantiles(run: runs.Run, matrix: str) -> tuple[list[str], np.ndarray]:
+def quantiles(run: Run, matrix: str) -> tuple[list[str], np.ndarray]:
     """(moments, (moments, 5) quantiles 5, 25, 50, 75, 95% of a matrix's norms) of all recorded moments. Raises RunError."""
     return _quantiles(run, matrix, _moments(run, run.with_norms))
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
-def _quantiles(_run: runs.Run, matrix: str, key: Print) -> tuple[list[str], np.ndarray]:
+def _quantiles(_run: Run, matrix: str, key: Print) -> tuple[list[str], np.ndarray]:
     labels = [_run.snapshots[at].label for at in _run.with_norms]
     return labels, np.stack([np.quantile(norms(_run, at)[matrix], (0.05, 0.25, 0.5, 0.75, 0.95)) for at in _run.with_norms])
 
 
-def profiles() -> dict[str, latency.Profile]:
+def profiles() -> dict[str, Profile]:
     """Latency profiles by what to call them: this machine's first, then those that were loaded, then those that ship.
 
     One that is damaged is left out.
     """
     found, mine = {}, own_profile_file()
-    for path in latency.known(mine):
+    for path in profile_files.known(mine):
         try:
             stat = path.stat()
             profile = _profile(str(path), stat.st_mtime_ns, stat.st_size)
@@ -200,26 +208,26 @@ def profiles() -> dict[str, latency.Profile]:
 
 def own_profile_file() -> Path:
     """Where this machine's latency profile is, once it is calibrated."""
-    return latency.own_file(_machine(), os.cpu_count() or 1)
+    return profile_files.own_file(_machine(), os.cpu_count() or 1)
 
 
 @st.cache_data(show_spinner=False)
 def _machine() -> dict:
-    return recorder.machine()
+    return machine.machine()
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _profile(path: str, time: int, size: int) -> latency.Profile:
-    return latency.read(Path(path))
+def _profile(path: str, time: int, size: int) -> Profile:
+    return profile_files.read(Path(path))
 
 
-def speedups(run: runs.Run, at: int, scope: str, profile: latency.Profile, setting: latency.Setting) -> list[tuple[float, float]]:
+def speedups(run: Run, at: int, scope: str, profile: Profile, setting: Batch) -> list[tuple[float, float]]:
     """Predicted (encoder compression, speedup) pairs over the grid of sparsities, for the norms of snapshot `at`. Raises RunError."""
     return _speedups(run, at, scope, profile, setting, f"{_moments(run, [at])} {profile.created} {profile.machine.get('cpu')}")
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _speedups(_run: runs.Run, at: int, scope: str, _profile: latency.Profile, setting: latency.Setting, key: Print) -> list[tuple[float, float]]:
+def _speedups(_run: Run, at: int, scope: str, _profile: Profile, setting: Batch, key: Print) -> list[tuple[float, float]]:
     found, given = [], norms(_run, at)
     for sparsity in (*np.arange(0, 0.90, 0.05), 0.9):
         mask = mask_at_sparsity(given, _run.layout, float(sparsity), scope)
@@ -228,12 +236,12 @@ def _speedups(_run: runs.Run, at: int, scope: str, _profile: latency.Profile, se
     return sorted(dict(found).items())
 
 
-def measured(run: runs.Run, phase: str, scope: str, sparsity: float, setting: latency.Setting) -> dict:
+def measured(run: Run, phase: str, scope: str, sparsity: float, setting: Batch) -> dict:
     """`measure`'s answer. Raises processes.Failed with its error line."""
     return processes.measure(run.name, runs_dir(), phase, scope, sparsity, setting.batch, setting.length)
 
 
-def timed(run: runs.Run, phase: str) -> float | None:
+def timed(run: Run, phase: str) -> float | None:
     """The speedup of the end of a phase as `measure` last took it on this machine, fp32, all cores, at SETTING; None where it did not."""
     here = _machine()
     same = [one["speedup"] for one in run.timings() if (one["phase"], one["batch"], one["length"], one["dtype"], one["engine"], one["threads"]) == (

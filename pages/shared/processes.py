@@ -17,8 +17,12 @@ from pathlib import Path
 
 import psutil
 
-from prune_core import files, runs
-from prune_core.config import PruneConfig
+from prune_core import files
+from prune_core.files import PROJECT
+from prune_core.runs import places, shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
 
 ANSWER_SECONDS = 900
 CALIBRATION = "calibration-of-this-machine"  # no name that a run is given by chance
@@ -42,22 +46,22 @@ def arguments(config: PruneConfig, name: str, runs_dir: Path) -> list[str]:
 
 def start(config: PruneConfig, name: str, runs_dir: Path) -> None:
     """Start a run. Raises RunError for an unusable or taken name, OSError where the log cannot be written."""
-    runs.check_name(name)
-    if runs.free_name(name, runs_dir) != name:
-        raise runs.RunError(f"run {name!r} exists; resume it or choose another name, for example {runs.free_name(name, runs_dir)}")
+    places.check_name(name)
+    if shelf.free_name(name, runs_dir) != name:
+        raise RunError(f"run {name!r} exists; resume it or choose another name, for example {shelf.free_name(name, runs_dir)}")
     _launch(arguments(config, name, runs_dir), name, runs_dir, "wb")
 
 
 def resume(name: str, runs_dir: Path) -> None:
     """Take up an interrupted run again. Raises OSError where the log cannot be written."""
-    _launch(["resume", runs.check_name(name), f"--runs-dir={runs_dir}", "--json"], name, runs_dir, "ab")
+    _launch(["resume", places.check_name(name), f"--runs-dir={runs_dir}", "--json"], name, runs_dir, "ab")
 
 
 def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
     log = log_file(name, runs_dir)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, mode) as out:
-        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=files.PROJECT, stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=PROJECT, stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=out, start_new_session=True)
     created = psutil.Process(process.pid).create_time()
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
@@ -66,7 +70,7 @@ def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
 
 def log_file(name: str, runs_dir: Path) -> Path:
     """Where a run started by the app writes what it says."""
-    return Path(runs_dir) / ".logs" / f"{runs.check_name(name)}.log"
+    return Path(runs_dir) / ".logs" / f"{places.check_name(name)}.log"
 
 
 def launched(name: str, runs_dir: Path) -> bool:
@@ -85,7 +89,7 @@ def starting(name: str, runs_dir: Path) -> psutil.Process | None:
         return None
 
 
-def writer(run: runs.Run) -> psutil.Process | None:
+def writer(run: Run) -> psutil.Process | None:
     """The process that writes this run, if its status file's pid is still that process and no other."""
     try:
         process = psutil.Process(run.now["pid"])
@@ -102,8 +106,8 @@ def writer(run: runs.Run) -> psutil.Process | None:
 def cancel(name: str, runs_dir: Path) -> bool:
     """Ask the process behind this run to stop (SIGTERM); it can be resumed. False where there is none."""
     try:
-        process = writer(runs.find(name, runs_dir)) or starting(name, runs_dir)
-    except runs.RunError:  # no folder yet
+        process = writer(shelf.find(name, runs_dir)) or starting(name, runs_dir)
+    except RunError:  # no folder yet
         process = starting(name, runs_dir)
     if process is None:
         return False
@@ -155,7 +159,7 @@ class Report:
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
-            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=files.PROJECT, stdin=subprocess.DEVNULL,
+            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=PROJECT, stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
             try:
                 last = ""
@@ -196,7 +200,7 @@ def calibrate(runs_dir: Path) -> None:
 def _answer(args: list[str]) -> dict:
     """What a command prints with --json. Raises Failed."""
     try:
-        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=files.PROJECT, stdin=subprocess.DEVNULL, check=False,
+        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=PROJECT, stdin=subprocess.DEVNULL, check=False,
                               capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
         if done.returncode == 0:
             return json.loads(done.stdout.strip().splitlines()[-1])

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import streamlit as st
 from PIL import Image
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.shared import loaders
-from prune_core import glue
-from prune_core.runs import Run
+from prune_core.runs.run import Run
+from prune_core.tasks.glue import NOT_GLUE
 
 STATUS = {"complete": ("green", ":material/check:"), "running": ("blue", ":material/autorenew:"),
           "interrupted": ("orange", ":material/pause:"), "unreadable": ("red", ":material/error:")}
-
-
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 
@@ -38,8 +37,6 @@ def chart() -> dict:
 # Blocks, some of them cut: drawn here, as a named icon would be fetched from a server on the internet
 _BLOCKS = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 1, 1]], np.uint8)
 ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.uint8)))
-
-
 # Less empty space than Streamlit leaves, and text that can be read: small print at 0.6 of the ink, and the primary colour as
 # text on its own tint, fall short of 4.5 : 1. What is computed anew turns pale after a second, the map never; Streamlit fades it slowly,
 # and the frames of that fade took the browser longer than all else, most where it was slow already
@@ -95,7 +92,7 @@ def end_presentation() -> None:
 def not_glue(run: Run) -> None:
     """Say, wherever a score of this run is shown, that it is no GLUE score, if it is none."""
     if run.is_practice:
-        st.warning(f"Scores of **{plain(run.name)}** are on the {glue.NOT_GLUE}.", icon=":material/science:")
+        st.warning(f"Scores of **{plain(run.name)}** are on the {NOT_GLUE}.", icon=":material/science:")
 
 
 def warnings(run: Run) -> None:
@@ -157,3 +154,13 @@ def code(text: str) -> str:
 def plain(text: str) -> str:
     """Text from outside, shown as it is: what markdown would read as marks is escaped."""
     return "".join("\\" + sign if sign in "\\`*_{}[]<>#$~|:" else sign for sign in text)
+
+
+def data() -> str:
+    """The folder that was said; '' for where the run had it."""
+    return loaders.data_folder() if loaders.read_only() else str(st.session_state.get("data", loaders.data_folder()) or "").strip()
+
+
+def download(label: str, table: pd.DataFrame, file: str) -> None:
+    """A link that gives this table as a CSV file."""
+    st.download_button(label, table.to_csv(index=False), file, "text/csv", icon=":material/download:", on_click="ignore", type="tertiary")

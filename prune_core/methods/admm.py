@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import torch
 
-from prune_core.blocks import Layout
-from prune_core.masks import by_scope, scope_key, thresholds_for
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
 
 RHO = 1e-3
 GROWTH = 2.0  # of rho, at a milestone

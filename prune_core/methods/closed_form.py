@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from prune_core import glue, repair
-from prune_core.blocks import Layout
-from prune_core.encoders import Encoder
-from prune_core.masks import mask_at_sparsity
-from prune_core.repair import Gram
-from prune_core.saliency import SENTENCES, Surgeon
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import mask_at_sparsity
+from prune_core.methods import repair
+from prune_core.methods.repair import Gram
+from prune_core.methods.saliency import SENTENCES
+from prune_core.methods.surgeon import Surgeon
+from prune_core.models.encoders import Encoder
+from prune_core.tasks.encoding import Encoded
 
 RHO = 1.0  # times the diagonal of the scaled H
 DAMP = 0.1  # of the diagonal of the scaled H
@@ -30,7 +32,7 @@ ITERATIONS, RISING = 20, 15
 class ClosedForm:
     """Ranks the groups of the dense model once, or for every share; cuts and repairs in place."""
 
-    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: glue.Encoded, sentences: Sequence[int]):
+    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: Encoded, sentences: Sequence[int]):
         """`grams`: of the encoder as it is, from these `sentences` of `data`."""
         self.encoder, self.layout, self.scope, self.grams = encoder, layout, scope, grams
 
@@ -46,7 +48,7 @@ class ClosedForm:
 class SurgeonCut(ClosedForm):
     """One ranking serves every share."""
 
-    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: glue.Encoded, sentences: Sequence[int]):
+    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: Encoded, sentences: Sequence[int]):
         super().__init__(encoder, layout, scope, grams, data, sentences)
         self._ranks = Surgeon(grams, data, sentences[:SENTENCES]).of(encoder, layout)
 

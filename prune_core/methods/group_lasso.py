@@ -13,8 +13,8 @@ from collections.abc import Mapping
 
 import torch
 
-from prune_core.blocks import Layout
-from prune_core.masks import by_scope, scope_key, thresholds_for
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
 
 EPS = 1e-3
 Weights = Mapping[str, torch.Tensor]  # matrix name -> (m, n)

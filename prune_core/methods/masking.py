@@ -11,8 +11,8 @@ from collections.abc import Mapping
 
 import torch
 
-from prune_core.blocks import Layout
-from prune_core.masks import by_scope, scope_key, thresholds_for
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
 
 ORDER = 1e-9  # of a norm, in a movement score
 Weights = Mapping[str, torch.Tensor]  # matrix name -> (m, n)

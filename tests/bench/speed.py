@@ -11,22 +11,23 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from prune_core import (
-    encoders,
-    engines,
-    evaluate,
-    latency,
-    measure,
-    native,
-    recall,
-    runs,
-)
-from prune_core.blocks import BlockShape
-from prune_core.compact import CompactLinear, compact, heads_of
-from prune_core.latency import Setting
-from prune_core.masks import BlockMask, mask_at_sparsity, sparsity_of
-from prune_core.recorder import machine
-from prune_core.unpadded import unpad_
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
+from prune_core.evaluation import dev_score
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.dev_score import FIRST
+from prune_core.execution import calibrate, engines, native
+from prune_core.execution import timing as timing_
+from prune_core.execution.compact import CompactLinear, compact
+from prune_core.execution.timing import alternate, forward, sentences, small_model
+from prune_core.execution.unpadded import unpad_
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch, Profile
+from prune_core.machine import machine
+from prune_core.models import encoders
+from prune_core.models.encoders import heads_of
+from prune_core.runs import places
+from prune_core.runs.run import Run
 
 THREADS = 2
 RUN = "sst2-minilm-64x1"
@@ -52,7 +53,7 @@ def linear() -> Iterator[dict]:
                 block = BlockShape(rows, 1)
                 layer = CompactLinear(weight, bias, random.random(block.grid(m, n)) >= sparsity, block)
                 with torch.inference_mode():
-                    found = measure.alternate({"dense": lambda: F.linear(x, weight, bias), "compact": lambda: layer(x)}, 1.0, most=300)  # noqa: B023
+                    found = alternate({"dense": lambda: F.linear(x, weight, bias), "compact": lambda: layer(x)}, 1.0, most=300)  # noqa: B023
                 dense, fast = dense + count * found["dense"].median, fast + count * found["compact"].median
             yield row(f"BERT-base linear layers, {tokens} tokens, {rows}x1, {sparsity:.0%} cut ({dense:.2f} -> {fast:.2f} ms)",
                       dense / fast * (1 - sparsity), "of ideal", least)
@@ -60,7 +61,7 @@ def linear() -> Iterator[dict]:
 
 def minilm(compression: float) -> tuple[torch.nn.Module, BlockMask]:
     """The embedded checkpoint and the mask that the recorded SST-2 run reached at this compression."""
-    run = runs.Run(runs.RECORDED / RUN)
+    run = Run(places.RECORDED / RUN)
     norms = run.norms(run.saved(f"penalty-{compression:g}x"))
     return encoders.load("minilm", 2).model.eval(), mask_at_sparsity(norms, run.layout, sparsity_of(compression))
 
@@ -70,7 +71,7 @@ def encoder() -> Iterator[dict]:
     for compression, aim in ((5.0, 3.0), (2.0, 1.6)):
         model, mask = minilm(compression)
         for batch, length in ((32, 128), (32, 32), (1, 32)):
-            found = measure.measure(model, mask, Setting(batch, length), THREADS, seconds=5)
+            found = timing_.measure(model, mask, Batch(batch, length), THREADS, seconds=5)
             yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, fp32 ({found['dense_ms']:.1f} -> {found['compact_ms']:.1f} ms)",
                       found["speedup"], "x dense", aim if (batch, length) == (32, 128) else None)
 
@@ -79,18 +80,18 @@ def dense_engines() -> Iterator[dict]:
     """The compact encoder against every dense engine, and the compact graph against the dense graph in the same engine."""
     model, mask = minilm(5.0)
     torch.set_num_threads(THREADS)
-    inputs = measure.sentences(model, Setting(32, 128))
+    inputs = sentences(model, Batch(32, 128))
     with tempfile.TemporaryDirectory() as folder:
         dense = engines.to_onnx(model, Path(folder) / "dense.onnx")
         graph = engines.to_onnx(compact(model, mask, kernels=False), Path(folder) / "compact.onnx")
-        calls = {"dense torch fp32": measure.forward(model, inputs), "dense torch bf16": measure.forward(model, inputs, "bf16"),
-                 "compact here": measure.forward(measure.small_model(model, mask), inputs)}
+        calls = {"dense torch fp32": forward(model, inputs), "dense torch bf16": forward(model, inputs, "bf16"),
+                 "compact here": forward(small_model(model, mask), inputs)}
         for name, path in (("dense", dense), ("compact", graph)):
             for engine, at, dtype, word in (("onnxruntime", path, "fp32", "fp32"), ("onnxruntime", engines.quantized(path), "fp32", "int8"),
                                             ("openvino", path, "fp32", "fp32"), ("openvino", path, "bf16", "bf16")):
                 call = engines.session(engine, at, THREADS, dtype)
                 calls[f"{name} {engine} {word}"] = lambda call=call: call(inputs)
-        found = {name: timing.median for name, timing in measure.alternate(calls, 25).items()}
+        found = {name: timing.median for name, timing in alternate(calls, 25).items()}
         with torch.inference_mode():
             wanted = compact(model, mask)(**inputs).logits.numpy()
         for engine in ("onnxruntime", "openvino"):
@@ -110,8 +111,8 @@ def score() -> Iterator[dict]:
     if not GLUE.is_dir():
         return
     torch.set_num_threads(THREADS)
-    run = runs.Run(runs.RECORDED / RUN)
-    bench = recall.Bench(run, "dense", str(GLUE))
+    run = Run(places.RECORDED / RUN)
+    bench = Bench(run, "dense", str(GLUE))
     mask = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.5)
     data = bench.dev["validation"]
     first = []
@@ -124,11 +125,11 @@ def score() -> Iterator[dict]:
         start = time.perf_counter()
         small = compact(bench.encoder.model, mask)
         unpad_(small)
-        for running in evaluate.stream(small, bench.task, bench.dev):
-            if running.done <= evaluate.FIRST:
+        for running in dev_score.stream(small, bench.task, bench.dev):
+            if running.done <= FIRST:
                 first.append(time.perf_counter() - start)
 
-    found = measure.alternate({"plain": plain, "exact": exact}, 20)
+    found = alternate({"plain": plain, "exact": exact}, 20)
     yield row(f"exact SST-2 dev score at 50% ({found['plain'].median:.0f} -> {found['exact'].median:.0f} ms, building the model included)",
               found["plain"].median / found["exact"].median, "x plain", 5.0)
     yield row("first running score after", 1e3 * float(np.median(first)), "ms", 200.0, below=True)
@@ -144,18 +145,18 @@ def large() -> Iterator[dict]:
         model = BertForSequenceClassification(config).eval()
         layout = encoders.describe(name, model, None).layout(BlockShape(64, 1))
         mask = BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < 0.25 for m in layout.matrices})
-        found = measure.measure(model, mask, Setting(8, 64), THREADS, seconds=3)
+        found = timing_.measure(model, mask, Batch(8, 64), THREADS, seconds=3)
         yield row(f"{name} size at 4x, batch 8, length 64 ({found['dense_ms']:.0f} -> {found['compact_ms']:.0f} ms)", found["speedup"], "x dense")
         if profile := own_profile():
             start = time.perf_counter()
-            predicted = profile.compact_ms(mask, Setting(8, 64), heads_of(model, mask.layout.matrices))
+            predicted = profile.compact_ms(mask, Batch(8, 64), heads_of(model, mask.layout.matrices))
             yield row(f"{name} size: predicted {predicted:.0f} ms, off by", abs(predicted / found["compact_ms"] - 1), "of measured")
             yield row(f"{name} size: a prediction takes", 1e3 * (time.perf_counter() - start), "ms")
 
 
-def own_profile() -> latency.Profile | None:
-    path = latency.own_file(machine(), THREADS)
-    return latency.read(path) if path.exists() else None
+def own_profile() -> Profile | None:
+    path = profile_files.own_file(machine(), THREADS)
+    return profile_files.read(path) if path.exists() else None
 
 
 def model() -> Iterator[dict]:
@@ -164,8 +165,8 @@ def model() -> Iterator[dict]:
         return
     profile = own_profile()
     if profile is None:
-        *_, profile = measure.calibrate(THREADS)
-        latency.write(profile, latency.own_file(machine(), THREADS))
+        *_, profile = calibrate.calibrate(THREADS)
+        profile_files.write(profile, profile_files.own_file(machine(), THREADS))
     yield row(f"latency model: median error over {profile.masks} masks not used to calibrate", profile.error, "of measured", 0.1, below=True)
     yield row("latency model: the same for the dense model", profile.error_dense, "of measured")
 

@@ -18,14 +18,17 @@ import numpy as np
 import tiny
 from safetensors.torch import load_file
 
-from prune_core import record, runs
-from prune_core.config import PruneConfig
+from prune_core.runs import shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.training import session
 
 REPO = Path(__file__).resolve().parent.parent.parent
 GLUE = REPO.parent / "shared" / "glue"
 SECONDS = 900  # after which a child is taken for stuck
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["torch", "transformers", "datasets", "prune_core.record", "tiny"])
+_context.set_forkserver_preload(["torch", "transformers", "datasets", "prune_core.training.session", "tiny"])
 
 
 # ---------------------------------------------------------------- one run in a process of its own
@@ -33,7 +36,7 @@ _context.set_forkserver_preload(["torch", "transformers", "datasets", "prune_cor
 
 def work(config: PruneConfig, runs_dir: Path, name: str, checkpoint: float, fault: str, said) -> None:
     """Begin or resume the run, with a fault that happens in it; says None when it is complete, else the error's line."""
-    record.CHECKPOINT_SECONDS = checkpoint
+    session.CHECKPOINT_SECONDS = checkpoint
     if fault == "clock":
         real, calls = time.time, [0]
 
@@ -52,11 +55,11 @@ def work(config: PruneConfig, runs_dir: Path, name: str, checkpoint: float, faul
 
     try:
         if (runs_dir / name).exists():
-            record.resume(runs.find(name, runs_dir), report)
+            session.resume(shelf.find(name, runs_dir), report)
         else:
-            record.start(config, runs_dir, name, f"python -m prune_core prune --run {name}", report)
+            session.start(config, runs_dir, name, f"python -m prune_core prune --run {name}", report)
         said.send(None)
-    except runs.RunError as error:
+    except RunError as error:
         said.send(str(error))
     except BaseException as error:  # what the command line would show as a traceback
         said.send(f"not told clearly: {type(error).__name__}: {error}")
@@ -86,7 +89,7 @@ def complete(config: PruneConfig, runs_dir: Path, name: str, checkpoint: float =
 
 def loads(path: Path) -> int:
     """How many snapshots it has, all of whose norms and weights were read. Raises where one does not load."""
-    run = runs.Run(path)
+    run = Run(path)
     for at in run.with_norms:
         run.norms(at)
     for name in run.saved_names:
@@ -96,7 +99,7 @@ def loads(path: Path) -> int:
 
 def same(one: Path, other: Path) -> bool:
     """Every snapshot, all norms, all weights byte for byte, the points."""
-    a, b = runs.Run(one), runs.Run(other)
+    a, b = Run(one), Run(other)
     if a.snapshots != b.snapshots or a.with_norms != b.with_norms or (a.result or {}).get("points") != b.result["points"]:
         return False
     norms = all(np.array_equal(values, b.norms(at)[name]) for at in b.with_norms for name, values in a.norms(at).items())
@@ -123,7 +126,7 @@ def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what
         process.join()
         path = folder / name
         if path.exists():
-            run = runs.Run(path)
+            run = Run(path)
             snapshots += loads(path)
             now = run.now
             phases.add((now.get("phase", "starting"), now.get("doing", "")))
@@ -134,7 +137,7 @@ def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what
         elif alive:
             done += 1
             phases.add(("starting", ""))
-        if path.exists() and runs.Run(path).result is not None:
+        if path.exists() and Run(path).result is not None:
             victims += 1
     endings = [complete(config, folder, f"victim-{at}", checkpoint) for at in range(victims + 1)]
     equal = [same(folder / f"victim-{at}", folder / "whole") for at in range(victims + 1)]
@@ -149,7 +152,7 @@ def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what
 
 def _reached(path: Path, pid: int) -> int:
     """Position of the phase that this process says it is in: dense, penalty, retraining; -1 before it says any."""
-    now = runs.Run(path).now if path.exists() else {}
+    now = Run(path).now if path.exists() else {}
     phase = str(now.get("phase", "")) if now.get("pid") == pid else ""
     return next((at for at, name in enumerate(("dense", "penalty", "retrain")) if phase.startswith(name)), -1)
 
@@ -239,17 +242,17 @@ def app_killed(folder: Path) -> Iterator[dict]:
         wait(lambda: (folder / "beside" / "progress.jsonl").exists())
         subprocess.run(["pkill", "-9", "-f", f"streamlit run app.py.*{first.rpartition(':')[2]}"], check=False)
         page.close()
-        at = len(runs.find("beside", folder).snapshots)
-        wait(lambda: len(runs.find("beside", folder).snapshots) > at + 2)
-        yield {"what": "the app killed: the run it had started goes on", "figure": len(runs.find("beside", folder).snapshots) - at, "unit": "snapshots",
-               "ok": runs.find("beside", folder).status == "running"}
+        at = len(shelf.find("beside", folder).snapshots)
+        wait(lambda: len(shelf.find("beside", folder).snapshots) > at + 2)
+        yield {"what": "the app killed: the run it had started goes on", "figure": len(shelf.find("beside", folder).snapshots) - at, "unit": "snapshots",
+               "ok": shelf.find("beside", folder).status == "running"}
         second = stack.enter_context(served(folder))
         page = browser.new_page()
         page.goto(f"{second}/Prune")
         page.get_by_role("button", name="Cancel").wait_for(timeout=60_000)
         page.get_by_role("button", name="Cancel").click()
-        wait(lambda: runs.find("beside", folder).status == "interrupted")
-        yield {"what": "a new app shows the run as running, and cancels it", "figure": 1, "unit": "", "ok": runs.find("beside", folder).status == "interrupted"}
+        wait(lambda: shelf.find("beside", folder).status == "interrupted")
+        yield {"what": "a new app shows the run as running, and cancels it", "figure": 1, "unit": "", "ok": shelf.find("beside", folder).status == "interrupted"}
 
 
 def wait(until, seconds: float = 120) -> None:

@@ -18,9 +18,19 @@ import numpy as np
 import tiny
 
 from pages.shared import processes
-from prune_core import InputError, canvas, config, cuts, files, glue, latency, own, recall, runs, settings, trash
-from prune_core.blocks import BlockShape
-from prune_core.canvas import Start
+from prune_core import InputError, files
+from prune_core.cutting import cuts
+from prune_core.cutting.blocks import BlockShape
+from prune_core.evaluation import bench
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch
+from prune_core.runs import places, settings, shelf, trash
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.run import Run
+from prune_core.runs.settings import usual
+from prune_core.showing import canvas
+from prune_core.showing.canvas import Start
+from prune_core.tasks import glue, table_files
 
 SECONDS = 10.0  # for one input
 LONGEST = 600  # characters of a message
@@ -54,18 +64,18 @@ def _too_long(*_) -> None:
 
 def probe(path: Path) -> None:
     """Everything that the pages ask of a run. A run that cannot be read hides no other."""
-    listed = {one.name: one for one in runs.listing(path.parent)}
+    listed = {one.name: one for one in shelf.listing(path.parent)}
     assert listed["well"].run is not None, "the run beside it is no longer listed"
-    run = runs.Run(path)
+    run = Run(path)
     run.points, run.status, run.warnings, run.dense_score, run.now, run.heads, run.command(), run.timings()  # noqa: B018
     refused: InputError | None = None
     for read in (
         *(
-            lambda at=at: canvas.pack(canvas.header(run, at, 1.0, Start(cuts.usual(run)), cuts.usual(run), None, latency.Setting()), run.norms(at))
+            lambda at=at: canvas.pack(canvas.header(run, at, 1.0, Start(usual(run)), usual(run), None, Batch()), run.norms(at))
             for at in run.with_norms[:3]
         ),
         *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.ranked(phase)) for phase in run.saved_names),
-        lambda: recall.encoder_of(run, "dense", run.outputs),
+        lambda: bench.encoder_of(run, "dense", run.outputs),
     ):
         try:
             read()
@@ -95,7 +105,7 @@ def folders(folder: Path, made: Path) -> Iterator[Case]:
     """Run folders with one file gone bad, gone, or a folder."""
     chance = random.Random(1)
     shutil.copytree(made, folder / "well")
-    run = runs.Run(made)
+    run = Run(made)
     files.append_sealed(
         made / "sensitivity-dense.jsonl",
         {"scope": "layer", "key": "layer 0", "share": 0.5, "threshold": 0.1, "sparsity": 0.25, "score": 0.5, "low": 0.4, "high": 0.6, "examples": 24},
@@ -256,7 +266,7 @@ def lying(shape=(4, 64), name: str = "x") -> Iterator[tuple[str, bytes]]:
 
 
 def tensors(folder: Path, made: Path) -> Iterator[Case]:
-    run = runs.Run(made)
+    run = Run(made)
     matrix = run.layout.matrices[0]
     norms = f"norms/{run.lines[run.with_norms[0]]['i']:06d}.safetensors"
     for where, shape in ((norms, run.layout.block.grid(matrix.m, matrix.n)), ("weights/dense.safetensors", (matrix.m, matrix.n))):
@@ -309,16 +319,16 @@ def tables(folder: Path) -> Iterator[Case]:
             def read(suffix=suffix, content=content):
                 path = folder / f"table{suffix}"
                 path.write_bytes(content)
-                own.names(path)
-                table = own.read(path)
+                table_files.names(path)
+                table = table_files.read(path)
                 glue.load("sst2", str(path), table.columns, "", 0)
 
             yield "tables", f"{suffix}: {what}", read
-    yield "tables", "a folder called .csv", lambda: ((folder / "dir.csv").mkdir(exist_ok=True), own.read(folder / "dir.csv"))
-    yield "tables", "a file that is not there", lambda: own.read(folder / "nowhere.csv")
-    yield "tables", "a device", lambda: own.read(Path("/dev/zero"))
+    yield "tables", "a folder called .csv", lambda: ((folder / "dir.csv").mkdir(exist_ok=True), table_files.read(folder / "dir.csv"))
+    yield "tables", "a file that is not there", lambda: table_files.read(folder / "nowhere.csv")
+    yield "tables", "a device", lambda: table_files.read(Path("/dev/zero"))
     for name in ("../../etc/passwd.csv", "a\0b.csv", "x" * 400 + ".csv", "/etc/.csv"):
-        yield "tables", f"called {name[:30]!r}", lambda name=name: _refused(lambda: own.read(name))
+        yield "tables", f"called {name[:30]!r}", lambda name=name: _refused(lambda: table_files.read(name))
 
 
 def _refused(call: Callable[[], object]) -> None:
@@ -428,10 +438,10 @@ NAMES = (
 
 def texts(folder: Path, made: Path) -> Iterator[Case]:
     """Block shapes, addresses, names, settings of a report, numbers."""
-    run = runs.Run(made)
+    run = Run(made)
     for text in TEXTS:
         yield "block shapes", repr(text)[:60], lambda text=text: BlockShape.parse(text).grid(64, 128)
-        yield "block shapes", f"in a config: {text!r}"[:60], lambda text=text: config.PruneConfig(block=text)
+        yield "block shapes", f"in a config: {text!r}"[:60], lambda text=text: PruneConfig(block=text)
     for text in QUERIES:
         yield "addresses", repr(text)[:60], lambda text=text: cuts.parse(text, run.layout)
     for value in (
@@ -449,12 +459,12 @@ def texts(folder: Path, made: Path) -> Iterator[Case]:
         yield "addresses", f"said by a browser: {value!r}"[:60], lambda value=value: cuts.from_json(value, run.layout)
     for name in NAMES:
         for what, call in (
-            ("a run", lambda name: runs.find(name, folder)),
+            ("a run", lambda name: shelf.find(name, folder)),
             ("to delete", lambda name: trash.delete(name, folder)),
             ("to put back", lambda name: trash.restore(name, folder)),
             ("to erase", lambda name: trash.erase(name, folder)),
             ("its log", lambda name: processes.log_file(name, folder)),
-            ("a new run", runs.check_name),
+            ("a new run", places.check_name),
         ):
             yield "names", f"{what}: {name!r}"[:60], lambda name=name, call=call: call(name)
     for text in (
@@ -483,7 +493,7 @@ def texts(folder: Path, made: Path) -> Iterator[Case]:
         bytes(1000),
         b'{"format": 1, "compact": {"call": -1}}',
     ):
-        yield "latency profiles", repr(content)[:40], lambda content=content: latency.keep(content)
+        yield "latency profiles", repr(content)[:40], lambda content=content: profile_files.keep(content)
 
 
 def cases(folder: Path, short: bool) -> Iterator[Case]:

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 from browsing import CHROMIUM, QUIET, ROOT, served
 
-from prune_core import runs
+from prune_core.runs import places
 
 GLUE = ROOT.parent / "shared" / "glue"
 RUN = "sst2-minilm-64x1"  # the recorded run with weights
@@ -197,7 +197,7 @@ def rows(short: bool) -> Iterator[dict]:
     pages, clients, seconds = (2, 6, 12) if short else (10, 30, 120)
     folder, seen = Path(tempfile.mkdtemp(prefix="prunescope-load-")), Seen()
     try:
-        shutil.copytree(runs.RECORDED / RUN, folder / RUN)
+        shutil.copytree(places.RECORDED / RUN, folder / RUN)
         if GLUE.is_dir():
             os.environ["PRUNESCOPE_DATA"] = str(GLUE)
         with served(folder) as address:

@@ -14,8 +14,11 @@ import psutil
 from sample_run import make_layout, make_profile, make_run
 
 from pages.shared import loaders
-from prune_core import canvas, cuts, latency, runs
-from prune_core.canvas import Start
+from prune_core.latency.profile import Batch
+from prune_core.runs import settings, shelf
+from prune_core.runs.run import Run
+from prune_core.showing import canvas
+from prune_core.showing.canvas import Start
 
 OPEN, GROWS = 3.0, 300.0  # seconds; MB
 
@@ -26,12 +29,12 @@ def resident() -> float:
     return psutil.Process().memory_info().rss / 1e6
 
 
-def look(run: runs.Run, at: int) -> int:
+def look(run: Run, at: int) -> int:
     """What Explore reads and sends for a moment; bytes."""
     norms = loaders.norms(run, at)
-    usual = cuts.usual(run)
+    usual = settings.usual(run)
     usual.mask(norms, run.layout)
-    return len(canvas.pack(canvas.header(run, at, loaders.norm_scale(run), Start(usual), usual, make_profile(), latency.Setting()), norms))
+    return len(canvas.pack(canvas.header(run, at, loaders.norm_scale(run), Start(usual), usual, make_profile(), Batch()), norms))
 
 
 def rows(short: bool) -> Iterator[dict]:
@@ -41,7 +44,7 @@ def rows(short: bool) -> Iterator[dict]:
             path = make_run(folder, "large", layout=make_layout(24, 1024, 4096, "64x1"), moments=9 if short else 47)
         size = sum(file.stat().st_size for file in path.rglob("*")) / 1e6
         start = time.perf_counter()
-        run = next(one.run for one in runs.listing(folder) if one.name == "large")
+        run = next(one.run for one in shelf.listing(folder) if one.name == "large")
         sent = look(run, run.with_norms[0])
         took = time.perf_counter() - start
         yield {"what": f"BERT-large size, {len(run.with_norms)} snapshots, {size:,.0f} MB: listed, read, counted, packed for the browser", "figure": took,

@@ -1,0 +1,119 @@
+"""Has a fragment of a page run again by itself: after the map has come to rest, or while something is waited for.
+
+Streamlit's own `run_every` asks at its pace whether or not it was answered: with many pages open its questions pile up. And what a
+fragment sends can be lost where another question comes just as it ends (`AppSession` then ignores what its old runner still says),
+so each question is asked again, later and later, until it is answered: what stands here stands last in its fragment.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+
+import streamlit as st
+
+from pages.explore import live_map
+from pages.shared import loaders, widgets
+
+SECONDS = 5.0  # after which a hand no longer counts as moving a map
+
+SCRIPT = """
+export default function again({ parentElement, data, setTriggerValue }) {
+  const here = (parentElement.again ??= {}); // kept at the element: this module may be loaded again
+  const ask = (after, patience = data.of === "map" ? 1200 : 3000) => {
+    clearTimeout(here.timer);
+    here.timer = setTimeout(() => {
+      setTriggerValue("now", Date.now());
+      ask(patience, 2 * patience);
+    }, after);
+  };
+  const answered = () => {
+    if (data.answered < (here.wanted ?? 0)) return;
+    clearTimeout(here.timer);
+    here.due = false;
+  };
+  const listen = (heard) => {
+    document.removeEventListener("prunescope-map", here.heard);
+    document.addEventListener("prunescope-map", (here.heard = heard));
+  };
+  if (data.of === "map") {
+    document.prunescopeCalm = data.calm;
+    answered();
+    listen(({ detail }) => {
+      if (detail.came || !detail.rests) return;
+      here.wanted = document.prunescopeTold;
+      ask(600 + data.calm / 2); // the map itself has asked already
+    });
+  } else if (data.of === "after the map") {
+    answered();
+    const follow = () => here.due && (here.seen || !data.drawn) && ask(data.drawn ? document.prunescopeCalm : 0);
+    listen(({ detail }) => {
+      clearTimeout(here.timer);
+      here.due = detail.rests;
+      here.wanted = detail.rests ? document.prunescopeTold : Infinity;
+      follow();
+    });
+    here.eye?.disconnect();
+    here.eye = new IntersectionObserver((seen) => ((here.seen = seen.at(-1).isIntersecting), follow()), { rootMargin: "100px" });
+    here.eye.observe(document.querySelector(".st-key-after-the-map"));
+    if (!data.drawn && document.prunescopeTold && !here.wanted) {
+      here.wanted = document.prunescopeTold;
+      ask(0);
+    }
+  } else if (data.every) {
+    here.waited = true;
+    ask(data.every);
+  } else {
+    clearTimeout(here.timer);
+    if (here.waited) document.dispatchEvent(new CustomEvent("prunescope-map", { detail: { rests: true, came: true } }));
+    here.waited = false;
+  }
+  return () => {
+    clearTimeout(here.timer);
+    here.eye?.disconnect();
+    document.removeEventListener("prunescope-map", here.heard);
+  };
+}
+"""
+
+
+@cache
+def _component():
+    return st.components.v2.component("prunescope_again", js=SCRIPT)
+
+
+def until_the_map_is_answered() -> None:
+    """The fragment that this ends has answered what the map said last."""
+    _show("map", {"answered": live_map.number(), "calm": _calm()})
+
+
+def after_the_map(drawn: bool) -> None:
+    """The fragment that this ends runs again when the map has rested a while or what was waited for has come, and one sees its place.
+
+    Its place is the container of the key "after-the-map". `drawn`: it already shows what follows the map; else it runs as soon as
+    the map stands there.
+    """
+    _show("after the map", {"answered": live_map.number(), "drawn": drawn})
+
+
+def soon(every: int) -> None:
+    """The fragment that this ends runs again `every` ms after it was shown; not with 0, which tells what follows the map instead."""
+    _show("soon", {"every": every})
+
+
+def _calm() -> int:
+    """Milliseconds for which a map rests before charts follow it: none for one person, up to 2 s where many move theirs: all share one Python."""
+    now, hands = time.monotonic(), loaders.hands()
+    hands[widgets.session()] = now
+    for gone in [one for one, at in list(hands.items()) if now - at > SECONDS]:
+        hands.pop(gone, None)
+    return min(2000, 250 * (len(hands) - 1))
+
+
+def _show(of: str, data: dict) -> None:
+    # Another number each time: the browser is to see that it was answered
+    _component()(key=f"again {of}", data=data | {"of": of, "number": time.monotonic_ns() // 1000}, on_now_change=_nothing)
+
+
+def _nothing() -> None:
+    """A trigger has to have a callback."""

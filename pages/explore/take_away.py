@@ -1,0 +1,96 @@
+"""What can be taken away from Explore: the exploration as a notebook, the pruned model as it stands in view."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+import zipfile
+from pathlib import Path
+
+import streamlit as st
+
+from pages.explore.view import View
+from pages.shared import loaders, processes, widgets
+from pages.shared import widgets as widgets_
+from pages.shared.processes import Failed
+from prune_core.cutting import cuts
+from prune_core.runs.run import Run
+from prune_core.runs.settings import MOST, Setting
+from prune_core.showing import notebook
+
+FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)"}
+
+
+def show(run: Run, view: View) -> None:
+    """The notebook, then the model."""
+    left, right = widgets.beside()
+    with left:
+        st.markdown("**This exploration as a notebook**")
+        st.caption("The present setting" + (f" and {len(view.pins)} pinned" if view.pins else "") + ": counts the same numbers again with "
+                   "`prune_core`, shows what is cut of each matrix, and takes the exact score where weights and data are there.")
+        st.download_button("Notebook", notebook.exploration(run, settings(run, view)), f"{run.name}-{view.label}.ipynb".replace(" ", "-"),
+                           "application/x-ipynb+json", icon=":material/menu_book:", on_click="ignore")
+        st.markdown("**A report of it**")
+        st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
+        st.session_state.update({"report settings": (run.name, settings(run, view)[:MOST]), "report of": run.name})
+        st.page_link("pages/6_Report.py", label="Report of these settings", icon=":material/description:")
+    with right:
+        st.markdown("**The pruned model**")
+        model(run, view)
+
+
+def settings(run: Run, view: View) -> list[Setting]:
+    """The present one and the pinned ones."""
+    repaired = bool(st.session_state.get("repair"))
+    found = [Setting("present", view.at, view.cut.scope, view.cut.share, view.cut.thresholds, view.score, repaired)]
+    for pin in view.pins:
+        there = cuts.from_json(pin.get("cut") or {}, run.layout)
+        if there and 0 <= pin.get("moment", -1) < len(run.with_norms):
+            found.append(Setting(str(pin["name"]), run.with_norms[pin["moment"]], there.scope, there.share, there.thresholds))
+    return found
+
+
+def model(run: Run, view: View) -> None:
+    """A button that makes it, then one that gives it: it is only made when it is asked for."""
+    saved = view.snapshot.saved
+    if saved is None or not (run.path / "weights" / f"{saved}.safetensors").exists():
+        st.caption(f"The weights of this moment ({widgets.plain(view.label)}) are not there. "
+                   + ("They are kept at the ends of phases." if saved is None else
+                      "Runs of your own have them; of the recorded ones, sst2-minilm-64x1 has its dense ones."))
+        return
+    to = st.segmented_control("As", list(FORMS), default="hf", format_func=FORMS.get, required=True, key="take as")
+    repaired, data = bool(st.session_state.get("repair")), widgets_.data()
+    asked = (run.name, to, saved, view.cut.scope, tuple(view.thresholds.items()), view.score, repaired, data)
+    made = st.session_state.get("taken")
+    if not made or made[0] != asked:
+        before = st.empty()  # gone as soon as there is something to download
+        with before.container():
+            st.caption("With its card: score with interval, sizes, and how it was made. Takes some ten seconds.")
+            if not st.button("Prepare", icon=":material/inventory_2:"):
+                return
+        try:
+            with st.spinner("Cutting, scoring and writing the model …", show_time=True):
+                made = st.session_state["taken"] = (asked, *packed(*asked))
+        except Failed as error:
+            st.error(widgets.plain(str(error)), icon=":material/error:")
+            return
+        before.empty()
+    _, told, content = made
+    score = "not scored: the task's data is not there (its folder is asked for in the sidebar)" if told["score"] is None else (
+        f"{run.metric.replace('_', ' ')} {told['score']:.4f}")
+    st.caption(widgets.plain(f"Encoder {told['compression_encoder']:.2f}x, {score}. {told['bytes'] / 1e6:.1f} MB on the disk; the weights are "
+                             f"{told['dense_bytes'] / 1e6:.1f} MB dense and {told['sparse_bytes'] / 1e6:.1f} MB with only the kept blocks stored."))
+    st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{saved}-{to}.zip", "application/zip", icon=":material/download:",
+                       on_click="ignore")
+
+
+def packed(name: str, to: str, saved: str, scope: str, thresholds: tuple, by: str, repaired: bool, data: str) -> tuple[dict, bytes]:
+    """(what `export` told, the folder as a zip). Raises processes.Failed."""
+    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
+        out = Path(folder) / "model"
+        told = processes.export(name, loaders.runs_dir(), to, out, saved, scope, dict(thresholds), by, repaired, data)
+        content = io.BytesIO()
+        with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for path in sorted(out.rglob("*")):
+                archive.write(path, Path(f"{name}-{to}") / path.relative_to(out))
+    return told, content.getvalue()

@@ -1,0 +1,170 @@
+"""What is in view on Explore: moment, cut, zoom, pinned settings. It lives in the map; the address holds it for whoever opens the link."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+
+from pages.explore import live_map
+from pages.shared import loaders
+from pages.shared.loaders import SETTING
+from prune_core.cutting import cuts, masks
+from prune_core.cutting.answers import GRID, SurfacePoint, predict
+from prune_core.cutting.cuts import Cut
+from prune_core.cutting.masks import BlockMask, Norms, by_scope
+from prune_core.runs import settings
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot
+from prune_core.showing import canvas
+from prune_core.showing.canvas import Start
+
+ADDRESS = ("at", "cut", "key", "zoom", "pin")
+
+
+@dataclass(frozen=True)
+class View:
+    """One setting of the map, and what it keeps of the norms."""
+
+    at: int  # position of the snapshot
+    label: str
+    cut: Cut
+    norms: Norms
+    mask: BlockMask
+    thresholds: Mapping[str, float]
+    zoom: str | None
+    pins: Sequence[Mapping]
+    frames: str  # none, want or have: whether the moments of the whole run are in the browser
+    snapshot: Snapshot
+    score: str  # what the thresholds are on: norm, or another score of this moment
+    surfaces: Mapping[str, Sequence[SurfacePoint]]  # scope -> what such cuts are predicted from
+
+    @property
+    def surface(self) -> Sequence[SurfacePoint] | None:
+        """What this cut is predicted from; None where nothing was recorded for cuts of its kind."""
+        return self.cut.predicted_from(self.surfaces)
+
+
+def forget() -> None:
+    """Another run has other moments, thresholds and matrices."""
+    for name in ADDRESS:
+        st.query_params.pop(name, None)
+
+
+def current(run: Run) -> View:
+    """What the map says, or before it has said anything, what the address says, or what the run itself did. Raises RunError."""
+    said = live_map.said()
+    if said.get("run") != run.name:
+        said = {}
+        if (st.session_state.get("start") or ("",))[0] != run.name:
+            st.session_state["start"] = (run.name, _start(run), _moment(run))
+            st.session_state.pop("command", None)
+    _, start, first = st.session_state["start"]
+    moments = run.with_norms
+    number = said.get("moment", moments.index(first))
+    at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
+    now = cuts.from_json(said.get("cut") or {}, run.layout) or start.cut
+    score, repaired = st.session_state.get("score") or "norm", bool(st.session_state.get("repair"))
+    if score not in ranked(run, at):
+        score = "norm"
+    norms = loaders.norms(run, at) if score == "norm" else loaders.ranks(run, run.snapshots[at].saved, score)
+    thresholds = now.resolved(norms, run.layout)
+    pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
+    mask = masks.mask_at(norms, run.layout, thresholds, now.scope)
+    view = View(at, run.snapshots[at].label, now, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
+                said.get("frames", "none"), run.snapshots[at], score, recorded(run, at, score, repaired))
+    if said:
+        _write(run, view, said.get("key"))
+    return view
+
+
+def ranked(run: Run, at: int) -> list[str]:
+    """What a threshold may be on at this moment."""
+    saved = run.snapshots[at].saved
+    return run.ranked(saved) if saved else ["norm"]
+
+
+def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequence[SurfacePoint]]:
+    """Scope -> the surface recorded at this moment for cuts by this score, repaired or not."""
+    saved = run.snapshots[at].saved
+    whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)} if saved else {}
+    return {kind.scope: points for kind, points in whole.items() if (kind.by, kind.repaired) == (score, repaired)}
+
+
+def content(run: Run, view: View, present: bool) -> bytes:
+    """What the map in the browser is sent for this view. Raises RunError."""
+    _, start, _ = st.session_state["start"]
+    st.session_state["commanded"] = st.session_state.get("command")
+    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run), loaders.usual_profile(), SETTING, view.surfaces)
+    asked = f"{st.session_state.get('score')} {st.session_state.get('repair')}"  # alike for all moments, also where only norms were recorded
+    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "kind": asked}
+    now = {"command": st.session_state.get("command"), "present": present}
+    if view.frames != "want" or not canvas.playable(run):
+        return canvas.pack(head, view.norms, None, now, live_map.there())
+    found, scale = loaders.frames(run)
+    return canvas.pack(head, view.norms, found, now | {"frames": {"scale": scale}}, live_map.there())
+
+
+def _high(run: Run, view: View) -> float:
+    """The top of the colour scale: that of the run for norms, of this moment for another score."""
+    return loaders.norm_scale(run) if view.score == "norm" else masks.norm_scale([view.norms])
+
+
+def remember() -> None:
+    """The map has said something new: the next run of the page reads it."""
+
+
+def send(new: Cut) -> None:
+    """Have the map take over this cut, as if a hand had set it; it can be undone there."""
+    number = (st.session_state.get("command") or {"id": 0})["id"] + 1
+    st.session_state["command"] = {"id": number, "cut": new.to_json()}
+
+
+def waits() -> bool:
+    """Whether there is a command that the map has not been sent yet."""
+    return st.session_state.get("command") != st.session_state.get("commanded")
+
+
+def _write(run: Run, view: View, key: str | None) -> None:
+    """Put the view into the address, so that its link opens it again."""
+    found = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom,
+             "pin": [f"{run.snapshots[run.with_norms[p['moment']]].label}~{c.text(run.layout)}" for p in view.pins
+                     if (c := cuts.from_json(p.get("cut") or {}, run.layout)) and 0 <= p.get("moment", -1) < len(run.with_norms)]}
+    for name, value in found.items():
+        if value:
+            st.query_params[name] = value
+        else:
+            st.query_params.pop(name, None)
+
+
+def _moment(run: Run) -> int:
+    """Position of the snapshot that the address names; else the end of the penalty phase, where there is one; else the last."""
+    moments = run.with_norms
+    by_label = {run.snapshots[at].label: at for at in moments}
+    ends = [at for at in moments if (run.snapshots[at].saved or "").startswith("penalty")]
+    return by_label.get(st.query_params.get("at", ""), ends[0] if ends else moments[-1])
+
+
+def _start(run: Run) -> Start:
+    """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
+    asked, names = st.query_params, {m.name for m in run.layout.matrices}
+    now = cuts.parse(asked.get("cut", ""), run.layout) or settings.usual(run)
+    key, zoom = asked.get("key"), asked.get("zoom")
+    pins = [pin for number, text in enumerate(asked.get_all("pin")[:8]) if (pin := _pin(run, "ABCDEFGH"[number], text))]
+    return Start(now, key if key in by_scope(run.layout, now.scope) else None, zoom if zoom in names else None, tuple(pins))
+
+
+def _pin(run: Run, name: str, text: str) -> dict | None:
+    """A pinned setting from the address, its numbers counted anew."""
+    where, _, what = text.partition("~")
+    at = {run.snapshots[one].label: one for one in run.with_norms}.get(where)
+    if at is None or (found := cuts.parse(what, run.layout)) is None:
+        return None
+    mask = found.mask(loaders.norms(run, at), run.layout)
+    price = loaders.usual_profile()
+    encoder, surface = mask.compression_encoder, found.predicted_from(recorded(run, at, "norm", False))
+    return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
+        "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
+        "speedup": price.speedup(mask, SETTING, run.heads) if price else None,
+        "score": predict(surface, mask.sparsity)[0] if surface else None}}

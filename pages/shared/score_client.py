@@ -1,0 +1,170 @@
+"""Asks a process of its own (`serve`) for exact scores: nobody waits in a page, and no question is computed twice. Imports no streamlit."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from prune_core.files import PROJECT
+
+KEPT = 500  # answers
+LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which weights, cut where, on which data."""
+
+    run: str  # folder
+    phase: str
+    scope: str
+    thresholds: tuple[tuple[str, float], ...]  # (scope key, threshold)
+    data: str = ""  # '': where the run had it
+    repair: bool = False
+    score: str = "norm"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How it stands: waiting, loading, scoring, done or failed; the score so far with its 95% interval."""
+
+    doing: str = "waiting"
+    done: int = 0
+    total: int = 0
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    result: dict | None = None  # what `evaluate --json` prints
+    error: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.doing in ("done", "failed")
+
+
+@dataclass
+class _Asked:
+    number: int
+    answer: Answer = field(default_factory=Answer)
+    by: dict[str, float] = field(default_factory=dict)  # who -> when they asked last
+
+
+class ScoreClient:
+    """One scoring process for all sessions; started with the first question, and again after it has ended."""
+
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "prune_core", "serve")):
+        self._command, self._lock, self._numbers = command, threading.Lock(), itertools.count(1)
+        self._process: subprocess.Popen | None = None
+        self._asked: OrderedDict[Question, _Asked] = OrderedDict()
+
+    def want(self, who: str, question: Question, again: bool = False) -> Answer:
+        """How the answer stands; asks, where nobody has. What `who` wanted before is cancelled, unless others want it too.
+
+        `again`: ask even if it failed before. Call it every second or so while the answer is waited for.
+        """
+        with self._lock:
+            now = time.monotonic()
+            self._let_go(who, question, now)
+            known = self._asked.get(question)
+            if known is None or again and known.answer.doing == "failed":
+                known = self._ask(question)
+            known.by[who] = now
+            self._asked.move_to_end(question)
+            return known.answer
+
+    def ahead(self, question: Question) -> int:
+        """How many questions are answered before this one."""
+        with self._lock:
+            mine = self._asked.get(question)
+            return sum(not one.answer.ended and one.number < mine.number for one in self._asked.values()) if mine else 0
+
+    def waiting(self) -> int:
+        """How many questions have no answer yet: pages then ask less often."""
+        with self._lock:
+            return sum(not one.answer.ended for one in self._asked.values())
+
+    def failed_alike(self, question: Question) -> str:
+        """The error of another question to the same weights and data, '' if there was none: this one would end in it too."""
+        with self._lock:
+            return next((a.answer.error for q, a in self._asked.items() if a.answer.doing == "failed" and q != question
+                         and (q.run, q.phase, q.data) == (question.run, question.phase, question.data)), "")
+
+    def forget_failures(self) -> None:
+        """So that they are asked again."""
+        with self._lock:
+            for question in [q for q, a in self._asked.items() if a.answer.doing == "failed"]:
+                del self._asked[question]
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._process:
+                self._process.kill()
+                self._process.wait()
+
+    def _let_go(self, who: str, question: Question, now: float) -> None:
+        for other, asked in list(self._asked.items()):
+            if other == question or asked.answer.ended:
+                continue
+            asked.by = {one: at for one, at in asked.by.items() if one != who and now - at < LAPSE}
+            if not asked.by:
+                del self._asked[other]
+                self._send({"cancel": asked.number})
+
+    def _ask(self, question: Question) -> _Asked:
+        asked = self._asked[question] = _Asked(next(self._numbers))
+        while len(self._asked) > KEPT:
+            self._asked.popitem(last=False)
+        if self._process is None or self._process.poll() is not None:
+            try:
+                self._process = subprocess.Popen(self._command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                                 stderr=subprocess.DEVNULL, text=True, bufsize=1)
+            except OSError as error:
+                asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
+                return asked
+            threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
+        self._send({"id": asked.number, "run": question.run, "phase": question.phase, "scope": question.scope,
+                    "threshold": dict(question.thresholds), "data": question.data or None, "repair": question.repair,
+                    "score": question.score})
+        return asked
+
+    def _send(self, line: dict) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so
+            self._process.stdin.write(json.dumps(line) + "\n")
+            self._process.stdin.flush()
+
+    def _read(self, process: subprocess.Popen) -> None:
+        """Take in what the process says until it ends; what is still waiting then has failed."""
+        for line in process.stdout:
+            with contextlib.suppress(ValueError, TypeError, AttributeError):
+                said = json.loads(line)
+                with self._lock:
+                    for asked in self._asked.values():
+                        if asked.number == said.get("id"):
+                            asked.answer = _after(asked.answer, said)
+        code = process.wait()
+        with self._lock:
+            if self._process is process:
+                for asked in self._asked.values():
+                    if not asked.answer.ended:
+                        asked.answer = Answer("failed", error=f"the scoring process ended unexpectedly (code {code})")
+
+
+def _after(answer: Answer, said: dict) -> Answer:
+    """The answer after one more line about it."""
+    if "result" in said:
+        result = said["result"]
+        return Answer("done", result["examples"], result["examples"], result["score"], result["low"], result["high"], result)
+    if "error" in said:
+        return Answer("failed", error=str(said["error"]))
+    if "score" in said:
+        return replace(answer, doing="scoring", **{key: said[key] for key in ("done", "total", "score", "low", "high")})
+    return replace(answer, doing=str(said.get("doing", answer.doing)))

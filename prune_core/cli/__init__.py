@@ -1,0 +1,1 @@
+"""The command line: each command in the file of its kind."""

@@ -1,0 +1,1 @@
+"""What a threshold keeps: blocks, masks, cuts, recorded answers about them. Numpy only."""

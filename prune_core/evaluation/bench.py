@@ -1,0 +1,173 @@
+"""The weights of one stage of a run with its dev set, loaded once, and exact scores of any number of cuts of them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import hashlib
+import json
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core import files
+from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation.dev_score import DevScore, Running, outputs, stream
+from prune_core.execution.compact import compact
+from prune_core.execution.unpadded import unpad_
+from prune_core.methods import repair
+from prune_core.methods.repair import DAMP, Gram
+from prune_core.models import encoders
+from prune_core.models.encoders import Encoder
+from prune_core.runs.data import data_of
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.tasks import encoding
+from prune_core.tasks.encoding import Encoded
+
+GRAM_SENTENCES = 1024  # of the training set, behind a repair
+
+
+def encoder_of(run: Run, phase: str, labels: int) -> Encoder:
+    """The run's encoder with the weights of a saved phase. Raises RunError where they are not there or do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = run.weights_file(phase)
+    encoder = encoders.load(run.config.model, labels, run.config.seed, run.config.train_embeddings)
+    try:
+        tensors = load_file(file)
+        with torch.no_grad():
+            for name, parameter in encoder.trainable().items():
+                parameter.copy_(tensors[name])
+    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
+        raise RunError(f"run {run.name!r}: weights {phase!r} do not fit {run.config.model!r}: {' '.join(str(error).split())[:160]}") from None
+    if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):
+        raise RunError(f"run {run.name!r}: weights {phase!r} have NaN or infinite values")
+    return encoder
+
+
+class Bench:
+    """The weights of one phase of a run and its dev set, loaded once: scores any number of masks, each only once ever.
+
+    Scores are kept on the disk under what determines them: all weights, the mask, the encoded data.
+    """
+
+    def __init__(self, run: Run, phase: str, source: str | None = None):
+        """Reads the weights and the data (from `source`, else from where the run had it). Raises InputError."""
+        run.weights_file(phase)  # before the data is asked for: the nearer reason first
+        data = data_of(run, source).limited(None, run.config.dev_examples)
+        self.run, self.phase, self.task, self.examples = run, phase, data.task, data.main_dev
+        self.encoder = encoder_of(run, phase, data.task.outputs)
+        length = self.encoder.max_length(run.config.max_length)
+        self.dev = {split: encoding.encode(examples, self.encoder.tokenizer, length) for split, examples in data.dev.items()}
+        self._sentences, self._length = data.train.some(GRAM_SENTENCES), length
+        self._folder = run.later if run.recorded else run.later / "scores"
+        self._key = _digest(self.encoder, self.dev)
+        self._grams: dict[str, Gram] | None = None
+
+    def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False) -> Iterator[Running]:
+        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end. At once if it is known.
+
+        `repaired`: what is kept is first moved to make up for what is cut (repair.py).
+        """
+        path = self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}.json"
+        if not fresh and (known := _read_score(path)):
+            yield Running(known.examples, known.examples, known.scores[self.task.metric], known.low, known.high, known)
+            return
+        small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
+        unpad_(small)
+        for running in stream(small, self.task, self.dev):
+            if running.final:
+                _keep_score(path, running.final)
+            yield running
+
+    def outputs(self, mask: BlockMask, repaired: bool = False) -> np.ndarray:
+        """(examples, outputs) of the head on the main dev split under `mask`, fp32."""
+        small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
+        unpad_(small)
+        return outputs(small, self.dev[self.task.dev[0]])
+
+    @cached_property
+    def train(self) -> Encoded:
+        """The training sentences behind a repair; encoded when one is asked for."""
+        return encoding.encode(self._sentences, self.encoder.tokenizer, self._length)
+
+    @cached_property
+    def _repair_key(self) -> str:
+        """What a repair depends on beside weights and mask: the sentences that were weighed, and the damping."""
+        sha = hashlib.sha256(repr((self.train.inputs, DAMP)).encode())
+        return f"-repaired-{sha.hexdigest()[:12]}"
+
+    def repaired(self, mask: BlockMask) -> nn.Module:
+        """A copy of the model, cut by `mask` and repaired."""
+        model = copy.deepcopy(self.encoder.model)
+        repair.repair_({name: model.get_submodule(name) for name in self.encoder.linears}, mask, self.grams())
+        return model
+
+    def grams(self) -> dict[str, Gram]:
+        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences of the dense model; taken once, kept on the disk."""
+        path = self._folder / f"{self._key}{self._repair_key}.safetensors"
+        self._grams = self._grams or _read_grams(path, self.encoder.linears)
+        if self._grams is None:
+            batches = encoding.dev_batches(self.train.lengths, 64)
+            self._grams = repair.collect(self.encoder.model, self.encoder.linears, (self.train.batch(at)[0] for at in batches))
+            _keep_grams(path, self._grams)
+        return self._grams
+
+
+def _read_grams(path: Path, names: Collection[str]) -> dict[str, Gram] | None:
+    """Grams that were kept; None where there are none, or not all of them can be read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(path.read_bytes())  # not mapped: whoever cuts the file short would end this process
+        firsts = json.loads(bytes(tensors["firsts"].tolist()))  # matrices with one input share a Gram
+        return {name: Gram(tensors[f"products.{firsts[name]}"], tensors[f"total.{firsts[name]}"], int(tensors[f"count.{firsts[name]}"]))
+                for name in names}
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
+
+
+def _keep_grams(path: Path, grams: Mapping[str, Gram]) -> None:
+    """Keep them; where nothing can be written they are taken again."""
+    from safetensors.torch import save
+
+    owners: dict[int, str] = {}
+    firsts = {name: owners.setdefault(id(gram), name) for name, gram in grams.items()}
+    tensors = {"firsts": torch.tensor(list(json.dumps(firsts).encode()), dtype=torch.uint8)}
+    for name in set(firsts.values()):
+        tensors |= {f"products.{name}": grams[name].products, f"total.{name}": grams[name].total,
+                    f"count.{name}": torch.tensor(grams[name].count)}
+    with contextlib.suppress(OSError):
+        files.write_whole(path, save(tensors))
+
+
+def _digest(encoder: Encoder, dev: Mapping[str, Encoded]) -> str:
+    """The same text for the same weights (all of the model) and the same encoded dev sets."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(encoder.model.state_dict().items()):
+        sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
+    for split, data in sorted(dev.items()):
+        sha.update(repr((split, data.inputs, data.labels.tolist())).encode())
+    return sha.hexdigest()[:24]
+
+
+def _read_score(path: Path) -> DevScore | None:
+    """A score that was kept; None where there is none, or none that can be read."""
+    try:
+        return DevScore(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _keep_score(path: Path, score: DevScore) -> None:
+    """Keep it for whoever asks again; where nothing can be written it is computed again."""
+    with contextlib.suppress(OSError):
+        files.write_json(path, asdict(score))

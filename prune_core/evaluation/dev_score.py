@@ -1,0 +1,125 @@
+"""The dev score of a model, exact, in fp32: the same on every machine up to rounding. At once, or as it comes in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core.cutting.masks import BlockMask
+from prune_core.tasks import encoding, metrics
+from prune_core.tasks.encoding import Encoded
+from prune_core.tasks.glue import Task
+
+BATCH = 64
+FIRST = 32  # examples behind the first running score; every further one has twice as many
+TOKENS = 4096  # of one forward pass, where a running score is taken
+
+
+@dataclass(frozen=True)
+class DevScore:
+    """Every metric of the task, the headline one with its 95% interval, and how many examples stand behind it."""
+
+    scores: Mapping[str, float]
+    low: float
+    high: float
+    examples: int
+
+
+@torch.inference_mode()
+def outputs(model: nn.Module, data: Encoded) -> np.ndarray:
+    """(examples, classes) outputs of the head, in the order of the data, fp32."""
+    was_training = model.training
+    model.eval()
+    found = np.empty((len(data), model.config.num_labels), np.float32)
+    for at in encoding.dev_batches(data.lengths, BATCH):
+        found[at] = model(**data.batch(at)[0]).logits.float().numpy()
+    model.train(was_training)
+    return found
+
+
+def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> DevScore:
+    """Score on every dev split; with two (MNLI) metrics are named _matched and _mismatched."""
+    return _score(task, dev, {split: outputs(model, data) for split, data in dev.items()})
+
+
+def _score(task: Task, dev: Mapping[str, Encoded], found: Mapping[str, np.ndarray]) -> DevScore:
+    scores: dict[str, float] = {}
+    for split, data in dev.items():
+        ending = split.removeprefix("validation") if len(task.dev) > 1 else ""
+        scores |= {metric + ending: value for metric, value in metrics.score(task, found[split], data.labels).items()}
+    main = task.dev[0]
+    return DevScore(scores, *metrics.interval(task, found[main], dev[main].labels), sum(map(len, dev.values())))
+
+
+@dataclass(frozen=True)
+class Running:
+    """The headline score of the examples seen so far, a random part of the main dev split, with its 95% interval."""
+
+    done: int
+    total: int  # of all dev splits
+    score: float
+    low: float
+    high: float
+    final: DevScore | None = None  # on the last one
+
+
+def stream(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> Iterator[Running]:
+    """The dev score as it comes in: a running score after each batch, the whole `Score` with the last. Stop by not asking on.
+
+    The order is random (the same every time), so that the first scores are fair ones.
+    """
+    total, found, running = sum(map(len, dev.values())), {}, None
+    for split, data in dev.items():
+        order, outputs_ = np.random.default_rng(0).permutation(len(data)), np.empty((len(data), model.config.num_labels), np.float32)
+        done = 0
+        for at in _growing(data.lengths, order):
+            outputs_[at] = _forward(model, data, at)
+            done += len(at)
+            if split == task.dev[0]:
+                seen = order[:done]
+                score = metrics.score(task, outputs_[seen], data.labels[seen])[task.metrics[0]]
+                running = Running(done, total, score, *metrics.interval(task, outputs_[seen], data.labels[seen]))
+                if done < len(data) or len(dev) > 1:
+                    yield running
+        found[split] = outputs_
+    yield replace(running, done=total, final=_score(task, dev, found))
+
+
+def _growing(lengths: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
+    """`order` in batches of FIRST examples, twice that, and so on, of at most TOKENS tokens each; shortest first inside one."""
+    start, count = 0, FIRST
+    while start < len(order):
+        room = int(np.searchsorted(np.cumsum(lengths[order[start:]]), TOKENS))
+        end = start + max(1, min(count, room))
+        yield order[start:end][np.argsort(lengths[order[start:end]], kind="stable")]
+        start, count = end, 2 * count
+
+
+@torch.inference_mode()
+def _forward(model: nn.Module, data: Encoded, at: np.ndarray) -> np.ndarray:
+    return model(**data.batch(at)[0]).logits.float().numpy()
+
+
+@contextlib.contextmanager
+def masked(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> Iterator[None]:
+    """Inside, the groups that `mask` cuts are zero; afterwards the weights are what they were, bit for bit."""
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        apply_mask_(weights, mask)
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name])
+
+
+@torch.no_grad()
+def apply_mask_(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> None:
+    """Zero the groups that `mask` cuts: weights name -> (m, n), in place."""
+    for name, weight in weights.items():
+        mask.layout.block.scale_(weight, torch.from_numpy(mask.kept[name]).to(weight.dtype))

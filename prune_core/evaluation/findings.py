@@ -1,0 +1,124 @@
+"""What a report says of settings, gathered: exact scores, measured speedups and lost answers where weights and data are there, else predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from prune_core import InputError
+from prune_core.cutting.answers import predict
+from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.exact import Cut, evaluate
+from prune_core.evaluation.flips import UncutAnswers
+from prune_core.evaluation.speedup import measure
+from prune_core.latency.profile import Batch, Profile
+from prune_core.machine import machine
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting
+from prune_core.showing.report.finding import Finding, ReportedScore, ReportedSpeed
+
+BATCH = Batch()  # what speedups are for
+
+
+def find(run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True, profile: Profile | None = None,
+         tell: Callable[[int, int, str], None] = lambda done, total, doing: None) -> list[Finding]:
+    """One for each setting. `measured`: speedups that were not measured here before are measured now; `profile`: else predicted from it.
+
+    `tell` gets (done, total, what comes now). Raises InputError for damaged runs; what is only missing is left out, and why is said.
+    """
+    benches = _Benches(run, source)
+    found = []
+    for at, setting in enumerate(settings):
+        mask = setting.mask(run)
+        tell(3 * at, 3 * len(settings), f"{setting.name}: dev score")
+        score, bench, why = exact(run, setting, mask, benches)
+        tell(3 * at + 1, 3 * len(settings), f"{setting.name}: which answers change")
+        flips = None
+        if bench:
+            try:
+                flips = benches.known.against(bench.outputs(mask, setting.repaired), mask.sparsity)
+            except InputError as error:
+                why = str(error)
+        tell(3 * at + 2, 3 * len(settings), f"{setting.name}: speedup")
+        found.append(Finding(setting, mask, score or predicted(run, setting, mask), speedup(run, setting, mask, measured, profile), flips,
+                             "" if flips else why.partition("; give --data ")[0].rstrip(".")))
+    tell(3 * len(settings), 3 * len(settings), "writing")
+    return found
+
+
+class _Benches:
+    """The weights of each phase that is asked about, loaded once; the uncut answers likewise."""
+
+    def __init__(self, run: Run, source: str | None):
+        self.run, self.source, self._there, self._known = run, source, {}, None
+
+    def of(self, phase: str) -> Bench:
+        """Raises InputError where weights or data are not there."""
+        if phase not in self._there:
+            self._there = {name: one for name, one in self._there.items() if name == "dense"} | {phase: Bench(self.run, phase, self.source)}
+        return self._there[phase]
+
+    @property
+    def known(self) -> UncutAnswers:
+        """Raises InputError likewise."""
+        self._known = self._known or UncutAnswers(self.of("dense"))
+        return self._known
+
+
+def exact(run: Run, setting: Setting, mask: BlockMask, benches: _Benches) -> tuple[ReportedScore | None, Bench | None, str]:
+    """(the exact score, what answered, else why nothing did). The score of an end of a phase is recorded with the run."""
+    snapshot = run.snapshots[setting.at]
+    score = _recorded(run, setting, mask)
+    if not snapshot.saved:
+        return None, None, "weights are kept at the ends of phases only"
+    try:
+        bench = benches.of(snapshot.saved)
+    except RunError as error:
+        return score, None, str(error).partition(";")[0]
+    except InputError as error:
+        return score, None, str(error)
+    cut = Cut(run, setting.share, setting.thresholds, setting.scope, snapshot.saved, setting.by)
+    found = evaluate(cut, bench=bench, repaired=setting.repaired)
+    return ReportedScore(found["score"], found["low"], found["high"], found["examples"], True), bench, ""
+
+
+def _recorded(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | None:
+    """The score that the run itself took of these weights, if nothing more is cut of them."""
+    snapshot = run.snapshots[setting.at]
+    if not snapshot.saved or not snapshot.scores or setting.repaired or abs(mask.sparsity - snapshot.point["sparsity"]) > 1e-9:
+        return None
+    value, low, high = snapshot.scores[run.metric], None, None
+    if snapshot.surface and snapshot.surface_examples == snapshot.examples:
+        first = min(snapshot.surface, key=lambda point: point.wanted)
+        if abs(first.sparsity - mask.sparsity) < 1e-9 and abs(first.score - value) < 1e-6:
+            low, high = first.low, first.high
+    return ReportedScore(value, low, high, snapshot.examples, True)
+
+
+def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | None:
+    """The score read off the surface that was recorded for such cuts; None where there is none."""
+    surface, snapshot = setting.surface(run), run.snapshots[setting.at]
+    if not surface:
+        return None
+    return ReportedScore(*predict(surface, mask.sparsity), snapshot.surface_examples or snapshot.examples, False)
+
+
+def speedup(run: Run, setting: Setting, mask: BlockMask, measured: bool, profile: Profile | None) -> ReportedSpeed | None:
+    """As it was measured here for this mask, or is now; else predicted; None where neither can be."""
+    saved, here = run.snapshots[setting.at].saved, machine()
+    known = [one for one in run.timings() if one.get("mask") == mask.digest() and (one["batch"], one["length"]) == (BATCH.batch, BATCH.length)
+             and (one["dtype"], one["engine"]) == ("fp32", "torch") and one["machine"]["cpu"] == here["cpu"]]
+    if not known and measured and saved:
+        try:
+            known = [measure(Cut(run, setting.share, setting.thresholds, setting.scope, saved, setting.by), BATCH.batch, BATCH.length, 0, "fp32",
+                                    3.0, None)]
+        except InputError:
+            pass  # a length that this model has no positions for: then it is predicted
+    if known:
+        one = known[-1]
+        return ReportedSpeed(one["speedup"], BATCH, one["threads"], one["machine"]["cpu"], one["dense_ms"], one["compact_ms"])
+    if profile:
+        return ReportedSpeed(profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads, profile.machine.get("cpu", "an unknown processor"),
+                     profile.dense_ms(run.layout, BATCH), profile.compact_ms(mask, BATCH, run.heads), profile.error)
+    return None

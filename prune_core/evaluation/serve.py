@@ -1,0 +1,151 @@
+"""Exact dev scores for whoever asks, from weights that stay loaded: questions and answers as JSON lines.
+
+    in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31}, "data": FOLDER or null,
+           "repair": true or absent, "score": "activation" or absent}
+          {"cancel": 7}
+    out   {"id": 7, "doing": "loading"}, then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ...} after every batch,
+          at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line} or {"id": 7, "cancelled": true}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import psutil
+
+from prune_core import InputError
+from prune_core.evaluation import exact
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.dev_score import Running
+from prune_core.evaluation.exact import Cut
+from prune_core.runs.run import Run
+
+KEPT = 3  # benches: weights and dev set of one phase each
+IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
+
+
+class Cancelled(Exception):
+    """Nobody waits for this answer any more."""
+
+
+class Cores:
+    """How many cores other work leaves over: two threads that wait for each other's turn on busy cores take time from all and win none."""
+
+    def __init__(self, all_: int = os.cpu_count() or 1):
+        self._all, self._left, self._before = all_, all_, self._now()
+
+    def left(self) -> int:
+        """Whole cores that no other process used since this was asked last, at least one."""
+        wall, *spent = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        if wall > 0.2:  # the system counts in hundredths of a second
+            self._left, self._before = max(1, min(self._all, round(sum(spent) / wall))), self._now()
+        return self._left
+
+    def _now(self) -> tuple[float, float, float]:
+        """Seconds: of the clock, idle on all cores, used by this process."""
+        mine, all_ = psutil.Process().cpu_times(), psutil.cpu_times()
+        return time.monotonic(), all_.idle + getattr(all_, "iowait", 0.0), mine.user + mine.system
+
+
+class ScoringProcess:
+    """Answers one question at a time, in the order they came; those that were cancelled meanwhile are dropped.
+
+    `threads`: 0 for as many as there are cores that other work leaves over.
+    """
+
+    def __init__(self, say: Callable[[Mapping], None], threads: int = 0):
+        self._say, self._threads, self._cores = say, threads, Cores()
+        self._benches: OrderedDict[tuple, Bench] = OrderedDict()
+        self._waiting: queue.Queue[Mapping | None] = queue.Queue()
+        self._cancelled: set = set()
+
+    def take(self, lines: Iterable[str]) -> None:
+        """Queue what these lines ask, until they end. Runs beside `work`, so that a cancellation is seen at once."""
+        for line in lines:
+            try:
+                asked = dict(json.loads(line))
+            except (ValueError, TypeError):
+                continue
+            if "cancel" in asked:
+                self._cancelled.add(asked["cancel"])
+            else:
+                self._waiting.put(asked)
+        self._waiting.put(None)
+
+    def work(self) -> None:
+        """Answer until there is no more, or nobody has asked for IDLE_SECONDS."""
+        with contextlib.suppress(queue.Empty):
+            while (asked := self._waiting.get(timeout=IDLE_SECONDS)) is not None:
+                self._say({"id": asked.get("id")} | self._answer(asked))
+
+    def _answer(self, asked: Mapping) -> dict:
+        number = asked.get("id")
+
+        def report(running: Running) -> None:
+            if number in self._cancelled:
+                raise Cancelled
+            self._say({"id": number, "done": running.done, "total": running.total, "score": running.score, "low": running.low,
+                       "high": running.high})
+
+        try:
+            if number in self._cancelled:
+                raise Cancelled
+            run = Run(Path(asked["run"]))
+            cut = Cut(run, None, asked["threshold"], asked["scope"], asked["phase"], asked.get("score") or "norm")
+            return {"result": exact.evaluate(cut, threads=self._threads or self._cores.left(), report=report, bench=self._bench(run, asked),
+                                              repaired=bool(asked.get("repair")))}
+        except Cancelled:
+            return {"cancelled": True}
+        except InputError as error:
+            return {"error": str(error)}
+        except Exception as error:  # the desk goes on; the next question may be a better one
+            return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+        finally:
+            self._cancelled.discard(number)
+
+    def _bench(self, run: Run, asked: Mapping) -> Bench:
+        """Loaded once for the same weights file and data."""
+        file, data = run.weights_file(asked["phase"]), asked.get("data") or None
+        key = (str(file), file.stat().st_mtime_ns, data)
+        if key not in self._benches:
+            self._say({"id": asked["id"], "doing": "loading"})
+            self._benches[key] = Bench(run, asked["phase"], data)
+            while len(self._benches) > KEPT:
+                self._benches.popitem(last=False)
+        self._benches.move_to_end(key)
+        return self._benches[key]
+
+
+def give_way() -> None:
+    """Everything else on this machine comes first.
+
+    Where Linux shares the cores out by session (autogroup), a nice process only gives way within its own: there it takes a session
+    of its own, and that one is made nice. A shell's job leads a group and may not; it is left as it is.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.nice(10)
+        os.setsid()
+        Path("/proc/self/autogroup").write_text("10")
+
+
+def main(threads: int = 0) -> None:
+    """Answer on stdin and stdout until stdin ends. What libraries print goes to stderr.
+
+    It gives way to whatever else runs here: pages answer at once, a score may come a little later.
+    """
+    give_way()
+    with os.fdopen(os.dup(1), "w", buffering=1) as out:
+        os.dup2(2, 1)
+        desk = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
+        threading.Thread(target=desk.take, args=(sys.stdin,), daemon=True).start()
+        with contextlib.suppress(BrokenPipeError):
+            desk.work()

@@ -1,0 +1,58 @@
+"""Times the dense and the compact model of a cut, here, beside what the latency profile predicts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from prune_core import InputError, files
+from prune_core.evaluation.bench import encoder_of
+from prune_core.evaluation.exact import Cut, default_phase
+from prune_core.execution import timing
+from prune_core.latency import profile_files
+from prune_core.latency.profile import Batch, Profile
+from prune_core.machine import machine
+from prune_core.models import encoders
+from prune_core.models.encoders import heads_of
+
+
+def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds: float, profile: Path | None,
+            engine: str = "torch") -> dict:
+    """Time the dense and the compact model of a cut. What `measure --json` prints. Raises InputError.
+
+    Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
+    """
+    run = cut.run
+    setting = Batch(batch, length)
+    threads = threads or os.cpu_count() or 1
+    priced = profile_files.read(profile) if profile else _own_profile(threads)
+    phase = cut.phase or default_phase(run, cut.sparsity, weights=False)
+    phase, scope, mask, _ = replace(cut, phase=phase).resolved()
+    there = (run.path / "weights" / f"{phase}.safetensors").exists()
+    model = (encoder_of(run, phase, run.outputs) if there else encoders.load(run.config.model, run.outputs, run.config.seed)).model
+    found = timing.measure(model, mask, setting, threads, dtype, seconds, engine)
+    heads = heads_of(model, mask.layout.matrices)
+    predicted = priced.compact_ms(mask, setting, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
+    weights = "of the run" if there else "of the checkpoint: those of the run do not ship; a latency does not depend on them"
+    answer = {"run": run.name, "phase": phase, "scope": scope, "mask": mask.digest(), "weights": weights} | found | {
+            "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
+            "predicted_error": priced.error if predicted else None}
+    with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
+        files.append_sealed(run.timings_file, answer)
+    return answer
+
+
+def usual_profile() -> Profile | None:
+    """This machine's latency profile, else the first that was loaded or ships; None where there is none."""
+    for path in profile_files.known(profile_files.own_file(machine(), os.cpu_count() or 1)):
+        with contextlib.suppress(OSError, InputError):
+            return profile_files.read(path)
+    return None
+
+
+def _own_profile(threads: int) -> Profile | None:
+    """This machine's latency profile; None where it was never calibrated."""
+    path = profile_files.own_file(machine(), threads)
+    return profile_files.read(path) if path.exists() else None

@@ -1,0 +1,1 @@
+"""What is really executed: kernels, the compact model, other engines, and timing them."""

@@ -1,0 +1,175 @@
+"""Layers that execute only what a mask keeps. The output equals the masked dense model's.
+
+    small = compact(model, mask)      # shares embeddings and head with `model`, which stays as it is
+
+A strip of rows becomes *panels*: its kept columns' weights, packed for the registers of this
+processor (native.cpp). Rows and columns that have died are taken out of the neighbouring matrices
+too: a feed-forward neuron whose row or column is gone, a head whose value or output is gone. What
+such a row still gave, a constant from its bias, moves into the next bias. Without a compiler the
+same shrunk matrices run on stock torch.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from prune_core.cutting.blocks import BlockShape, Matrix
+from prune_core.cutting.masks import BlockMask
+from prune_core.execution import native
+from prune_core.execution.native import Layer
+from prune_core.latency.strips import Execution, Live, layers_of, living, plan_matrix
+from prune_core.models.encoders import heads_of
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class CompactLinear(nn.Module):
+    """y = act(x W^T + b) over what is kept of W: x (..., live columns) -> (..., live rows), fp32.
+
+    `weight` (m, n) and `bias` (m,) are those of the dense layer; `kept` (groups down, groups across) says
+    which of its groups count. bf16 keeps the weights in bf16; the arithmetic is fp32. `executed` says how.
+    Without `kernels` it is stock torch, which other engines can be given.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kept: np.ndarray, block: BlockShape, live: Live | None = None,
+                 gelu: bool = False, dtype: torch.dtype = torch.float32, kernels: bool = True):
+        super().__init__()
+        weight, live = weight.detach().float(), live or Live.all(*weight.shape)
+        bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach().float()
+        self.out_features, self.in_features, self.gelu = int(live.rows.sum()), int(live.cols.sum()), gelu
+        self.bias = bias[torch.from_numpy(live.rows)].contiguous()
+        self.native = kernels and native.library() is not None
+        if not self.native:
+            self._shrink(weight, block.expand(kept, *weight.shape), live, dtype)
+            return
+        registers = native.registers()
+        if block.sides(*weight.shape)[0] < registers.lanes:  # joined strips hold what one of them cuts
+            weight = weight * torch.from_numpy(block.expand(kept, *weight.shape))
+        self._pack(weight, plan_matrix(kept, block, live, registers), dtype)
+
+    def _pack(self, weight: torch.Tensor, plan: Execution, dtype: torch.dtype) -> None:
+        """Panels for the kernels: the largest first, so that threads end together."""
+        registers, self.executed = native.registers(), plan.executed
+        row_place, col_place = np.cumsum(plan.live.rows) - 1, np.cumsum(plan.live.cols) - 1
+        sheets, panels, columns, outputs = [], [], [], []
+        weights_at = columns_at = outputs_at = 0
+        for strip in plan.strips:
+            kept = torch.from_numpy(strip.cols)
+            for part in registers.parts(len(strip.rows)):
+                rows = strip.rows[part]
+                sheet = torch.zeros(len(strip.cols), registers.wide(len(rows)))
+                sheet[:, : len(rows)] = weight[torch.from_numpy(rows)][:, kept].T
+                out = outputs_at if plan.scattered else int(row_place[rows[0]])
+                panels.append((columns_at, len(strip.cols), weights_at, sheet.shape[1] // registers.lanes, out, len(rows)))
+                sheets.append(sheet.ravel())
+                outputs.append(row_place[rows])
+                outputs_at += len(rows)
+                weights_at += sheet.numel()
+            columns.append(col_place[strip.cols])
+            columns_at += len(strip.cols)
+        self.weights = torch.cat([*sheets, torch.zeros(0)]).to(dtype)
+        self.columns = torch.from_numpy(np.concatenate([*columns, []]).astype(np.int32))
+        panels.sort(key=lambda panel: -panel[1] * panel[3])
+        self.panels = torch.tensor(panels, dtype=torch.int64).view(len(panels), 6)
+        self.outputs = torch.from_numpy(np.concatenate([*outputs, []]).astype(np.int32)) if plan.scattered else None
+        self.bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # the last vector may reach beyond the end
+        tensors = (self.columns, self.weights, self.panels, self.outputs, self.bias)  # kept alive by this module
+        self._layer = Layer(*(None if t is None else t.data_ptr() for t in tensors), len(panels), self.in_features, self.out_features,
+                                   dtype == torch.bfloat16, self.gelu)
+
+    def _shrink(self, weight: torch.Tensor, full: np.ndarray, live: Live, dtype: torch.dtype) -> None:
+        """Stock torch: one dense product over the columns that any strip keeps."""
+        used = full.any(0) & live.cols
+        masked = weight * torch.from_numpy(full)
+        self.dense = masked[torch.from_numpy(live.rows)][:, torch.from_numpy(used)].to(dtype).float().contiguous()
+        self.used = None if used.sum() == live.cols.sum() else torch.from_numpy(np.flatnonzero(used[live.cols]))
+        self.executed = "dense torch" if self.dense.numel() == weight.numel() else "smaller dense torch"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.native:
+            return native.linear(native.rows_of(x), self._layer, self.out_features).view(*x.shape[:-1], self.out_features)
+        x = x.float() if self.used is None else x.float()[..., self.used]
+        y = F.linear(x, self.dense, self.bias)
+        return F.gelu(y) if self.gelu else y
+
+
+@torch.no_grad()
+def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float32, kernels: bool = True) -> nn.Module:
+    """A copy of `model`, in evaluation mode, whose prunable matrices execute only what `mask` keeps.
+
+    Without `kernels` it is stock torch, for engines that run exported graphs: matrices are smaller, strips are not walked.
+
+    All other parameters are shared with `model`. `.executed`: matrix name -> what runs. Outputs equal
+    those of the model with the mask applied, up to rounding.
+    """
+    small = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()
+    modules, layout = dict(small.named_modules()), mask.layout
+    linears = {m.name: modules[m.name] for m in layout.matrices}
+    biases = {name: torch.zeros(one.out_features) if one.bias is None else one.bias.detach().clone() for name, one in linears.items()}
+    live, fused = living(mask, heads_of(model, layout.matrices)), set()
+    for parts in layers_of(layout):
+        if "intermediate" in parts and "output" in parts:
+            activation = _activation_of(modules, parts["intermediate"])
+            _move_constants_(parts["intermediate"], parts["output"], live, linears, biases, mask, getattr(*activation))
+            if _is_gelu(getattr(*activation)):
+                fused.add(parts["intermediate"].name)
+                setattr(*activation, nn.Identity())
+        if "value" in parts and "attention.output" in parts:
+            _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, lambda bias: bias)
+    small.executed = {}
+    for name, linear in linears.items():
+        new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block, live[name], name in fused, dtype, kernels)
+        small.executed[name] = new.executed
+        parent, _, own = name.rpartition(".")
+        setattr(modules[parent], own, new)
+    if kernels and native.library() is not None:
+        _fuse_norms_(small)
+    return small
+
+
+def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn.Module, str]:
+    """(parent, attribute) of the activation of the feed-forward layer whose first matrix this is."""
+    parent = modules[matrix.name.rpartition(".")[0]]
+    return parent, next(name for name in ("intermediate_act_fn", "activation") if isinstance(getattr(parent, name, None), nn.Module))
+
+
+def _is_gelu(activation: nn.Module) -> bool:
+    """Whether it is the exact GELU, which the kernels apply as they store."""
+    return isinstance(activation, nn.GELU) and activation.approximate == "none" or type(activation).__name__ == "GELUActivation"
+
+
+def _move_constants_(first: Matrix, second: Matrix, live: Mapping[str, Live], linears, biases, mask: BlockMask, activation) -> None:
+    """What the dead outputs of `first` gave, activation(bias), goes into the bias of `second`.
+
+    Right for attention too: its weights sum to one, so a head without value gives its value's bias.
+    Where the row lives but the column is gone, the masked column is zero and adds nothing.
+    """
+    dead = torch.from_numpy(~live[first.name].rows)
+    if dead.any():
+        kept = mask.layout.block.expand(mask.kept[second.name], second.m, second.n)
+        biases[second.name] += (linears[second.name].weight * torch.from_numpy(kept)) @ (activation(biases[first.name]) * dead)
+
+
+class _AddNorm(nn.Module):
+    """dense, then residual and layer norm in one pass: what BERT's SelfOutput and Output do."""
+
+    def __init__(self, dense: nn.Module, norm: nn.LayerNorm):
+        super().__init__()
+        self.dense, self.LayerNorm = dense, norm
+
+    def forward(self, hidden: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        return native.add_norm(self.dense(hidden), residual.contiguous(), self.LayerNorm)
+
+
+def _fuse_norms_(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            parts = dict(child.named_children())
+            if set(parts) == {"dense", "LayerNorm", "dropout"} and isinstance(parts["dense"], CompactLinear) and type(parts["LayerNorm"]) is nn.LayerNorm:
+                setattr(parent, name, _AddNorm(parts["dense"], parts["LayerNorm"]))

@@ -1,0 +1,139 @@
+"""Timing: the dense and the compact model in turn, in one process, after a warm-up; and the calibration of latency.py."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core import InputError
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import BlockMask
+from prune_core.execution import engines, native
+from prune_core.execution.compact import DTYPES, compact
+from prune_core.execution.engines import ENGINES
+from prune_core.execution.unpadded import unpad_
+from prune_core.latency.profile import Batch
+from prune_core.latency.strips import layers_of
+from prune_core.machine import machine
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds: the median of `runs` and the quartiles around it."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+
+def alternate(calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200) -> dict[str, Timing]:
+    """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds; what a noisy moment slows, it slows for all."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(2):
+        for call in calls.values():
+            call()
+    end = time.perf_counter() + seconds
+    for done in range(most):
+        if done >= least and time.perf_counter() > end:
+            break
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name].append(1e3 * (time.perf_counter() - start))
+    return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times)) for name, times in taken.items()}
+
+
+def sentences(model: nn.Module, setting: Batch) -> dict[str, torch.Tensor]:
+    """A batch of random token ids, all of the full length. Raises InputError where the model has no such positions."""
+    positions = getattr(model.config, "max_position_embeddings", None) or setting.length
+    if setting.length > positions - 2:
+        raise InputError(f"length {setting.length} is more than this model has positions for; at most {positions - 2}")
+    ids = torch.randint(5, model.config.vocab_size, (setting.batch, setting.length), generator=torch.Generator().manual_seed(0))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def layer_modules(model: nn.Module, layout: Layout) -> dict[int, nn.Module]:
+    """Layer -> the module that its matrices lie in; without layers that have none of their own. Ask before `unpad_` moves them."""
+    found: dict[str, int | None] = {}
+    for parts in layers_of(layout):
+        names = [matrix.name.split(".") for matrix in parts.values()]
+        shared = ".".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
+        found[shared] = None if shared in found else next(iter(parts.values())).layer
+    return {layer: model.get_submodule(name) for name, layer in found.items() if layer is not None}
+
+
+@contextlib.contextmanager
+def clocked(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, list[float]]]:
+    """Layer -> milliseconds of each of its calls while this is open."""
+    taken: dict[int, list[float]] = {layer: [] for layer in layers}
+    starts: list[float] = []  # layers run one after the other
+    hooks = [hook for layer, module in layers.items() for hook in (
+        module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
+        module.register_forward_hook(lambda *_, times=taken[layer]: times.append(1e3 * (time.perf_counter() - starts.pop()))))]
+    try:
+        yield taken
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def forward(model: nn.Module, inputs: Mapping[str, torch.Tensor], dtype: str = "fp32") -> Callable[[], object]:
+    """A call of the model on `inputs`, without gradients; bf16 as torch autocasts it."""
+    def call():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            return model(**inputs).logits
+
+    return call
+
+
+def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32") -> nn.Module:
+    """The compact model, running without padding where that can be done."""
+    small = compact(model, mask, DTYPES[dtype])
+    unpad_(small)
+    return small
+
+
+def measure(model: nn.Module, mask: BlockMask, setting: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0,
+            engine: str = "torch") -> dict:
+    """Time the dense model against the compact one in an engine. What `measure --json` prints, but for names and predictions.
+
+    In torch the compact model runs on the kernels; another engine is given both as ONNX graphs. Raises InputError.
+    """
+    for name, value, known in (("dtype", dtype, DTYPES), ("engine", engine, ENGINES)):
+        if value not in known:
+            raise InputError(f"{name} {value!r} is unknown; one of {', '.join(known)}")
+    torch.set_num_threads(threads or torch.get_num_threads())
+    model.eval()
+    inputs = sentences(model, setting)
+    if engine == "torch":
+        small = compact(model, mask, DTYPES[dtype])
+        parts = [layer_modules(one, mask.layout) for one in (model, small)]
+        unpad_(small)
+        with clocked(parts[0]) as slow, clocked(parts[1]) as quick:
+            found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+        layers = [[layer, *(float(np.median(times[layer][2:])) for times in (slow, quick))] for layer in slow]  # but for the warm-up
+    else:
+        small = compact(model, mask, kernels=False)
+        with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
+            calls = {name: engines.session(engine, engines.to_onnx(one, Path(folder) / f"{name}.onnx"), torch.get_num_threads(), dtype)
+                     for name, one in (("dense", model), ("compact", small))}
+            found = alternate({name: lambda call=call: call(inputs) for name, call in calls.items()}, seconds)
+        layers = []
+    dense, fast = found["dense"], found["compact"]
+    kinds = sorted(set(small.executed.values()))
+    return {"dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
+            "ideal_speedup": mask.compression_encoder, "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
+            "layers_ms": layers, "rounds": dense.runs, "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
+            "compression_model": mask.compression_model, "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
+            "dtype": dtype, "engine": engine, "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
+            "kernels": native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products"), "machine": machine()}

@@ -1,0 +1,76 @@
+"""Latency profiles on the disk: read, checked, written; this machine's own, those that were loaded, those that ship."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from prune_core import InputError, files
+from prune_core.files import DATA
+from prune_core.latency.profile import Profile
+
+
+def read(path: Path) -> Profile:
+    """A profile from its file. Raises InputError."""
+    try:
+        return Profile.from_json(json.loads(Path(path).read_bytes()))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"latency profile {str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where no profile could be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"latency profile cannot be written to {str(path)!r}: {error.strerror or error}") from None
+
+
+def write(profile: Profile, path: Path) -> None:
+    """Replaces the file as a whole. Raises InputError."""
+    try:
+        files.write_json(Path(path), profile.to_json())
+    except OSError as error:
+        raise InputError(f"latency profile cannot be written to {str(path)!r}: {error.strerror or error}") from None
+
+
+def shipped() -> list[Path]:
+    """Profiles of other machines that came with the project."""
+    return sorted((DATA / "profiles").glob("*.json"))
+
+
+def loaded() -> list[Path]:
+    """Profiles of other devices that the user has loaded."""
+    return sorted((files.cache_folder() / "profiles").glob("*.json"))
+
+
+def known(own: Path) -> list[Path]:
+    """All profiles in the order in which they are taken: this machine's own, those that were loaded, those that ship."""
+    return [own, *loaded(), *shipped()]
+
+
+def keep(content: bytes) -> Profile:
+    """Keep another device's profile among those that were loaded. Raises InputError where it is none."""
+    try:
+        profile = Profile.from_json(json.loads(content))
+    except (ValueError, RecursionError):
+        raise InputError("this is no JSON file; needed: what `python -m prune_core calibrate --to FILE` writes") from None
+    write(profile, files.cache_folder() / "profiles" / f"{_slug(profile.machine)}-{profile.threads}t.json")
+    return profile
+
+
+def own_file(machine: Mapping, threads: int) -> Path:
+    """The file of this machine's profile: another processor has another file, so nothing stale is found."""
+    return files.cache_folder() / f"latency-{_slug(machine)}-{threads}t.json"
+
+
+def _slug(machine: Mapping) -> str:
+    """'amd-epyc-2' of the processor's name and its cores."""
+    return re.sub(r"[^a-z0-9]+", "-", f"{machine.get('cpu', '')} {machine.get('cores', '')}".lower())[:80].strip("-")

@@ -1,0 +1,115 @@
+"""Repair: after a mask is chosen, what is kept is moved to where the outputs of every matrix are nearest to the dense ones.
+
+Per strip S of rows with kept columns K, from the Gram matrix H = X^T X of the layer's inputs (least squares, closed form):
+
+    W[S, K] = (W0 H)[S, K] (H[K, K] + damp I)^-1        and the bias takes what is lost in the mean
+
+No gradients. The update of reconstruction-based pruning as in 2401.02938, here for any block shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from prune_core.cutting.masks import BlockMask
+
+DAMP = 0.01  # of the mean of H's diagonal
+
+
+@dataclass(frozen=True)
+class Gram:
+    """What one matrix saw: `products` (n, n) sum over tokens of x x^T, `total` (n,) sum of x, `count` tokens."""
+
+    products: torch.Tensor
+    total: torch.Tensor
+    count: int
+
+    def rms(self) -> torch.Tensor:
+        """(n,) root mean square of every input."""
+        return (self.products.diagonal() / self.count).sqrt()
+
+    def centred(self) -> torch.Tensor:
+        """(n, n) the products about the mean of the inputs: what is left when the bias is free."""
+        return self.products - torch.outer(self.total, self.total) / self.count
+
+
+@torch.inference_mode()
+def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]],
+            report: Callable[[int], None] = lambda done: None) -> dict[str, Gram]:
+    """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding. Matrices with one input share one Gram."""
+    found: dict[str, list] = {}
+    keep: torch.Tensor | None = None
+    seen: dict[int, str] = {}  # data pointer of an input -> the first matrix that had it: query, key and value share theirs
+    shared: dict[str, str] = {}
+
+    def hook(name: str):
+        def add(_module, arguments):
+            x = arguments[0]
+            first = seen.setdefault(x.data_ptr(), name)
+            shared.setdefault(name, first)
+            if shared[name] != name:
+                return
+            rows = x.reshape(-1, x.shape[-1])[keep].float()
+            if name not in found:
+                found[name] = [torch.zeros(x.shape[-1], x.shape[-1]), torch.zeros(x.shape[-1]), 0]
+            found[name][0].addmm_(rows.T, rows)
+            found[name][1] += rows.sum(0)
+            found[name][2] += len(rows)
+            alive.append(x)  # a pointer is an identity only while its tensor lives
+
+        return add
+
+    alive: list[torch.Tensor] = []
+    training = model.training
+    hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
+    try:
+        model.eval()
+        for done, inputs in enumerate(batches):
+            keep = inputs["attention_mask"].reshape(-1).bool()
+            model(**inputs)
+            seen.clear()
+            alive.clear()
+            report(done + 1)
+    finally:
+        model.train(training)
+        for one in hooks:
+            one.remove()
+    grams = {name: Gram(*parts) for name, parts in found.items()}
+    return {name: grams[shared[name]] for name in linears}
+
+
+@torch.no_grad()
+def repair_(linears: Mapping[str, nn.Linear], mask: BlockMask, grams: Mapping[str, Gram], damp: float = DAMP) -> None:
+    """Cut every matrix and move what is kept, in place: weights (m, n) and biases (m,)."""
+    for matrix in mask.layout.matrices:
+        linear = linears[matrix.name]
+        kept = torch.from_numpy(mask.kept[matrix.name])
+        if kept.all():
+            continue
+        before = linear.weight.clone()
+        linear.weight.copy_(repaired(before, mask.layout.block.expand(kept, matrix.m, matrix.n), grams[matrix.name], damp))
+        if linear.bias is not None:
+            linear.bias += (before - linear.weight) @ (grams[matrix.name].total / grams[matrix.name].count)
+
+
+def repaired(weight: torch.Tensor, kept: torch.Tensor, gram: Gram, damp: float = DAMP) -> torch.Tensor:
+    """(m, n) weights, zero where `kept` (m, n, bool) is not, whose outputs are nearest to those of `weight`; rows with like columns are solved together."""
+    h = gram.centred()
+    ridge = damp * float(h.diagonal().mean()) + 1e-12
+    wanted = weight @ h  # (m, n)
+    found = torch.zeros_like(weight)
+    patterns, which = torch.unique(kept, dim=0, return_inverse=True)
+    for number, columns in enumerate(patterns):
+        at = columns.nonzero()[:, 0]
+        if not len(at):
+            continue
+        rows = (which == number).nonzero()[:, 0]
+        # (W - W0) H (W - W0)^T + ridge ||W - W0||^2 over the kept columns: damping pulls towards the old weights, not towards zero
+        system = h[at][:, at] + ridge * torch.eye(len(at))
+        right = wanted[rows][:, at] + ridge * weight[rows][:, at]
+        found[rows[:, None], at] = torch.cholesky_solve(right.T, torch.linalg.cholesky(system)).T
+    return found

@@ -1,0 +1,140 @@
+"""Checkpoint -> model and tokenizer; the prunable weights of any encoder. Only safetensors, never remote code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from prune_core import InputError
+from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.models.checkpoints import first_line, source_of
+
+
+def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
+    """Heads per layer, where attention counts them by the width it is given (as with transformers' attention interface); else None."""
+    modules = dict(model.named_modules())
+    values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
+    return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
+
+
+# The type of a linear layer by the end of its name: the one table that knows architectures apart.
+_TYPES = {
+    "query": ("attention.self.query", "attention.self.query_proj", "attention.q_lin", "attention.attn.q", "attention.query"),
+    "key": ("attention.self.key", "attention.self.key_proj", "attention.k_lin", "attention.attn.k", "attention.key"),
+    "value": ("attention.self.value", "attention.self.value_proj", "attention.v_lin", "attention.attn.v", "attention.value"),
+    "attention.output": ("attention.output.dense", "attention.out_lin", "attention.attn.o", "attention.dense"),
+    "intermediate": ("intermediate.dense", "ffn.lin1", "ffn"),
+    "output": ("output.dense", "ffn.lin2", "ffn_output"),
+}
+TYPES = tuple(_TYPES)
+_LAYER = re.compile(r"^(?:\w+\.)?(?:encoder|transformer)\.(?:layer\.(\d+)|albert_layer_groups\.(\d+)\.albert_layers\.(\d+))\.(.+)$")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A classification model with its tokenizer, and its prunable linear layers by name, in layer order."""
+
+    name: str
+    model: nn.Module
+    tokenizer: object
+    linears: dict[str, nn.Linear]
+    matrices: tuple[Matrix, ...]
+
+    def layout(self, block: BlockShape) -> Layout:
+        """How `block` cuts this encoder. Raises InputError where it does not fit."""
+        return Layout.of(self.matrices, block, sum(p.numel() for p in self.model.parameters()))
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Name -> (m, n) parameter of every prunable matrix."""
+        return {name: linear.weight for name, linear in self.linears.items()}
+
+    @property
+    def embeddings(self) -> nn.Module:
+        """The module that turns token ids into vectors."""
+        base = self.model.base_model
+        return getattr(base, "embeddings", None) or base.get_input_embeddings()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """Name -> parameter of all that training changes."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def max_length(self, wanted: int) -> int:
+        """`wanted` tokens, or as many as the checkpoint's position table holds."""
+        positions = getattr(self.model.config, "max_position_embeddings", wanted) or wanted
+        padding = getattr(self.model.config, "pad_token_id", None) or 0  # RoBERTa and MPNet count positions from there
+        return max(2, min(wanted, positions - padding - 1, self.tokenizer.model_max_length))
+
+
+def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False) -> Encoder:
+    """The checkpoint `name` (minilm, a hub name or a folder) with a head of `outputs`, drawn from `seed` if new.
+
+    Raises InputError: unknown name, no checkpoint, only pickles, remote code, NaN in a weight.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    source = source_of(name)
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, num_labels=outputs, use_safetensors=True, trust_remote_code=False,
+                ignore_mismatched_sizes=True, dtype=torch.float32,
+                problem_type="regression" if outputs == 1 else "single_label_classification",
+            )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+        raise InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from None
+    except Exception as error:  # safetensors and tokenizers raise their own kinds for damaged files
+        raise InputError(f"model {name!r} cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
+    encoder = describe(name, model, tokenizer)
+    encoder.embeddings.requires_grad_(train_embeddings)
+    return encoder
+
+
+def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
+    """Find the prunable linear layers of a loaded model. Raises InputError if there are none, or NaN in a weight."""
+    for parameter_name, parameter in model.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
+    found = [(layer, TYPES.index(kind), module_name, module) for layer, kind, module_name, module in _walk(model)]
+    if not found:
+        raise InputError(f"model {name!r} ({type(model).__name__}) has no query, key, value or feed-forward layers that are known here")
+    found.sort(key=lambda one: one[:3])
+    linears = {module_name: module for _, _, module_name, module in found}
+    matrices = tuple(Matrix(n, layer, TYPES[t], module.out_features, module.in_features) for layer, t, n, module in found)
+    return Encoder(name, model, tokenizer, linears, matrices)
+
+
+def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:
+    """(layer, type, name, linear) of every prunable matrix; a shared layer (ALBERT) comes once, as modules do."""
+    for name, module in model.named_modules():
+        place = _LAYER.match(name)
+        if isinstance(module, nn.Linear) and place and (kind := _type_of(place[4])):
+            group = int(place[1] or place[2])
+            yield group if place[1] else group + int(place[3]), kind, name, module
+
+
+def _type_of(ending: str) -> str | None:
+    return next((kind for kind, endings in _TYPES.items() if ending in endings), None)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and no load report: the head is meant to be fresh."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -1,0 +1,118 @@
+"""The encoder's map with its threshold, drawn and counted in the browser, in the app and in a report; here is what it is sent.
+
+model.js counts (masks, score, latency), view.js draws. Norms go as raw float32 once for each moment and are kept there, the moments
+of a whole run as uint16 when it is first played; nothing is sent while a hand drags.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from prune_core.cutting.answers import SurfacePoint
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.cuts import Cut
+from prune_core.cutting.masks import Norms
+from prune_core.latency.profile import Batch, Profile
+from prune_core.latency.strips import layers_of
+from prune_core.runs.run import Run
+
+HERE = Path(__file__).parent
+LEVELS = 65535  # of a norm in a frame
+MOST_FRAMES = 100_000_000
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is in view when the run is opened, or after a command from the page."""
+
+    cut: Cut
+    key: str | None = None
+    zoom: str | None = None
+    pins: Sequence[Mapping] = ()
+
+
+def part(kind: str) -> str:
+    """html or css: what stands around the script."""
+    return (HERE / f"view.{kind}").read_text(encoding="utf-8")
+
+
+def script() -> str:
+    """The module that the browser runs: model.js, then view.js."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("model.js", "view.js"))
+
+
+def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: Mapping | None = None, there: Collection[str] = ()) -> bytes:
+    """The length of what follows, JSON {id, header, now}, float32 norms of all matrices in order, uint16 frames.
+
+    `id` stands for header and norms. Where it is one of those that are `there`, in this browser, both are left out.
+    `now`: what may change beside them: a command, whether it is presented.
+    """
+    values = norms_bytes([one["name"] for one in header["matrices"]], norms)
+    text = _json(header)
+    name = hashlib.blake2b(text + values, digest_size=8).hexdigest()
+    said = b'{"id":"%s","now":%s' % (name.encode(), _json(now or {}))
+    said, values = (said + b"}", b"") if name in there else (said + b',"header":' + text + b"}", values)
+    return struct.pack("<I", len(said)) + said + values + (b"" if frames is None else frames.astype("<u2").tobytes())
+
+
+def _json(found: Mapping) -> bytes:
+    return json.dumps(found, separators=(",", ":")).encode()
+
+
+def groups(layout: Layout) -> int:
+    """How many blocks the encoder has."""
+    return sum(int(np.prod(layout.block.grid(m.m, m.n))) for m in layout.matrices)
+
+
+def playable(run: Run) -> bool:
+    """Whether all moments together are small enough to be sent to a browser and kept there: MOST_FRAMES bytes."""
+    return 2 * groups(run.layout) * len(run.with_norms) <= MOST_FRAMES
+
+
+def norms_bytes(names: Sequence[str], norms: Norms) -> bytes:
+    """float32 norms of these matrices, end to end."""
+    return np.concatenate([np.asarray(norms[name], "<f4").ravel() for name in names]).tobytes()
+
+
+def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Profile | None, setting: Batch,
+           surfaces: Mapping[str, Sequence[SurfacePoint]] | None = None) -> dict:
+    """All that the browser needs besides norms, for snapshot `at`; `surfaces`: scope -> the surface that such cuts are predicted from."""
+    layout, moments = run.layout, run.with_norms
+    found = {
+        "run": run.name, "moment": moments.index(at), "high": high,
+        "modelWeights": layout.model_weights, "heads": run.heads, "layers": len(layers_of(layout)),
+        "playable": playable(run), "hidden": max(m.n for m in layout.matrices if m.type != "output"),
+        "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
+                      **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))} for m in layout.matrices],
+        "moments": [{"label": run.snapshots[one].label, "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),
+                     "surfaces": _surfaces({usual.scope: run.snapshots[one].surface})} for one in moments],
+        "surfaces": _surfaces({usual.scope: run.snapshots[at].surface} if surfaces is None else surfaces), "usual": usual.to_json(),
+        "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
+    if profile:
+        found["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact), "batch": setting.batch,
+                            "length": setting.length, "tokens": setting.tokens, "denseMs": profile.dense_ms(layout, setting)}
+    return found
+
+
+def _surfaces(surfaces: Mapping[str, Sequence[SurfacePoint] | None]) -> dict[str, list[list[float]]]:
+    """Scope -> [sparsity, score, low, high] of every point, each sparsity once, in order."""
+    found = {}
+    for scope, surface in surfaces.items():
+        if points := {point.sparsity: point for point in surface or ()}:
+            found[scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+    return found
+
+
+def frames(run: Run) -> tuple[np.ndarray, float]:
+    """((moments, groups) uint16, the norm that LEVELS stands for): every recorded moment. Exact zeros stay zeros."""
+    rows = [np.concatenate([values.ravel() for values in run.norms(at).values()]) for at in run.with_norms]
+    scale = float(max(row.max() for row in rows)) or 1.0
+    return np.stack([np.ceil(np.minimum(row / scale, 1) * LEVELS).astype(np.uint16) for row in rows]), scale
+

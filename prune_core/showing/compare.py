@@ -1,0 +1,120 @@
+"""Runs side by side: one table with mean and spread over seeds, in words, and which settings differ."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.run import Run
+
+COMPRESSIONS = ("compression_encoder", "compression_model")
+FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}  # may differ between runs that are compared
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one compression: its scores over the seeds."""
+
+    method: str
+    compression: float
+    scores: tuple[float, ...]
+    compression_encoder: float  # means of what the runs have
+    compression_model: float
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.scores)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the seeds; 0 with one."""
+        return statistics.stdev(self.scores) if len(self.scores) > 1 else 0.0
+
+
+def row_of(method: str, compression: float, points: Sequence[dict]) -> Row:
+    """One of the same point in every run."""
+    return Row(method, compression, tuple(p["score_retrained"] for p in points),
+               *(statistics.fmean(p[name] for p in points) for name in COMPRESSIONS))
+
+
+def sentences(found: Sequence[Row], metric: str) -> Iterator[str]:
+    """For each compression, the best method beside every other: by how much, and whether that is more than the spread over the seeds."""
+    for compression in sorted({row.compression for row in found}):
+        best, *others = sorted((row for row in found if row.compression == compression), key=lambda row: -row.mean)
+        for other in others:
+            by, spread, seeds = best.mean - other.mean, max(best.spread, other.spread), min(len(best.scores), len(other.scores))
+            than = "one seed each, which says little" if seeds < 2 else (
+                f"{'more' if by > spread else 'not more'} than the spread over {seeds} seeds ({100 * spread:.1f})")
+            yield f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} above {other.method}: {than}."
+
+
+def as_csv(found: Sequence[Row]) -> str:
+    """One line for each row, with the score of every seed."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "compression", *COMPRESSIONS, "mean", "spread", "seeds", "scores"])
+    for row in found:
+        numbers = (f"{getattr(row, name):.4f}" for name in (*COMPRESSIONS, "mean", "spread"))
+        writer.writerow([row.method, row.compression, *numbers, len(row.scores),
+                         " ".join(f"{score:.4f}" for score in row.scores)])
+    return text.getvalue()
+
+
+def as_markdown(found: Sequence[Row], task: str, metric: str, dense: Sequence[float]) -> str:
+    """Methods down, compressions across, mean ± spread; then the sentences."""
+    compressions, methods = sorted({row.compression for row in found}), list(dict.fromkeys(row.method for row in found))
+    cells = {(row.method, row.compression): f"{row.mean:.3f} ± {row.spread:.3f}" for row in found}
+    lines = [f"{task}, {metric}: dense {statistics.fmean(dense):.3f}; mean ± standard deviation over seeds", "",
+             "| method | " + " | ".join(f"{c:g}x" for c in compressions) + " |", "|---" * (len(compressions) + 1) + "|",
+             *("| " + " | ".join([method, *(cells.get((method, c), "–") for c in compressions)]) + " |" for method in methods), "",
+             *sentences(found, metric)]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed (and where they ran)."""
+
+    label: str  # what tells it from the other groups
+    runs: tuple[Run, ...]
+
+
+def groups(chosen: Sequence[Run]) -> list[Group]:
+    """The runs by their settings; each group is named by the settings that are not the same everywhere, or by its only run."""
+    by_settings: dict[tuple, list[Run]] = {}
+    for run in chosen:
+        by_settings.setdefault(tuple(_settings(run).items()), []).append(run)
+    differ = [name for name in _settings(chosen[0]) if len({repr(_settings(run)[name]) for run in chosen}) > 1] if chosen else []
+    found = []
+    for alike in by_settings.values():
+        settings = _settings(alike[0])
+        words = ", ".join(f"{name} {settings[name]}" for name in differ)
+        found.append(Group(alike[0].name if len(alike) == 1 else words or alike[0].name, tuple(alike)))
+    return found
+
+
+def _settings(run: Run) -> dict:
+    """What a run was asked for, but for the seed and what does not change what it does. Tuples, so that they can be counted."""
+    left_out = FREE | {"seed", "compressions", "surface_examples", "moments"}
+    return {f.name: getattr(run.config, f.name) for f in fields(PruneConfig) if f.name not in left_out}
+
+
+def differences(one: Run, other: Run) -> list[tuple[str, object, object]]:
+    """(setting, of one, of the other) wherever two runs were asked for different things."""
+    return [(f.name, getattr(one.config, f.name), getattr(other.config, f.name)) for f in fields(PruneConfig)
+            if getattr(one.config, f.name) != getattr(other.config, f.name)]
+
+
+def rows_of(found: Sequence[Group]) -> list[Row]:
+    """Scores after retraining, group by group and compression by compression."""
+    made = []
+    for group in found:
+        for compression in sorted({p["compression"] for run in group.runs for p in run.points}):
+            points = [p for run in group.runs for p in run.points if p["compression"] == compression and p["score_retrained"] is not None]
+            if points:
+                made.append(row_of(group.label, compression, points))
+    return made

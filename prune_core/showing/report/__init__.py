@@ -1,0 +1,1 @@
+"""A report for those who decide, from findings to one file."""

@@ -1,0 +1,73 @@
+"""What a report is asked for, and what was found out about each of its settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prune_core import InputError
+from prune_core.cutting.answers import Flips
+from prune_core.cutting.masks import BlockMask
+from prune_core.latency.profile import Batch
+from prune_core.runs.settings import Setting
+
+AUDIENCES, FORMS = ("short", "technical"), ("report", "markdown", "both")
+LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the person wants: a title, for whom, in their own words; how much of the score may be lost (0.01: one point)."""
+
+    title: str = ""
+    audience: str = "short"
+    words: str = ""
+    allowed: float = 0.01
+
+    def __post_init__(self):
+        if self.audience not in AUDIENCES:
+            raise InputError(f"audience {self.audience!r} is unknown; one of {', '.join(AUDIENCES)}")
+        for name, most in LIMITS.items():
+            if (length := len(getattr(self, name))) > most:
+                raise InputError(f"the {name} {'is' if name == 'title' else 'are'} {length:,} characters long; at most {most:,} fit on two pages")
+        if not 0 <= self.allowed <= 1:
+            raise InputError(f"allowed loss {self.allowed:g} is out of range; needed: 0 to 1 (0.01 is one point)")
+
+
+@dataclass(frozen=True)
+class ReportedScore:
+    """A dev score: exact (of all `examples`, or recorded with the run), or predicted from the recorded surface. No interval: None."""
+
+    value: float
+    low: float | None
+    high: float | None
+    examples: int
+    exact: bool
+
+
+@dataclass(frozen=True)
+class ReportedSpeed:
+    """Dense / compact latency: measured, with both medians, or predicted by the latency model, with its median error."""
+
+    value: float
+    batch: Batch
+    threads: int
+    cpu: str
+    dense_ms: float
+    compact_ms: float
+    error: float | None = None  # of a prediction
+
+    @property
+    def measured(self) -> bool:
+        return self.error is None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """All that is known of one setting."""
+
+    setting: Setting
+    mask: BlockMask
+    score: ReportedScore | None
+    speed: ReportedSpeed | None
+    flips: Flips | None
+    why_no_flips: str = ""

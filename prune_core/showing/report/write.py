@@ -1,0 +1,95 @@
+"""A report as one HTML file with the live map, or as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cache
+from pathlib import Path
+
+from prune_core import InputError, files
+from prune_core.cutting.masks import norm_scale
+from prune_core.latency.profile import Batch, Profile
+from prune_core.runs.run import Run
+from prune_core.showing import canvas
+from prune_core.showing.canvas import Start
+from prune_core.showing.report.contents import contents
+from prune_core.showing.report.finding import Finding, Request
+from prune_core.showing.report.recommend import points
+
+HERE = Path(__file__).parent
+MAPS = 1_000_000  # groups above which only the recommended setting gets its map: 4 bytes each, for each moment
+
+
+def markdown(run: Run, findings: Sequence[Finding], asked: Request, made: date) -> str:
+    """The report as Markdown. Raises InputError."""
+    return _templates().get_template("page.md").render(contents(run, findings, asked, made))
+
+
+def html(run: Run, findings: Sequence[Finding], asked: Request, made: date, profile: Profile | None = None) -> str:
+    """The report as one HTML file: no part of it is fetched from anywhere. Raises InputError.
+
+    `profile`: prices what the map's threshold would save, as in the app.
+    """
+    found = contents(run, findings, asked, made)
+    best = next((at for at, row in enumerate(found["rows"]) if row is found["best"]), 0)
+    shown = range(len(findings)) if sum(m.size for m in findings[0].mask.kept.values()) <= MAPS else [best]
+    norms: dict[tuple, int] = {}
+    data = {"first": best, "maps": [], "norms": []}
+    for at in shown:
+        setting = findings[at].setting
+        key = (setting.at, setting.by)
+        if key not in norms:
+            norms[key] = len(data["norms"])
+            values = setting.norms(run)
+            data["norms"].append(base64.b64encode(canvas.norms_bytes([m.name for m in run.layout.matrices], values)).decode())
+        data["maps"].append({"letter": found["rows"][at]["letter"], "norms": norms[key], "header": _header(run, findings[at], profile)})
+    from prune_core.showing.report import chart
+
+    return _templates().get_template("page.html").render(
+        found, chart=chart.places(run, findings, best), data=_in_script(data), script=canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8"),
+        map_html=canvas.part("html"), map_css=canvas.part("css"))
+
+
+def _header(run: Run, one: Finding, profile: Profile | None) -> dict:
+    """What the map is sent for this setting: one moment only."""
+    setting, values = one.setting, one.setting.norms(run)
+    high = norm_scale([values])
+    surface = setting.surface(run)
+    head = canvas.header(run, setting.at, high, Start(setting.cut), setting.cut, profile, Batch(), {setting.scope: surface} if surface else {})
+    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": "norm" if setting.by == "norm" else f"{setting.by} score"}
+
+
+def _in_script(data: Mapping) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
+
+
+@cache
+def _templates():
+    import jinja2
+
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=jinja2.select_autoescape(["html"]), undefined=jinja2.StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {"times": lambda value: "all cut" if value == float("inf") else f"{value:.2f}x",
+                     "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−"), "points": points, "cell": _cell}
+    return made
+
+
+def _cell(text: str) -> str:
+    """Text from outside in Markdown: no marks, no HTML, no cell of a table ended."""
+    return "".join("\\" + sign if sign in "\\`*_{}[]#|~" else {"<": "&lt;", ">": "&gt;", "\n": " "}.get(sign, sign) for sign in str(text))
+
+
+def write(path: Path, content: str) -> dict:
+    """Write it into a new file. Raises InputError."""
+    path = Path(path)
+    if path.exists():
+        raise InputError(f"{str(path)!r} is there already; needed: a new file")
+    try:
+        files.write_whole(path, content.encode())
+    except OSError as error:
+        raise InputError(f"the report cannot be written to {str(path)!r}: {error.strerror or error}") from None
+    return {"path": str(path), "bytes": len(content.encode())}

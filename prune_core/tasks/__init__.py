@@ -1,0 +1,1 @@
+"""Sentences, labels and scores: the GLUE tasks, table files, encoding, metrics."""

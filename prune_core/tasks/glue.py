@@ -1,0 +1,226 @@
+"""The nine GLUE tasks as one table, and reading them.
+
+Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform", ICLR 2019: tasks and official metrics.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from prune_core import InputError
+from prune_core.files import DATA
+from prune_core.tasks import hub, table_files
+from prune_core.tasks.hub import load_dataset
+from prune_core.tasks.table_files import Table
+
+HUB_DATA = "nyu-mll/glue"
+PRACTICE = DATA / "practice"
+NOT_GLUE = "practice set: synthetic, made for Prunescope, not GLUE"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of the table. `labels` is empty for regression; `metrics[0]` is the headline score.
+
+    `train_examples` is the official size; `mean_tokens` per example as MiniLM's tokenizer cuts it, at
+    most 128 (measured on every 1st to 16th training example; QNLI: not measured).
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    train_examples: int
+    mean_tokens: float | None
+    dev: tuple[str, ...] = ("validation",)
+
+    @property
+    def metric(self) -> str:
+        """The name under which the headline score is reported."""
+        return self.metrics[0] + ("_matched" if len(self.dev) > 1 else "")
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the classification head."""
+        return len(self.labels) or 1
+
+
+_ENTAILS = ("entailment", "not_entailment")
+_PAIR = ("sentence1", "sentence2")
+TASKS = {task.name: task for task in (
+    Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",), 8551, 11.3),
+    Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), 67349, 13.5),
+    Task("mrpc", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy"), 3668, 53.2),
+    Task("stsb", _PAIR, (), ("spearman", "pearson"), 5749, 27.8),
+    Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"), 363846, 30.5),
+    Task("mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",), 392702, 40.3,
+         ("validation_matched", "validation_mismatched")),
+    Task("qnli", ("question", "sentence"), _ENTAILS, ("accuracy",), 104743, None),
+    Task("rte", _PAIR, _ENTAILS, ("accuracy",), 2490, 67.1),
+    Task("wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",), 635, 37.1),
+)}
+PRACTICE_TASK = Task("practice", ("sentence",), ("negative", "positive"), ("accuracy",), 4000, 25.0)
+
+
+def task_named(name: str) -> Task:
+    """Raises InputError, naming the nine tasks."""
+    if name not in TASKS:
+        raise InputError(f"task {name!r} is unknown; one of {', '.join(TASKS)}")
+    return TASKS[name]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts (one tuple of one or two strings each) and their labels: class numbers, or floats for regression."""
+
+    texts: Sequence[tuple[str, ...]]
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def some(self, count: int | None) -> Examples:
+        """`count` examples spread evenly over the set; all of them for None or a larger count."""
+        if count is None or count >= len(self):
+            return self
+        at = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return Examples([self.texts[i] for i in at], self.labels[at])
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a run trains and scores on. `source`: 'practice', the hub's name or the folder; `note`: why, if not as asked."""
+
+    task: Task
+    source: str
+    train: Examples
+    dev: dict[str, Examples]
+    note: str = ""
+
+    @property
+    def main_dev(self) -> Examples:
+        """The dev split behind the headline score."""
+        return self.dev[self.task.dev[0]]
+
+    def limited(self, train: int | None, dev: int | None) -> TaskData:
+        """The same with at most so many examples per split."""
+        return replace(self, train=self.train.some(train), dev={name: d.some(dev) for name, d in self.dev.items()})
+
+
+def load(task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0, columns: Sequence[str] = (), label: str = "", seed: int = 0) -> TaskData:
+    """Read a task from the hub, a local folder in the hub's layout, a table file (own.py), or the practice set. Raises InputError.
+
+    `columns`, `label` and `seed` are for a table file, whose name is then the task's.
+
+    If the hub does not answer within `hub_seconds` and holds nothing in its local cache, this is the
+    practice set, and `note` says so.
+    """
+    if table_files.is_own(source):
+        return _own(table_files.read(source, columns, label), source, seed)
+    task = task_named(task_name)
+    if source == "practice":
+        return _practice("")
+    if source != HUB_DATA:
+        return _from_folder(task, source)
+    online = hub.hub_answers(hub_seconds)
+    try:
+        return _checked(task, source, load_dataset(HUB_DATA, task.name, offline=not online))
+    except InputError:
+        raise
+    except Exception as error:  # datasets raises a dozen kinds here; each means that there is no data
+        why = "did not answer" if not online else f"gave no data ({type(error).__name__})"
+        return _practice(f"the hub {why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; "
+                         "for GLUE give --data FOLDER")
+
+
+def _from_folder(task: Task, folder: str) -> TaskData:
+    if not Path(folder).is_dir():
+        raise InputError(f"data {folder!r} is not a folder; needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}")
+    # A cache of its own: the shared one tells folders apart by their last name only, and would give
+    # back old data after a file was changed, or another folder's data.
+    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as cache:
+        try:
+            splits = load_dataset(str(folder), task.name, cache=cache)
+        except Exception as error:  # datasets raises a dozen kinds here
+            raise InputError(f"data folder {folder!r} holds no task {task.name!r} in the layout of {HUB_DATA}: "
+                             f"{_reason(Path(folder), task, error)}") from None
+        return _checked(task, str(folder), splits)
+
+
+def _reason(folder: Path, task: Task, error: Exception) -> str:
+    """Why `datasets` could not read a folder, as its files show it, else in the words of the first cause."""
+    from pyarrow import ArrowException, parquet
+
+    for path in sorted((folder / task.name).glob("*.parquet")):
+        where = f"{task.name}/{path.name}"
+        try:
+            columns, rows = parquet.read_schema(path).names, parquet.read_metadata(path).num_rows
+        except (ArrowException, OSError):
+            return f"{where} cannot be read as parquet"
+        if absent := [c for c in (*task.columns, "label") if c not in columns]:
+            return f"{where}: column {absent[0]!r} is missing; there are: {', '.join(columns)}"
+        if not rows:
+            return f"{where}: no examples"
+    return " ".join(str(error.__cause__ or error).split())[:160]
+
+
+def _checked(task: Task, source: str, splits) -> TaskData:
+    missing = [name for name in ("train", *task.dev) if name not in splits]
+    if missing:
+        raise InputError(f"data {source!r}, task {task.name}: split {missing[0]!r} is missing; there are: {', '.join(splits)}")
+    parts = {name: _examples(task, splits[name], f"data {source!r}, task {task.name}, split {name}")
+             for name in ("train", *task.dev)}
+    return TaskData(task, source, parts.pop("train"), parts)
+
+
+def _examples(task: Task, split, where: str) -> Examples:
+    absent = [c for c in (*task.columns, "label") if c not in split.column_names]
+    if absent:
+        raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {', '.join(split.column_names)}")
+    if not len(split):
+        raise InputError(f"{where}: no examples")
+    columns = {name: list(split[name]) for name in (*task.columns, "label")}
+    for name, values in columns.items():  # `datasets` fills a column that only one split lacks with None
+        if all(value is None for value in values):
+            raise InputError(f"{where}: column {name!r} is missing or has no values")
+    labels = columns.pop("label")
+    return _examples_of(task, list(zip(*columns.values(), strict=True)), labels, where)
+
+
+def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Examples:
+    """Check texts and labels. Raises InputError naming the first bad row."""
+    for row, text in enumerate(texts):
+        if not all(isinstance(part, str) for part in text):
+            raise InputError(f"{where}: row {row} has no text in one of {', '.join(task.columns)}")
+    try:
+        exact = np.array(labels, np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: labels must be numbers, got for example {labels[0]!r}") from None
+    outside = ~np.isin(exact, np.arange(len(task.labels))) if task.labels else ~np.isfinite(exact)
+    if outside.any():
+        row = int(outside.argmax())
+        span = f"whole numbers from 0 to {len(task.labels) - 1}" if task.labels else "finite numbers"
+        raise InputError(f"{where}: label {labels[row]!r} in row {row} is outside the range; needed: {span}")
+    return Examples(texts, exact.astype(np.int64 if task.labels else np.float32))
+
+
+def _own(table: Table, source: str, seed: int) -> TaskData:
+    task = Task(table.name, table.columns, table.classes, ("accuracy",) if table.classes else ("spearman", "pearson"), 0, None)
+    train, dev = (Examples([table.texts[row] for row in rows], table.labels[rows]) for rows in table.split(seed))
+    return TaskData(replace(task, train_examples=len(train)), source, train, {"validation": dev})
+
+
+def _practice(note: str) -> TaskData:
+    parts = {}
+    for split in ("train", "validation"):
+        with open(PRACTICE / f"{split}.csv", encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        texts = [(row["sentence"],) for row in rows]
+        parts[split] = _examples_of(PRACTICE_TASK, texts, [int(row["label"]) for row in rows], f"practice set, split {split}")
+    return TaskData(PRACTICE_TASK, "practice", parts["train"], {"validation": parts["validation"]}, note)

@@ -1,0 +1,86 @@
+"""The official GLUE metrics, and how sure a score is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prune_core.tasks.glue import Examples, Task
+
+
+def score(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The task's official metrics. outputs (examples, classes), or (examples, 1) for regression."""
+    answers = outputs[:, 0] if not task.labels else outputs.argmax(1)
+    return {metric: _METRICS[metric](labels, answers) for metric in task.metrics}
+
+
+def _matthews(labels, answers) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, answers))
+
+
+def _f1(labels, answers) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, answers, zero_division=0))
+
+
+def _of_counts(metric: str, counts: np.ndarray) -> np.ndarray:
+    """F1 or Matthews of many confusion matrices at once: counts (draws, label, answer) -> (draws,); 0 where not defined."""
+    (rejected, alarms), (missed, hits) = np.moveaxis(counts.astype(np.float64), 0, -1)
+    if metric == "f1":
+        above, below = 2 * hits, 2 * hits + alarms + missed
+    else:
+        above = hits * rejected - alarms * missed
+        below = np.sqrt((hits + alarms) * (hits + missed) * (rejected + alarms) * (rejected + missed))
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+
+
+def _accuracy(labels, answers) -> float:
+    return float(np.mean(labels == answers))
+
+
+def _correlation(kind: str, labels, answers) -> float:
+    """Pearson or Spearman; 0 when all answers are equal, where neither is defined."""
+    from scipy import stats
+
+    if np.ptp(answers) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return float(getattr(stats, kind)(labels, answers).statistic)
+
+
+_METRICS = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "matthews_correlation": _matthews,
+    "pearson": lambda labels, answers: _correlation("pearsonr", labels, answers),
+    "spearman": lambda labels, answers: _correlation("spearmanr", labels, answers),
+}
+
+
+def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """95% interval of the headline metric over the examples: Wilson for accuracy, else bootstrap (200 draws)."""
+    answers = outputs[:, 0] if not task.labels else outputs.argmax(1)
+    metric, count = task.metrics[0], len(labels)
+    if metric == "accuracy":
+        from scipy.stats import binomtest
+
+        found = binomtest(int((answers == labels).sum()), count).proportion_ci(0.95, method="wilson")
+        return float(found.low), float(found.high)
+    random = np.random.default_rng(0)
+    if task.labels:  # resampling examples is resampling the four cells of the confusion matrix
+        cells = np.bincount(2 * labels + answers, minlength=4)
+        values = _of_counts(metric, random.multinomial(count, cells / count, size=200).reshape(-1, 2, 2))
+    else:
+        at = random.integers(0, count, (200, count))
+        values = [_METRICS[metric](labels[i], answers[i]) for i in at]
+    return tuple(float(v) for v in np.quantile(values, [0.025, 0.975]))
+
+
+def majority_score(task: Task, examples: Examples) -> float:
+    """The headline score of giving every example the most frequent answer (regression: 0, a constant correlates with nothing)."""
+    if not task.labels:
+        return 0.0
+    outputs = np.zeros((len(examples), len(task.labels)), np.float32)
+    outputs[:, np.bincount(examples.labels, minlength=len(task.labels)).argmax()] = 1
+    return score(task, outputs, examples.labels)[task.metrics[0]]

@@ -1,0 +1,79 @@
+"""A comparison under one budget: the same steps, seeds and starting weights for every method.
+
+Every run is an ordinary run, named compare-TASK-METHOD-sSEED: the whole goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+from prune_core import InputError
+from prune_core.runs.config import CLOSED_FORM, PruneConfig
+from prune_core.runs.run import Run
+from prune_core.showing.compare import FREE, Row, row_of
+
+# What to call a method -> its settings
+VARIANTS: Mapping[str, Mapping] = {
+    "reweighted": {"method": "group-lasso", "reweighted": True},
+    "group-lasso": {"method": "group-lasso", "reweighted": False},
+    "in-loss": {"method": "group-lasso", "penalty": "in-loss"},
+    "magnitude": {"method": "magnitude"},
+    "movement": {"method": "movement"},
+    "admm": {"method": "admm"},
+    "admm-once": {"method": "admm", "progressive": False},
+    "dynamic": {"method": "group-lasso", "control": "dynamic"},
+    "admm-closed": {"method": "admm-closed"},
+    "surgeon": {"method": "surgeon", "scope": "global"},
+}
+PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining (all of it where a method takes no steps)
+SURFACE = 128  # dev examples behind surfaces, which a comparison does not need; its scores are of the whole dev set
+
+
+def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> list[tuple[str, PruneConfig]]:
+    """(run name, config) of all runs, seed by seed; the first of a seed fine-tunes, the others start from its dense weights. Raises InputError."""
+    if unknown := [name for name in methods if name not in VARIANTS]:
+        raise InputError(f"method {unknown[0]!r} is unknown; some of {', '.join(VARIANTS)}")
+    if not methods or len(set(methods)) < len(methods):
+        raise InputError("methods must be named once each; needed: at least one")
+    if seeds < 1 or budget < 3:
+        raise InputError(f"{seeds} seeds and {budget} steps are out of range; needed: at least 1 and 3")
+    penalty = round(PENALTY_SHARE * budget)
+    shared = replace(base, penalty_steps=penalty, surface_examples=SURFACE)
+    found = []
+    for seed in range(seeds):
+        first = run_name(base.task, methods[0], seed)
+        for method in methods:
+            name = run_name(base.task, method, seed)
+            found.append((name, replace(shared, seed=seed, start_from=None if name == first else first,
+                                            retrain_steps=budget if method in CLOSED_FORM else budget - penalty, **VARIANTS[method])))
+    return found
+
+
+def run_name(task: str, method: str, seed: int) -> str:
+    """compare-mrpc-magnitude-s0"""
+    return f"compare-{task}-{method}-s{seed}"
+
+
+def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
+    """The run of this name if there is one; raises InputError where it was made with other settings."""
+    if not (Path(runs_dir) / name).is_dir():
+        return None
+    run = Run(Path(runs_dir) / name)
+    others = [f.name for f in fields(PruneConfig) if f.name not in FREE and getattr(run.config, f.name) != getattr(config, f.name)]
+    if others:
+        there, here = getattr(run.config, others[0]), getattr(config, others[0])
+        raise InputError(f"run {name!r} was made with {others[0]} {there}, asked: {here}; remove it, or use another --runs-dir")
+    return run
+
+
+def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:
+    """What the complete runs have come to, method by method."""
+    found: dict[tuple[str, float], list[dict]] = {}
+    for name, config in planned:
+        run = standing(name, config, runs_dir)
+        for point in run.points if run and run.result else ():
+            method = name.removeprefix(f"compare-{config.task}-").rpartition("-s")[0]
+            found.setdefault((method, point["compression"]), []).append(point)
+    return [row_of(method, compression, points) for (method, compression), points in found.items()]

@@ -1,0 +1,194 @@
+"""One run from its command to its end: check what was asked, drive the loop, keep what it yields."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from prune_core import InputError, out_of_memory
+from prune_core.cutting.blocks import BlockShape
+from prune_core.evaluation import bench
+from prune_core.machine import machine, versions
+from prune_core.models import encoders
+from prune_core.models.encoders import Encoder, heads_of
+from prune_core.runs import places, shelf
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.data import load_for
+from prune_core.runs.places import RunError
+from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
+from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot, Working
+from prune_core.tasks import metrics, table_files
+from prune_core.tasks.glue import Task
+from prune_core.training.data import EncodedTask
+from prune_core.training.loop import Pruning, faster_precision
+
+CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
+
+Report = Callable[[Snapshot | Working, Pruning], None]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop; it can be resumed."""
+
+
+def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report) -> dict:
+    """Begin a run and see it to its end; returns its result. Raises InputError before anything is written, Interrupted."""
+    if name is not None:
+        places.check_name(name)
+    data = load_for(config)
+    config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
+    encoder = _encoder(config, data.task, runs_dir)
+    layout = encoder.layout(BlockShape.parse(config.block))
+    about = {
+        "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
+        "data_digest": table_files.digest(data.source) if table_files.is_own(data.source) else None,
+        "heads": heads_of(encoder.model, encoder.matrices),
+        "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels),
+                 "columns": list(data.task.columns)},
+        "majority_score": metrics.majority_score(data.task, data.main_dev.some(config.dev_examples)),
+        "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
+    }
+    name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
+    with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
+        saved = _weights_of(recorder.path)
+        return _drive(Pruning(encoder, EncodedTask.of(data, encoder, config), config, saved), recorder, report)
+
+
+def resume(run: Run, report: Report) -> dict:
+    """Take an interrupted run to its end; the numbers are those of a run that was never interrupted.
+
+    A complete run just returns its result. Raises RunError while another process writes it, Interrupted.
+    """
+    if run.result is not None:
+        return run.result
+    if run.recorded:
+        raise RunError(f"run {run.name!r} shipped with the project and is read only")
+    config = run.config
+    with _one_line_for_the_machine(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
+        run.check_data()
+        data = load_for(config, run.data)
+        if data.source != run.data:
+            raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
+        state = read_checkpoint(run.path)
+        encoder = _encoder(replace(config, start_from=None) if state else config, data.task, run.path.parent)
+        pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
+        if state:
+            pruning.restore_(state.tensors, state.meta)
+        return _drive(pruning, recorder, report)
+
+
+def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
+    """The checkpoint with a fresh head, or fine-tuned as the run `start_from` left it. Raises InputError."""
+    if not config.start_from:
+        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings)
+    run = shelf.find(config.start_from, runs_dir)
+    if (run.config.model, run.task) != (config.model, task.name):
+        raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: {config.model} on {task.name}")
+    encoder = bench.encoder_of(run, "dense", task.outputs)
+    encoder.embeddings.requires_grad_(config.train_embeddings)
+    return encoder
+
+
+def default_name(config: PruneConfig, task: str) -> str:
+    """sst2-minilm-64x1-s0"""
+    return f"{task}-{Path(config.model).name}-{config.block}-s{config.seed}"
+
+
+def _weights_of(path: Path) -> Callable[[str], Mapping]:
+    """Name of a saved phase -> its tensors, read back from the run directory. Raises RunError where they are damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    def read(name: str) -> Mapping:
+        try:
+            return load_file(path / "weights" / f"{name}.safetensors")
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"run {path.name!r}: weights {name!r} cannot be read: {places.one_line(error)}; what was recorded is kept, "
+                                f"but the run cannot go on; begin it anew with: {Run(path).command()}") from None
+
+    return read
+
+
+def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
+    """Everything the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
+    before = pruning.spent.get("seconds", 0.0)
+    started = last_checkpoint = last_status = time.monotonic()
+    with _asked_to_stop() as stop:
+        for event in pruning:
+            now = time.monotonic()
+            pruning.spent["seconds"] = before + now - started
+            if isinstance(event, Snapshot):
+                recorder.append(event)
+            report(event, pruning)
+            due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
+            if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:  # before a step there is nothing to keep
+                recorder.checkpoint(TrainState(*pruning.state()))
+                last_checkpoint = now
+            if now - last_status > 1.0 or stop:
+                recorder.status(**_where(event, pruning))
+                last_status = now
+            if stop:
+                raise Interrupted(f"run {recorder.path.name!r} stopped in {event.phase}; go on with: "
+                                  f"python -m prune_core resume {recorder.path.name}")
+    result = _result(Run(recorder.path), pruning)
+    recorder.finish(result)
+    return result
+
+
+def _where(event: Snapshot | Working, pruning: Pruning) -> dict:
+    """What status.json says."""
+    working = {"doing": event.doing, "done": event.done, "total": event.total} if isinstance(event, Working) else {"doing": "training"}
+    return {"phase": event.phase, "step": pruning.steps_done, "steps": pruning.plan.steps,
+            "seconds": pruning.spent["seconds"], "seconds_left": pruning.seconds_left()} | working
+
+
+def _result(run: Run, pruning: Pruning) -> dict:
+    """What `prune --json` prints."""
+    spent = pruning.spent
+    return {
+        "run": run.name, "task": run.task, "model": run.config.model, "data": run.data, "metric": run.metric,
+        "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points, "seconds": spent["seconds"],
+        "seconds_per_step": spent["step_seconds"] / max(1, spent["steps"]),
+        "penalty_share": spent["method_seconds"] / spent["penalty_seconds"] if spent["penalty_seconds"] else 0.0,
+        "precision": run.config.precision, "threads": run.config.threads, "warnings": run.warnings,
+    }
+
+
+@contextmanager
+def _asked_to_stop():
+    """A list that fills when SIGINT or SIGTERM comes; a second one stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _one_line_for_the_machine(runs_dir: Path, name: str):
+    """Turn what a full or read-only disk, or too little memory, raises into one line; what was recorded before stays."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        Recorder.note_error(Path(runs_dir) / name, "out of memory")
+        raise RunError(f"run {name!r} is out of memory; what was recorded is kept; when there is more, or less runs beside it: "
+                            f"python -m prune_core resume {name}") from None
+    except OSError as error:
+        Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
+        raise RunError(f"run {name!r} cannot be written in {runs_dir}: {error.strerror or error}; what was recorded "
+                            f"is kept; when there is room: python -m prune_core resume {name}") from None
