@@ -23,13 +23,23 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.answers import GRID, SurfacePoint
 from prune_core.cutting.blocks import BlockShape, Layout
-from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
+from prune_core.cutting.masks import (
+    BlockMask,
+    mask_at_sparsity,
+    sparsity_of,
+    zero_share,
+)
 from prune_core.evaluation import dev_score
-from prune_core.methods.method import Method, repair
+from prune_core.methods import repair
 from prune_core.methods.admm import ADMM
 from prune_core.methods.closed_form import CUTTERS
-from prune_core.methods.group_lasso import DynamicGroupLasso, InLossGroupLasso, ProximalGroupLasso
+from prune_core.methods.group_lasso import (
+    DynamicGroupLasso,
+    InLossGroupLasso,
+    ProximalGroupLasso,
+)
 from prune_core.methods.masking import GradualMagnitude, Movement
+from prune_core.methods.method import Method
 from prune_core.methods.repair import Gram
 from prune_core.methods.saliency import SENTENCES
 from prune_core.methods.surgeon import Surgeon
