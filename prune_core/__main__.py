@@ -164,7 +164,6 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes one table."""
-    from prune_core.showing import compare as compare_
     from prune_core.showing.compare import as_csv, as_markdown, sentences
     from prune_core.training import comparison, session
 

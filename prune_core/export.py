@@ -13,13 +13,15 @@ from pathlib import Path
 from torch import nn
 
 from prune_core import InputError
+from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BYTES, BlockMask
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench, encoder_of
-from prune_core.evaluation.exact import Cut, RunError
 from prune_core.execution import engines
 from prune_core.execution.compact import compact
 from prune_core.models.encoders import Encoder
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
 from prune_core.tasks import glue
 
 SCRIPT = '''\
@@ -39,43 +41,46 @@ print(json.dumps(dict(zip({labels}, map(float, logits)))))
 
 @dataclass(frozen=True)
 class CutModel:
-    """A cut with its model: loaded, cut, and repaired if that was asked for; `score` as `evaluate` tells it, None where the data is not there."""
+    """A cut of a stage with its model: loaded, cut, and repaired if that was asked for.
 
+    `score`: as `evaluate` tells it; None where the data is not there.
+    """
+
+    run: Run
+    stage: str
     cut: Cut
-    phase: str
     mask: BlockMask
     encoder: Encoder
-    repaired: bool
     score: dict | None
 
     @property
     def labels(self) -> list[str]:
         """Of the outputs, in their order; for regression one, named for the metric's task."""
-        return self.cut.run.labels or [self.cut.run.task]
+        return self.run.labels or [self.run.task]
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block that says so)."""
         return {"dense_bytes": BYTES * self.mask.layout.model_weights, "sparse_bytes": self.mask.stored_bytes}
 
 
-def take(cut: Cut, repaired: bool = False, source: str | None = None) -> CutModel:
+def take(run: Run, stage: str, cut: Cut, source: str | None = None) -> CutModel:
     """Load what the cut names and score it. Raises InputError; without the task's data only a repair is refused."""
-    phase, _, mask, _ = cut.resolved()
+    mask = cut.mask(run.ranks(stage, cut.ranking), run.layout)
     try:
-        bench = Bench(cut.run, phase, source)
+        bench = Bench(run, stage, source)
     except RunError:
         raise
     except InputError:
-        if repaired:
+        if cut.repaired:
             raise
-        encoder, score = encoder_of(cut.run, phase, cut.run.outputs), None
+        encoder, score = encoder_of(run, stage, run.outputs), None
     else:
-        encoder, score = bench.encoder, exact.evaluate(cut, source, bench=bench, repaired=repaired)
-    if repaired:
+        encoder, score = bench.encoder, exact.evaluate(run, stage, cut, source, bench=bench)
+    if cut.repaired:
         encoder.model.load_state_dict(bench.repaired(mask).state_dict())
     else:
         dev_score.apply_mask_(encoder.weights, mask)
-    return CutModel(cut, phase, mask, encoder, repaired, score)
+    return CutModel(run, stage, cut, mask, encoder, score)
 
 
 def hf(taken: CutModel, out: Path) -> dict:
@@ -97,7 +102,7 @@ def onnx(taken: CutModel, out: Path) -> dict:
     """A folder for ONNX Runtime: the compact graph, the tokenizer, a script of ten lines, a card. Raises InputError."""
     small: nn.Module = compact(taken.encoder.model, taken.mask, kernels=False)
     tokenizer = taken.encoder.tokenizer
-    script = SCRIPT.format(length=taken.encoder.max_length(taken.cut.run.config.max_length), labels=json.dumps(taken.labels))
+    script = SCRIPT.format(length=taken.encoder.max_length(taken.run.config.max_length), labels=json.dumps(taken.labels))
 
     def fill(folder: Path) -> None:
         engines.to_onnx(small, folder / "model.onnx", types="token_type_ids" in tokenizer.model_input_names)
@@ -134,9 +139,9 @@ def _written(taken: CutModel, out: Path, fill: Callable[[Path], None], weights: 
 def about(taken: CutModel) -> dict:
     """What was taken: run, phase, cut, compressions and score (None where the data was not there)."""
     mask, score = taken.mask, taken.score or {}
-    return {"run": taken.cut.run.name, "phase": taken.phase, "by": taken.cut.score, "repaired": taken.repaired, "sparsity": mask.sparsity,
-            "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "data": taken.cut.run.data,
-            "metric": taken.cut.run.metric, "score": score.get("score"), "low": score.get("low"), "high": score.get("high"),
+    return {"run": taken.run.name, "phase": str(taken.stage), "by": taken.cut.ranking, "repaired": taken.cut.repaired, "sparsity": mask.sparsity,
+            "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "data": taken.run.data,
+            "metric": taken.run.metric, "score": score.get("score"), "low": score.get("low"), "high": score.get("high"),
             "examples": score.get("examples")}
 
 
@@ -162,7 +167,7 @@ and outputs are those of the dense model.
 
 def card(taken: CutModel, use: str) -> str:
     """The model card: what it is, how good and how large, how it was made, how to use it. Only what was measured or counted."""
-    run, facts, sizes = taken.cut.run, about(taken), taken.sizes()
+    run, facts, sizes = taken.run, about(taken), taken.sizes()
     metric, columns = run.metric.replace("_", " "), run.about["task"].get("columns") or glue.task_named(run.task).columns
     pair = len(columns) > 1
     example = '{"text": "It rained all day.", "text_pair": "It was dry."}' if pair else '"a warm and funny film"'
@@ -177,8 +182,8 @@ def card(taken: CutModel, use: str) -> str:
              f"| sparsity of the encoder | {taken.mask.sparsity:.1%} in blocks of {run.layout.block} |",
              f"| compression | encoder {taken.mask.compression_encoder:.2f}x, whole model {taken.mask.compression_model:.2f}x |",
              f"| weights, fp32 | dense {sizes['dense_bytes']:,} bytes; only kept blocks stored {sizes['sparse_bytes']:,} bytes |", "",
-             f"Run `{run.name}`, weights of `{taken.phase}`, blocks ranked by {taken.cut.score}"
-             f"{', what is kept repaired by least squares' if taken.repaired else ''}. The run was made with:", "", "```sh", run.command(), "```", "",
+             f"Run `{run.name}`, weights of `{taken.stage}`, blocks ranked by {taken.cut.ranking}"
+             f"{', what is kept repaired by least squares' if taken.cut.repaired else ''}. The run was made with:", "", "```sh", run.command(), "```", "",
              "## Use", "", use.replace("{example}", example).replace("{arguments}", arguments)]
     return "\n".join(lines)
 

@@ -16,10 +16,10 @@ from prune_core import machine
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import mask_at
 from prune_core.evaluation import exact
-from prune_core.evaluation.exact import Cut
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DRAWN = ".prunescope[data-draw-ms]"
@@ -405,7 +405,7 @@ def test_the_exact_score_comes_by_itself_after_the_hand_rests(app, page, runs_di
     playwright.expect(said).to_be_visible(timeout=60_000)
     drag(page, 0.3, 0.45)
     share = float(re.search(r"cut=matrix%40([\d.]+)", rested(page))[1])
-    expected = exact.evaluate(Cut(run, share, None, "matrix", "dense"), threads=1)
+    expected = exact.evaluate(run, "dense", cut_of(run, share, scope="matrix"), threads=1)
     playwright.expect(said).to_contain_text(f"{expected['score']:.4f}", timeout=60_000)
     assert not page.problems
 

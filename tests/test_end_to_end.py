@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from prune_core.evaluation import exact
-from prune_core.evaluation.exact import Cut
 from prune_core.runs.config import preset
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 from prune_core.runs.snapshots import Snapshot
 from prune_core.training import session
 
@@ -45,7 +45,7 @@ def test_half_of_the_encoder_is_gone(done):
 def test_the_exact_score_of_the_saved_point_is_the_recorded_one(done, name):
     run, _, _ = done
     end = run.snapshots[run.saved(name)]
-    found = exact.evaluate(Cut(run, 0.5 if name != "dense" else 0.0, None, None, name), threads=1)
+    found = exact.evaluate(run, name, cut_of(run, 0.5 if name != "dense" else 0.0), threads=1)
     assert found["score"] == end.scores["accuracy"] and found["examples"] == end.examples == 32
     assert found["sparsity"] == end.point["sparsity"]
 

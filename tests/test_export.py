@@ -14,9 +14,9 @@ import tiny
 from prune_core import InputError, export
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.exact import Cut
 from prune_core.runs import data
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 from prune_core.tasks import glue, metrics
 from prune_core.tasks.encoding import Encoded
 
@@ -60,7 +60,7 @@ def dev(run: Run) -> tuple[list[list[str]], Encoded]:
 
 @pytest.mark.parametrize("repaired", [False, True])
 def test_plain_transformers_give_the_same_outputs_and_score(made, tmp_path, repaired):
-    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"), repaired)
+    taken = export.take(made, "dense", cut_of(made, 0.5, scope="matrix", repaired=repaired))
     told = export.hf(taken, tmp_path / "model")
     texts, encoded = dev(made)
     logits, labels = json.loads(alone(PLAIN, str(tmp_path / "model"), json.dumps(texts), cwd=tmp_path))
@@ -70,13 +70,13 @@ def test_plain_transformers_give_the_same_outputs_and_score(made, tmp_path, repa
 
     task = glue.task_named(made.task)
     assert told["score"] == metrics.score(task, np.array(logits), encoded.labels)[task.metrics[0]]
-    again = exact.evaluate(Cut(made, 0.5, None, "matrix", "dense"), repaired=repaired)
+    again = exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", repaired=repaired))
     assert (told["score"], told["sparsity"]) == (again["score"], again["sparsity"])
     assert labels == {str(number): label for number, label in enumerate(task.labels)}
 
 
 def test_the_graph_runs_with_onnxruntime_alone(made, tmp_path):
-    taken = export.take(Cut(made, 0.6, None, "global", "dense"))
+    taken = export.take(made, "dense", cut_of(made, 0.6, scope="global"))
     export.onnx(taken, tmp_path / "graph")
     texts, encoded = dev(made)
     code = ("import sys, runpy\nfor name in ('torch', 'transformers', 'prune_core'):\n    sys.modules[name] = None\n"
@@ -90,7 +90,7 @@ def test_the_graph_runs_with_onnxruntime_alone(made, tmp_path):
 
 
 def test_sizes_and_card_tell_what_was_counted(made, tmp_path):
-    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"))
+    taken = export.take(made, "dense", cut_of(made, 0.5, scope="matrix"))
     told = export.hf(taken, tmp_path / "model")
     layout, mask = made.layout, taken.mask
     assert told["dense_bytes"] == 4 * layout.model_weights
@@ -105,15 +105,15 @@ def test_sizes_and_card_tell_what_was_counted(made, tmp_path):
 
 def test_without_the_data_there_is_a_model_and_no_score(made, tmp_path):
     lost = tmp_path / "nowhere"
-    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"), source=str(lost))
+    taken = export.take(made, "dense", cut_of(made, 0.5, scope="matrix"), source=str(lost))
     assert export.hf(taken, tmp_path / "model")["score"] is None
     assert "not taken: the task's data was not there" in (tmp_path / "model" / "README.md").read_text()
     with pytest.raises(InputError, match="nowhere"):
-        export.take(Cut(made, 0.5, None, "matrix", "dense"), repaired=True, source=str(lost))
+        export.take(made, "dense", cut_of(made, 0.5, scope="matrix", repaired=True), source=str(lost))
 
 
 def test_nothing_is_overwritten_and_nothing_half_written_stays(made, tmp_path, monkeypatch):
-    taken = export.take(Cut(made, 0.5, None, "matrix", "dense"))
+    taken = export.take(made, "dense", cut_of(made, 0.5, scope="matrix"))
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.txt").write_text("mine")
     with pytest.raises(InputError, match="is there already"):

@@ -12,9 +12,9 @@ import pytest
 import tiny
 from nbclient import NotebookClient
 
-from prune_core.evaluation.exact import Cut, evaluate
+from prune_core.cutting.cuts import Cut
 from prune_core.runs.run import Run
-from prune_core.runs.settings import Setting
+from prune_core.runs.settings import Setting, cut_of, evaluate
 from prune_core.showing import notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,11 +35,11 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 
 def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
     some = {key: float(values.mean()) for key, values in made.norms(made.saved("dense")).items()}
-    settings = [Setting("present", made.saved("dense"), "matrix", None, some), Setting("A", made.saved("penalty-3x"), "matrix", 0.5),
-                Setting("B", made.with_norms[1], "global", 0.25)]
+    settings = [Setting("present", made.saved("dense"), Cut("matrix", None, some)), Setting("A", made.saved("penalty-3x"), Cut("matrix", 0.5)),
+                Setting("B", made.with_norms[1], Cut("global", 0.25))]
     shown = executed(notebook.exploration(made, settings))
     assert "the same numbers as shown" in shown[2]
-    exact = evaluate(Cut(made, None, some, "matrix", "dense"))
+    exact = evaluate(made, "dense", cut_of(made, None, some, scope="matrix"))
     assert f"{exact['score']:.6f}".rstrip("0") in shown[-1] and "B: not scored: weights are kept at the ends of phases only" in shown[-1]
     numbers = settings[1].numbers(made)
     assert f"{numbers['sparsity']:.6f}"[:7] in shown[1] and numbers["predicted_score"] is not None
@@ -47,7 +47,7 @@ def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
 
 
 def test_the_numbers_are_compared_when_it_is_run(made):
-    text = notebook.exploration(made, [Setting("present", made.saved("dense"), "matrix", 0.5)])
+    text = notebook.exploration(made, [Setting("present", made.saved("dense"), Cut("matrix", 0.5))])
     from nbclient.exceptions import CellExecutionError
 
     with pytest.raises(CellExecutionError, match="AssertionError"):
@@ -55,7 +55,7 @@ def test_the_numbers_are_compared_when_it_is_run(made):
 
 
 def test_the_same_view_gives_the_same_notebook(made):
-    settings = [Setting("present", made.saved("dense"), "matrix", 0.5)]
+    settings = [Setting("present", made.saved("dense"), Cut("matrix", 0.5))]
     assert notebook.exploration(made, settings) == notebook.exploration(made, settings)
 
 

@@ -13,9 +13,9 @@ import tiny
 from prune_core import InputError
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.exact import Cut
 from prune_core.runs import places
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 from prune_core.tasks import table_files
 from prune_core.tasks.glue import TASKS
 from prune_core.tasks.table_files import SUFFIXES
@@ -153,7 +153,7 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
     run = tiny.make_run(asked, tmp_path / "runs", "moods")
     assert (run.task, run.metric, run.outputs, run.is_own, run.is_glue, run.is_practice) == ("moods-own", "accuracy", 3, True, False, False)
     assert run.about["task"]["labels"] == ["calm", "glad", "sad"] and run.majority_score == pytest.approx(1 / 3, abs=0.02)
-    found = exact.evaluate(Cut(run, 0.0, None, None, "dense"), threads=1)
+    found = exact.evaluate(run, "dense", cut_of(run, 0.0), threads=1)
     assert found["score"] == run.dense_score and found["examples"] == 18
     content = path.read_bytes()
     path.write_bytes(content + b"one more,x,sad\n")  # another split: rows that were trained on would be scored on
@@ -162,7 +162,7 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
     elsewhere = tmp_path / "copy" / "moods.csv"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(content)
-    assert exact.evaluate(Cut(run, 0.0, None, None, "dense"), str(elsewhere), threads=1)["score"] == run.dense_score
+    assert exact.evaluate(run, "dense", cut_of(run, 0.0), str(elsewhere), threads=1)["score"] == run.dense_score
     path.unlink()
     with pytest.raises(InputError, match="is not there"):
         Bench(run, "dense")

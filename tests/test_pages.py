@@ -25,6 +25,7 @@ from prune_core import files, machine
 from prune_core.cutting import allocate
 from prune_core.cutting.answers import Sensitivity, predict
 from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
@@ -363,8 +364,8 @@ def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatc
     app = opened("explore", at="dense")
     run = Run(runs_dir / "sample")
     (asked,) = {q for q in asker.asked}
-    assert (asked.run, asked.phase, asked.scope, asked.data) == (str(run.path), "dense", "global", "")
-    assert dict(asked.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
+    assert (asked.run, asked.stage, asked.cut.scope, asked.data) == (str(run.path), "dense", "global", "")
+    assert dict(asked.cut.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
     assert "**0.8765**" in texts(app) and "872 examples, 1.4 s" in texts(app)
     assert "Try again" not in [b.label for b in app.button]
 
@@ -787,7 +788,7 @@ def test_report_takes_what_explore_sends(runs_dir):
     make_run(runs_dir)
     app = opened("explore", view="Take away", pin="dense~global@0.25")
     assert app.session_state["report of"] == "sample" and [one.name for one in app.session_state["report settings"][1]] == ["present", "A"]
-    settings = [Setting("present", 10, "global", 0.4), Setting("A", 10, "layer", None, {"layer 0": 0.1, "layer 1": 0.2})]
+    settings = [Setting("present", 10, Cut("global", 0.4)), Setting("A", 10, Cut("layer", None, {"layer 0": 0.1, "layer 1": 0.2}))]
     app = opened()
     make_run(runs_dir, "newer")
     app.session_state["report settings"], app.session_state["report of"] = ("sample", settings), "sample"

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from prune_core import InputError
 from prune_core.evaluation import exact
-from prune_core.evaluation.exact import Cut
 from prune_core.models import encoders
 from prune_core.runs import pack, places, shelf
 from prune_core.runs import run as run_
@@ -22,6 +21,7 @@ from prune_core.runs.pack import PACKED_BYTES
 from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of, default_stage
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks import glue, hub
 
@@ -62,7 +62,7 @@ def looped_score(run: Run, phase: str, keep) -> tuple[float, float]:
 
 
 def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
-    found = exact.evaluate(Cut(made, None, 0.8, "global", "dense"), threads=1)
+    found = exact.evaluate(made, "dense", cut_of(made, None, 0.8, scope="global"), threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > 0.8)
     assert 0.1 < zero < 0.9
     assert (found["score"], found["threshold"], found["examples"]) == (score, 0.8, 24)
@@ -71,14 +71,14 @@ def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
 
 
 def test_a_threshold_per_layer_cuts_each_at_its_own(made):
-    found = exact.evaluate(Cut(made, None, {"layer 0": 0.0, "layer 1": 0.9}, "layer", "dense"), threads=1)
+    found = exact.evaluate(made, "dense", cut_of(made, None, {"layer 0": 0.0, "layer 1": 0.9}, scope="layer"), threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > (0.0, 0.9)[matrix.layer])
     assert found["score"] == score and found["sparsity"] == pytest.approx(zero, abs=1e-12)
     assert found["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
 
 
 def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
-    found = exact.evaluate(Cut(made, 0.25, None, None, "dense"), threads=1)
+    found = exact.evaluate(made, "dense", cut_of(made, 0.25), threads=1)
     assert (found["scope"], found["sparsity"]) == ("matrix", 0.25)
     assert set(found["threshold"]) == {m.name for m in made.layout.matrices}
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"][matrix.name] * (1 + 1e-6))
@@ -89,7 +89,7 @@ def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
     ("dense", 0.0), ("penalty-1.5x", 1 / 3), ("penalty-3x", 2 / 3), ("retrain-1.5x", 1 / 3), ("retrain-3x", 2 / 3)])
 def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity):
     end = made.snapshots[made.saved(name)]
-    found = exact.evaluate(Cut(made, sparsity, None, None, name), threads=1)
+    found = exact.evaluate(made, name, cut_of(made, sparsity), threads=1)
     assert found["score"] == end.scores["accuracy"]
     assert all(found[key] == end.point[key] for key in ("sparsity", "compression_encoder", "compression_model"))
 
@@ -97,13 +97,13 @@ def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity)
 def test_the_surface_and_the_exact_score_agree_where_both_have_all_examples(tiny_model, tiny_data, tmp_path):
     run = tiny.make_run(tiny.settings(tiny_model, tiny_data, surface_examples=None, compressions=(2.0,)), tmp_path)
     for point in run.snapshots[run.saved("dense")].surface[::5]:
-        assert exact.evaluate(Cut(run, point.wanted, None, None, "dense"), threads=1)["score"] == point.score
+        assert exact.evaluate(run, "dense", cut_of(run, point.wanted), threads=1)["score"] == point.score
 
 
 @pytest.mark.parametrize("sparsity, phase", [
     (None, "retrain-3x"), (0.9, "retrain-3x"), (0.7, "retrain-3x"), (0.5, "retrain-1.5x"), (0.1, "dense"), (0.0, "dense")])
 def test_without_a_phase_it_is_the_most_trained_that_is_not_sparser(made, sparsity, phase):
-    assert exact.default_phase(made, sparsity) == phase
+    assert default_stage(made, sparsity) == phase
 
 
 # ---------------------------------------------------------------- never computed twice
@@ -117,7 +117,7 @@ def no_computing(monkeypatch):
 
 
 def asked(run: Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:
-    return exact.evaluate(Cut(run, sparsity, None, None, phase), threads=1, **settings)
+    return exact.evaluate(run, phase, cut_of(run, sparsity), threads=1, **settings)
 
 
 def test_a_score_that_is_known_is_not_computed_again(copied, monkeypatch):
@@ -171,18 +171,18 @@ def test_running_scores_are_reported_and_end_at_the_score(copied):
 
 
 @pytest.mark.parametrize("cut, reason", [
-    ({"sparsity": 1.0}, "sparsity 1.0"), ({"sparsity": -0.5}, "sparsity"), ({"threshold": -1.0}, "threshold"), ({"threshold": float("nan")}, "threshold"),
-    ({"threshold": {"layer 0": 1.0}, "scope": "layer"}, "missing"), ({"sparsity": 0.5, "scope": "row"}, "global, layer"),
-    ({"sparsity": 0.5, "phase": "retrain-9x"}, "it has: dense, penalty-1.5x")])
+    ({"share": 1.0}, "sparsity 1.0"), ({"share": -0.5}, "sparsity"), ({"threshold": -1.0}, "threshold"), ({"threshold": float("nan")}, "threshold"),
+    ({"threshold": {"layer 0": 1.0}, "scope": "layer"}, "missing"), ({"share": 0.5, "scope": "row"}, "global, layer"),
+    ({"share": 0.5, "stage": "retrain-9x"}, "it has: dense, penalty-1.5x")])
 def test_a_bad_question_is_one_line(made, cut, reason):
     with pytest.raises(InputError, match=reason):
-        exact.evaluate(Cut(made, **{"sparsity": None, "threshold": None, "phase": "dense"} | cut))
+        exact.evaluate(made, cut.pop("stage", "dense"), cut_of(made, **cut))
 
 
 def test_weights_that_are_gone_are_told_with_the_command(copied):
     shutil.rmtree(copied.path / "weights")
     with pytest.raises(RunError, match="ships without the weights of 'dense'.*python -m prune_core prune"):
-        exact.evaluate(Cut(copied, 0.5, None))
+        exact.evaluate(copied, default_stage(copied, 0.5), cut_of(copied, 0.5))
 
 
 @pytest.mark.parametrize("damage, reason", [
@@ -194,23 +194,23 @@ def test_weights_that_do_not_fit_are_told(copied, damage, reason):
     damage(tensors)
     save_file(tensors, file)
     with pytest.raises(RunError, match=reason):
-        exact.evaluate(Cut(copied, 0.0, None, None, "dense"))
+        exact.evaluate(copied, "dense", cut_of(copied, 0.0))
 
 
 def test_weights_that_are_no_safetensors_are_told(copied):
     (copied.path / "weights" / "dense.safetensors").write_bytes(b"\x05")
     with pytest.raises(RunError, match="'dense' do not fit"):
-        exact.evaluate(Cut(copied, 0.0, None, None, "dense"))
+        exact.evaluate(copied, "dense", cut_of(copied, 0.0))
 
 
 def test_data_that_is_gone_is_told_and_never_replaced(made, tmp_path, no_hub, monkeypatch):
     monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
     with pytest.raises(InputError, match="is not a folder"):
-        exact.evaluate(Cut(made, 0.5, None), str(tmp_path / "nowhere"))
+        exact.evaluate(made, default_stage(made, 0.5), cut_of(made, 0.5), str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="needs sst2"):
-        exact.evaluate(Cut(made, 0.5, None), "nyu-mll/glue")
+        exact.evaluate(made, default_stage(made, 0.5), cut_of(made, 0.5), "nyu-mll/glue")
     with pytest.raises(InputError, match="needs sst2"):
-        exact.evaluate(Cut(made, 0.5, None), "practice")
+        exact.evaluate(made, default_stage(made, 0.5), cut_of(made, 0.5), "practice")
 
 
 # ---------------------------------------------------------------- the copy that ships
@@ -248,9 +248,9 @@ def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
 def test_with_weights_packed_the_exact_score_is_the_same(made, recorded):
     pack.pack(made, "shipped", ["dense"], "nyu-mll/glue")
     run = Run(recorded / "shipped")
-    shipped, own = (exact.evaluate(Cut(r, 0.5, None, None, "dense"), made.data, 1) for r in (run, made))
+    shipped, own = (exact.evaluate(r, "dense", cut_of(r, 0.5), made.data, 1) for r in (run, made))
     assert shipped["score"] == own["score"] and shipped["sparsity"] == own["sparsity"] == 0.5
-    assert exact.default_phase(run, 0.9) == "dense"
+    assert default_stage(run, 0.9) == "dense"
     with pytest.raises(RunError, match=r"without the weights of 'retrain-3x' \(with: dense\)"):
         run.weights_file("retrain-3x")
 

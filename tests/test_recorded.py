@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prune_core.cutting.answers import Kind
+from prune_core.cutting.cuts import SurfaceKind
 from prune_core.cutting.masks import sparsity_of
 from prune_core.runs import places
 from prune_core.runs.places import RunError
@@ -64,12 +64,12 @@ def test_the_shipped_weights_score_what_was_recorded_to_the_last_digit():
     if not GLUE.is_dir():
         pytest.skip("needs ../shared/glue")
     from prune_core.evaluation import exact
-    from prune_core.evaluation.exact import Cut
+    from prune_core.runs.settings import cut_of
 
     run = Run(places.RECORDED / "sst2-minilm-64x1")
     surface = run.snapshots[run.saved("dense")].surface
     for point in (surface[0], surface[3]):
-        found = exact.evaluate(Cut(run, point.wanted, None, phase="dense"), str(GLUE))
+        found = exact.evaluate(run, "dense", cut_of(run, point.wanted), str(GLUE))
         assert (found["score"], found["sparsity"]) == (point.score, point.sparsity)
     assert run.dense_score == surface[0].score
 
@@ -91,7 +91,7 @@ def test_distilled_and_weighed_by_inputs_sst2_stays_near_the_dense_score():
 def test_repair_alone_stays_near_the_dense_score():
     """The aims without any training: 1, 3 and 6 points below dense at 30%, 50% and 70%, ranked by the surgeon, one threshold."""
     run = Run(places.RECORDED / "sst2-minilm-64x1")
-    surface = {point.wanted: point.score for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}
+    surface = {point.wanted: point.score for point in run.surfaces("dense")[SurfaceKind("surgeon", "global", True)]}
     assert [run.dense_score - surface[share] <= aim for share, aim in ((0.3, 0.01), (0.5, 0.03), (0.7, 0.06))] == [True] * 3
 
 
@@ -99,11 +99,11 @@ def test_a_repaired_score_that_shipped_comes_out_again():
     if not GLUE.is_dir():
         pytest.skip("needs ../shared/glue")
     from prune_core.evaluation import exact
-    from prune_core.evaluation.exact import Cut
+    from prune_core.runs.settings import cut_of
 
     run = Run(places.RECORDED / "sst2-minilm-64x1")
-    shipped = {point.wanted: point for point in run.surfaces("dense")[Kind("surgeon", "global", True)]}[0.5]
-    found = exact.evaluate(Cut(run, 0.5, None, "global", "dense", "surgeon"), str(GLUE), repaired=True, fresh=True)
+    shipped = {point.wanted: point for point in run.surfaces("dense")[SurfaceKind("surgeon", "global", True)]}[0.5]
+    found = exact.evaluate(run, "dense", cut_of(run, 0.5, scope="global", ranking="surgeon", repaired=True), str(GLUE), fresh=True)
     assert found["sparsity"] == shipped.sparsity and abs(found["score"] - shipped.score) < 0.004  # least squares round off by the machine
 
 

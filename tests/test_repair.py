@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.exact import Cut
 from prune_core.methods import repair
 from prune_core.methods.repair import Gram
 from prune_core.models import encoders
@@ -152,16 +152,16 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 
 
 def test_a_repaired_score_is_that_of_the_repaired_model_and_kept_apart(made):
-    cut = Cut(made, 0.5, None, "matrix", "dense")
-    plain, repaired = exact.evaluate(cut, threads=1), exact.evaluate(cut, threads=1, repaired=True)
+    cut, moved = Cut("matrix", 0.5), Cut("matrix", 0.5, repaired=True)
+    plain, repaired = (exact.evaluate(made, "dense", one, threads=1) for one in (cut, moved))
     assert (plain["repaired"], repaired["repaired"], plain["sparsity"]) == (False, True, repaired["sparsity"])
     bench = Bench(made, "dense")
     from prune_core.evaluation.dev_score import dev_score
 
-    expected = dev_score(bench.repaired(cut.resolved()[2]), bench.task, bench.dev)
+    expected = dev_score(bench.repaired(cut.mask(made.ranks("dense"), made.layout)), bench.task, bench.dev)
     assert repaired["scores"] == expected.scores
-    again = exact.evaluate(cut, threads=1, repaired=True)
-    assert again["score"] == repaired["score"] and exact.evaluate(cut, threads=1)["score"] == plain["score"]
+    again = exact.evaluate(made, "dense", moved, threads=1)
+    assert again["score"] == repaired["score"] and exact.evaluate(made, "dense", cut, threads=1)["score"] == plain["score"]
     fresh = Bench(made, "dense")
     kept = fresh.grams()  # from the disk
     for name, gram in bench.grams().items():

@@ -18,11 +18,12 @@ from sample_run import make_layout, make_profile, make_run
 
 from prune_core import InputError
 from prune_core.cutting.answers import Flip, Flips, predict
+from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.evaluation import findings
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.exact import Cut, evaluate
-from prune_core.evaluation.findings import Known
+from prune_core.evaluation.exact import evaluate
+from prune_core.evaluation.flips import UncutAnswers
 from prune_core.latency.profile import Batch
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting, as_text, from_json, results
@@ -49,7 +50,7 @@ def trained(tiny_model, tiny_data, tmp_path_factory) -> Run:
 
 def found(run: Run, share: float, score: float | None = None, speed: float | None = None, at: str = "dense", **more) -> Finding:
     """A finding with these numbers."""
-    setting = Setting("one", run.saved(at), "global", share)
+    setting = Setting("one", run.saved(at), Cut("global", share))
     said = None if score is None else ReportedScore(score, score - 0.02, score + 0.02, 872, True)
     fast = None if speed is None else ReportedSpeed(speed, BATCH, 2, "a processor", 100.0, 100.0 / speed)
     return Finding(setting, setting.mask(run), said, fast, None, "no weights", **more)
@@ -93,13 +94,13 @@ def test_settings_that_cannot_be_read_are_told_in_one_line(run, text, said):
 
 
 def test_settings_survive_their_text(run):
-    some = [Setting("setting A", run.saved("dense"), "global", 0.5), Setting("setting B", run.saved("penalty-2x"), "layer", None,
-                                                                           {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True)]
+    some = [Setting("setting A", run.saved("dense"), Cut("global", 0.5)), Setting("setting B", run.saved("penalty-2x"), Cut("layer", None,
+                                                                           {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True))]
     assert from_json(as_text(some, run), run) == some
 
 
 def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(run):
-    settings = [Setting("a", run.saved("dense"), "global", 0.3), *results(run)]
+    settings = [Setting("a", run.saved("dense"), Cut("global", 0.3)), *results(run)]
     told = findings.find(run, settings, measured=False, profile=make_profile())
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.3)
     assert told[0].score == ReportedScore(*predict(run.snapshots[run.saved("dense")].surface, mask.sparsity), 872, False)
@@ -115,7 +116,7 @@ def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(
 
 def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypatch):
     monkeypatch.setattr(findings, "BATCH", Batch(4, 16))  # what this small model has positions for
-    settings = [Setting("a", trained.saved("dense"), "matrix", 0.5), Setting("b", trained.saved("dense"), "global", 0.8, repaired=True)]
+    settings = [Setting("a", trained.saved("dense"), Cut("matrix", 0.5)), Setting("b", trained.saved("dense"), Cut("global", 0.8, repaired=True))]
     steps = []
     told = findings.find(trained, settings, tell=lambda *step: steps.append(step))
     assert steps[0] == (0, 6, "a: dev score") and steps[-1] == (6, 6, "writing")
@@ -123,10 +124,9 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
     nothing = mask_at_sparsity(trained.norms(trained.saved("dense")), trained.layout, 0.0)
     before, truth = bench.outputs(nothing).argmax(1), bench.examples.labels
     for one, setting in zip(told, settings, strict=True):
-        asked = Cut(trained, setting.share, None, setting.scope, "dense")
-        exact = evaluate(asked, bench=bench, repaired=setting.repaired)
+        exact = evaluate(trained, "dense", setting.cut, bench=bench)
         assert (one.score.value, one.score.low, one.score.examples) == (exact["score"], exact["low"], exact["examples"]) and one.score.exact
-        after = bench.outputs(one.mask, setting.repaired).argmax(1)
+        after = bench.outputs(one.mask, setting.cut.repaired).argmax(1)
         assert one.flips.lost == int(((before == truth) & (after != truth)).sum()) and one.flips.won == int(((before != truth) & (after == truth)).sum())
         assert (one.flips.lost - one.flips.won) / len(truth) == pytest.approx(trained.dense_score - one.score.value)
         assert all(flip.before == flip.truth != flip.after for flip in one.flips.worst)
@@ -138,7 +138,7 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
 
 
 def test_regression_says_what_moved_most(run):
-    known = Known.__new__(Known)
+    known = UncutAnswers.__new__(UncutAnswers)
     known.outputs = np.array([[1.0], [2.0], [3.0]], np.float32)
     known.task = type("Task", (), {"labels": ()})
     known.examples = type("Examples", (), {"labels": [1.0, 2.5, 3.0], "texts": [("a", "b"), ("c", "d"), ("e", "f")]})
@@ -202,7 +202,7 @@ def counted(run: Run, setting: Setting) -> dict[str, str]:
 
 @pytest_chromium
 def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
-    settings = [Setting("a", run.saved("dense"), "global", 0.3), Setting("b", run.saved("penalty-2x"), "global", 0.6)]
+    settings = [Setting("a", run.saved("dense"), Cut("global", 0.3)), Setting("b", run.saved("penalty-2x"), Cut("global", 0.6))]
     told = findings.find(run, settings, measured=False, profile=make_profile())
     write.write(tmp_path / "report.html", write.html(run, told, Request(title="What we can do"), DAY, make_profile()))
     offline.goto(f"file://{tmp_path}/report.html")

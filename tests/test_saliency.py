@@ -17,7 +17,6 @@ from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import mask_at, thresholds_for
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.exact import Cut
 from prune_core.methods import repair, saliency, surgeon
 from prune_core.methods.repair import DAMP
 from prune_core.methods.saliency import BATCH, Activation, Loss, Taylor
@@ -25,6 +24,7 @@ from prune_core.methods.surgeon import Surgeon
 from prune_core.models import encoders
 from prune_core.runs.places import RunError
 from prune_core.runs.run import RANKS, Run
+from prune_core.runs.settings import cut_of
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.tasks.glue import Examples
@@ -202,7 +202,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 
 def test_recorded_scores_decide_what_is_cut(made):
     with pytest.raises(RunError, match="python -m prune_core score made"):
-        exact.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
+        exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", ranking="activation"), threads=1)
     done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", "--json"], cwd=ROOT,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -210,11 +210,12 @@ def test_recorded_scores_decide_what_is_cut(made):
     assert made.ranked("dense") == ["norm", *RANKS] and made.ranked("penalty-3x") == ["norm"]
     ranks, masks = made.ranks("dense", "activation"), {}
     for kind in ("norm", *RANKS):
-        _, _, mask, thresholds = Cut(made, 0.5, None, "matrix", "dense", kind).resolved()
+        cut, ranked = cut_of(made, 0.5, scope="matrix", ranking=kind), made.ranks("dense", kind)
+        mask = cut.mask(ranked, made.layout)
         masks[mask.digest()] = mask
-        assert thresholds == thresholds_for(made.ranks("dense", kind), made.layout, 0.5, "matrix")
+        assert cut.resolved(ranked, made.layout) == thresholds_for(ranked, made.layout, 0.5, "matrix")
     assert len(masks) == 5
-    found = exact.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
+    found = exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", ranking="activation"), threads=1)
     bench = Bench(made, "dense")
     *_, last = bench.stream(mask_at(ranks, made.layout, thresholds_for(ranks, made.layout, 0.5, "matrix"), "matrix"), fresh=True)
     assert (found["by"], found["score"]) == ("activation", last.score)

@@ -16,14 +16,15 @@ from sample_run import make_layout, make_norms
 from prune_core import InputError
 from prune_core.cutting import allocate
 from prune_core.cutting.allocate import EVEN
-from prune_core.cutting.answers import Kind, Sensitivity
+from prune_core.cutting.answers import Sensitivity
+from prune_core.cutting.cuts import SurfaceKind
 from prune_core.cutting.masks import by_scope, mask_at, sparsity_of, thresholds_for
 from prune_core.evaluation import exact, sensitivity, surface
-from prune_core.evaluation.exact import Cut
 from prune_core.evaluation.sensitivity import Bench
 from prune_core.evaluation.surface import GRID
 from prune_core.runs import shelf
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,7 +44,7 @@ def test_each_point_is_the_real_cut_to_the_last_digit(made):
     for point in found[::5]:
         assert point.threshold == thresholds_for(norms, made.layout, point.share, point.scope)[point.key]
         thresholds = dict.fromkeys(by_scope(made.layout, point.scope), 0.0) | {point.key: point.threshold}
-        real = exact.evaluate(Cut(made, None, thresholds, point.scope, "dense"), threads=1, fresh=True)
+        real = exact.evaluate(made, "dense", cut_of(made, None, thresholds, scope=point.scope), threads=1, fresh=True)
         assert (point.score, point.low, point.high, point.sparsity, point.examples) == (
             real["score"], real["low"], real["high"], real["sparsity"], real["examples"])
         mask = mask_at(norms, made.layout, thresholds, point.scope)
@@ -101,7 +102,7 @@ def test_the_recorded_run_has_them_and_they_are_of_its_weights():
 
 
 def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stopped(made):
-    kinds = [Kind("norm", "global", True), Kind("norm", "layer", False)]
+    kinds = [SurfaceKind("norm", "global", True), SurfaceKind("norm", "layer", False)]
     asked = surface.surfaces(made, "dense", kinds, threads=1)
     for _ in range(5):
         next(asked)
@@ -114,16 +115,16 @@ def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stop
         points = made.surfaces("dense")[kind]
         assert [p.wanted for p in points] == list(GRID)
         for point in points[4:18:6]:
-            real = exact.evaluate(Cut(made, point.wanted, None, kind.scope, "dense"), threads=1, fresh=True, repaired=kind.repaired)
+            real = exact.evaluate(made, "dense", cut_of(made, point.wanted, scope=kind.scope, repaired=kind.repaired), threads=1, fresh=True)
             assert (point.sparsity, point.score, point.low, point.high) == (real["sparsity"], real["score"], real["low"], real["high"])
-    assert made.surfaces("dense")[Kind("norm", made.config.scope, False)] == list(made.snapshots[made.saved("dense")].surface)
+    assert made.surfaces("dense")[SurfaceKind("norm", made.config.scope, False)] == list(made.snapshots[made.saved("dense")].surface)
 
 
 def test_the_surface_command(made):
     command = [sys.executable, "-m", "prune_core", "surface", "made", f"--runs-dir={made.path.parent}", "--json"]
     done = subprocess.run([*command, "--scope=type", "--repair=no"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout.strip().splitlines()[-1])["points"]) == 20 == len(made.surfaces("dense")[Kind("norm", "type", False)])
+    assert len(json.loads(done.stdout.strip().splitlines()[-1])["points"]) == 20 == len(made.surfaces("dense")[SurfaceKind("norm", "type", False)])
     for wrong in ("--scope=rows", "--by=taylor", "--repair=maybe"):
         refused = subprocess.run([*command, wrong], cwd=ROOT, capture_output=True, text=True, check=False)
         assert refused.returncode == 2 and refused.stderr.strip().count("\n") == 0

@@ -10,10 +10,11 @@ import pytest
 import tiny
 
 from pages.shared.score_client import Question, ScoreClient
+from prune_core.cutting.cuts import Cut
 from prune_core.evaluation import dev_score, exact, serve
-from prune_core.evaluation.exact import Cut
 from prune_core.evaluation.serve import Cores, ScoringProcess
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def answers(*lines: dict | str) -> list[dict]:
 def test_an_answer_is_evaluates_own_and_runs_up_to_it(made):
     said = answers(asked(made, 7, 0.83))
     assert {line["id"] for line in said} == {7} and said[0] == {"id": 7, "doing": "loading"}
-    expected = exact.evaluate(Cut(made, None, 0.83, "global", "dense"), threads=1)
+    expected = exact.evaluate(made, "dense", cut_of(made, None, 0.83, scope="global"), threads=1)
     result = said[-1]["result"]
     assert {k: v for k, v in result.items() if not k.startswith("seconds")} == {k: v for k, v in expected.items() if not k.startswith("seconds")}
     assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
@@ -139,7 +140,7 @@ def asker(tmp_path):
 
 
 def question(threshold: float, **more) -> Question:
-    return Question(**{"run": "r", "phase": "dense", "scope": "global", "thresholds": (("all", threshold),)} | more)
+    return Question(**{"run": "r", "stage": "dense", "cut": Cut("global", None, (("all", threshold),))} | more)
 
 
 def ended(asker: ScoreClient, who: str, one: Question, seconds: float = 20):
@@ -203,8 +204,8 @@ def test_a_process_that_cannot_start_is_told():
 def test_the_real_process_answers(made, monkeypatch):
     real = ScoreClient()
     try:
-        answer = ended(real, "me", Question(str(made.path), "dense", "global", (("all", 0.77),)), 120)
+        answer = ended(real, "me", Question(str(made.path), "dense", Cut("global", None, (("all", 0.77),))), 120)
         assert answer.doing == "done", answer.error
-        assert answer.score == exact.evaluate(Cut(made, None, 0.77, "global", "dense"), threads=1)["score"]
+        assert answer.score == exact.evaluate(made, "dense", cut_of(made, None, 0.77, scope="global"), threads=1)["score"]
     finally:
         real.close()

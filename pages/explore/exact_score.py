@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from pages.explore import rerun
@@ -30,7 +32,7 @@ def words(run: Run, view: View) -> None:
         said += (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of {snapshot.saved}{repaired}, without "
                  f"retraining: 95% interval {low:.3f} – {high:.3f}, {scope_words(view)}.")
     elif view.surfaces:
-        said += (f"Surfaces were recorded here for cuts alike for {' or '.join(view.surfaces)}: the dimmed score is what such a cut of the same sparsity "
+        said += (f"Surfaces were recorded here for cuts alike for {' or '.join(kind.scope for kind in view.surfaces)}: the dimmed score is what such a cut of the same sparsity "
                  "would have.")
     else:
         said += "No score is predicted here: no surface was recorded for such cuts at this moment (`python -m prune_core surface`)."
@@ -60,15 +62,14 @@ def exact(run: Run, view: View) -> None:
 
 def _question(run: Run, view: View) -> Question:
     """What is asked for the cut in view."""
-    return Question(str(run.path), view.snapshot.saved or "", view.cut.scope, tuple(view.thresholds.items()), data(),
-                    bool(st.session_state.get("repair")), view.score)
+    return Question(str(run.path), view.snapshot.saved or "", replace(view.cut, share=None, thresholds=view.thresholds), data())
 
 
 def taken(run: Run, view: View) -> list[tuple[float, float]]:
     """(sparsity, exact score) of every cut of these weights, ranked and repaired alike, that was scored in this session."""
     asked = _question(run, view)
     return [(one["sparsity"], one["score"]) for q, one in st.session_state.get("exact scores", {}).items()
-            if (q.run, q.phase, q.repair, q.score) == (asked.run, asked.phase, asked.repair, asked.score)]
+            if (q.run, q.stage) == (asked.run, asked.stage) and q.cut.kind._replace(scope="") == asked.cut.kind._replace(scope="")]
 
 
 @st.fragment
@@ -89,7 +90,7 @@ def _row(run: Run, question: Question) -> None:
                 st.rerun()
         elif answer.doing == "done":
             found = answer.result
-            repaired = ", repaired after cutting" if question.repair else ""
+            repaired = ", repaired after cutting" if question.cut.repaired else ""
             st.markdown(f":material/fact_check: Exact dev {name}{repaired} **{found['score']:.4f}**, 95% interval {found['low']:.3f} – {found['high']:.3f} "
                         f"({found['examples']:,} examples, {_took(found['seconds'])})", width="content")
         elif answer.score is not None:

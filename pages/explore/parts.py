@@ -37,11 +37,11 @@ def show(run: Run, view: View) -> None:
         return
     dense = unpruned(run, phase)
     names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
-    if view.score == "norm":
+    if view.cut.ranking == "norm":
         cheapest(run, view, kind, mine, dense)
     else:
         st.caption("Recorded for cuts by norm. " + ("Ranked by the surgeon, one threshold for the whole encoder already cuts where it costs least."
-                                                    if view.score == "surgeon" else "Rank blocks by norm to have the cheapest cut proposed."))
+                                                    if view.cut.ranking == "surgeon" else "Rank blocks by norm to have the cheapest cut proposed."))
     st.markdown(f"**What cutting one part alone costs** at {widgets.plain(phase)}, exact scores of {mine[0].examples:,} dev examples")
     st.plotly_chart(figures.sensitivity_curves(mine, run.metric, dense, names, view.zoom if kind == "matrix" else None), key="sensitivity",
                     config=widgets.chart(), alt="Dev score over the share that is cut of one part alone")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import tempfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
 from pages.explore.view import View
 from pages.shared import loaders, processes, widgets
-from pages.shared import widgets as widgets_
 from pages.shared.processes import Failed
 from prune_core.cutting import cuts
+from prune_core.cutting.cuts import Cut
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
 from prune_core.showing import notebook
@@ -41,12 +42,11 @@ def show(run: Run, view: View) -> None:
 
 def settings(run: Run, view: View) -> list[Setting]:
     """The present one and the pinned ones."""
-    repaired = bool(st.session_state.get("repair"))
-    found = [Setting("present", view.at, view.cut.scope, view.cut.share, view.cut.thresholds, view.score, repaired)]
+    found = [Setting("present", view.at, view.cut)]
     for pin in view.pins:
         there = cuts.from_json(pin.get("cut") or {}, run.layout)
         if there and 0 <= pin.get("moment", -1) < len(run.with_norms):
-            found.append(Setting(str(pin["name"]), run.with_norms[pin["moment"]], there.scope, there.share, there.thresholds))
+            found.append(Setting(str(pin["name"]), run.with_norms[pin["moment"]], there))
     return found
 
 
@@ -59,8 +59,7 @@ def model(run: Run, view: View) -> None:
                       "Runs of your own have them; of the recorded ones, sst2-minilm-64x1 has its dense ones."))
         return
     to = st.segmented_control("As", list(FORMS), default="hf", format_func=FORMS.get, required=True, key="take as")
-    repaired, data = bool(st.session_state.get("repair")), widgets_.data()
-    asked = (run.name, to, saved, view.cut.scope, tuple(view.thresholds.items()), view.score, repaired, data)
+    asked = (run.name, to, saved, replace(view.cut, share=None, thresholds=view.thresholds), widgets.data())
     made = st.session_state.get("taken")
     if not made or made[0] != asked:
         before = st.empty()  # gone as soon as there is something to download
@@ -84,11 +83,11 @@ def model(run: Run, view: View) -> None:
                        on_click="ignore")
 
 
-def packed(name: str, to: str, saved: str, scope: str, thresholds: tuple, by: str, repaired: bool, data: str) -> tuple[dict, bytes]:
+def packed(name: str, to: str, stage: str, cut: Cut, data: str) -> tuple[dict, bytes]:
     """(what `export` told, the folder as a zip). Raises processes.Failed."""
     with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "model"
-        told = processes.export(name, loaders.runs_dir(), to, out, saved, scope, dict(thresholds), by, repaired, data)
+        told = processes.export(name, loaders.runs_dir(), to, out, stage, cut, data)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for path in sorted(out.rglob("*")):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -12,7 +12,7 @@ from pages.shared import loaders
 from pages.shared.loaders import SETTING
 from prune_core.cutting import cuts, masks
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
-from prune_core.cutting.cuts import Cut
+from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask, Norms, by_scope
 from prune_core.runs import settings
 from prune_core.runs.run import Run
@@ -37,8 +37,7 @@ class View:
     pins: Sequence[Mapping]
     frames: str  # none, want or have: whether the moments of the whole run are in the browser
     snapshot: Snapshot
-    score: str  # what the thresholds are on: norm, or another score of this moment
-    surfaces: Mapping[str, Sequence[SurfacePoint]]  # scope -> what such cuts are predicted from
+    surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]  # recorded here for cuts ranked and repaired alike
 
     @property
     def surface(self) -> Sequence[SurfacePoint] | None:
@@ -65,15 +64,15 @@ def current(run: Run) -> View:
     number = said.get("moment", moments.index(first))
     at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
     now = cuts.from_json(said.get("cut") or {}, run.layout) or start.cut
-    score, repaired = st.session_state.get("score") or "norm", bool(st.session_state.get("repair"))
-    if score not in ranked(run, at):
-        score = "norm"
-    norms = loaders.norms(run, at) if score == "norm" else loaders.ranks(run, run.snapshots[at].saved, score)
+    ranking = st.session_state.get("score") or "norm"
+    ranking = ranking if ranking in ranked(run, at) else "norm"
+    now = replace(now, ranking=ranking, repaired=bool(st.session_state.get("repair")))
+    norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranks(run, run.snapshots[at].saved, ranking)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     mask = masks.mask_at(norms, run.layout, thresholds, now.scope)
     view = View(at, run.snapshots[at].label, now, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), run.snapshots[at], score, recorded(run, at, score, repaired))
+                said.get("frames", "none"), run.snapshots[at], recorded(run, at, now))
     if said:
         _write(run, view, said.get("key"))
     return view
@@ -85,11 +84,11 @@ def ranked(run: Run, at: int) -> list[str]:
     return run.ranked(saved) if saved else ["norm"]
 
 
-def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequence[SurfacePoint]]:
-    """Scope -> the surface recorded at this moment for cuts by this score, repaired or not."""
+def recorded(run: Run, at: int, cut: Cut) -> dict[SurfaceKind, Sequence[SurfacePoint]]:
+    """The whole surfaces recorded at this snapshot for cuts that are ranked and repaired as this one, of every scope."""
     saved = run.snapshots[at].saved
     whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)} if saved else {}
-    return {kind.scope: points for kind, points in whole.items() if (kind.by, kind.repaired) == (score, repaired)}
+    return {kind: points for kind, points in whole.items() if kind._replace(scope=cut.scope) == cut.kind}
 
 
 def content(run: Run, view: View, present: bool) -> bytes:
@@ -98,7 +97,7 @@ def content(run: Run, view: View, present: bool) -> bytes:
     st.session_state["commanded"] = st.session_state.get("command")
     head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run), loaders.usual_profile(), SETTING, view.surfaces)
     asked = f"{st.session_state.get('score')} {st.session_state.get('repair')}"  # alike for all moments, also where only norms were recorded
-    head |= {"value": "norm" if view.score == "norm" else f"{view.score} score", "kind": asked}
+    head |= {"value": "norm" if view.cut.ranking == "norm" else f"{view.cut.ranking} score", "kind": asked}
     now = {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want" or not canvas.playable(run):
         return canvas.pack(head, view.norms, None, now, live_map.there())
@@ -108,7 +107,7 @@ def content(run: Run, view: View, present: bool) -> bytes:
 
 def _high(run: Run, view: View) -> float:
     """The top of the colour scale: that of the run for norms, of this moment for another score."""
-    return loaders.norm_scale(run) if view.score == "norm" else masks.norm_scale([view.norms])
+    return loaders.norm_scale(run) if view.cut.ranking == "norm" else masks.norm_scale([view.norms])
 
 
 def remember() -> None:
@@ -163,7 +162,7 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
         return None
     mask = found.mask(loaders.norms(run, at), run.layout)
     price = loaders.usual_profile()
-    encoder, surface = mask.compression_encoder, found.predicted_from(recorded(run, at, "norm", False))
+    encoder, surface = mask.compression_encoder, found.predicted_from(recorded(run, at, found))
     return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
         "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
         "speedup": price.speedup(mask, SETTING, run.heads) if price else None,

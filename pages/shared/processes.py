@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
 
 from prune_core import files
+from prune_core.cutting.cuts import Cut
 from prune_core.files import PROJECT
 from prune_core.runs import places, shelf
 from prune_core.runs.config import PruneConfig
@@ -141,10 +142,11 @@ def measure(name: str, runs_dir: Path, phase: str, scope: str, sparsity: float, 
                     f"--batch={batch}", f"--length={length}"])
 
 
-def export(name: str, runs_dir: Path, to: str, out: Path, phase: str, scope: str, thresholds: Mapping[str, float], by: str, repair: bool, data: str) -> dict:
+def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, data: str) -> dict:
     """The pruned model as `python -m prune_core export` writes it. Raises Failed."""
-    return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={phase}", f"--scope={scope}",
-                    f"--threshold={json.dumps(dict(thresholds))}", f"--by={by}", *(["--repair"] if repair else []), *([f"--data={data}"] if data else [])])
+    return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={stage}", f"--scope={cut.scope}",
+                    f"--threshold={json.dumps(dict(cut.thresholds))}", f"--by={cut.ranking}",
+                    *(["--repair"] if cut.repaired else []), *([f"--data={data}"] if data else [])])
 
 
 class Report:

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from prune_core.cutting.cuts import Cut
 from prune_core.files import PROJECT
 
 KEPT = 500  # answers
@@ -24,12 +25,9 @@ class Question:
     """Which weights, cut where, on which data."""
 
     run: str  # folder
-    phase: str
-    scope: str
-    thresholds: tuple[tuple[str, float], ...]  # (scope key, threshold)
+    stage: str
+    cut: Cut  # by thresholds
     data: str = ""  # '': where the run had it
-    repair: bool = False
-    score: str = "norm"
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class ScoreClient:
         """The error of another question to the same weights and data, '' if there was none: this one would end in it too."""
         with self._lock:
             return next((a.answer.error for q, a in self._asked.items() if a.answer.doing == "failed" and q != question
-                         and (q.run, q.phase, q.data) == (question.run, question.phase, question.data)), "")
+                         and (q.run, q.stage, q.data) == (question.run, question.stage, question.data)), "")
 
     def forget_failures(self) -> None:
         """So that they are asked again."""
@@ -131,9 +129,9 @@ class ScoreClient:
                 asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
                 return asked
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        self._send({"id": asked.number, "run": question.run, "phase": question.phase, "scope": question.scope,
-                    "threshold": dict(question.thresholds), "data": question.data or None, "repair": question.repair,
-                    "score": question.score})
+        cut = question.cut
+        self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
+                    "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired, "score": cut.ranking})
         return asked
 
     def _send(self, line: dict) -> None:

@@ -22,15 +22,6 @@ class SurfacePoint:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What sort of cut a surface was recorded for: what thresholds were on, what shared one, whether it was repaired after."""
-
-    by: str = "norm"
-    scope: str = "global"
-    repaired: bool = False
-
-
-@dataclass(frozen=True)
 class Sensitivity:
     """One recorded answer to "what if I cut only here?": the dev score with `share` of one scope key's weights cut."""
 

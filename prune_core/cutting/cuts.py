@@ -1,70 +1,98 @@
-"""A cut as a person sets it: what shares a threshold, and either the share of it that goes or the thresholds; as text for an address."""
+"""A cut as a person sets it: what shares a threshold, how much goes, by which ranking, and whether what stays is repaired."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, thresholds_for
 
+Thresholds = tuple[tuple[str, float], ...]  # (scope key, threshold) of each
+
+
+class SurfaceKind(NamedTuple):
+    """Cuts that differ in nothing but how much goes: what a score surface is recorded for."""
+
+    ranking: str = "norm"
+    scope: str = "global"
+    repaired: bool = False
+
+    def to_json(self) -> dict:
+        return {"by": self.ranking, "scope": self.scope, "repaired": self.repaired}
+
 
 @dataclass(frozen=True)
 class Cut:
-    """Either `share` (of the weights of every scope key, lowest norms first) or `thresholds` (scope key -> norm) is given."""
+    """Either `share` (of the weights of every scope key, lowest-ranked groups first) or `thresholds` on the ranking are given.
+
+    `thresholds` may be given as a mapping scope key -> number; it is kept as pairs, so that a cut can be hashed.
+    """
 
     scope: str
-    share: float | None
-    thresholds: Mapping[str, float] | None = None
+    share: float | None = None
+    thresholds: Thresholds | None = None
+    ranking: str = "norm"  # what decides which groups go: their norm, or another ranking that was recorded
+    repaired: bool = False  # what stays is moved, in closed form, to make up for what goes
 
-    def resolved(self, norms: Norms, layout: Layout) -> dict[str, float]:
-        """The threshold of every scope key, for these norms."""
-        if self.share is not None:
-            return thresholds_for(norms, layout, self.share, self.scope)
-        return {key: float(self.thresholds.get(key, 0.0)) for key in by_scope(layout, self.scope)}
+    def __post_init__(self):
+        if isinstance(self.thresholds, Mapping):
+            object.__setattr__(self, "thresholds", tuple(self.thresholds.items()))
 
-    def mask(self, norms: Norms, layout: Layout) -> BlockMask:
-        """What this cut keeps of `norms`."""
-        return mask_at(norms, layout, self.resolved(norms, layout), self.scope)
+    @property
+    def kind(self) -> SurfaceKind:
+        return SurfaceKind(self.ranking, self.scope, self.repaired)
 
-    def predicted_from(self, surfaces: Mapping[str, Sequence[SurfacePoint]]) -> Sequence[SurfacePoint] | None:
-        """Of the surfaces by scope, the one for cuts of this kind; None where there is none: surfaces are of even cuts."""
-        return surfaces.get(self.scope) if self.scope == "global" or self.share is not None else None
+    def resolved(self, ranking: Norms, layout: Layout) -> dict[str, float]:
+        """Scope key -> threshold, for these norms or this other ranking of the groups. Raises InputError."""
+        return dict(self.thresholds) if self.share is None else thresholds_for(ranking, layout, self.share, self.scope)
+
+    def mask(self, ranking: Norms, layout: Layout) -> BlockMask:
+        """What this cut keeps. Raises InputError where a scope key has no threshold."""
+        return mask_at(ranking, layout, self.resolved(ranking, layout), self.scope)
+
+    def predicted_from(self, surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]) -> Sequence[SurfacePoint] | None:
+        """Of these surfaces, the one for cuts of this kind; None where there is none: surfaces are of even cuts."""
+        return surfaces.get(self.kind) if self.scope == "global" or self.share is not None else None
 
     def to_json(self) -> dict:
+        """How much goes, as the map in the browser has it."""
         return {"scope": self.scope, "share": self.share, "thresholds": self.thresholds and dict(self.thresholds)}
 
     def text(self, layout: Layout) -> str:
         """'global@0.5' (a share) or 'layer:0.31,0.29' (thresholds, in the order of the layers): what the address says."""
         if self.share is not None:
             return f"{self.scope}@{self.share:.12g}"
-        return f"{self.scope}:" + ",".join(f"{self.thresholds.get(key, 0.0):.9g}" for key in by_scope(layout, self.scope))
+        given = dict(self.thresholds)
+        return f"{self.scope}:" + ",".join(f"{given.get(key, 0.0):.9g}" for key in by_scope(layout, self.scope))
 
 
 def from_json(said: Mapping, layout: Layout) -> Cut | None:
-    """A cut from what a browser said; None where it is none."""
+    """A cut by norm from what a browser said, {scope, share, thresholds}; None where it is none."""
     try:
         scope, share, thresholds = said["scope"], said["share"], said["thresholds"]
         if scope in SCOPES and share is not None and 0 <= float(share) < 1:
             return Cut(scope, float(share))
-        keys = by_scope(layout, scope)
-        found = {key: float(thresholds[key]) for key in keys}
-        return Cut(scope, None, found) if all(0 <= t < math.inf for t in found.values()) else None
+        given = tuple((key, float(thresholds[key])) for key in by_scope(layout, scope))
+        return Cut(scope, None, given) if all(0 <= threshold < math.inf for _, threshold in given) else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
 
 def parse(text: str, layout: Layout) -> Cut | None:
-    """A cut from an address; None where it is none, or one of another run."""
+    """A cut by norm from an address; None where it is none, or one of another run."""
     for sign in "@:":
-        scope, found, value = text.partition(sign)
-        if found and scope in SCOPES:
+        scope, separated, value = text.partition(sign)
+        if separated and scope in SCOPES:
             break
     else:
         return None
     if sign == "@":
         return from_json({"scope": scope, "share": value, "thresholds": None}, layout)
     keys, values = list(by_scope(layout, scope)), value.split(",")
-    return from_json({"scope": scope, "share": None, "thresholds": dict(zip(keys, values, strict=True))}, layout) if len(keys) == len(values) else None
+    if len(keys) != len(values):
+        return None
+    return from_json({"scope": scope, "share": None, "thresholds": dict(zip(keys, values, strict=True))}, layout)

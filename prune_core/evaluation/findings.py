@@ -8,7 +8,7 @@ from prune_core import InputError
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.exact import Cut, evaluate
+from prune_core.evaluation.exact import evaluate
 from prune_core.evaluation.flips import UncutAnswers
 from prune_core.evaluation.speedup import measure
 from prune_core.latency.profile import Batch, Profile
@@ -37,7 +37,7 @@ def find(run: Run, settings: Sequence[Setting], source: str | None = None, measu
         flips = None
         if bench:
             try:
-                flips = benches.known.against(bench.outputs(mask, setting.repaired), mask.sparsity)
+                flips = benches.known.against(bench.outputs(mask, setting.cut.repaired), mask.sparsity)
             except InputError as error:
                 why = str(error)
         tell(3 * at + 2, 3 * len(settings), f"{setting.name}: speedup")
@@ -78,15 +78,14 @@ def exact(run: Run, setting: Setting, mask: BlockMask, benches: _Benches) -> tup
         return score, None, str(error).partition(";")[0]
     except InputError as error:
         return score, None, str(error)
-    cut = Cut(run, setting.share, setting.thresholds, setting.scope, snapshot.saved, setting.by)
-    found = evaluate(cut, bench=bench, repaired=setting.repaired)
-    return ReportedScore(found["score"], found["low"], found["high"], found["examples"], True), bench, ""
+    answer = evaluate(run, snapshot.saved, setting.cut, bench=bench)
+    return ReportedScore(answer["score"], answer["low"], answer["high"], answer["examples"], True), bench, ""
 
 
 def _recorded(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | None:
     """The score that the run itself took of these weights, if nothing more is cut of them."""
     snapshot = run.snapshots[setting.at]
-    if not snapshot.saved or not snapshot.scores or setting.repaired or abs(mask.sparsity - snapshot.point["sparsity"]) > 1e-9:
+    if not snapshot.saved or not snapshot.scores or setting.cut.repaired or abs(mask.sparsity - snapshot.point["sparsity"]) > 1e-9:
         return None
     value, low, high = snapshot.scores[run.metric], None, None
     if snapshot.surface and snapshot.surface_examples == snapshot.examples:
@@ -111,8 +110,7 @@ def speedup(run: Run, setting: Setting, mask: BlockMask, measured: bool, profile
              and (one["dtype"], one["engine"]) == ("fp32", "torch") and one["machine"]["cpu"] == here["cpu"]]
     if not known and measured and saved:
         try:
-            known = [measure(Cut(run, setting.share, setting.thresholds, setting.scope, saved, setting.by), BATCH.batch, BATCH.length, 0, "fp32",
-                                    3.0, None)]
+            known = [measure(run, saved, setting.cut, BATCH)]
         except InputError:
             pass  # a length that this model has no positions for: then it is predicted
     if known:

@@ -12,21 +12,23 @@ from prune_core.evaluation.dev_score import masked
 from prune_core.runs.run import Run
 
 
-def predict(run: Run, phase: str, texts: Sequence[tuple[str, ...]], sparsities: Sequence[float], scope: str | None = None, by: str = "norm") -> dict:
-    """How sure the model is of every label, for each text, as more and more is cut. What `predict --json` prints. Raises InputError.
+def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: Sequence[float],
+            scope: str | None = None, ranking: str = "norm") -> dict:
+    """How sure the model is of every label, for each text, as more and more is cut. What `predict --json` prints.
 
-    `probabilities`: (sparsities, texts, labels); with one output (regression) the output itself.
+    `probabilities`: (sparsities, texts, labels); with one output (regression) the output itself. Raises InputError.
     """
-    encoder = encoder_of(run, phase, run.outputs)
-    scope, ranks = scope or run.config.scope, run.ranks(phase, by)
+    encoder = encoder_of(run, stage, run.outputs)
+    scope, ranked = scope or run.config.scope, run.ranks(stage, ranking)
     columns = [list(column) for column in zip(*texts, strict=True)]
-    inputs = encoder.tokenizer(*columns, truncation=True, max_length=encoder.max_length(run.config.max_length), padding=True, return_tensors="pt")
-    found, reached = [], []
+    length = encoder.max_length(run.config.max_length)
+    inputs = encoder.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    probabilities, reached = [], []
     for sparsity in sparsities:
-        mask = mask_at_sparsity(ranks, run.layout, sparsity, scope)
+        mask = mask_at_sparsity(ranked, run.layout, sparsity, scope)
         with torch.inference_mode(), masked(encoder.weights, mask):
             logits = encoder.model.eval()(**inputs).logits.float()
-        found.append((logits.softmax(-1) if run.outputs > 1 else logits).tolist())
+        probabilities.append((logits.softmax(-1) if run.outputs > 1 else logits).tolist())
         reached.append(mask.sparsity)
-    return {"run": run.name, "phase": phase, "scope": scope, "by": by, "labels": run.labels or [run.metric],
-            "sparsities": reached, "probabilities": found}
+    return {"run": run.name, "phase": str(stage), "scope": scope, "by": ranking, "labels": run.labels or [run.metric],
+            "sparsities": reached, "probabilities": probabilities}

@@ -26,8 +26,8 @@ from prune_core import InputError
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import Running
-from prune_core.evaluation.exact import Cut
 from prune_core.runs.run import Run
+from prune_core.runs.settings import cut_of
 
 KEPT = 3  # benches: weights and dev set of one phase each
 IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
@@ -100,9 +100,9 @@ class ScoringProcess:
             if number in self._cancelled:
                 raise Cancelled
             run = Run(Path(asked["run"]))
-            cut = Cut(run, None, asked["threshold"], asked["scope"], asked["phase"], asked.get("score") or "norm")
-            return {"result": exact.evaluate(cut, threads=self._threads or self._cores.left(), report=report, bench=self._bench(run, asked),
-                                              repaired=bool(asked.get("repair")))}
+            cut = cut_of(run, None, asked["threshold"], asked["scope"], asked.get("score") or "norm", bool(asked.get("repair")))
+            return {"result": exact.evaluate(run, asked["phase"], cut, threads=self._threads or self._cores.left(),
+                                             report=report, bench=self._bench(run, asked))}
         except Cancelled:
             return {"cancelled": True}
         except InputError as error:

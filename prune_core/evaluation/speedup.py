@@ -4,41 +4,40 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from prune_core import InputError, files
+from prune_core.cutting.cuts import Cut
 from prune_core.evaluation.bench import encoder_of
-from prune_core.evaluation.exact import Cut, default_phase
 from prune_core.execution import timing
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
 from prune_core.models import encoders
 from prune_core.models.encoders import heads_of
+from prune_core.runs.run import Run
 
 
-def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds: float, profile: Path | None,
-            engine: str = "torch") -> dict:
-    """Time the dense and the compact model of a cut. What `measure --json` prints. Raises InputError.
+def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 3.0,
+            profile: Path | None = None, engine: str = "torch") -> dict:
+    """Time the dense and the compact model of a cut of a stage. What `measure --json` prints. Raises InputError.
 
     Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
     """
-    run = cut.run
-    setting = Batch(batch, length)
     threads = threads or os.cpu_count() or 1
     priced = profile_files.read(profile) if profile else _own_profile(threads)
-    phase = cut.phase or default_phase(run, cut.sparsity, weights=False)
-    phase, scope, mask, _ = replace(cut, phase=phase).resolved()
-    there = (run.path / "weights" / f"{phase}.safetensors").exists()
-    model = (encoder_of(run, phase, run.outputs) if there else encoders.load(run.config.model, run.outputs, run.config.seed)).model
-    found = timing.measure(model, mask, setting, threads, dtype, seconds, engine)
+    mask = cut.mask(run.ranks(stage, cut.ranking), run.layout)
+    there = (run.path / "weights" / f"{stage}.safetensors").exists()
+    encoder = (encoder_of(run, stage, run.outputs) if there
+               else encoders.load(run.config.model, run.outputs, run.config.seed))
+    model = encoder.model
+    timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)
-    predicted = priced.compact_ms(mask, setting, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
+    predicted = priced.compact_ms(mask, batch, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
     weights = "of the run" if there else "of the checkpoint: those of the run do not ship; a latency does not depend on them"
-    answer = {"run": run.name, "phase": phase, "scope": scope, "mask": mask.digest(), "weights": weights} | found | {
-            "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
-            "predicted_error": priced.error if predicted else None}
+    answer = {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest(), "weights": weights} | timed
+    answer |= {"predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
+               "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
         files.append_sealed(run.timings_file, answer)
     return answer

@@ -1,4 +1,4 @@
-"""More score surfaces than a run records by itself: for other scopes, other scores of the groups, with and without repair. Kept with the run."""
+"""More score surfaces than a run records by itself: other scopes and rankings, with and without repair. Kept with the run."""
 
 from __future__ import annotations
 
@@ -8,42 +8,45 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from prune_core import files
-from prune_core.cutting.answers import GRID, Kind, SurfacePoint
+from prune_core.cutting.answers import GRID, SurfacePoint
+from prune_core.cutting.cuts import SurfaceKind
 from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.rank import rank
 from prune_core.execution import native
 from prune_core.runs.run import Run
 
+Steps = Iterator[tuple[int, int, SurfaceKind, SurfacePoint]]  # done, of how many, what was scored
 
-def repaired(run: Run) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:
-    """`surfaces` of what could be kept of the dense weights without training: cut by norm and, where the surgeon chose, as it ranks; then repaired."""
-    kinds = [Kind("norm", run.config.scope, True)]
+
+def repaired(run: Run) -> Steps:
+    """`surfaces` of what the dense weights keep without training: cut by norm and, where the surgeon chose, as it ranks; repaired."""
+    kinds = [SurfaceKind("norm", run.config.scope, True)]
     if "surgeon" in (run.config.method, run.config.score):
         if "surgeon" not in run.ranked("dense"):
             list(rank(run, "dense", ["surgeon"], threads=run.config.threads))
-        kinds.append(Kind("surgeon", "global", True))
+        kinds.append(SurfaceKind("surgeon", "global", True))
     yield from surfaces(run, "dense", kinds, threads=run.config.threads)
 
 
-def surfaces(run: Run, phase: str, kinds: Sequence[Kind], source: str | None = None, threads: int = 0) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:
-    """(done, total, kind, point) for every kind and sparsity; each is written as it comes, and what is there is not computed again.
+def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | None = None, threads: int = 0) -> Steps:
+    """Every kind at every sparsity of GRID; each is written as it comes, and what is there is not computed again.
 
-    Raises InputError for an unknown scope, a score that was not recorded, or where weights or data are missing.
+    Raises InputError for an unknown scope, a ranking that was not recorded, or where weights or data are missing.
     """
-    ranks = {kind.by: run.ranks(phase, kind.by) for kind in kinds}
-    known = {kind: {p.wanted: p for p in points} for kind, points in run.surfaces(phase).items()}
+    rankings = {kind.ranking: run.ranks(stage, kind.ranking) for kind in kinds}
+    known = {kind: {p.wanted: p for p in points} for kind, points in run.surfaces(stage).items()}
     bench, done, total = None, 0, len(kinds) * len(GRID)
     for kind in kinds:
         for wanted in GRID:
-            mask = mask_at_sparsity(ranks[kind.by], run.layout, wanted, kind.scope)
+            mask = mask_at_sparsity(rankings[kind.ranking], run.layout, wanted, kind.scope)
             if (point := known.get(kind, {}).get(wanted)) is None:
                 if bench is None:
                     torch.set_num_threads(threads or os.cpu_count() or 1)
                     native.library()
-                    bench = Bench(run, phase, source)
+                    bench = Bench(run, stage, source)
                 *_, last = bench.stream(mask, repaired=kind.repaired)
                 point = SurfacePoint(wanted, mask.sparsity, last.score, last.low, last.high)
-                files.append_sealed(run.surfaces_file(phase), vars(kind) | vars(point))
+                files.append_sealed(run.surfaces_file(stage), kind.to_json() | vars(point))
             done += 1
             yield done, total, kind, point

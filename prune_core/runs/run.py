@@ -30,8 +30,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from prune_core import files
-from prune_core.cutting.answers import Kind, Sensitivity, SurfacePoint
+from prune_core.cutting.answers import Sensitivity, SurfacePoint
 from prune_core.cutting.blocks import Layout
+from prune_core.cutting.cuts import SurfaceKind
 from prune_core.runs import places
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
@@ -239,14 +240,14 @@ class Run:
         """Where more surfaces than the run's own are written, likewise."""
         return self.later / f"surface-{phase}.jsonl"
 
-    def surfaces(self, phase: str) -> dict[Kind, list[SurfacePoint]]:
+    def surfaces(self, phase: str) -> dict[SurfaceKind, list[SurfacePoint]]:
         """Every recorded surface at the end of a phase: the run's own, and those that were asked for later; whole ones and begun ones."""
-        found: dict[Kind, dict[float, SurfacePoint]] = {}
+        found: dict[SurfaceKind, dict[float, SurfacePoint]] = {}
         if own := self.snapshots[self.saved(phase)].surface:
-            found[Kind("norm", self.config.scope, False)] = {point.wanted: point for point in own}
+            found[SurfaceKind("norm", self.config.scope, False)] = {point.wanted: point for point in own}
         for line in self._beside(f"surface-{phase}.jsonl"):
             with contextlib.suppress(TypeError, KeyError):
-                kind = Kind(line.pop("by"), line.pop("scope"), line.pop("repaired"))
+                kind = SurfaceKind(line.pop("by"), line.pop("scope"), line.pop("repaired"))
                 point = SurfacePoint(**line)
                 found.setdefault(kind, {}).setdefault(point.wanted, point)
         return {kind: [points[wanted] for wanted in sorted(points)] for kind, points in found.items()}

@@ -1,4 +1,4 @@
-"""Settings of a run that can be chosen, and settings as text: what a report is asked for, by a page or by `--settings`."""
+"""Settings: cuts at a snapshot of a run, those that can be chosen, and settings as text."""
 
 from __future__ import annotations
 
@@ -10,46 +10,127 @@ from prune_core import InputError
 from prune_core.cutting import cuts
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut
-from prune_core.cutting.masks import SCOPES, BlockMask, Norms, sparsity_of
+from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
+from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
-MOST = 4  # at once
+MOST = 4  # settings in one report
 READY = (1.5, 2.0, 3.0)  # compressions that are offered of weights with a recorded surface
 
 
+@dataclass(frozen=True)
+class Setting:
+    """A cut at a snapshot of a run: `at` is its position. It can be hashed, so it is a cache key."""
+
+    name: str
+    at: int
+    cut: Cut
+
+    def mask(self, run: Run) -> BlockMask:
+        """What it keeps. Raises InputError."""
+        return self.cut.mask(self.ranking(run), run.layout)
+
+    def ranking(self, run: Run) -> Norms:
+        """What its thresholds are on: norms of the snapshot, or another ranking recorded for it. Raises InputError."""
+        if self.cut.ranking == "norm":
+            return run.norms(self.at)
+        return run.ranks(run.snapshots[self.at].saved, self.cut.ranking)
+
+    def surface(self, run: Run) -> Sequence[SurfacePoint] | None:
+        """The surface recorded for cuts of its kind; None where there is none."""
+        saved = run.snapshots[self.at].saved
+        return self.cut.predicted_from(run.surfaces(saved)) if saved else None
+
+    def numbers(self, run: Run) -> dict[str, float | None]:
+        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for cuts of this kind."""
+        mask, surface = self.mask(run), self.surface(run)
+        return {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
+                "compression_model": mask.compression_model,
+                "predicted_score": predict(surface, mask.sparsity)[0] if surface else None}
+
+    def to_json(self, run: Run) -> dict:
+        """As `--settings` takes it, without what goes without saying."""
+        cut = self.cut
+        said = {"at": run.snapshots[self.at].label, **cut.to_json(),
+                "by": cut.ranking if cut.ranking != "norm" else None, "repaired": cut.repaired or None}
+        return {key: value for key, value in said.items() if value is not None}
+
+
+# ---------------------------------------------------------------- what goes without saying
+
+
+def usual(run: Run) -> Cut:
+    """Where the run itself cuts first."""
+    scope = run.config.scope if run.config.scope in SCOPES else "global"
+    return Cut(scope, round(sparsity_of(run.config.compressions[0]), 4))
+
+
+def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str, float] | None = None,
+           scope: str | None = None, ranking: str = "norm", repaired: bool = False) -> Cut:
+    """A cut of this run: a share, one threshold for all scope keys, or one for each; `scope`: by default the run's own."""
+    scope = scope or run.config.scope
+    if isinstance(threshold, int | float):
+        threshold = dict.fromkeys(by_scope(run.layout, scope), float(threshold))
+    return Cut(scope, share, threshold, ranking, repaired)
+
+
+def default_stage(run: Run, share: float | None, weights: bool = True) -> str:
+    """The most trained stage that is not already sparser than asked; the last one if no share was asked.
+
+    Of those whose `weights` are there, unless only norms are needed. Raises RunError, saying how to get them.
+    """
+    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")} if weights else set(run.saved_names)
+    names = [s.saved for s in run.snapshots if s.saved in there
+             and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == "dense")]
+    if not names:
+        if weights:
+            run.weights_file("dense")  # raises, and says how to get them
+        raise RunError(f"run {run.name!r} has no end of a phase yet")
+    order = {"dense": 0, "penalty": 1, "retrain": 2}
+    ends = {s.saved: s.point["sparsity"] for s in run.snapshots if s.saved}
+    return max(names, key=lambda name: (order[name.split("-")[0]], ends[name]))
+
+
+# ---------------------------------------------------------------- what can be chosen
+
+
 def ends(run: Run) -> dict[str, Setting]:
-    """The weights at every end of a phase as they are: nothing more cut."""
-    return {s.saved: Setting(s.saved, at, "global", None, {"all": 0.0}) for at, s in enumerate(run.snapshots) if s.saved and at in run.with_norms}
+    """The weights of every stage as they are: nothing more cut."""
+    nothing = Cut("global", None, (("all", 0.0),))
+    return {s.saved: Setting(s.saved, at, nothing)
+            for at, s in enumerate(run.snapshots) if s.saved and at in run.with_norms}
 
 
 def results(run: Run) -> list[Setting]:
     """The run's own results: what it retrained, else what it cut, else its dense weights; at most MOST."""
     known = ends(run)
-    for phase in ("retrain-", "penalty-", "dense"):
-        if found := [one for name, one in known.items() if name.startswith(phase)]:
-            return found[:MOST]
+    for kind in ("retrain-", "penalty-", "dense"):
+        if of_kind := [one for name, one in known.items() if name.startswith(kind)]:
+            return of_kind[:MOST]
     return []
 
 
 def offered(run: Run) -> dict[str, Setting]:
-    """By what to call them: the ends of phases, and after each the cuts of its weights that a recorded surface predicts."""
-    found = {}
+    """By what to call them: the stages, and after each the cuts of its weights that a recorded surface predicts."""
+    choices = {}
     for saved, end in ends(run).items():
-        found[saved] = end
+        choices[saved] = end
         zeros = run.snapshots[end.at].point["sparsity"]
         whole = [kind for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)]
         for kind, compression in ((kind, c) for kind in whole for c in READY if sparsity_of(c) > zeros + 0.01):
-            name = f"{saved}, cut {compression:g}x by {kind.by}" + ", repaired" * kind.repaired
+            name = f"{saved}, cut {compression:g}x by {kind.ranking}" + ", repaired" * kind.repaired
             name += "" if kind.scope == "global" else f", each {kind.scope}"
-            found[name] = Setting(name, end.at, kind.scope, round(sparsity_of(compression), 4), None, kind.by, kind.repaired)
-    return found
+            cut = Cut(kind.scope, round(sparsity_of(compression), 4), None, kind.ranking, kind.repaired)
+            choices[name] = Setting(name, end.at, cut)
+    return choices
+
+
+# ---------------------------------------------------------------- as text
 
 
 def as_text(settings: Sequence[Setting], run: Run) -> str:
     """As `--settings` takes them: JSON, without what goes without saying."""
-    said = ({"at": run.snapshots[one.at].label, "scope": one.scope, "share": one.share, "thresholds": one.thresholds and dict(one.thresholds),
-             "by": one.by if one.by != "norm" else None, "repaired": one.repaired or None} for one in settings)
-    return json.dumps([{name: value for name, value in one.items() if value is not None} for one in said])
+    return json.dumps([setting.to_json(run) for setting in settings])
 
 
 def from_json(text: str, run: Run) -> list[Setting]:
@@ -57,66 +138,29 @@ def from_json(text: str, run: Run) -> list[Setting]:
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
-        raise InputError("--settings is not JSON; needed: a list of {\"at\": ..., \"scope\": ..., \"share\": ...}") from None
+        raise InputError("--settings is not JSON; needed: "
+                         'a list of {"at": ..., "scope": ..., "share": ...}') from None
     if not isinstance(said, list) or not 1 <= len(said) <= MOST or not all(isinstance(one, dict) for one in said):
         raise InputError(f"--settings must be a JSON list of 1 to {MOST} objects")
-    return [_setting(f"setting {letter}", one, run) for letter, one in zip("ABCD", said, strict=False)]
+    return [setting_of(f"setting {letter}", one, run) for letter, one in zip("ABCD", said, strict=False)]
 
 
-def _setting(name: str, said: Mapping, run: Run) -> Setting:
+def setting_of(name: str, said: Mapping, run: Run) -> Setting:
+    """The setting that one such object names. Raises InputError."""
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
     at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
     if at is None:
-        ends = ", ".join(run.saved_names) or "none"
-        raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded moment of run {run.name!r}; ends of its phases: {ends}")
-    cut = cuts.from_json({"scope": said.get("scope", "global"), "share": said.get("share"), "thresholds": said.get("thresholds")}, run.layout)
+        known = ", ".join(map(str, run.saved_names)) or "none"
+        raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded moment of run {run.name!r}; "
+                         f"ends of its phases: {known}")
+    given = {"scope": said.get("scope", "global"), "share": said.get("share"), "thresholds": said.get("thresholds")}
+    cut = cuts.from_json(given, run.layout)
     if cut is None:
-        raise InputError(f"{name}: needed: a scope (global, layer, type, matrix), and a share from 0 up to 1 or a threshold for each scope key")
-    by, repaired = said.get("by", "norm"), said.get("repaired", False)
+        raise InputError(f"{name}: needed: a scope (global, layer, type, matrix), and a share from 0 up to 1 "
+                         "or a threshold for each scope key")
+    ranking, repaired = said.get("by", "norm"), said.get("repaired", False)
     known = run.ranked(run.snapshots[at].saved) if run.snapshots[at].saved else ["norm"]
-    if by not in known or not isinstance(repaired, bool):
-        raise InputError(f"{name}: by {str(by)[:40]!r} and repaired {str(repaired)[:20]!r}; needed: one of {', '.join(known)}, and true or false")
-    return Setting(name, at, cut.scope, cut.share, cut.thresholds, by, repaired)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A cut at a moment: `at` is the position of its snapshot; `share` of every scope key, or `thresholds` (scope key -> number), is given."""
-
-    name: str
-    at: int
-    scope: str
-    share: float | None
-    thresholds: Mapping[str, float] | None = None
-    by: str = "norm"
-    repaired: bool = False
-
-    def mask(self, run: Run) -> BlockMask:
-        """What it keeps. Raises InputError."""
-        return self.cut.mask(self.norms(run), run.layout)
-
-    def norms(self, run: Run) -> Norms:
-        """What its thresholds are on: norms of the moment, or another score of it. Raises InputError."""
-        return run.norms(self.at) if self.by == "norm" else run.ranks(run.snapshots[self.at].saved, self.by)
-
-    @property
-    def cut(self) -> Cut:
-        return Cut(self.scope, self.share, self.thresholds)
-
-    def surface(self, run: Run) -> Sequence[SurfacePoint] | None:
-        """The surface recorded for cuts of its kind; None where there is none."""
-        saved = run.snapshots[self.at].saved
-        kinds = {kind.scope: points for kind, points in run.surfaces(saved).items() if (kind.by, kind.repaired) == (self.by, self.repaired)} if saved else {}
-        return self.cut.predicted_from(kinds)
-
-    def numbers(self, run: Run) -> dict[str, float | None]:
-        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for cuts of this kind."""
-        mask, surface = self.mask(run), self.surface(run)
-        return {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
-                "predicted_score": predict(surface, mask.sparsity)[0] if surface else None}
-
-
-def usual(run: Run) -> Cut:
-    """Where the run itself cuts first."""
-    scope = run.config.scope if run.config.scope in SCOPES else "global"
-    return Cut(scope, round(sparsity_of(run.config.compressions[0]), 4))
+    if ranking not in known or not isinstance(repaired, bool):
+        raise InputError(f"{name}: by {str(ranking)[:40]!r} and repaired {str(repaired)[:20]!r}; "
+                         f"needed: one of {', '.join(known)}, and true or false")
+    return Setting(name, at, Cut(cut.scope, cut.share, cut.thresholds, ranking, repaired))

@@ -18,8 +18,8 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
     from nbformat import v4, writes
 
     shown = {one.name: one.numbers(run) for one in settings}
-    asked = {one.name: {"at": one.at, "scope": one.scope, "share": one.share, "thresholds": one.thresholds and dict(one.thresholds), "by": one.by,
-                        "repaired": one.repaired} for one in settings}
+    asked = {one.name: {"at": one.at, "cut": {"ranking": one.cut.ranking, "repaired": one.cut.repaired, **one.cut.to_json()}}
+             for one in settings}
     usual = run.recorded or run.path.parent == RUNS
     find = f"shelf.find({run.name!r})" if usual else f"shelf.find({run.name!r}, Path({str(run.path.parent)!r}))"
     metric = run.metric.replace("_", " ")
@@ -27,9 +27,9 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
         v4.new_markdown_cell(f"# {run.name}: {', '.join(shown)}\n\n{_about(run)}\n\nMade by Prunescope from what was in view. Start it in Prunescope's "
                              "folder, with its environment. The first cells need no weights and no data."),
         v4.new_code_cell(f"import sys\nfrom pathlib import Path\n\nsys.path.insert(0, \".\")  # Prunescope's folder\n\nimport pandas as pd\n\n"
-                         f"from prune_core.runs import shelf\nfrom prune_core.runs.settings import Setting\n\nrun = {find}\n"
+                         f"from prune_core.cutting.cuts import Cut\nfrom prune_core.runs import shelf\nfrom prune_core.runs.settings import Setting\n\nrun = {find}\n"
                          f"asked = {pprint.pformat(asked, width=120, sort_dicts=False)}\n"
-                         "settings = [Setting(name, **one) for name, one in asked.items()]"),
+                         "settings = [Setting(name, one[\"at\"], Cut(**one[\"cut\"])) for name, one in asked.items()]"),
         v4.new_markdown_cell("## Size and predicted score\n\nSparsity and compression are counted from the recorded block norms. The predicted score is "
                              "read off the score surface that was recorded with the run: dev scores at twenty sparsities, with straight lines between them."),
         v4.new_code_cell("table = pd.DataFrame({one.name: one.numbers(run) for one in settings}).T\ntable"),
@@ -49,7 +49,7 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
 
 _EXACT = '''\
 from prune_core import InputError
-from prune_core.evaluation import exact as exactly
+from prune_core.evaluation.exact import evaluate
 
 DATA = None  # for example "../shared/glue"
 
@@ -59,9 +59,8 @@ for one in settings:
     try:
         if saved is None:
             raise InputError("weights are kept at the ends of phases only, not at this moment")
-        cut = exactly.Cut(run, one.share, one.thresholds, one.scope, saved, one.by)
-        found = exactly.evaluate(cut, DATA, repaired=one.repaired)
-        exact[one.name] = {name: found[name] for name in ("score", "low", "high", "examples")}
+        answer = evaluate(run, saved, one.cut, DATA)
+        exact[one.name] = {name: answer[name] for name in ("score", "low", "high", "examples")}
     except InputError as error:
         print(f"{one.name}: not scored: {error}")
 pd.DataFrame(exact).T'''

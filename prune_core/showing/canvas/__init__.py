@@ -17,7 +17,7 @@ import numpy as np
 
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
-from prune_core.cutting.cuts import Cut
+from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import Norms
 from prune_core.latency.profile import Batch, Profile
 from prune_core.latency.strips import layers_of
@@ -81,9 +81,12 @@ def norms_bytes(names: Sequence[str], norms: Norms) -> bytes:
     return np.concatenate([np.asarray(norms[name], "<f4").ravel() for name in names]).tobytes()
 
 
-def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Profile | None, setting: Batch,
-           surfaces: Mapping[str, Sequence[SurfacePoint]] | None = None) -> dict:
-    """All that the browser needs besides norms, for snapshot `at`; `surfaces`: scope -> the surface that such cuts are predicted from."""
+def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Profile | None, batch: Batch,
+           surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]] | None = None) -> dict:
+    """All that the browser needs besides norms, for snapshot `at`.
+
+    `surfaces`: what cuts are predicted from, for one ranking; by default the snapshot's own.
+    """
     layout, moments = run.layout, run.with_norms
     found = {
         "run": run.name, "moment": moments.index(at), "high": high,
@@ -92,21 +95,21 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
                       **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))} for m in layout.matrices],
         "moments": [{"label": run.snapshots[one].label, "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),
-                     "surfaces": _surfaces({usual.scope: run.snapshots[one].surface})} for one in moments],
-        "surfaces": _surfaces({usual.scope: run.snapshots[at].surface} if surfaces is None else surfaces), "usual": usual.to_json(),
+                     "surfaces": _surfaces({usual.kind: run.snapshots[one].surface})} for one in moments],
+        "surfaces": _surfaces({usual.kind: run.snapshots[at].surface} if surfaces is None else surfaces), "usual": usual.to_json(),
         "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
     if profile:
-        found["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact), "batch": setting.batch,
-                            "length": setting.length, "tokens": setting.tokens, "denseMs": profile.dense_ms(layout, setting)}
+        found["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact), "batch": batch.batch,
+                            "length": batch.length, "tokens": batch.tokens, "denseMs": profile.dense_ms(layout, batch)}
     return found
 
 
-def _surfaces(surfaces: Mapping[str, Sequence[SurfacePoint] | None]) -> dict[str, list[list[float]]]:
+def _surfaces(surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint] | None]) -> dict[str, list[list[float]]]:
     """Scope -> [sparsity, score, low, high] of every point, each sparsity once, in order."""
     found = {}
-    for scope, surface in surfaces.items():
+    for kind, surface in surfaces.items():
         if points := {point.sparsity: point for point in surface or ()}:
-            found[scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+            found[kind.scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
     return found
 
 

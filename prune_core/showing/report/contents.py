@@ -30,17 +30,17 @@ METRICS = {
 def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
     """What the setting is, in words: `cut` (how much, and for technical readers by what), `weights` (of which moment)."""
     setting, snapshot = one.setting, run.snapshots[one.setting.at]
-    where = {"global": "one threshold for all", "layer": "each layer", "type": "each type of matrix", "matrix": "each matrix"}[setting.scope]
-    own = bool(snapshot.saved and setting.by == "norm" and 0 < one.mask.sparsity and abs(one.mask.sparsity - snapshot.point["sparsity"]) < 1e-9)
-    how = "as the run cut it" if own else "the same share of " + where if setting.share is not None and setting.scope != "global" else (
-        where if setting.scope == "global" else "a threshold for " + where)
-    ranked = "" if setting.by == "norm" else f", ranked by {setting.by}"
+    where = {"global": "one threshold for all", "layer": "each layer", "type": "each type of matrix", "matrix": "each matrix"}[setting.cut.scope]
+    own = bool(snapshot.saved and setting.cut.ranking == "norm" and 0 < one.mask.sparsity and abs(one.mask.sparsity - snapshot.point["sparsity"]) < 1e-9)
+    how = "as the run cut it" if own else "the same share of " + where if setting.cut.share is not None and setting.cut.scope != "global" else (
+        where if setting.cut.scope == "global" else "a threshold for " + where)
+    ranked = "" if setting.cut.ranking == "norm" else f", ranked by {setting.cut.ranking}"
     words = f"{one.mask.sparsity:.1%} of the encoder cut" if one.mask.sparsity else "nothing cut"
     words += f" ({how}{ranked})" if audience == "technical" and one.mask.sparsity else ""
     cut = "cut and repaired at once, not retrained" if run.config.method in CLOSED_FORM else "trained under the method, not retrained"
     trained = {"dense": "fine-tuned, never pruned", "penalty": cut, "retrain": "retrained after the cut"}
     phase = snapshot.label.split("-")[0].split(" ")[0]
-    return {"cut": words + (", then repaired" if setting.repaired else ""), "weights": f"{snapshot.label}: {trained.get(phase, 'in training')}"}
+    return {"cut": words + (", then repaired" if setting.cut.repaired else ""), "weights": f"{snapshot.label}: {trained.get(phase, 'in training')}"}
 
 
 def contents(run: Run, findings: Sequence[Finding], asked: Request, made: date) -> dict:
@@ -70,7 +70,7 @@ def contents(run: Run, findings: Sequence[Finding], asked: Request, made: date) 
 def _row(letter: str, one: Finding, run: Run, audience: str) -> dict:
     """A setting as the table shows it."""
     found = {"letter": letter, "sparsity": one.mask.sparsity, "encoder": one.mask.compression_encoder, "model": one.mask.compression_model,
-             "mb": one.mask.stored_bytes / 1e6, "score": one.score, "speed": one.speed, "repaired": one.setting.repaired,
+             "mb": one.mask.stored_bytes / 1e6, "score": one.score, "speed": one.speed, "repaired": one.setting.cut.repaired,
              "kept": 1 - one.mask.sparsity, **described(one, run, audience)}
     if one.score:
         found |= {"loss": one.score.value - run.dense_score, "interval": None if one.score.low is None else f"{one.score.low:.3f} – {one.score.high:.3f}",
@@ -146,9 +146,11 @@ def _types(findings: Sequence[Finding], layout: Layout) -> list[tuple[str, list[
 
 def _command(run: Run, one: Finding) -> str | None:
     """What scores this setting again; None where the moment has no weights."""
-    setting, saved = one.setting, run.snapshots[one.setting.at].saved
+    cut, saved = one.setting.cut, run.snapshots[one.setting.at].saved
     if not saved:
         return None
-    how = f"--sparsity {setting.share!r}" if setting.share is not None else f"--threshold {shlex.quote(json.dumps(dict(setting.thresholds)))}"
-    options = f"--phase {saved} --scope {setting.scope} {how}" + (f" --by {setting.by}" if setting.by != "norm" else "") + " --repair" * setting.repaired
+    given = (f"--sparsity {cut.share!r}" if cut.share is not None
+             else f"--threshold {shlex.quote(json.dumps(dict(cut.thresholds)))}")
+    ranked = f" --by {cut.ranking}" if cut.ranking != "norm" else ""
+    options = f"--phase {saved} --scope {cut.scope} {given}{ranked}" + " --repair" * cut.repaired
     return f"python -m prune_core evaluate {run.name} {options}"

@@ -40,10 +40,10 @@ def html(run: Run, findings: Sequence[Finding], asked: Request, made: date, prof
     data = {"first": best, "maps": [], "norms": []}
     for at in shown:
         setting = findings[at].setting
-        key = (setting.at, setting.by)
+        key = (setting.at, setting.cut.ranking)
         if key not in norms:
             norms[key] = len(data["norms"])
-            values = setting.norms(run)
+            values = setting.ranking(run)
             data["norms"].append(base64.b64encode(canvas.norms_bytes([m.name for m in run.layout.matrices], values)).decode())
         data["maps"].append({"letter": found["rows"][at]["letter"], "norms": norms[key], "header": _header(run, findings[at], profile)})
     from prune_core.showing.report import chart
@@ -55,11 +55,11 @@ def html(run: Run, findings: Sequence[Finding], asked: Request, made: date, prof
 
 def _header(run: Run, one: Finding, profile: Profile | None) -> dict:
     """What the map is sent for this setting: one moment only."""
-    setting, values = one.setting, one.setting.norms(run)
+    setting, values = one.setting, one.setting.ranking(run)
     high = norm_scale([values])
     surface = setting.surface(run)
-    head = canvas.header(run, setting.at, high, Start(setting.cut), setting.cut, profile, Batch(), {setting.scope: surface} if surface else {})
-    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": "norm" if setting.by == "norm" else f"{setting.by} score"}
+    head = canvas.header(run, setting.at, high, Start(setting.cut), setting.cut, profile, Batch(), {setting.cut.kind: surface} if surface else {})
+    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": "norm" if setting.cut.ranking == "norm" else f"{setting.cut.ranking} score"}
 
 
 def _in_script(data: Mapping) -> str:
