@@ -24,7 +24,8 @@ from prune_core.methods.saliency import BATCH, Activation, Loss, Taylor
 from prune_core.methods.surgeon import Surgeon
 from prune_core.models import encoders
 from prune_core.runs.places import RunError
-from prune_core.runs.run import RANKS, Run
+from prune_core.runs.answers import RANKS
+from prune_core.runs.run import Run
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.tasks.glue import Examples
@@ -207,12 +208,12 @@ def test_recorded_scores_decide_what_is_cut(made):
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(RANKS)
-    assert made.ranked("dense") == ["norm", *RANKS] and made.ranked("penalty-3x") == ["norm"]
-    ranks, masks = made.ranks("dense", "activation"), {}
+    assert made.rankings("dense") == ["norm", *RANKS] and made.rankings("penalty-3x") == ["norm"]
+    ranks, masks = made.ranking("dense", "activation"), {}
     for kind in ("norm", *RANKS):
         _, _, mask, thresholds = Cut(made, 0.5, None, "matrix", "dense", kind).resolved()
         masks[mask.digest()] = mask
-        assert thresholds == thresholds_for(made.ranks("dense", kind), made.layout, 0.5, "matrix")
+        assert thresholds == thresholds_for(made.ranking("dense", kind), made.layout, 0.5, "matrix")
     assert len(masks) == 5
     found = exact.evaluate(Cut(made, 0.5, None, "matrix", "dense", "activation"), threads=1)
     bench = Bench(made, "dense")
@@ -224,9 +225,9 @@ def test_a_damaged_file_of_scores_is_told(made, tmp_path):
     import shutil
 
     copy = Run(shutil.copytree(made.path, tmp_path / "copy"))
-    copy.ranks_file("dense", "loss").write_bytes(b"nonsense")
+    copy.answers.ranking_file("dense", "loss").write_bytes(b"nonsense")
     with pytest.raises(RunError, match="cannot be read"):
-        copy.ranks("dense", "loss")
+        copy.ranking("dense", "loss")
 
 
 @pytest.mark.parametrize("by", ["size", "norm"])

@@ -66,9 +66,9 @@ def current(run: Run) -> View:
     at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
     now = cuts.from_json(said.get("cut") or {}, run.layout) or start.cut
     score, repaired = st.session_state.get("score") or "norm", bool(st.session_state.get("repair"))
-    if score not in ranked(run, at):
+    if score not in rankings(run, at):
         score = "norm"
-    norms = loaders.norms(run, at) if score == "norm" else loaders.ranks(run, run.snapshots[at].saved, score)
+    norms = loaders.norms(run, at) if score == "norm" else loaders.ranking(run, run.snapshots[at].saved, score)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     mask = masks.mask_at(norms, run.layout, thresholds, now.scope)
@@ -79,10 +79,10 @@ def current(run: Run) -> View:
     return view
 
 
-def ranked(run: Run, at: int) -> list[str]:
+def rankings(run: Run, at: int) -> list[str]:
     """What a threshold may be on at this moment."""
     saved = run.snapshots[at].saved
-    return run.ranked(saved) if saved else ["norm"]
+    return run.rankings(saved) if saved else ["norm"]
 
 
 def recorded(run: Run, at: int, score: str, repaired: bool) -> dict[str, Sequence[SurfacePoint]]:

@@ -32,7 +32,7 @@ class Cut:
         """(saved phase, scope, mask, thresholds by scope key). Raises InputError."""
         phase = self.phase or default_phase(self.run, self.sparsity)
         scope = self.scope or self.run.config.scope
-        norms, layout = self.run.ranks(phase, self.score), self.run.layout
+        norms, layout = self.run.ranking(phase, self.score), self.run.layout
         if self.sparsity is not None:
             thresholds = thresholds_for(norms, layout, self.sparsity, scope)
         elif isinstance(self.threshold, Mapping):

@@ -18,12 +18,12 @@ def predict(run: Run, phase: str, texts: Sequence[tuple[str, ...]], sparsities: 
     `probabilities`: (sparsities, texts, labels); with one output (regression) the output itself.
     """
     encoder = encoder_of(run, phase, run.outputs)
-    scope, ranks = scope or run.config.scope, run.ranks(phase, by)
+    scope, ranking = scope or run.config.scope, run.ranking(phase, by)
     columns = [list(column) for column in zip(*texts, strict=True)]
     inputs = encoder.tokenizer(*columns, truncation=True, max_length=encoder.max_length(run.config.max_length), padding=True, return_tensors="pt")
     found, reached = [], []
     for sparsity in sparsities:
-        mask = mask_at_sparsity(ranks, run.layout, sparsity, scope)
+        mask = mask_at_sparsity(ranking, run.layout, sparsity, scope)
         with torch.inference_mode(), masked(encoder.weights, mask):
             logits = encoder.model.eval()(**inputs).logits.float()
         found.append((logits.softmax(-1) if run.outputs > 1 else logits).tolist())

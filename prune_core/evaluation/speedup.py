@@ -40,7 +40,7 @@ def measure(cut: Cut, batch: int, length: int, threads: int, dtype: str, seconds
             "predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, setting, heads) if predicted else None,
             "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
-        files.append_sealed(run.timings_file, answer)
+        files.append_sealed(run.answers.timings_file, answer)
     return answer
 
 

@@ -20,7 +20,7 @@ def repaired(run: Run) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:
     """`surfaces` of what could be kept of the dense weights without training: cut by norm and, where the surgeon chose, as it ranks; then repaired."""
     kinds = [Kind("norm", run.config.scope, True)]
     if "surgeon" in (run.config.method, run.config.score):
-        if "surgeon" not in run.ranked("dense"):
+        if "surgeon" not in run.rankings("dense"):
             list(rank(run, "dense", ["surgeon"], threads=run.config.threads))
         kinds.append(Kind("surgeon", "global", True))
     yield from surfaces(run, "dense", kinds, threads=run.config.threads)
@@ -31,12 +31,12 @@ def surfaces(run: Run, phase: str, kinds: Sequence[Kind], source: str | None = N
 
     Raises InputError for an unknown scope, a score that was not recorded, or where weights or data are missing.
     """
-    ranks = {kind.by: run.ranks(phase, kind.by) for kind in kinds}
+    rankings = {kind.by: run.ranking(phase, kind.by) for kind in kinds}
     known = {kind: {p.wanted: p for p in points} for kind, points in run.surfaces(phase).items()}
     bench, done, total = None, 0, len(kinds) * len(GRID)
     for kind in kinds:
         for wanted in GRID:
-            mask = mask_at_sparsity(ranks[kind.by], run.layout, wanted, kind.scope)
+            mask = mask_at_sparsity(rankings[kind.by], run.layout, wanted, kind.scope)
             if (point := known.get(kind, {}).get(wanted)) is None:
                 if bench is None:
                     torch.set_num_threads(threads or os.cpu_count() or 1)
@@ -44,6 +44,6 @@ def surfaces(run: Run, phase: str, kinds: Sequence[Kind], source: str | None = N
                     bench = Bench(run, phase, source)
                 *_, last = bench.stream(mask, repaired=kind.repaired)
                 point = SurfacePoint(wanted, mask.sparsity, last.score, last.low, last.high)
-                files.append_sealed(run.surfaces_file(phase), vars(kind) | vars(point))
+                files.append_sealed(run.answers.surfaces_file(phase), vars(kind) | vars(point))
             done += 1
             yield done, total, kind, point

@@ -73,7 +73,7 @@ def _setting(name: str, said: Mapping, run: Run) -> Setting:
     if cut is None:
         raise InputError(f"{name}: needed: a scope (global, layer, type, matrix), and a share from 0 up to 1 or a threshold for each scope key")
     by, repaired = said.get("by", "norm"), said.get("repaired", False)
-    known = run.ranked(run.snapshots[at].saved) if run.snapshots[at].saved else ["norm"]
+    known = run.rankings(run.snapshots[at].saved) if run.snapshots[at].saved else ["norm"]
     if by not in known or not isinstance(repaired, bool):
         raise InputError(f"{name}: by {str(by)[:40]!r} and repaired {str(repaired)[:20]!r}; needed: one of {', '.join(known)}, and true or false")
     return Setting(name, at, cut.scope, cut.share, cut.thresholds, by, repaired)
@@ -97,7 +97,7 @@ class Setting:
 
     def norms(self, run: Run) -> Norms:
         """What its thresholds are on: norms of the moment, or another score of it. Raises InputError."""
-        return run.norms(self.at) if self.by == "norm" else run.ranks(run.snapshots[self.at].saved, self.by)
+        return run.norms(self.at) if self.by == "norm" else run.ranking(run.snapshots[self.at].saved, self.by)
 
     @property
     def cut(self) -> Cut:
