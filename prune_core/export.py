@@ -65,7 +65,7 @@ class CutModel:
 
 def take(run: Run, stage: str, cut: Cut, source: str | None = None) -> CutModel:
     """Load what the cut names and score it. Raises InputError; without the task's data only a repair is refused."""
-    mask = cut.mask(run.ranks(stage, cut.ranking), run.layout)
+    mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     try:
         bench = Bench(run, stage, source)
     except RunError:

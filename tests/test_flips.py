@@ -23,7 +23,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 @pytest.mark.parametrize("repaired", [False, True])
 def test_first_flips_are_those_of_a_plain_loop(made, repaired):
     told = flips.first(made, SPARSITIES, "matrix", repaired=repaired)
-    bench, norms = Bench(made, "dense"), made.ranks("dense")
+    bench, norms = Bench(made, "dense"), made.ranking("dense")
     answers = [bench.outputs(mask_at_sparsity(norms, made.layout, s, "matrix"), repaired).argmax(1) for s in (0.0, *SPARSITIES)]
     truth = bench.examples.labels
     expected = {}

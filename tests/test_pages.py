@@ -266,7 +266,7 @@ def test_a_moment_without_a_surface_predicts_no_score(runs_dir):
 def sensitivities(run: Run) -> list[Sensitivity]:
     """Layer 0 costs nothing, layer 1 much."""
     points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.1, 0.9 - at * share / 4, 0.0, 1.0, 872) for at in (0, 1) for share in (0.25, 0.5, 0.9)]
-    run.sensitivity_file("dense").write_bytes(b"".join(files.sealed(vars(p)) for p in points))
+    run.answers.sensitivity_file("dense").write_bytes(b"".join(files.sealed(vars(p)) for p in points))
     return points
 
 
@@ -531,7 +531,7 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     def measure(*question):
         asked.append(question)
         for other in ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0}, {"sparsity": 0.9, "speedup": 7.0}, {}):
-            files.append_sealed(run.timings_file, said | other)
+            files.append_sealed(run.answers.timings_file, said | other)
 
     monkeypatch.setattr(processes, "measure", measure)
     next(b for b in app.button if b.label == "Measure 1 now").click().run()

@@ -158,7 +158,7 @@ def test_a_repaired_score_is_that_of_the_repaired_model_and_kept_apart(made):
     bench = Bench(made, "dense")
     from prune_core.evaluation.dev_score import dev_score
 
-    expected = dev_score(bench.repaired(cut.mask(made.ranks("dense"), made.layout)), bench.task, bench.dev)
+    expected = dev_score(bench.repaired(cut.mask(made.ranking("dense"), made.layout)), bench.task, bench.dev)
     assert repaired["scores"] == expected.scores
     again = exact.evaluate(made, "dense", moved, threads=1)
     assert again["score"] == repaired["score"] and exact.evaluate(made, "dense", cut, threads=1)["score"] == plain["score"]

@@ -130,7 +130,7 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
         assert one.flips.lost == int(((before == truth) & (after != truth)).sum()) and one.flips.won == int(((before != truth) & (after == truth)).sum())
         assert (one.flips.lost - one.flips.won) / len(truth) == pytest.approx(trained.dense_score - one.score.value)
         assert all(flip.before == flip.truth != flip.after for flip in one.flips.worst)
-        assert one.speed.measured and trained.timings()[-1]["mask"]
+        assert one.speed.measured and trained.answers.timings()[-1]["mask"]
     again = findings.find(trained, settings)
     assert [one.speed for one in again] == [one.speed for one in told]  # known: not measured again
     with pytest.raises(AssertionError):  # another mask is another measurement

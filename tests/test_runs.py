@@ -200,8 +200,8 @@ def test_an_unreadable_checkpoint_is_told(tmp_path):
 READER = """
 import sys
 from pathlib import Path
-from prune_core.runs import Run
-from prune_core.recorder import read_checkpoint
+from prune_core.runs.run import Run
+from prune_core.runs.recorder import read_checkpoint
 folder, seen = Path(sys.argv[1]), 0
 print("reading", flush=True)
 while not (folder / "result.json").exists():

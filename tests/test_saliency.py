@@ -22,8 +22,9 @@ from prune_core.methods.repair import DAMP
 from prune_core.methods.saliency import BATCH, Activation, Loss, Taylor
 from prune_core.methods.surgeon import Surgeon
 from prune_core.models import encoders
+from prune_core.runs.answers import RANKS
 from prune_core.runs.places import RunError
-from prune_core.runs.run import RANKS, Run
+from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -207,10 +208,10 @@ def test_recorded_scores_decide_what_is_cut(made):
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(RANKS)
-    assert made.ranked("dense") == ["norm", *RANKS] and made.ranked("penalty-3x") == ["norm"]
-    ranks, masks = made.ranks("dense", "activation"), {}
+    assert made.rankings("dense") == ["norm", *RANKS] and made.rankings("penalty-3x") == ["norm"]
+    ranks, masks = made.ranking("dense", "activation"), {}
     for kind in ("norm", *RANKS):
-        cut, ranked = cut_of(made, 0.5, scope="matrix", ranking=kind), made.ranks("dense", kind)
+        cut, ranked = cut_of(made, 0.5, scope="matrix", ranking=kind), made.ranking("dense", kind)
         mask = cut.mask(ranked, made.layout)
         masks[mask.digest()] = mask
         assert cut.resolved(ranked, made.layout) == thresholds_for(ranked, made.layout, 0.5, "matrix")
@@ -225,9 +226,9 @@ def test_a_damaged_file_of_scores_is_told(made, tmp_path):
     import shutil
 
     copy = Run(shutil.copytree(made.path, tmp_path / "copy"))
-    copy.ranks_file("dense", "loss").write_bytes(b"nonsense")
+    copy.answers.ranking_file("dense", "loss").write_bytes(b"nonsense")
     with pytest.raises(RunError, match="cannot be read"):
-        copy.ranks("dense", "loss")
+        copy.ranking("dense", "loss")
 
 
 @pytest.mark.parametrize("by", ["size", "norm"])

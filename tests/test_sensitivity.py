@@ -57,7 +57,7 @@ def test_points_are_kept_as_they_come_and_never_computed_twice(made, monkeypatch
     first = [next(asked)[2] for _ in range(3)]
     asked.close()  # as if it was stopped
     assert made.sensitivity("dense") == first
-    with open(made.sensitivity_file("dense"), "ab") as file:
+    with open(made.answers.sensitivity_file("dense"), "ab") as file:
         file.write(b'{"scope":"layer","key":"la')  # a crash tore this line
     benches = []
     original = Bench
@@ -107,10 +107,10 @@ def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stop
     for _ in range(5):
         next(asked)
     asked.close()
-    before = made.surfaces_file("dense").read_bytes()
+    before = made.answers.surfaces_file("dense").read_bytes()
     rows = list(surface.surfaces(made, "dense", kinds, threads=1))
     assert [row[:2] for row in rows] == [(n, 40) for n in range(1, 41)]
-    assert made.surfaces_file("dense").read_bytes().startswith(before), "what was there is not computed again"
+    assert made.answers.surfaces_file("dense").read_bytes().startswith(before), "what was there is not computed again"
     for kind in kinds:
         points = made.surfaces("dense")[kind]
         assert [p.wanted for p in points] == list(GRID)

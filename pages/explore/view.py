@@ -67,7 +67,7 @@ def current(run: Run) -> View:
     ranking = st.session_state.get("score") or "norm"
     ranking = ranking if ranking in ranked(run, at) else "norm"
     now = replace(now, ranking=ranking, repaired=bool(st.session_state.get("repair")))
-    norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranks(run, run.snapshots[at].saved, ranking)
+    norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, run.snapshots[at].saved, ranking)
     thresholds = now.resolved(norms, run.layout)
     pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     mask = masks.mask_at(norms, run.layout, thresholds, now.scope)
@@ -78,10 +78,10 @@ def current(run: Run) -> View:
     return view
 
 
-def ranked(run: Run, at: int) -> list[str]:
+def rankings(run: Run, at: int) -> list[str]:
     """What a threshold may be on at this moment."""
     saved = run.snapshots[at].saved
-    return run.ranked(saved) if saved else ["norm"]
+    return run.rankings(saved) if saved else ["norm"]
 
 
 def recorded(run: Run, at: int, cut: Cut) -> dict[SurfaceKind, Sequence[SurfacePoint]]:

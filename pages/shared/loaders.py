@@ -101,15 +101,15 @@ def _large(run: Run) -> bool:
     return canvas.groups(run.layout) > 500_000
 
 
-def ranks(run: Run, phase: str, kind: str) -> Norms:
-    """Another score of the groups at the end of a phase than their norms, read only. Raises RunError."""
-    path = run.ranks_path(phase, kind)
-    return _ranks(run, phase, kind, f"{path} {path and path.stat().st_mtime_ns}")
+def ranking(run: Run, stage: str, name: str) -> Norms:
+    """Another ranking of the groups at the end of a phase than their norms, read only. Raises RunError."""
+    path = run.answers.ranking_path(stage, name)
+    return _ranking(run, stage, name, f"{path} {path and path.stat().st_mtime_ns}")
 
 
 @st.cache_resource(max_entries=6, show_spinner=False)
-def _ranks(_run: Run, phase: str, kind: str, key: Print) -> Mapping[str, np.ndarray]:
-    return _shared(_run.ranks(phase, kind))
+def _ranking(_run: Run, stage: str, name: str, key: Print) -> Mapping[str, np.ndarray]:
+    return _shared(_run.ranking(stage, name))
 
 
 def _moments(run: Run, at: list[int]) -> Print:
@@ -244,7 +244,7 @@ def measured(run: Run, phase: str, scope: str, sparsity: float, setting: Batch) 
 def timed(run: Run, phase: str) -> float | None:
     """The speedup of the end of a phase as `measure` last took it on this machine, fp32, all cores, at SETTING; None where it did not."""
     here = _machine()
-    same = [one["speedup"] for one in run.timings() if (one["phase"], one["batch"], one["length"], one["dtype"], one["engine"], one["threads"]) == (
+    same = [one["speedup"] for one in run.answers.timings() if (one["phase"], one["batch"], one["length"], one["dtype"], one["engine"], one["threads"]) == (
         phase, SETTING.batch, SETTING.length, "fp32", "torch", os.cpu_count()) and all(one["machine"][key] == here[key] for key in ("cpu", "cores"))
         and abs(one["sparsity"] - run.snapshots[run.saved(phase)].point["sparsity"]) < 0.005]
     return same[-1] if same else None

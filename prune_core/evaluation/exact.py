@@ -24,7 +24,7 @@ def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads:
     `report` gets every running score and may raise to stop; `fresh` does not look whether the answer is known; `bench`:
     weights and data that are loaded already. Seconds count from the question, with weights and data loaded. Raises InputError.
     """
-    ranking = run.ranks(stage, cut.ranking)
+    ranking = run.ranking(stage, cut.ranking)
     thresholds = cut.resolved(ranking, run.layout)
     mask = mask_at(ranking, run.layout, thresholds, cut.scope)
     torch.set_num_threads(threads or os.cpu_count() or 1)

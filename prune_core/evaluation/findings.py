@@ -106,7 +106,7 @@ def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
 def speedup(run: Run, setting: Setting, mask: BlockMask, measured: bool, profile: Profile | None) -> ReportedSpeed | None:
     """As it was measured here for this mask, or is now; else predicted; None where neither can be."""
     saved, here = run.snapshots[setting.at].saved, machine()
-    known = [one for one in run.timings() if one.get("mask") == mask.digest() and (one["batch"], one["length"]) == (BATCH.batch, BATCH.length)
+    known = [one for one in run.answers.timings() if one.get("mask") == mask.digest() and (one["batch"], one["length"]) == (BATCH.batch, BATCH.length)
              and (one["dtype"], one["engine"]) == ("fp32", "torch") and one["machine"]["cpu"] == here["cpu"]]
     if not known and measured and saved:
         try:

@@ -59,11 +59,11 @@ def first(run: Run, sparsities: Sequence[float], scope: str | None = None, by: s
     bench = Bench(run, "dense", source)
     if not bench.task.labels:
         raise InputError(f"run {run.name!r} gives numbers, not classes: no answer flips")
-    known, ranks, scope = UncutAnswers(bench), run.ranks("dense", by), scope or run.config.scope
+    known, ranking, scope = UncutAnswers(bench), run.ranking("dense", by), scope or run.config.scope
     truth = np.asarray(known.examples.labels)
     right, steps = known.outputs.argmax(1) == truth, []
     for sparsity in sparsities:
-        mask = mask_at_sparsity(ranks, run.layout, sparsity, scope)
+        mask = mask_at_sparsity(ranking, run.layout, sparsity, scope)
         steps.append((mask.sparsity, bench.outputs(mask, repaired)))
     wrong = np.stack([outputs.argmax(1) != truth for _, outputs in steps])  # (sparsities, examples)
     for_good = np.flip(np.logical_and.accumulate(np.flip(wrong, 0), 0), 0)  # wrong here and at all that follow

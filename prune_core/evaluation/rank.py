@@ -28,7 +28,7 @@ def rank(run: Run, phase: str, kinds: Sequence[str], source: str | None = None, 
     bench = Bench(run, phase, source)
     for kind in kinds:
         found = saliency.named(kind, bench.grams(), bench.train).of(bench.encoder, run.layout)
-        path = run.ranks_file(phase, kind)
+        path = run.answers.ranking_file(phase, kind)
         try:
             files.write_whole(path, save(found))
         except OSError as error:

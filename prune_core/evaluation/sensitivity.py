@@ -46,6 +46,6 @@ def sensitivity(run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"
             *_, last = bench.stream(mask)
             found = last.final
             point = Sensitivity(scope, key, share, threshold, mask.sparsity, found.scores[run.metric], found.low, found.high, found.examples)
-            files.append_sealed(run.sensitivity_file(phase), vars(point))
+            files.append_sealed(run.answers.sensitivity_file(phase), vars(point))
             known[scope, key, share] = point
         yield done, len(asked), known[scope, key, share]

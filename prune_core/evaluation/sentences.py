@@ -19,7 +19,7 @@ def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: 
     `probabilities`: (sparsities, texts, labels); with one output (regression) the output itself. Raises InputError.
     """
     encoder = encoder_of(run, stage, run.outputs)
-    scope, ranked = scope or run.config.scope, run.ranks(stage, ranking)
+    scope, ranked = scope or run.config.scope, run.ranking(stage, ranking)
     columns = [list(column) for column in zip(*texts, strict=True)]
     length = encoder.max_length(run.config.max_length)
     inputs = encoder.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")

@@ -26,7 +26,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     """
     threads = threads or os.cpu_count() or 1
     priced = profile_files.read(profile) if profile else _own_profile(threads)
-    mask = cut.mask(run.ranks(stage, cut.ranking), run.layout)
+    mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     there = (run.path / "weights" / f"{stage}.safetensors").exists()
     encoder = (encoder_of(run, stage, run.outputs) if there
                else encoders.load(run.config.model, run.outputs, run.config.seed))
@@ -39,7 +39,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     answer |= {"predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
                "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
-        files.append_sealed(run.timings_file, answer)
+        files.append_sealed(run.answers.timings_file, answer)
     return answer
 
 

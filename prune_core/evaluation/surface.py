@@ -23,7 +23,7 @@ def repaired(run: Run) -> Steps:
     """`surfaces` of what the dense weights keep without training: cut by norm and, where the surgeon chose, as it ranks; repaired."""
     kinds = [SurfaceKind("norm", run.config.scope, True)]
     if "surgeon" in (run.config.method, run.config.score):
-        if "surgeon" not in run.ranked("dense"):
+        if "surgeon" not in run.rankings("dense"):
             list(rank(run, "dense", ["surgeon"], threads=run.config.threads))
         kinds.append(SurfaceKind("surgeon", "global", True))
     yield from surfaces(run, "dense", kinds, threads=run.config.threads)
@@ -34,7 +34,7 @@ def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | N
 
     Raises InputError for an unknown scope, a ranking that was not recorded, or where weights or data are missing.
     """
-    rankings = {kind.ranking: run.ranks(stage, kind.ranking) for kind in kinds}
+    rankings = {kind.ranking: run.ranking(stage, kind.ranking) for kind in kinds}
     known = {kind: {p.wanted: p for p in points} for kind, points in run.surfaces(stage).items()}
     bench, done, total = None, 0, len(kinds) * len(GRID)
     for kind in kinds:
@@ -47,6 +47,6 @@ def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | N
                     bench = Bench(run, stage, source)
                 *_, last = bench.stream(mask, repaired=kind.repaired)
                 point = SurfacePoint(wanted, mask.sparsity, last.score, last.low, last.high)
-                files.append_sealed(run.surfaces_file(stage), kind.to_json() | vars(point))
+                files.append_sealed(run.answers.surfaces_file(stage), kind.to_json() | vars(point))
             done += 1
             yield done, total, kind, point

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prune_core import InputError
 from prune_core.runs.config import PruneConfig
+from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
-from prune_core.tasks import glue
+from prune_core.tasks import glue, table_files
 from prune_core.tasks.glue import TaskData, load
 
 
 def load_for(config: PruneConfig, source: str | None = None) -> TaskData:
-    """What a run of this config trains and scores on, from `source` or from where the config has it. Raises InputError."""
+    """What a run of this config trains and scores on: from `source`, else from where the config has it.
+
+    Raises InputError.
+    """
     return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed)
 
 
+def check_data(run: Run, source: str | None = None) -> None:
+    """Raises RunError where a table file is no longer what the run was trained on.
+
+    Its rows would change sides between train and dev.
+    """
+    path, known = source or run.data, run.about.get("data_digest")
+    if known and table_files.is_own(path) and (now := table_files.digest(path)) and now != known:
+        raise RunError(f"{Path(path).name!r} has changed since run {run.name!r} was made; put back what it was, "
+                       "or begin a new run")
+
+
 def data_of(run: Run, source: str | None) -> TaskData:
-    """The data of a run's task: from `source`, else from where the run had it. Raises InputError, never the practice set instead."""
+    """The data of a run's task: from `source`, else from where the run had it.
+
+    Raises InputError, and never gives the practice set instead.
+    """
     if run.is_practice and source in (None, "practice"):
         return glue.load(run.config.task, "practice")
-    run.check_data(source)
+    check_data(run, source)
     data = load_for(run.config, source or run.data)
     if data.task.name != run.task:
-        raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; give --data FOLDER "
-                         "in the layout of nyu-mll/glue")
+        raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; "
+                         "give --data FOLDER in the layout of nyu-mll/glue")
     return data

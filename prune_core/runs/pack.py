@@ -49,8 +49,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     files.write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
     for saved in weights:
         shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
-        for kind in run.ranked(saved)[1:]:
-            shutil.copyfile(run.ranks_path(saved, kind), staged / f"{kind}-{saved}.safetensors")
+        for ranking in run.rankings(saved)[1:]:
+            shutil.copyfile(run.answers.ranking_path(saved, ranking), staged / f"{ranking}-{saved}.safetensors")
         for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, staged / name)
@@ -84,9 +84,9 @@ def _pack_lines(run: Run, staged: Path, kept: list[int], exact: list[str]) -> No
     """progress.jsonl with about PACKED_STEPS plain steps and without the norms that do not ship, and the norms that do."""
     from safetensors.numpy import save
 
-    stride = max(1, len(run.lines) // PACKED_STEPS)
+    stride = max(1, len(run.progress.lines) // PACKED_STEPS)
     with open(staged / "progress.jsonl", "wb") as file:
-        for at, line in enumerate(run.lines):
+        for at, line in enumerate(run.progress.lines):
             if at % stride and not {"saved", "scores", "norms"} & line.keys():
                 continue
             line = {key: value for key, value in line.items() if key != "norms"} | ({"norms": True} if at in kept else {})

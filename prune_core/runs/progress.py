@@ -1,28 +1,112 @@
-"""What progress.jsonl and norms/ say: lines, snapshots, norms."""
+"""What a run has recorded so far, read from its folder: progress.jsonl, norms/, weights/."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
+from prune_core import files
 from prune_core.cutting.answers import SurfacePoint
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import Norms
+from prune_core.runs.places import RunError, one_line
 from prune_core.runs.snapshots import Snapshot
 
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
 _SAVED = re.compile(r"dense|(penalty|retrain)-[0-9.e+]+x")  # a file name too
+_SIZES = ("sparsity", "compression_encoder", "compression_model")
 
 
-def snapshot_of(line: Mapping, metric: str) -> Snapshot:
+class Progress:
+    """The snapshots of a run, with the norms and weights of some. Lines are read once, norms whenever asked for."""
+
+    def __init__(self, folder: Path, layout: Layout, metric: str):
+        """`metric`: the one of the task's scores that every end of a phase must have."""
+        self.folder, self.name, self.layout, self.metric = folder, folder.name, layout, metric
+
+    @cached_property
+    def snapshots(self) -> list[Snapshot]:
+        """All snapshots in order, without their norms. What a resume undid is left out. Raises RunError."""
+        lines = self.lines
+        try:
+            return [_snapshot_of(line, self.metric) for line in lines]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise RunError(f"run {self.name!r}: progress.jsonl is not valid: {one_line(error)}") from None
+
+    @cached_property
+    def lines(self) -> list[dict]:
+        """What progress.jsonl says, line by line; torn ones are left out. Raises RunError."""
+        kept: list[dict] = []
+        try:
+            content = (self.folder / "progress.jsonl").read_bytes()
+        except FileNotFoundError:
+            return kept
+        except OSError as error:
+            raise RunError(f"run {self.name!r}: progress.jsonl cannot be read: {error.strerror or error}") from None
+        for line in filter(None, map(files.unsealed, content.split(b"\n"))):
+            number = line.get("resume", line.get("i")) if isinstance(line, dict) else None
+            if type(number) is not int or number < 0:
+                raise RunError(f"run {self.name!r}: progress.jsonl has a line without a number of its own: "
+                               f"{str(line)[:80]!r}")
+            kept = [one for one in kept if one["i"] < number] if "resume" in line else [*kept, line]
+        return kept
+
+    @cached_property
+    def with_norms(self) -> list[int]:
+        """Positions in `snapshots` of those whose block norms were recorded."""
+        return [at for at, line in enumerate(self.lines) if line.get("norms")]
+
+    def norms(self, at: int) -> Norms:
+        """Block norms of snapshot `at`: matrix name -> (groups down, groups across), float32. Raises RunError."""
+        path = self.folder / "norms" / f"{self.lines[at]['i']:06d}.safetensors"
+        try:
+            with safe_open(path, framework="np") as file:
+                norms = {m.name: _norms_of(file, m.name) for m in self.layout.matrices}
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"run {self.name!r}: norms of snapshot {at} cannot be read: {one_line(error)}") from None
+        for matrix in self.layout.matrices:
+            if norms[matrix.name].shape != self.layout.block.grid(matrix.m, matrix.n):
+                raise RunError(f"run {self.name!r}: norms of snapshot {at} do not fit {matrix.name}")
+        return norms
+
+    def saved(self, stage: str) -> int:
+        """Position of the snapshot that saved the weights of `stage`. Raises RunError."""
+        for at, snapshot in enumerate(self.snapshots):
+            if snapshot.saved == stage:
+                return at
+        have = ", ".join(self.saved_names) or "none yet"
+        raise RunError(f"run {self.name!r} has no phase {stage!r}; it has: {have}")
+
+    @property
+    def saved_names(self) -> list[str]:
+        """dense, penalty-2x, retrain-2x ...: the stages that are there, in order."""
+        return [s.saved for s in self.snapshots if s.saved]
+
+    def weights_file(self, stage: str, command: str) -> Path:
+        """The weights of a stage. Raises RunError where they are not there, with the `command` that makes them."""
+        self.saved(stage)
+        path = self.folder / "weights" / f"{stage}.safetensors"
+        if path.exists():
+            return path
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise RunError(f"run {self.name!r} ships without the weights of {stage!r} (with: {there}); to get them, "
+                       f"run: {command}")
+
+
+def _snapshot_of(line: Mapping, metric: str) -> Snapshot:
     """Raises KeyError, TypeError or ValueError where the line is of no snapshot."""
     if not isinstance(line["phase"], str) or type(line["step"]) is not int:
         raise ValueError(f"phase {str(line['phase'])[:40]!r}, step {str(line['step'])[:40]!r}")
     if (saved := line.get("saved")) is not None:
         if not isinstance(saved, str) or not _SAVED.fullmatch(saved):
             raise ValueError(f"saved {str(saved)[:40]!r} is no end of a phase")
-        numbers = [line["scores"][metric], *(line["point"][name] for name in ("sparsity", "compression_encoder", "compression_model"))]
+        numbers = [line["scores"][metric], *(line["point"][name] for name in _SIZES)]
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError(f"{saved} has a score or a size that is no number")
     known = {f.name for f in fields(Snapshot)} - HIDDEN
@@ -32,7 +116,7 @@ def snapshot_of(line: Mapping, metric: str) -> Snapshot:
     return Snapshot(**values)
 
 
-def norms_of(file, name: str) -> np.ndarray:
+def _norms_of(file, name: str) -> np.ndarray:
     """Norms as recorded (float32), or as packed for shipping: integers times the matrix's scale."""
     values = file.get_tensor(name)
     if values.dtype == np.float32:

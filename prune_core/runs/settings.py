@@ -34,7 +34,7 @@ class Setting:
         """What its thresholds are on: norms of the snapshot, or another ranking recorded for it. Raises InputError."""
         if self.cut.ranking == "norm":
             return run.norms(self.at)
-        return run.ranks(run.snapshots[self.at].saved, self.cut.ranking)
+        return run.ranking(run.snapshots[self.at].saved, self.cut.ranking)
 
     def surface(self, run: Run) -> Sequence[SurfacePoint] | None:
         """The surface recorded for cuts of its kind; None where there is none."""
@@ -159,7 +159,7 @@ def setting_of(name: str, said: Mapping, run: Run) -> Setting:
         raise InputError(f"{name}: needed: a scope (global, layer, type, matrix), and a share from 0 up to 1 "
                          "or a threshold for each scope key")
     ranking, repaired = said.get("by", "norm"), said.get("repaired", False)
-    known = run.ranked(run.snapshots[at].saved) if run.snapshots[at].saved else ["norm"]
+    known = run.rankings(run.snapshots[at].saved) if run.snapshots[at].saved else ["norm"]
     if ranking not in known or not isinstance(repaired, bool):
         raise InputError(f"{name}: by {str(ranking)[:40]!r} and repaired {str(repaired)[:20]!r}; "
                          f"needed: one of {', '.join(known)}, and true or false")

@@ -17,7 +17,7 @@ from prune_core.models import encoders
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import places, shelf
 from prune_core.runs.config import PruneConfig
-from prune_core.runs.data import load_for
+from prune_core.runs.data import check_data, load_for
 from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
 from prune_core.runs.run import Run
@@ -70,7 +70,7 @@ def resume(run: Run, report: Report) -> dict:
         raise RunError(f"run {run.name!r} shipped with the project and is read only")
     config = run.config
     with _one_line_for_the_machine(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
-        run.check_data()
+        check_data(run)
         data = load_for(config, run.data)
         if data.source != run.data:
             raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")

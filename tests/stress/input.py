@@ -67,14 +67,14 @@ def probe(path: Path) -> None:
     listed = {one.name: one for one in shelf.listing(path.parent)}
     assert listed["well"].run is not None, "the run beside it is no longer listed"
     run = Run(path)
-    run.points, run.status, run.warnings, run.dense_score, run.now, run.heads, run.command(), run.timings()  # noqa: B018
+    run.points, run.status, run.warnings, run.dense_score, run.now, run.heads, run.command(), run.answers.timings()  # noqa: B018
     refused: InputError | None = None
     for read in (
         *(
             lambda at=at: canvas.pack(canvas.header(run, at, 1.0, Start(usual(run)), usual(run), None, Batch()), run.norms(at))
             for at in run.with_norms[:3]
         ),
-        *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.ranked(phase)) for phase in run.saved_names),
+        *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.rankings(phase)) for phase in run.saved_names),
         lambda: bench.encoder_of(run, "dense", run.outputs),
     ):
         try:
@@ -111,7 +111,7 @@ def folders(folder: Path, made: Path) -> Iterator[Case]:
         {"scope": "layer", "key": "layer 0", "share": 0.5, "threshold": 0.1, "sparsity": 0.25, "score": 0.5, "low": 0.4, "high": 0.6, "examples": 24},
     )
     files.write_json(made / "status.json", {"phase": "penalty", "step": 3, "steps": 9, "pid": 1, "updated": 1.0})
-    norms = f"norms/{run.lines[run.with_norms[0]]['i']:06d}.safetensors"
+    norms = f"norms/{run.progress.lines[run.with_norms[0]]['i']:06d}.safetensors"
     names = ["run.json", "progress.jsonl", "result.json", "status.json", norms, "weights/dense.safetensors", "sensitivity-dense.jsonl"]
     for name in names:
         content, other = (made / name).read_bytes(), (made / names[(names.index(name) + 1) % len(names)]).read_bytes()
@@ -268,7 +268,7 @@ def lying(shape=(4, 64), name: str = "x") -> Iterator[tuple[str, bytes]]:
 def tensors(folder: Path, made: Path) -> Iterator[Case]:
     run = Run(made)
     matrix = run.layout.matrices[0]
-    norms = f"norms/{run.lines[run.with_norms[0]]['i']:06d}.safetensors"
+    norms = f"norms/{run.progress.lines[run.with_norms[0]]['i']:06d}.safetensors"
     for where, shape in ((norms, run.layout.block.grid(matrix.m, matrix.n)), ("weights/dense.safetensors", (matrix.m, matrix.n))):
         for what, content in lying(shape, matrix.name):
             yield "safetensors", f"{where}: {what}", lambda where=where, content=content: probe(_with(folder, made, where, content))
