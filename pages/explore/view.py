@@ -65,7 +65,7 @@ def current(run: Run) -> View:
     at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
     now = cuts.from_json(said.get("cut") or {}, run.layout) or start.cut
     ranking = st.session_state.get("score") or "norm"
-    ranking = ranking if ranking in ranked(run, at) else "norm"
+    ranking = ranking if ranking in rankings(run, at) else "norm"
     now = replace(now, ranking=ranking, repaired=bool(st.session_state.get("repair")))
     norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, run.snapshots[at].saved, ranking)
     thresholds = now.resolved(norms, run.layout)
