@@ -121,5 +121,5 @@ def test_long_curves_are_means_within_a_phase():
 
 
 def test_figures_load_neither_torch_nor_transformers():
-    code = "import sys, prune_core.figures; sys.exit(bool({'torch', 'transformers', 'streamlit'} & set(sys.modules)))"
+    code = "import sys, prune_core.showing.figures; sys.exit(bool({'torch', 'transformers', 'streamlit'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

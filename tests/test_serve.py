@@ -181,7 +181,7 @@ def test_nobody_cancels_what_another_still_wants(asker):
 
 
 def test_a_tab_that_was_closed_holds_nobody_up(asker, monkeypatch):
-    monkeypatch.setattr("pages.shared.asker.LAPSE", 0.2)
+    monkeypatch.setattr("pages.shared.score_client.LAPSE", 0.2)
     asker.want("gone", question(600))
     time.sleep(0.3)
     assert ended(asker, "me", question(0.0)).score == 0.0
