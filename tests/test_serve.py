@@ -61,7 +61,7 @@ def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
     assert pass_(wall=2, idle=0, mine=4) == 2 and pass_(wall=0.1) == 2  # too short to say
     assert pass_(wall=1, mine=0.2) == 1 and pass_(wall=1, idle=2.6) == 3
     used: list[int] = []
-    monkeypatch.setattr(serve.recall, "evaluate", lambda cut, threads, **more: used.append(threads) or {})
+    monkeypatch.setattr(serve.exact, "evaluate", lambda *asked, threads, **more: used.append(threads) or {})
     monkeypatch.setattr(Cores, "left", lambda self: 3)
     for threads in (0, 2):
         desk = ScoringProcess(lambda said: None, threads)
