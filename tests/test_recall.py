@@ -16,7 +16,6 @@ from prune_core.evaluation import exact
 from prune_core.evaluation.exact import Cut
 from prune_core.models import encoders
 from prune_core.runs import pack, places, shelf
-from prune_core.runs import run as run_
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.pack import PACKED_BYTES
 from prune_core.runs.places import RunError
@@ -113,7 +112,7 @@ def no_computing(monkeypatch):
     def stream(*_):
         raise AssertionError("this score is known")
 
-    monkeypatch.setattr(exact, "stream", stream)
+    monkeypatch.setattr("prune_core.evaluation.bench.stream", stream)
 
 
 def asked(run: Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:
@@ -219,7 +218,7 @@ def test_data_that_is_gone_is_told_and_never_replaced(made, tmp_path, no_hub, mo
 @pytest.fixture
 def recorded(monkeypatch, tmp_path):
     """An empty data/recorded elsewhere."""
-    monkeypatch.setattr(run_, "ROOT", tmp_path / "data")
+    monkeypatch.setattr(pack, "PROJECT", tmp_path)
     monkeypatch.setattr(places, "RECORDED", tmp_path / "data" / "recorded")
     return tmp_path / "data" / "recorded"
 

@@ -245,7 +245,7 @@ def test_a_second_process_is_refused_and_harms_nothing(tmp_path):
     with create(tmp_path) as recorder:
         recorder.append(Snapshot("dense", 0, 0.0))
         before = lines_of(tmp_path)
-        code = f"from pathlib import Path\nfrom prune_core.recorder import Recorder\nRecorder.reopen(Path({str(tmp_path / 'one')!r}))"
+        code = f"from pathlib import Path\nfrom prune_core.runs.recorder import Recorder\nRecorder.reopen(Path({str(tmp_path / 'one')!r}))"
         second = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
         assert "RunError" in second.stderr and "another process" in second.stderr
         assert lines_of(tmp_path) == before

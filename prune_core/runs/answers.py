@@ -72,7 +72,7 @@ class Answers:
         return self.later / f"surface-{stage}.jsonl"
 
     def surfaces(self, stage: str, own: Sequence[SurfacePoint] | None, scope: str) -> dict[Kind, list[SurfacePoint]]:
-        """Every recorded surface, whole or begun: the run's `own` (by norm, of this `scope`), and those asked for later."""
+        """Every recorded surface, whole or begun: the run's `own` (by norm, of this `scope`), then those asked for."""
         surfaces: dict[Kind, dict[float, SurfacePoint]] = {}
         if own:
             surfaces[Kind("norm", scope, False)] = {point.wanted: point for point in own}
