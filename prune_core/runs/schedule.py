@@ -54,10 +54,9 @@ def plan(config: PruneConfig, examples: int, tokens: float, encoder_weights: int
         return max(1, min(round(epochs * epoch), int(budget / nominal) if budget else 10**9))
 
     share = config.retrain_budget and config.retrain_budget / len(config.compressions)
-    trained, stepwise = not config.start_from, config.method not in CLOSED_FORM
     return Schedule(
-        steps(config.dense_steps, config.dense_epochs, config.dense_budget) if trained else 0,
-        steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget) if stepwise else 0,
+        0 if config.start_from else steps(config.dense_steps, config.dense_epochs, config.dense_budget),
+        0 if config.method in CLOSED_FORM else steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
         steps(config.retrain_steps, config.retrain_epochs, share),
         config.compressions,
     )
