@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prune_core import InputError
-from prune_core.evaluation import bench, exact
+from prune_core.evaluation import exact
 from prune_core.models import encoders
 from prune_core.runs import pack, places, shelf
 from prune_core.runs.config import PruneConfig
@@ -112,7 +112,7 @@ def no_computing(monkeypatch):
     def stream(*_):
         raise AssertionError("this score is known")
 
-    monkeypatch.setattr(bench, "stream", stream)
+    monkeypatch.setattr("prune_core.evaluation.bench.stream", stream)
 
 
 def asked(run: Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:

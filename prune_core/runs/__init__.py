@@ -1,1 +1,4 @@
-"""The seam: a run as it is asked for, recorded and read. Left of it needs training, right of it only reads. Needs no torch."""
+"""The seam: a run as it is asked for, recorded and read. Needs no torch.
+
+What stands before it trains and writes runs; what comes after it only reads them.
+"""

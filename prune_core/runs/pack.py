@@ -23,11 +23,11 @@ PACKED_STEPS = 1500
 
 
 def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
-    """A read-only copy in data/recorded: norms as integers, fewer moments in between, no logs. Raises RunError.
+    """A read-only copy in data/recorded: norms as integers, fewer snapshots in between, no logs. Raises RunError.
 
-    Ends of phases get 16 bits per norm, moments in between 8; zero stays zero and nothing else becomes
-    zero. Where the weights ship too, norms stay float32, so that every recorded score is found again to
-    the last digit. As many moments as fit are kept, evenly chosen.
+    Stages get 16 bits per norm, snapshots in between 8; zero stays zero and nothing else becomes zero.
+    Where the weights ship too, norms stay float32, so that every recorded score is found again to the
+    last digit. As many snapshots as fit are kept, evenly chosen.
     """
     places.check_name(name)
     if run.result is None:
@@ -46,7 +46,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     command = re.sub(r" --runs-dir[ =]\S+", "", command)  # a path of this machine
     about = run.about | {"name": name, "config": config.to_json(), "data": data_name, "command": command}
     files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
-    files.write_whole(staged / "result.json", (json.dumps(run.result | {"run": name, "data": data_name}, indent=1) + "\n").encode())
+    result = run.result | {"run": name, "data": data_name}
+    files.write_whole(staged / "result.json", (json.dumps(result, indent=1) + "\n").encode())
     for saved in weights:
         shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
         for ranking in run.rankings(saved)[1:]:
@@ -62,7 +63,7 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
 
 
 def _norms_to_keep(run: Run) -> list[int]:
-    """Positions of the snapshots whose norms ship: all ends of phases, and in between as many as fit."""
+    """Positions of the snapshots whose norms ship: all stages, and in between as many as fit."""
     groups = sum(run.layout.block.grid(m.m, m.n)[0] * run.layout.block.grid(m.m, m.n)[1] for m in run.layout.matrices)
     ends = [at for at in run.with_norms if run.snapshots[at].saved]
     between = [at for at in run.with_norms if not run.snapshots[at].saved]
@@ -76,12 +77,12 @@ def _norms_to_keep(run: Run) -> list[int]:
 
 
 def _room(groups: int, ends: int) -> float:
-    """How many 8-bit moments fit beside so many 16-bit ends; half a megabyte is for the log and the headers."""
+    """How many 8-bit snapshots fit beside so many 16-bit ones; half a megabyte is for the log and the headers."""
     return (0.96 * PACKED_BYTES - 500_000 - 2 * groups * ends) / (groups + 10_000)
 
 
 def _pack_lines(run: Run, staged: Path, kept: list[int], exact: list[str]) -> None:
-    """progress.jsonl with about PACKED_STEPS plain steps and without the norms that do not ship, and the norms that do."""
+    """progress.jsonl with about PACKED_STEPS plain steps and without the norms that do not ship; the norms that do."""
     from safetensors.numpy import save
 
     stride = max(1, len(run.progress.lines) // PACKED_STEPS)
@@ -89,7 +90,8 @@ def _pack_lines(run: Run, staged: Path, kept: list[int], exact: list[str]) -> No
         for at, line in enumerate(run.progress.lines):
             if at % stride and not {"saved", "scores", "norms"} & line.keys():
                 continue
-            line = {key: value for key, value in line.items() if key != "norms"} | ({"norms": True} if at in kept else {})
+            line = {key: value for key, value in line.items() if key != "norms"}
+            line |= {"norms": True} if at in kept else {}
             file.write(files.sealed(line))
             if at in kept:
                 saved, norms = line.get("saved"), run.norms(at)

@@ -21,7 +21,8 @@ class RunError(InputError):
 def check_name(name: str) -> str:
     """The name itself, if it is one folder name without dots or slashes. Raises RunError."""
     if not _NAME.fullmatch(name):
-        raise RunError(f"run name {name[:80]!r} is not usable; needed: up to 64 letters, digits, - and _ (no / and no .)")
+        raise RunError(f"run name {name[:80]!r} is not usable; needed: up to 64 letters, digits, - and _ "
+                       "(no / and no .)")
     return name
 
 

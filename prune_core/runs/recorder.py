@@ -52,11 +52,13 @@ class Recorder:
         places.check_name(name)
         path = Path(runs_dir) / name
         if path.exists() or (places.RECORDED / name).exists():
-            raise RunError(f"run {name!r} exists; resume it (python -m prune_core resume {name}) or choose another name")
+            raise RunError(f"run {name!r} exists; resume it (python -m prune_core resume {name}) "
+                           "or choose another name")
         staged = path.with_name(f".{name}.{os.getpid()}")
         (staged / "norms").mkdir(parents=True)
         (staged / "weights").mkdir()
-        files.write_json(staged / "run.json", {"format": places.FORMAT, "name": name, "created": time.time()} | dict(about))
+        head = {"format": places.FORMAT, "name": name, "created": time.time()}
+        files.write_json(staged / "run.json", head | dict(about))
         os.rename(staged, path)
         files.sync_folder(path.parent)
         return cls(path, 0)

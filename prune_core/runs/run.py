@@ -48,12 +48,8 @@ class Run:
     def __init__(self, path: Path):
         """Raises RunError, with the reason, if `path` holds no run that this version can read."""
         self.path, self.name = Path(path), Path(path).name
-        about = read_json(self.path / "run.json", self.name)
-        if not isinstance(about, dict) or about.get("format") != places.FORMAT:
-            said = about.get("format") if isinstance(about, dict) else None
-            raise RunError(f"run {self.name!r} has format {said!r}; this version reads {places.FORMAT}")
+        self.about = about = _read_about(self.path)
         try:
-            self.about = about
             self.config = PruneConfig.from_json(about["config"])
             self.layout = Layout.from_json(about["layout"])
             self.task, self.metric, self.data = about["task"]["name"], about["task"]["metric"], about["data"]
@@ -191,7 +187,17 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        return results.warnings(self.dense_score, self.points, self.metric, self.majority_score, self.about.get("notes", []))
+        return results.warnings(self.dense_score, self.points, self.metric, self.majority_score,
+                                self.about.get("notes", []))
+
+
+def _read_about(path: Path) -> dict:
+    """run.json, of a format that this version reads. Raises RunError."""
+    about = read_json(path / "run.json", path.name)
+    if not isinstance(about, dict) or about.get("format") != places.FORMAT:
+        said = about.get("format") if isinstance(about, dict) else None
+        raise RunError(f"run {path.name!r} has format {said!r}; this version reads {places.FORMAT}")
+    return about
 
 
 def _check(about: Mapping) -> None:

@@ -27,12 +27,12 @@ class Listed:
 
 def listing(runs_dir: Path = places.RUNS) -> list[Listed]:
     """The user's runs, newest first, then those that ship. One that cannot be read hides no other."""
-    found = []
+    listed = []
     for folder in dict.fromkeys((Path(runs_dir), places.RECORDED)):
         if folder.is_dir():
             paths = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-            found += sorted(map(_listed, paths), key=_order)
-    return found
+            listed += sorted(map(_listed, paths), key=_order)
+    return listed
 
 
 def _listed(path: Path) -> Listed:

@@ -12,10 +12,10 @@ from prune_core.cutting.answers import SurfacePoint
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One moment of a run. `phase`: dense, penalty, or retrain-2x and the like; `step` counts within it.
+    """A recorded moment of a run. `phase`: dense, penalty, or retrain-2x and the like; `step` counts within it.
 
-    `saved` names the weights kept at this moment (dense, penalty-2x, retrain-2x), whose score, norms
-    and surface this snapshot then carries. `norms`: matrix name -> (groups down, groups across).
+    `saved` names the stage whose weights were kept here (dense, penalty-2x, retrain-2x), and whose score,
+    norms and surface this snapshot then carries. `norms`: matrix name -> (groups down, groups across).
     """
 
     phase: str

@@ -1,4 +1,7 @@
-"""Deleting runs: moved aside, never one that is being written, and put back on request. Renames only, so nothing is half deleted."""
+"""Deleting runs: moved aside, never one that is being written, and put back on request.
+
+Renames only, so nothing is half deleted.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,10 @@ class Deleted:
 
 
 def delete(name: str, runs_dir: Path) -> Deleted:
-    """Move a run, or a folder that holds none, into the trash. Raises RunError for one that ships, that is written now, or that is not there."""
+    """Move a run, or a folder that holds none, into the trash.
+
+    Raises RunError for one that ships, that is being written, or that is not there.
+    """
     runs_dir = Path(runs_dir)
     if not name or len(name) > 200 or name.startswith(".") or name != Path(name).name or "\0" in name:
         raise RunError(f"{name[:80]!r} is no name of a run; needed: one folder in {runs_dir}")
@@ -67,11 +73,11 @@ def delete(name: str, runs_dir: Path) -> Deleted:
 def deleted(runs_dir: Path) -> list[Deleted]:
     """What lies in the trash, newest first."""
     folder = Path(runs_dir) / FOLDER
-    found = []
+    runs = []
     for path in folder.iterdir() if folder.is_dir() else ():
         if (parts := _NAME.fullmatch(path.name)) and path.is_dir() and not path.is_symlink():
-            found.append(Deleted(path.name, parts[2], int(parts[1]) / 1000, path))
-    return sorted(found, key=lambda one: -one.when)
+            runs.append(Deleted(path.name, parts[2], int(parts[1]) / 1000, path))
+    return sorted(runs, key=lambda one: -one.when)
 
 
 def restore(key: str, runs_dir: Path) -> str:
