@@ -110,7 +110,7 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
         return {"run": "x", "data": "d", "metric": "m", "dense_score": 1.0, "points": [], "warnings": [], "seconds": 1.0,
                 "seconds_per_step": 1.0, "penalty_share": 0.0}
 
-    monkeypatch.setattr("prune_core.__main__._record_repaired", lambda name, runs_dir: None)
+    monkeypatch.setattr("prune_core.cli.train._record_repaired", lambda name, runs_dir: None)
     monkeypatch.setattr(session, "start", start)
     assert call("prune")[0] == 0
     assert seen == {"asked": config.preset("standard"), "runs_dir": places.RUNS, "name": None, "command": "python -m prune_core prune"}

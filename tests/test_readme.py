@@ -27,7 +27,7 @@ def test_everything_is_pinned():
 
 
 def test_commands_of_the_readme_exist():
-    from prune_core.__main__ import app
+    from prune_core.cli.app import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands}
     named = set(re.findall(r"^\| `([a-z]+)(?=[ `])", README, re.MULTILINE)) | set(re.findall(r"python -m prune_core (\w+)", README))

@@ -381,7 +381,7 @@ def _append(folder: Path, line: dict) -> None:
 
 @pytest.mark.parametrize("kind", list(DAMAGE))
 def test_a_damaged_run_is_listed_with_its_reason_and_hides_no_other(tmp_path, kind):
-    from prune_core.__main__ import _row
+    from prune_core.cli.keep import _row
 
     write_losses(tmp_path)
     create(tmp_path, "well").__exit__()

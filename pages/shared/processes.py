@@ -2,6 +2,7 @@
 
 A run outlives the browser and the app. Its output goes to <runs dir>/.logs/NAME.log, and what was
 started to NAME.json beside it, so that a restarted app can still tell a slow start from a failed one.
+All of them run in the folder that the app was started in: a relative path means the same to it and to them.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import psutil
 
 from prune_core import files
 from prune_core.cutting.cuts import Cut
-from prune_core.files import PROJECT
 from prune_core.runs import places, shelf
-from prune_core.runs.config import PruneConfig
+from prune_core.runs.config import OPTIONS, PruneConfig, preset
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
@@ -34,22 +35,45 @@ class Failed(RuntimeError):
 
 
 def arguments(config: PruneConfig, name: str, runs_dir: Path) -> list[str]:
-    """The command line after `python -m prune_core` that makes this run."""
-    compressions = ",".join(f"{c:g}" for c in config.compressions)
-    flags = {"model": config.model, "task": config.task, "data": config.data, "block": config.block, "compression": compressions,
-             "preset": config.preset, "run": name, "runs-dir": str(runs_dir), "seed": str(config.seed),
-             "threads": str(config.threads), "method": config.method, "penalty": config.penalty, "scope": config.scope, "score": config.score,
-             "distill": f"{config.distill:g}"}
-    flags |= {name: value for name, value in (("text", ",".join(config.columns)), ("label", config.label)) if value}
-    off = [f"--no-{flag}" for flag in ("spare", "reweighted") if not getattr(config, flag)]
-    return ["prune", *(f"--{flag}={value}" for flag, value in flags.items()), *off, "--json"]
+    """The command line after `python -m prune_core` that makes this run: an option for every setting that has one.
+
+    Raises InputError for a setting that is not its preset's and cannot be said.
+    """
+    said = {field: value for field in OPTIONS if _needed(field, value := getattr(config, field))}
+    made = preset(**{"name" if field == "preset" else field: value for field, value in said.items()})
+    for field in fields(config):
+        value, instead = getattr(config, field.name), getattr(made, field.name)
+        if value != instead:
+            raise InputError(f"{field.name} {value} cannot be told to a new run, which takes {instead} "
+                             f"from preset {config.preset!r}: there is no option for it")
+    options = [_option(OPTIONS[field], value) for field, value in said.items()]
+    return ["prune", *options, f"--run={name}", f"--runs-dir={runs_dir}", "--json"]
+
+
+def _needed(field: str, value: object) -> bool:
+    """Whether an option must say it: None and what is empty are meant without one, a flag only where it differs."""
+    return value != getattr(PruneConfig, field) if isinstance(value, bool) else value not in (None, "", ())
+
+
+def _option(option: str, value: object) -> str:
+    """--mixkd or --no-spare, --compression=1.5,2, --seed=0"""
+    if isinstance(value, bool):
+        return f"--{option}" if value else f"--no-{option}"
+    return f"--{option}=" + ",".join(map(_text, value if isinstance(value, tuple) else (value,)))
+
+
+def _text(value: object) -> str:
+    """A number as a person writes it, with every digit that it has: 2 and not 2.0."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
 def start(config: PruneConfig, name: str, runs_dir: Path) -> None:
     """Start a run. Raises RunError for an unusable or taken name, OSError where the log cannot be written."""
     places.check_name(name)
     if shelf.free_name(name, runs_dir) != name:
-        raise RunError(f"run {name!r} exists; resume it or choose another name, for example {shelf.free_name(name, runs_dir)}")
+        raise RunError(f"run {name!r} exists; resume it or choose another name, "
+                       f"for example {shelf.free_name(name, runs_dir)}")
     _launch(arguments(config, name, runs_dir), name, runs_dir, "wb")
 
 
@@ -62,7 +86,7 @@ def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
     log = log_file(name, runs_dir)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, mode) as out:
-        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=PROJECT, stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=out, start_new_session=True)
     created = psutil.Process(process.pid).create_time()
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
@@ -95,12 +119,15 @@ def writer(run: Run) -> psutil.Process | None:
     try:
         process = psutil.Process(run.now["pid"])
         args = process.cmdline()
-        at = args.index("prune_core")
-        named = run.name in args or f"--run={run.name}" in args or not any(a.startswith("--run") and a[5:6] in ("", "=") for a in args)
-        ours = args[at - 1] == "-m" and args[at + 1] in ("prune", "resume") and named
-        mine = process.create_time() <= run.now["updated"] or run.status == "running"  # the clock may have jumped back; the lock has not
+        at = next(at for at, one in enumerate(args)
+                  if Path(one).name == "prunescope" or (at and args[at - 1:at + 1] == ["-m", "prune_core"]))
+        named = (run.name in args or f"--run={run.name}" in args
+                 or not any(a.startswith("--run") and a[5:6] in ("", "=") for a in args))
+        ours = args[at + 1] in ("prune", "resume") and named
+        # The clock may have jumped back; the lock has not
+        mine = process.create_time() <= run.now["updated"] or run.status == "running"
         return process if ours and mine else None
-    except (KeyError, ValueError, IndexError, psutil.Error):
+    except (KeyError, ValueError, IndexError, StopIteration, psutil.Error):
         return None
 
 
@@ -120,7 +147,7 @@ def cancel(name: str, runs_dir: Path) -> bool:
 
 
 def last_line(name: str, runs_dir: Path) -> str:
-    """The last thing the run's process said, '' if nothing; a progress line rewritten in place counts as its last state."""
+    """The last thing the run's process said, '' if nothing; of a progress line rewritten in place, its last state."""
     try:
         with open(log_file(name, runs_dir), "rb") as log:
             log.seek(max(0, log.seek(0, 2) - 4000))
@@ -138,31 +165,35 @@ def error_line(name: str, runs_dir: Path) -> str:
 
 def measure(name: str, runs_dir: Path, phase: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
     """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
-    return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}", f"--sparsity={sparsity}",
-                    f"--batch={batch}", f"--length={length}"])
+    return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}",
+                    f"--sparsity={sparsity}", f"--batch={batch}", f"--length={length}"])
 
 
 def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, data: str) -> dict:
     """The pruned model as `python -m prune_core export` writes it. Raises Failed."""
-    return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={stage}", f"--scope={cut.scope}",
-                    f"--threshold={json.dumps(dict(cut.thresholds))}", f"--by={cut.ranking}",
+    return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={stage}",
+                    f"--scope={cut.scope}", f"--threshold={json.dumps(dict(cut.thresholds))}", f"--by={cut.ranking}",
                     *(["--repair"] if cut.repaired else []), *([f"--data={data}"] if data else [])])
 
 
 class Report:
-    """A report that is being made: iterated, (done, total, what comes now); then `html`, `markdown` and what was `told` are there.
+    """A report that is being made: iterated, (done, total, what comes now).
 
-    Who stops iterating ends the process. Raises Failed.
+    Then `html`, `markdown` and what was `told` are there. Who stops iterating ends the process. Raises Failed.
     """
 
-    def __init__(self, runs_dir: Path, name: str, settings: str, title: str, audience: str, words: str, allow: float, data: str, measure: bool):
-        self.args = ["export", name, f"--runs-dir={runs_dir}", "--to=both", f"--settings={settings}", f"--title={title}", f"--audience={audience}",
-                     f"--words={words}", f"--allow={allow}", *([f"--data={data}"] if data else []), "--measure" if measure else "--no-measure", "--json"]
+    def __init__(self, runs_dir: Path, name: str, settings: str, title: str, audience: str, words: str, allow: float,
+                 data: str, measure: bool):
+        self.args = ["export", name, f"--runs-dir={runs_dir}", "--to=both", f"--settings={settings}",
+                     f"--title={title}", f"--audience={audience}", f"--words={words}", f"--allow={allow}",
+                     *([f"--data={data}"] if data else []), "--measure" if measure else "--no-measure", "--json"]
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
-            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=PROJECT, stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+            out = Path(folder) / "report"
+            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(out)],
+                                       stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                       text=True, errors="replace")
             try:
                 last = ""
                 for line in process.stderr:
@@ -173,7 +204,8 @@ class Report:
                 if process.wait() != 0:
                     raise Failed(last.removeprefix("error:").strip() or f"export ended with code {process.returncode}")
                 self.told = json.loads(told.strip().splitlines()[-1])
-                self.html, self.markdown = ((Path(folder) / f"report.{ending}").read_text(encoding="utf-8") for ending in ("html", "md"))
+                self.html, self.markdown = (out.with_suffix(ending).read_text(encoding="utf-8")
+                                            for ending in (".html", ".md"))
             finally:
                 process.kill()
                 process.wait()
@@ -195,20 +227,25 @@ def shapes() -> dict:
 
 
 def calibrate(runs_dir: Path) -> None:
-    """Start fitting the latency model to this machine, as a process; `starting` and `last_line` of CALIBRATION say how it stands."""
+    """Start fitting the latency model to this machine, as a process.
+
+    `starting` and `last_line` of CALIBRATION say how it stands.
+    """
     _launch(["calibrate"], CALIBRATION, runs_dir, "wb")
 
 
 def _answer(args: list[str]) -> dict:
     """What a command prints with --json. Raises Failed."""
     try:
-        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=PROJECT, stdin=subprocess.DEVNULL, check=False,
-                              capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
+        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]],
+                              stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True, errors="replace",
+                              timeout=ANSWER_SECONDS)
         if done.returncode == 0:
             return json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
         raise Failed(f"no answer within {ANSWER_SECONDS} seconds") from None
     except (ValueError, IndexError):
         raise Failed(f"{args[0]} gave no answer") from None
-    said = [line for line in done.stderr.splitlines() if line.strip()] or [f"{args[0]} ended with code {done.returncode}"]
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    said = said or [f"{args[0]} ended with code {done.returncode}"]
     raise Failed(said[-1].removeprefix("error:").strip())

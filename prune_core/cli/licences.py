@@ -26,7 +26,8 @@ def _of(name: str, version: str) -> dict[str, str]:
         about = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return {"package": name, "version": version, "licence": "not installed here"}
-    classified = [one.rpartition(" :: ")[2] for one in about.get_all("Classifier") or [] if one.startswith("License ::")]
+    classified = [one.rpartition(" :: ")[2] for one in about.get_all("Classifier") or []
+                  if one.startswith("License ::")]
     first = (about.get("License") or "").strip().partition("\n")[0][:80]
-    return {"package": name, "version": about["Version"],
-            "licence": about.get("License-Expression") or ", ".join(classified) or first or "told in its files only"}
+    told = about.get("License-Expression") or ", ".join(classified) or first or "told in its files only"
+    return {"package": name, "version": about["Version"], "licence": told}

@@ -160,3 +160,11 @@ def preset(name: str, **settings) -> PruneConfig:
     """The config of a preset, with `settings` on top. Raises InputError."""
     _needs(name in PRESETS, f"preset {name!r} is unknown; one of {', '.join(PRESETS)}")
     return PruneConfig(preset=name, **PRESETS[name] | settings)
+
+
+# A setting that `prune` has an option for -> the option's name, without dashes; the others are a preset's to choose
+OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
+    "model", "task", "data", "label", "block", "preset", "seed", "threads", "method", "penalty", "reweighted", "spare",
+    "control", "progressive", "scope", "score", "distill", "temperature", "distill_hidden", "dropout", "mixkd",
+    "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples", "precision",
+)} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda"}

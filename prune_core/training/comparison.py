@@ -5,7 +5,8 @@ Every run is an ordinary run, named compare-TASK-METHOD-sSEED: the whole goes on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from prune_core import InputError
 from prune_core.runs.config import CLOSED_FORM, PruneConfig
 from prune_core.runs.run import Run
 from prune_core.showing.compare import FREE, Row, row_of
+from prune_core.training import session
 
 # What to call a method -> its settings
 VARIANTS: Mapping[str, Mapping] = {
@@ -66,6 +68,23 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
         there, here = getattr(run.config, others[0]), getattr(config, others[0])
         raise InputError(f"run {name!r} was made with {others[0]} {there}, asked: {here}; remove it, or use another --runs-dir")
     return run
+
+
+def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, command: str,
+              progress: Callable[[], AbstractContextManager[session.Report]]) -> Iterator[tuple[int, str, bool]]:
+    """Make all runs, or take them up where they were stopped: (number, run name, whether it is complete) before each.
+
+    `progress()` is entered for each run, and gives what it reports to. Raises InputError before any work where a run
+    of that name has other settings; session.Interrupted.
+    """
+    there = [standing(name, config, runs_dir) for name, config in planned]
+    for number, ((name, config), run) in enumerate(zip(planned, there, strict=True), 1):
+        yield number, name, bool(run and run.result)
+        with progress() as report:
+            if run:
+                session.resume(run, report)
+            else:
+                session.start(config, runs_dir, name, command, report)
 
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from prune_core import InputError, out_of_memory
 from prune_core.cutting.blocks import BlockShape
-from prune_core.evaluation import bench
+from prune_core.evaluation import bench, surface
 from prune_core.machine import machine, versions
 from prune_core.models import encoders
 from prune_core.models.encoders import Encoder, heads_of
@@ -80,6 +80,17 @@ def resume(run: Run, report: Report) -> dict:
         if state:
             pruning.restore_(state.tensors, state.meta)
         return _drive(pruning, recorder, report)
+
+
+def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]] = iter) -> None:
+    """Have a complete run record what could be kept of its dense weights without training: `surface.repaired`.
+
+    A quick run does without, and one that shipped with the project stays as it is. `show` passes the steps (done,
+    total, ...) on. Raises InputError where weights or data are gone; the run is complete all the same.
+    """
+    if not run.recorded and run.config.preset != "quick":
+        for _ in show(surface.repaired(run)):
+            pass
 
 
 def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:

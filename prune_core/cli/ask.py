@@ -1,0 +1,214 @@
+"""Commands that ask a run: sentences, exact scores, what a part or a kind of cut costs."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+from typer import Argument, Option
+
+from prune_core import InputError
+from prune_core.cli.options import (
+    AsJson,
+    By,
+    ByNamed,
+    Data,
+    Phase,
+    Repair,
+    RunsDir,
+    Scope,
+    Sparsity,
+    Threads,
+    Threshold,
+    Weights,
+    cut_of,
+    numbers,
+)
+from prune_core.cli.tell import scored, tell
+from prune_core.cutting.cuts import SurfaceKind
+from prune_core.runs import places, shelf
+from prune_core.runs.settings import default_stage
+from prune_core.tasks import glue
+
+
+def predict(
+    run: str,
+    sentence: Annotated[list[str], Argument(help="A sentence; of a pair, both.")],
+    sparsities: Annotated[str, Option(
+        help="How much is cut: shares of the weights, or one.")] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    scope: Scope = None,
+    phase: Weights = "dense",
+    by: By = "norm",
+    runs_dir: RunsDir = places.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """What the model says of a sentence, and how sure it is, as more and more is cut."""
+    from prune_core.evaluation import sentences
+
+    asked = shelf.find(run, runs_dir)
+    wanted = len(asked.about["task"].get("columns") or glue.task_named(asked.task).columns)
+    if len(sentence) != wanted:
+        raise InputError(f"{len(sentence)} sentences; needed for {asked.task}: {wanted}")
+    result = sentences.predict(asked, phase, [tuple(sentence)], numbers(sparsities, "sparsity"), scope, by)
+    tell(result, as_json, _predicted_text)
+
+
+def _predicted_text(r: dict) -> str:
+    lines = []
+    for sparsity, (row,) in zip(r["sparsities"], r["probabilities"], strict=True):
+        shares = (f"{label} {share:.3f}" for label, share in zip(r["labels"], row, strict=True))
+        lines.append(f"{sparsity:6.1%}  " + "  ".join(shares))
+    return "\n".join(lines)
+
+
+def flips(
+    run: str,
+    sparsities: Annotated[str, Option(help="How much is cut, rising.")] = "0.1,0.2,0.3,0.4,0.5",
+    scope: Scope = None,
+    by: By = "norm",
+    repair: Repair = False,
+    data: Data = None,
+    runs_dir: RunsDir = places.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Which dev sentences the dense weights answer wrongly first, as more and more is cut, and how many are lost
+    and won."""
+    from prune_core.evaluation.flips import first
+
+    result = first(shelf.find(run, runs_dir), numbers(sparsities, "sparsity"), scope, by, repair, data)
+    tell(result, as_json, _flips_text)
+
+
+def _flips_text(r: dict) -> str:
+    lines = [f"{r['run']}: {r['right_before']:,} of {r['examples']:,} right before"]
+    lines += [f"{sparsity:6.1%} cut: {lost:4} lost, {won:4} won"
+              for sparsity, lost, won in zip(r["sparsities"], r["lost"], r["won"], strict=True)]
+    lines += [f"from {f['sparsity']:.1%} on {f['after']}, was {f['before']} ({f['sure']:.0%} sure): "
+              f"{' / '.join(f['texts'])}" for f in r["first"]]
+    return "\n".join(lines)
+
+
+def evaluate(
+    run: str,
+    sparsity: Sparsity = None,
+    threshold: Threshold = None,
+    scope: Scope = None,
+    phase: Phase = None,
+    data: Data = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    by: ByNamed = "norm",
+    repair: Repair = False,
+    exact: Annotated[bool, Option(
+        "--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not
+    computed again."""
+    from prune_core.evaluation.exact import evaluate as evaluated
+
+    asked = shelf.find(run, runs_dir)
+    cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+    show = _show_running if exact else lambda running: None
+    result = evaluated(asked, phase or default_stage(asked, sparsity), cut, data, threads, show, exact)
+    tell(result, as_json, _evaluated_text)
+
+
+def _show_running(running) -> None:
+    print(f"{running.done:6} of {running.total}: {running.score:.4f}, "
+          f"95% interval {running.low:.4f} to {running.high:.4f}", file=sys.stderr)
+
+
+def _evaluated_text(r: dict) -> str:
+    synthetic = " (practice set, not GLUE)" if r["data"] == "practice" else ""
+    repaired = ", repaired," if r["repaired"] else ""
+    return (f"{r['run']} {r['phase']}{repaired}: {r['metric']} {r['score']:.4f}{synthetic} at sparsity "
+            f"{r['sparsity']:.4f}, encoder {r['compression_encoder']:.2f}x, model {r['compression_model']:.2f}x, "
+            f"{r['examples']} examples, {r['seconds']:.2f} s (first after {r['seconds_to_first']:.2f} s)")
+
+
+def score(
+    run: str,
+    phase: Weights = "dense",
+    by: Annotated[str, Option(
+        help="activation, taylor, loss, surgeon, or several.")] = "activation,taylor,loss,surgeon",
+    data: Data = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Score every group in other ways than by its norm, for `evaluate --by` and Explore: inputs it meets, gradients,
+    least squares."""
+    from prune_core.evaluation import rank
+
+    asked = shelf.find(run, runs_dir)
+    made = {kind: str(path) for kind, path in rank.rank(asked, phase, by.split(","), data, threads)}
+    tell({"run": asked.name, "phase": phase, "files": made}, as_json,
+         lambda r: "\n".join(f"{kind}: {path}" for kind, path in r["files"].items()))
+
+
+def sensitivity(
+    run: str,
+    phase: Weights = "dense",
+    by: Annotated[str, Option(help="layer, type, matrix, or several.")] = "layer,matrix",
+    shares: Annotated[str, Option(help="Shares of a part's weights to cut.")] = "0.25,0.5,0.75,0.9",
+    data: Data = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """What cutting one layer or matrix alone costs: exact dev scores over a grid, kept with the run; what is known is
+    not computed again."""
+    from prune_core.evaluation.sensitivity import sensitivity as asked_of
+
+    asked = shelf.find(run, runs_dir)
+    steps = asked_of(asked, phase, by.split(","), numbers(shares, "share"), data, threads)
+    points = [vars(point) for *_, point in scored(steps)]
+    tell({"run": asked.name, "phase": phase, "metric": asked.metric, "dense_score": asked.dense_score,
+          "points": points}, as_json, _sensitivity_text)
+
+
+def _sensitivity_text(r: dict) -> str:
+    return "\n".join(f"{p['key']:40} {p['share']:6.0%} cut: {r['metric']} {p['score']:.4f}  "
+                     f"({p['low']:.3f} to {p['high']:.3f})" for p in r["points"])
+
+
+def surface(
+    run: str,
+    phase: Weights = "dense",
+    by: Annotated[str, Option(help="What is cut first: norm, or recorded scores (activation, taylor, loss, surgeon), "
+                                   "or several.")] = "norm",
+    scope: Annotated[str, Option(help="global, layer, type, matrix, or several.")] = "global,matrix",
+    repair: Annotated[str, Option(help="no, yes, or both: repaired after cutting.")] = "both",
+    data: Data = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, which Explore then
+    predicts from."""
+    from prune_core.evaluation.surface import surfaces
+
+    repaired = {"no": (False,), "yes": (True,), "both": (False, True)}.get(repair)
+    if repaired is None:
+        raise InputError(f"repair {repair!r} is none of no, yes, both")
+    asked = shelf.find(run, runs_dir)
+    kinds = [SurfaceKind(one, where, after) for one in by.split(",") for where in scope.split(",") for after in repaired]
+    steps = scored(surfaces(asked, phase, kinds, data, threads))
+    rows = [kind.to_json() | vars(point) for *_, kind, point in steps]
+    tell({"run": asked.name, "phase": phase, "metric": asked.metric, "points": rows}, as_json, _surface_text)
+
+
+def _surface_text(r: dict) -> str:
+    return "\n".join(f"{p['by']:10} {p['scope']:7} {'repaired' if p['repaired'] else 'cut':9} {p['sparsity']:6.1%}: "
+                     f"{r['metric']} {p['score']:.4f}" for p in r["points"])
+
+
+def serve(
+    threads: Annotated[int, Option(
+        help="CPU threads; 0: as many as there are cores that other work leaves over.")] = 0,
+) -> None:
+    """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""
+    from prune_core.evaluation.serve import main
+
+    main(threads)

@@ -1,0 +1,179 @@
+"""What is handed out of a run: the pruned model, a notebook, a report."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+from prune_core import InputError
+from prune_core.cli.options import (
+    AsJson,
+    ByNamed,
+    Phase,
+    Repair,
+    RunsDir,
+    Scope,
+    Sparsity,
+    Threshold,
+    cut_of,
+)
+from prune_core.cli.tell import tell
+from prune_core.cutting.cuts import Cut
+from prune_core.runs import places, shelf
+from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting, default_stage, from_json, results
+from prune_core.showing.report import finding
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `export` is asked for."""
+
+    to: str
+    out: Path
+    run: Run
+    cut: Cut | None  # None for a report of `settings`, or of the run's own results
+    phase: str | None
+    data: str | None
+    settings: str | None
+    request: finding.Request
+    measure: bool
+
+    @property
+    def setting(self) -> Setting:
+        """The one cut, for which norms are enough: its weights need not be there. Raises InputError."""
+        stage = self.phase or default_stage(self.run, self.cut.share, weights=False)
+        return Setting("setting", self.run.saved(stage), self.cut)
+
+
+def _model(wanted: Wanted) -> dict:
+    """Write the model as a folder."""
+    from prune_core import export as exporting
+
+    stage = wanted.phase or default_stage(wanted.run, wanted.cut.share)
+    taken = exporting.take(wanted.run, stage, wanted.cut, wanted.data)
+    return exporting.FORMS[wanted.to](taken, wanted.out)
+
+
+def _model_text(r: dict) -> str:
+    score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}"
+    return (f"{r['path']}: {r['bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
+            f"weights dense {r['dense_bytes']:,} bytes, with only kept blocks stored {r['sparse_bytes']:,}")
+
+
+def _notebook(wanted: Wanted) -> dict:
+    """Write a notebook of the one setting."""
+    from prune_core.showing import notebook
+
+    return notebook.write(wanted.run, [wanted.setting], wanted.out)
+
+
+def _notebook_text(r: dict) -> str:
+    return f"{r['path']}: {r['bytes']:,} bytes"
+
+
+def _report(wanted: Wanted) -> dict:
+    """Gather what a report says and write it."""
+    from prune_core.evaluation import findings, speedup
+    from prune_core.showing.report import recommend, write
+
+    run, request, made = wanted.run, wanted.request, date.today()
+    settings = _settings(wanted)
+    paths = _report_paths(wanted)
+    profile = speedup.usual_profile()
+    known = findings.find(run, settings, wanted.data, wanted.measure, profile, _show_step)
+    best, rule = recommend.recommended(run.dense_score, known, request.allowed)
+    kept = best is not None and recommend.keeps(run.dense_score, known[best], request.allowed)
+    told = {"to": wanted.to, "run": run.name, "settings": len(known), "recommended": "ABCD"[best] if kept else None,
+            "rule": rule}
+    for path, form in paths.items():
+        text = (write.html(run, known, request, made, profile) if form == "html" else
+                write.markdown(run, known, request, made))
+        written = write.write(path, text)
+    return written | told
+
+
+def _settings(wanted: Wanted) -> list:
+    """What a report is of: the one cut, else those of --settings, else the run's own results."""
+    if wanted.cut is not None:
+        return [wanted.setting]
+    return results(wanted.run) if wanted.settings is None else from_json(wanted.settings, wanted.run)
+
+
+def _report_paths(wanted: Wanted) -> dict[Path, str]:
+    """File -> its form. Raises InputError where one is there, before the work."""
+    out = wanted.out
+    paths = {"report": {out: "html"}, "markdown": {out: "md"},
+             "both": {out.with_suffix(".html"): "html", out.with_suffix(".md"): "md"}}[wanted.to]
+    if there := [path for path in paths if path.exists()]:
+        raise InputError(f"{str(there[0])!r} is there already; needed: a new file")
+    return paths
+
+
+def _show_step(done: int, total: int, doing: str) -> None:
+    print(f"{done}/{total} {doing}", file=sys.stderr, flush=True)
+
+
+def _report_text(r: dict) -> str:
+    return f"{r['path']}: {r['bytes']:,} bytes; recommended: {r['recommended'] or 'none'}. {r['rule']}"
+
+
+# `--to` -> what makes it, and how that is told
+KINDS = {
+    "hf": (_model, _model_text),
+    "onnx": (_model, _model_text),
+    "notebook": (_notebook, _notebook_text),
+    "report": (_report, _report_text),
+    "markdown": (_report, _report_text),
+    "both": (_report, _report_text),
+}
+
+
+# long: options of three kinds of things
+def export(
+    run: str,
+    out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook or a report, a new file.")],
+    to: Annotated[str, Option(
+        help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), notebook, report "
+             "(one HTML file with the live map), markdown, or both.")] = "hf",
+    sparsity: Sparsity = None,
+    threshold: Threshold = None,
+    scope: Scope = None,
+    phase: Phase = None,
+    repair: Repair = False,
+    by: ByNamed = "norm",
+    data: Annotated[str | None, Option(
+        help="Where the task's data lies, for scores; default: where the run had it.")] = None,
+    settings: Annotated[str | None, Option(
+        help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired}; default: the one "
+             "that the options name, else the run's own results.")] = None,
+    title: Annotated[str, Option(help="Of a report.")] = "",
+    audience: Annotated[str, Option(help="Of a report: short or technical.")] = "short",
+    words: Annotated[str, Option(help="Your own words in a report.")] = "",
+    allow: Annotated[float, Option(help="Report: how much of the score may be lost, 0.01 for one point; the "
+                                        "recommendation rests on it.")] = 0.01,
+    measure: Annotated[bool, Option(
+        help="Report: measure the speedups that were not measured on this machine yet.")] = True,
+    runs_dir: RunsDir = places.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Write the pruned model for use elsewhere, with a card that has its figures; or a notebook or a report of what
+    was found."""
+    if to not in KINDS:
+        raise InputError(f"--to {to!r} is unknown; one of {', '.join(KINDS)}")
+    one = sparsity is not None or threshold is not None
+    if settings is not None and to not in finding.FORMS:
+        raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
+    if settings is not None and one:
+        raise InputError("give either --settings or one of --sparsity and --threshold")
+    request = finding.Request(title, audience, words, allow)
+    asked, cut = shelf.find(run, runs_dir), None
+    if one or to not in finding.FORMS:
+        cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+    make, text = KINDS[to]
+    tell(make(Wanted(to, out, asked, cut, phase, data, settings, request, measure)), as_json, text)

@@ -1,0 +1,59 @@
+"""Options that several commands have, and what is made of their text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from prune_core import InputError
+from prune_core.cutting.cuts import Cut
+from prune_core.runs import settings
+from prune_core.runs.run import Run
+
+RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
+Threads = Annotated[int, Option(help="CPU threads; 0: all cores.")]
+Data = Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")]
+
+# A cut, and of which weights
+Sparsity = Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")]
+Threshold = Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")]
+Scope = Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")]
+Phase = Annotated[str | None, Option(
+    help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")]
+Weights = Annotated[str, Option(help="Weights of which end of a phase.")]
+By = Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded.")]
+ByNamed = Annotated[str, Option(
+    help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")]
+Repair = Annotated[bool, Option(
+    "--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")]
+
+
+def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
+    """'1.5,2x' -> (1.5, 2.0). Raises InputError."""
+    try:
+        return tuple(float(part.strip().removesuffix("x")) for part in text.split(","))
+    except ValueError:
+        like = "1.5,2,3" if what == "compression" else "0.3,0.5"
+        raise InputError(f"{what} {text!r} is not a number or a list of numbers like {like}") from None
+
+
+def cut_of(run: Run, sparsity: float | None, threshold: str | None, scope: str | None, by: str = "norm",
+           repair: bool = False) -> Cut:
+    """The cut that these options ask for. Raises InputError."""
+    if (sparsity is None) == (threshold is None):
+        raise InputError("give either --sparsity or --threshold")
+    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair)
+
+
+def _threshold(text: str | None) -> float | dict[str, float] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+        return {str(k): float(v) for k, v in value.items()} if isinstance(value, dict) else float(value)
+    except (ValueError, TypeError):
+        raise InputError(f"threshold {text!r} is neither a number nor a JSON object of scope key -> number") from None

@@ -1,0 +1,109 @@
+"""Commands that time: a run's cut, patterns of zeros, this machine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from typer import Option
+
+from prune_core import InputError, files
+from prune_core.cli.options import AsJson, Phase, RunsDir, Scope, Sparsity, Threads, Threshold, cut_of
+from prune_core.cli.tell import tell
+from prune_core.latency.profile import Batch
+from prune_core.runs import places, shelf
+from prune_core.runs.settings import default_stage
+
+
+def measure(
+    run: str,
+    sparsity: Sparsity = None,
+    threshold: Threshold = None,
+    scope: Scope = None,
+    phase: Phase = None,
+    batch: Annotated[int, Option(help="Sentences in a batch.")] = 32,
+    length: Annotated[int, Option(help="Tokens of a sentence.")] = 128,
+    dtype: Annotated[str, Option(
+        help="fp32, or bf16 (dense: as torch autocasts; compact: weights in bf16, arithmetic in fp32).")] = "fp32",
+    engine: Annotated[str, Option(
+        help="torch, onnxruntime or openvino: what runs both, the last two as ONNX graphs.")] = "torch",
+    seconds: Annotated[float, Option(help="How long to measure.")] = 6.0,
+    profile: Annotated[Path | None, Option(help="Latency profile to predict with; default: this machine's.")] = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Time the dense and the compact model in turn, here. Needs no weights of the run: a latency does not depend on
+    their values."""
+    from prune_core.evaluation import speedup
+
+    asked, many = shelf.find(run, runs_dir), Batch(batch, length)
+    cut = cut_of(asked, sparsity, threshold, scope)
+    stage = phase or default_stage(asked, sparsity, weights=False)
+    result = speedup.measure(asked, stage, cut, many, threads, dtype, seconds, profile, engine)
+    tell(result, as_json, _measured_text)
+
+
+def _measured_text(r: dict) -> str:
+    predicted = f", predicted {r['predicted_ms']:.1f}" if r["predicted_ms"] else ""
+    return (f"{r['run']} {r['phase']} at sparsity {r['sparsity']:.4f} (encoder {r['compression_encoder']:.2f}x), "
+            f"batch {r['batch']}, length {r['length']}, {r['threads']} threads, {r['dtype']}, {r['engine']}: "
+            f"dense {r['dense_ms']:.1f} ms, compact {r['compact_ms']:.1f} ms{predicted}: {r['speedup']:.2f}x")
+
+
+def shapes(
+    sparsity: Annotated[float, Option(help="Share of the weights that is zero, in every pattern alike.")] = 0.8,
+    seconds: Annotated[float, Option(help="How long to measure.")] = 6.0,
+    to: Annotated[Path | None, Option(help="Write the result to this file as well.")] = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Time one matrix with the same share of zeros in different patterns: single weights, tiles, strips; against the
+    dense product."""
+    from prune_core.execution.shapes import shapes as timed
+
+    if not 0 <= sparsity < 1:
+        raise InputError(f"sparsity {sparsity:g} is out of range; needed: 0 up to but not including 1")
+    result = timed(sparsity, threads, seconds)
+    if to is not None:
+        try:
+            files.write_json(to, result)
+        except OSError as error:
+            raise InputError(f"the result cannot be written to {str(to)!r}: {error.strerror or error}") from None
+    tell(result, as_json, _shapes_text)
+
+
+def _shapes_text(r: dict) -> str:
+    return "\n".join(f"{one['pattern']:18} {one['ms']:8.3f} ms  {one['speedup']:5.2f}x  {one['executed']}"
+                     for one in r["patterns"])
+
+
+def calibrate(
+    to: Annotated[Path | None, Option(
+        help="Write the profile here, to be read on another machine; default: this machine's place.")] = None,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Fit the latency model to this machine: a few minutes of timing random encoders under random masks."""
+    from tqdm import tqdm
+
+    from prune_core import machine
+    from prune_core.execution.calibrate import calibrate as timed
+    from prune_core.latency import profile_files
+
+    threads = threads or os.cpu_count() or 1
+    path = to or profile_files.own_file(machine.machine(), threads)
+    profile_files.check_writable(path)  # now, not after minutes
+    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} masks") as bar:
+        for step in timed(threads):  # (done, total) while it goes, at last the profile
+            if isinstance(step, tuple):
+                bar.n, bar.total = step
+                bar.refresh()
+    profile_files.write(step, path)
+    tell(step.to_json() | {"path": str(path)}, as_json, _calibrated_text)
+
+
+def _calibrated_text(r: dict) -> str:
+    return (f"{r['path']}: median error {100 * r['error']:.1f}% (dense {100 * r['error_dense']:.1f}%) over "
+            f"{r['masks']} masks not used to calibrate, {r['threads']} threads")

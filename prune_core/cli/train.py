@@ -1,0 +1,202 @@
+"""Commands that train: one run, an interrupted one, a comparison of many."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Option
+
+from prune_core import InputError, files
+from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
+from prune_core.cli.tell import Progress, scored, tell
+from prune_core.runs import config, places, shelf
+from prune_core.runs.config import OPTIONS, PruneConfig
+from prune_core.runs.run import Run
+from prune_core.showing.compare import Row, as_csv, as_markdown, sentences
+from prune_core.tasks.glue import HUB_DATA
+
+Model = Annotated[str, Option(help="minilm, a hub name, or a folder.")]
+GlueData = Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")]
+
+# Settings of group Lasso alone: one that is not as usual asks for it
+LASSO = {"lam": None, "reweighted": True, "spare": True, "penalty": "proximal", "control": "line"}
+
+
+# long: the options are the settings of a run
+def prune(
+    model: Model = "minilm",
+    task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
+    data: GlueData = HUB_DATA,
+    columns: Annotated[str, Option("--text", help="Of a table file: the column of the text, or two for pairs: a,b; "
+                                                  "default: guessed.")] = "",
+    label: Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")] = "",
+    start_from: Annotated[str | None, Option(
+        "--from", help="Start from the fine-tuned dense weights of this run.")] = None,
+    block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
+    compressions: Annotated[str, Option(
+        "--compression", help="Encoder compressions, for example 2 or 1.5,2,3.")] = "2",
+    preset: Annotated[str, Option(help="quick (minutes), standard (at most an hour), full.")] = "standard",
+    run: Annotated[str | None, Option(help="Name of the run.")] = None,
+    runs_dir: RunsDir = places.RUNS,
+    seed: Annotated[int, Option(help="Fixes the result.")] = 0,
+    threads: Threads = 0,
+    method: Annotated[str | None, Option(
+        help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once; default: the preset's, "
+             "surgeon for standard and full, group-lasso for quick and wherever one of its settings is given.")] = None,
+    penalty: Annotated[str, Option(
+        help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
+    lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
+    reweighted: Annotated[bool, Option(
+        help="Refresh gamma at milestones; --no-reweighted is plain group Lasso.")] = True,
+    spare: Annotated[bool, Option(
+        help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
+    scope: Annotated[str | None, Option(
+        help="What shares a threshold: global, layer, type, matrix (the same share of each); "
+             "default: global where the surgeon ranks, else matrix.")] = None,
+    score: Annotated[str, Option(
+        help="What decides which groups go: norm, activation (weighted by the inputs it meets) or surgeon "
+             "(by what its removal costs).")] = PruneConfig.score,
+    distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; "
+                                          "0: none.")] = PruneConfig.distill,
+    temperature: Annotated[float, Option(help="At which outputs are compared.")] = PruneConfig.temperature,
+    distill_hidden: Annotated[float, Option(
+        help="Weight of the distance between hidden states; a third slower.")] = 0.0,
+    dropout: Annotated[bool | None, Option(
+        help="Dropout under the penalty and in retraining; default: only without distillation.")] = None,
+    control: Annotated[str, Option(help="Of lambda: line (follows the wanted share) or dynamic (bounded, falls with "
+                                        "what is missing to the target).")] = "line",
+    progressive: Annotated[bool, Option(help="ADMM: the share rises step by step; --no-progressive projects onto the "
+                                             "whole from the start.")] = True,
+    mixkd: Annotated[bool, Option(
+        "--mixkd", help="Distil on mixed pairs of sentences as well; twice as slow.")] = False,
+    dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,
+    penalty_steps: Annotated[int | None, Option(help="Steps under the penalty, instead of the preset's.")] = None,
+    retrain_steps: Annotated[int | None, Option(
+        help="Masked retraining steps per compression, instead of the preset's.")] = None,
+    penalty_lr: Annotated[float, Option(help="Learning rate under the penalty.")] = PruneConfig.penalty_lr,
+    retrain_lr: Annotated[float, Option(help="Peak learning rate of masked retraining.")] = PruneConfig.retrain_lr,
+    surface_examples: Annotated[int | None, Option(
+        help="Dev examples behind the score surface, instead of the preset's.")] = None,
+    precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
+    asked = _asked(dict(locals()))  # all options, as long as there is nothing else; a setting's is named as its field
+
+    from prune_core.training import session
+
+    with Progress() as progress:
+        result = session.start(asked, runs_dir, run, _command(), progress)
+    _record_repaired(result["run"], runs_dir)
+    tell(result, as_json, _result_text)
+
+
+def _asked(given: Mapping[str, Any]) -> PruneConfig:
+    """The config that the options of `prune` ask for; None leaves a setting to the preset. Raises InputError."""
+    settings = {field: given[field] for field in OPTIONS if given[field] is not None}
+    settings["compressions"] = numbers(given["compressions"])
+    settings["columns"] = tuple(filter(None, given["columns"].split(",")))
+    if any(settings.get(field, usual) != usual for field, usual in LASSO.items()):
+        settings.setdefault("method", "group-lasso")
+    return config.preset(settings.pop("preset"), **settings)
+
+
+def resume(run: str, runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
+    """Take an interrupted run to its end, with the same numbers as if it had never stopped."""
+    from prune_core.training import session
+
+    with Progress() as progress:
+        result = session.resume(shelf.find(run, runs_dir), progress)
+    _record_repaired(run, runs_dir)
+    tell(result, as_json, _result_text)
+
+
+def _record_repaired(name: str, runs_dir: Path) -> None:
+    """With a bar; the run itself is complete, so that what hinders this is told and no more."""
+    from prune_core.training import session
+
+    run = shelf.find(name, runs_dir)
+    try:
+        session.record_repaired(run, scored)
+    except InputError as error:
+        print(f"without repaired scores: {error}", file=sys.stderr)
+
+
+def _command() -> str:
+    """What was typed, as the run keeps it."""
+    return shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
+
+
+def _result_text(r: dict) -> str:
+    synthetic = " on the practice set, which is not GLUE" if r["data"] == "practice" else ""
+    lines = [f"{r['run']}: {r['metric']} dense {r['dense_score']:.4f}{synthetic}"]
+    lines += [f"  {p['compression']:g}x asked: encoder {p['compression_encoder']:.2f}x, "
+              f"model {p['compression_model']:.2f}x, thresholded {p['score_thresholded']:.4f}, "
+              f"retrained {p['score_retrained']:.4f}" for p in r["points"]]
+    lines += [f"  note: {warning}" for warning in r["warnings"]]
+    lines += [f"  {r['seconds']:.0f} s, {r['seconds_per_step']:.3f} s a step, "
+              f"penalty {100 * r['penalty_share']:.1f}% of it"]
+    return "\n".join(lines)
+
+
+# long: the options are the settings that all runs share
+def compare(
+    task: Annotated[str, Option(help="One of the nine GLUE tasks.")],
+    methods: Annotated[str, Option(help="Some of reweighted, group-lasso (plain), dynamic, in-loss, magnitude, "
+                                        "movement, admm, admm-once, admm-closed, surgeon.",
+                                   )] = "surgeon,reweighted,magnitude",
+    compressions: Annotated[str, Option(help="Encoder compressions.")] = "1.5,2,3,5",
+    seeds: Annotated[int, Option(help="Runs of each method.")] = 3,
+    budget_steps: Annotated[int, Option(help="Steps of each run at one compression: two thirds under the method, "
+                                             "one third of retraining.")] = 450,
+    dense_steps: Annotated[int | None, Option(
+        help="Fine-tuning steps, once for each seed; default: the preset's.")] = None,
+    model: Model = "minilm",
+    data: GlueData = HUB_DATA,
+    block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
+    scope: Annotated[str | None, Option(
+        help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
+    score: Annotated[str, Option(
+        help="What decides which groups go: norm, activation or surgeon.")] = PruneConfig.score,
+    distill: Annotated[float, Option(
+        help="Share of the loss from the dense model, for all methods alike.")] = PruneConfig.distill,
+    lr: Annotated[float, Option(
+        help="Learning rate under the method and in retraining.")] = PruneConfig.penalty_lr,
+    to: Annotated[Path | None, Option(
+        help="Write the table to this path, as .csv and .md; default: the runs folder.")] = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes
+    one table."""
+    from prune_core.training import comparison
+
+    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block,
+                         compressions=numbers(compressions), scope=scope, score=score, distill=distill, penalty_lr=lr,
+                         retrain_lr=lr, dense_steps=dense_steps, threads=threads)
+    planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
+    for number, name, there in comparison.carry_out(planned, runs_dir, _command(), Progress):
+        print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
+    rows = comparison.rows(planned, runs_dir)
+    runs = [Run(Path(runs_dir) / name) for name, _ in planned]
+    table = as_markdown(rows, task, runs[0].metric, [run.dense_score for run in runs])
+    written = _write_table(to or Path(runs_dir) / f"compare-{task}", rows, table)
+    told = {"rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in rows],
+            "sentences": list(sentences(rows, runs[0].metric))}
+    tell({"task": task, "metric": runs[0].metric, **written, **told}, as_json, lambda r: table)
+
+
+def _write_table(path: Path, rows: list[Row], table: str) -> dict[str, str]:
+    """Write it as .csv and .md; where they lie. Raises InputError."""
+    paths = {"csv": path.with_suffix(".csv"), "markdown": path.with_suffix(".md")}
+    try:
+        files.write_whole(paths["csv"], as_csv(rows).encode())
+        files.write_whole(paths["markdown"], table.encode())
+    except OSError as error:
+        raise InputError(f"the table cannot be written to {str(path)!r}: {error.strerror or error}") from None
+    return {form: str(path) for form, path in paths.items()}
