@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from prune_core import files
+from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
 from prune_core.runs import places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig, preset
