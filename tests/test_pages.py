@@ -353,7 +353,7 @@ def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatc
     asker = with_weights(runs_dir, monkeypatch, Answer("done", 872, 872, 0.8765, 0.85, 0.9, result))
     app = opened("explore", at="dense")
     run = runs.Run(runs_dir / "sample")
-    (asked,) = {q for q in asker.asked}
+    (asked,) = set(asker.asked)
     assert (asked.run, asked.phase, asked.scope, asked.data) == (str(run.path), "dense", "global", "")
     assert dict(asked.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
     assert "**0.8765**" in texts(app) and "872 examples, 1.4 s" in texts(app)
