@@ -529,6 +529,18 @@ def licences(as_json: AsJson = False) -> None:
     _tell({"licences": listed()}, as_json, lambda r: "\n".join(f"{one['package']:26} {one['version']:14} {one['licence']}" for one in r["licences"]))
 
 
+@app.command("app", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def start_app(context: typer.Context) -> None:
+    """Start the app, from any folder. What follows goes to Streamlit: prunescope app --server.port 8502."""
+    path = Path(__file__).resolve().parent.parent / "app.py"
+    if not path.is_file():
+        raise InputError(f"{str(path)!r} is not there: the app runs from Prunescope's own folder; needed: "
+                         "`pip install -r requirements.txt` in it")
+    # Streamlit reads the settings beside its script as well as those of the folder it is started in. In place of this
+    # process, so that Ctrl+C and the exit code are Streamlit's.
+    os.execv(sys.executable, [sys.executable, "-m", "streamlit", "run", str(path), *context.args])
+
+
 @app.command(hidden=True)
 def serve(threads: Annotated[int, Option(help="CPU threads; 0: as many as there are cores that other work leaves over.")] = 0) -> None:
     """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""

@@ -12,9 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
 KEPT = 500  # answers
 LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
 
@@ -125,7 +123,7 @@ class Asker:
             self._asked.popitem(last=False)
         if self._process is None or self._process.poll() is not None:
             try:
-                self._process = subprocess.Popen(self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
                 asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")

@@ -2,6 +2,7 @@
 
 A run outlives the browser and the app. Its output goes to <runs dir>/.logs/NAME.log, and what was
 started to NAME.json beside it, so that a restarted app can still tell a slow start from a failed one.
+All of them run in the folder that the app was started in: a relative path means the same to it and to them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import psutil
 from prune_core import files, runs
 from prune_core.config import PruneConfig
 
-ROOT = Path(__file__).resolve().parents[2]
 ANSWER_SECONDS = 900
 CALIBRATION = "calibration-of-this-machine"  # no name that a run is given by chance
 
@@ -58,7 +58,7 @@ def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
     log = log_file(name, runs_dir)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, mode) as out:
-        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], cwd=ROOT, stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([sys.executable, "-m", "prune_core", *args], stdin=subprocess.DEVNULL,
                                    stdout=out, stderr=out, start_new_session=True)
     created = psutil.Process(process.pid).create_time()
     threading.Thread(target=process.wait, daemon=True).start()  # leaves no zombie behind
@@ -91,12 +91,13 @@ def writer(run: runs.Run) -> psutil.Process | None:
     try:
         process = psutil.Process(run.now["pid"])
         args = process.cmdline()
-        at = args.index("prune_core")
+        at = next(at for at, one in enumerate(args)
+                  if Path(one).name == "prunescope" or (at and args[at - 1:at + 1] == ["-m", "prune_core"]))
         named = run.name in args or f"--run={run.name}" in args or not any(a.startswith("--run") and a[5:6] in ("", "=") for a in args)
-        ours = args[at - 1] == "-m" and args[at + 1] in ("prune", "resume") and named
+        ours = args[at + 1] in ("prune", "resume") and named
         mine = process.create_time() <= run.now["updated"] or run.status == "running"  # the clock may have jumped back; the lock has not
         return process if ours and mine else None
-    except (KeyError, ValueError, IndexError, psutil.Error):
+    except (KeyError, ValueError, IndexError, StopIteration, psutil.Error):
         return None
 
 
@@ -156,7 +157,7 @@ class Report:
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
-            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], cwd=ROOT, stdin=subprocess.DEVNULL,
+            process = subprocess.Popen([sys.executable, "-m", "prune_core", *self.args, str(Path(folder) / "report")], stdin=subprocess.DEVNULL,
                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
             try:
                 last = ""
@@ -197,7 +198,7 @@ def calibrate(runs_dir: Path) -> None:
 def _answer(args: list[str]) -> dict:
     """What a command prints with --json. Raises Failed."""
     try:
-        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], cwd=ROOT, stdin=subprocess.DEVNULL, check=False,
+        done = subprocess.run([sys.executable, "-m", "prune_core", args[0], "--json", *args[1:]], stdin=subprocess.DEVNULL, check=False,
                               capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS)
         if done.returncode == 0:
             return json.loads(done.stdout.strip().splitlines()[-1])
