@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -31,6 +32,19 @@ def test_nothing_touches_the_path_for_the_core():
     paths = [path for folder in ("prune_core", "pages", "notebooks") for path in (REPO / folder).rglob("*")
              if path.suffix in (".py", ".ipynb")]
     assert paths and [str(path) for path in paths if "sys.path" in path.read_text(encoding="utf-8")] == []
+
+
+def test_the_version_is_the_same_everywhere():
+    assert f"\nversion: {prune_core.__version__}\n" in (REPO / "CITATION.cff").read_text(encoding="utf-8")
+    changes = re.findall(r"^## (.+)$", (REPO / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert changes[0] == prune_core.__version__
+
+
+def test_the_licence_is_the_same_everywhere():
+    text = (REPO / "LICENSE").read_text(encoding="utf-8")
+    assert "Apache License" in text and "Version 2.0" in text and "[yyyy]" not in text
+    assert ABOUT["project"]["license"] == "Apache-2.0"
+    assert "\nlicense: Apache-2.0\n" in (REPO / "CITATION.cff").read_text(encoding="utf-8")
 
 
 def test_the_command_is_the_module():
