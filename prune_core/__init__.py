@@ -1,6 +1,6 @@
 """Prunescope's core: block-structured pruning of transformer encoders, from checkpoint to recorded run."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class InputError(ValueError):

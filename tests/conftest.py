@@ -1,14 +1,12 @@
-"""What every test shares: the repository on the path, one thread, caches of their own, checkpoints made once."""
+"""What every test shares: one thread, caches of their own, checkpoints made once."""
 
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(REPO), str(REPO / "tests")]
 
 # Before torch and datasets are imported: one thread (tiny models gain nothing from two), and a data
 # cache that neither fills nor trusts the user's.
@@ -18,7 +16,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 _CACHE = tempfile.TemporaryDirectory(prefix="prunescope-tests-", ignore_cleanup_errors=True)
 os.environ["HF_DATASETS_CACHE"] = _CACHE.name
 
-import pytest
+import pytest  # noqa: E402  after what it may import has its settings
 
 
 @pytest.fixture(scope="session")

@@ -79,9 +79,9 @@ def test_a_shipped_notebook_runs_and_keeps_no_outputs(path):
     text = path.read_text(encoding="utf-8")
     assert not [cell for cell in nbformat.reads(text, 4).cells if cell.get("outputs") or cell.get("execution_count")]
     shown = executed(text, ROOT / "notebooks")
-    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors", "readme_table": "rows stand in the README"}
+    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors", "results_table": "rows stand in docs/results.md"}
     assert words[path.stem] in "\n".join(shown)
 
 
 def test_the_three_notebooks_ship():
-    assert [path.stem for path in SHIPPED] == ["lesson", "readme_table", "your_own"]
+    assert [path.stem for path in SHIPPED] == ["lesson", "results_table", "your_own"]

@@ -363,7 +363,7 @@ def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatc
     asker = with_weights(runs_dir, monkeypatch, Answer("done", 872, 872, 0.8765, 0.85, 0.9, result))
     app = opened("explore", at="dense")
     run = Run(runs_dir / "sample")
-    (asked,) = {q for q in asker.asked}
+    (asked,) = set(asker.asked)
     assert (asked.run, asked.stage, asked.cut.scope, asked.data) == (str(run.path), "dense", "global", "")
     assert dict(asked.cut.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
     assert "**0.8765**" in texts(app) and "872 examples, 1.4 s" in texts(app)
@@ -630,16 +630,17 @@ def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
     run = Run(path)
     assert processes.writer(run) is None  # status.json names the test's own process, which is no prune
     assert not processes.cancel("sample", runs_dir)
-    code = "import time; time.sleep(60)"
-    command = [sys.executable, "-c", code, "-m", "prune_core", "prune"]
-    other, ours = (subprocess.Popen([*command, f"--run={name}"]) for name in ("else", "sample"))
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    module, script = ["-m", "prune_core", "prune"], ["/usr/bin/prunescope", "prune"]
+    started = [subprocess.Popen([*command, *how, f"--run={name}"])
+               for how, name in ((module, "else"), (module, "sample"), (script, "else"), (script, "sample"))]
     try:
-        for process, stopped in ((other, False), (ours, True)):
+        for process, stopped in zip(started, (False, True, False, True), strict=True):
             (path / "status.json").write_text(json.dumps({"pid": process.pid, "updated": time.time() + 1}))
             assert processes.cancel("sample", runs_dir) is stopped
-        assert ours.wait(10) != 0 and other.poll() is None
+            assert process.wait(10) != 0 if stopped else process.poll() is None
     finally:
-        for process in (other, ours):
+        for process in started:
             process.kill()
             process.wait()
 

@@ -1,6 +1,7 @@
 """README's two commands and its table say what the project does."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,16 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 def test_everything_is_pinned():
     lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line)
-    assert "torch==2.13.0" in lines
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines if line and line != "-e .")
+    assert {"-e .", "torch==2.13.0"} <= set(lines)
+
+
+def test_what_the_package_needs_is_pinned():
+    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    pinned = re.findall(r"^[\w.-]+(?===)", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(about["project"]["dependencies"]) <= set(pinned)
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    assert set(about["build-system"]["requires"]) <= set(lines)
 
 
 def test_commands_of_the_readme_exist():

@@ -86,7 +86,7 @@ def sentences(count: int, seed: int) -> tuple[list[str], list[int]]:
 def table(task: Task, count: int, seed: int) -> dict[str, list]:
     """The columns of a split of this task, as the hub names them."""
     texts, labels = sentences(count, seed)
-    columns = {name: texts for name in task.columns[:1]}
+    columns = dict.fromkeys(task.columns[:1], texts)
     columns |= {name: sentences(count, seed + 1)[0] for name in task.columns[1:]}
     values = [float(label) * 5 for label in labels] if not task.labels else [row % len(task.labels) for row in range(count)]
     return columns | {"label": values, "idx": list(range(count))}

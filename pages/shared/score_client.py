@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from prune_core.cutting.cuts import Cut
-from prune_core.files import PROJECT
 
 KEPT = 500  # answers
 LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
@@ -123,7 +122,7 @@ class ScoreClient:
             self._asked.popitem(last=False)
         if self._process is None or self._process.poll() is not None:
             try:
-                self._process = subprocess.Popen(self._command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
                 asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")

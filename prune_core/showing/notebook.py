@@ -7,7 +7,7 @@ import pprint
 from collections.abc import Sequence
 from pathlib import Path
 
-from prune_core import InputError, files
+from prune_core import InputError, __version__, files
 from prune_core.runs.places import RUNS
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -24,10 +24,11 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
     find = f"shelf.find({run.name!r})" if usual else f"shelf.find({run.name!r}, Path({str(run.path.parent)!r}))"
     metric = run.metric.replace("_", " ")
     cells = [
-        v4.new_markdown_cell(f"# {run.name}: {', '.join(shown)}\n\n{_about(run)}\n\nMade by Prunescope from what was in view. Start it in Prunescope's "
-                             "folder, with its environment. The first cells need no weights and no data."),
-        v4.new_code_cell(f"import sys\nfrom pathlib import Path\n\nsys.path.insert(0, \".\")  # Prunescope's folder\n\nimport pandas as pd\n\n"
-                         f"from prune_core.cutting.cuts import Cut\nfrom prune_core.runs import shelf\nfrom prune_core.runs.settings import Setting\n\nrun = {find}\n"
+        v4.new_markdown_cell(f"# {run.name}: {', '.join(shown)}\n\n{_about(run)}\n\nMade by Prunescope {__version__} from what was in view. Start it "
+                             "with Prunescope's environment, in any folder. The first cells need no weights and no data."),
+        v4.new_code_cell("from pathlib import Path\n\nimport pandas as pd\n\n"
+                         f"from prune_core.cutting.cuts import Cut\nfrom prune_core.runs import shelf\n"
+                         f"from prune_core.runs.settings import Setting\n\nrun = {find}\n"
                          f"asked = {pprint.pformat(asked, width=120, sort_dicts=False)}\n"
                          "settings = [Setting(name, one[\"at\"], Cut(**one[\"cut\"])) for name, one in asked.items()]"),
         v4.new_markdown_cell("## Size and predicted score\n\nSparsity and compression are counted from the recorded block norms. The predicted score is "

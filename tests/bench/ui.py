@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent)]
-
-from browsing import chromium, served  # noqa: E402
-from sample_run import make_layout, make_run  # noqa: E402
+from browsing import chromium, served
+from sample_run import make_layout, make_run
 
 DRAGS = 12
 # (name, layout, aims: milliseconds a frame, milliseconds until the server's numbers)

@@ -106,6 +106,7 @@ def same(one: Path, other: Path) -> bool:
     return norms and all((one / "weights" / file.name).read_bytes() == file.read_bytes() for file in (other / "weights").iterdir())
 
 
+# long: one loop with its counters, and a row for each of them
 def kills(config: PruneConfig, folder: Path, count: int, checkpoint: float, what: str) -> Iterator[dict]:
     """kill -9 at random moments of the start and of each phase in turn, over and over in the same run; a new one where it came through."""
     chance = random.Random(0)

@@ -136,6 +136,7 @@ def _with(folder: Path, made: Path, name: str, content: bytes | None, change: Ca
     return path
 
 
+# long: a list of cases
 def abouts(folder: Path, made: Path) -> Iterator[Case]:
     """run.json that is JSON, and wrong."""
     well = json.loads((made / "run.json").read_bytes())
@@ -277,6 +278,7 @@ def tensors(folder: Path, made: Path) -> Iterator[Case]:
 # ---------------------------------------------------------------- tables, text, names, addresses
 
 
+# long: a list of cases
 def tables(folder: Path) -> Iterator[Case]:
     """Files that are given as a person's own data."""
     rows = "".join(f"a sentence number {i},{i % 2}\n" for i in range(40))
@@ -436,6 +438,7 @@ NAMES = (
 )
 
 
+# long: a list of cases
 def texts(folder: Path, made: Path) -> Iterator[Case]:
     """Block shapes, addresses, names, settings of a report, numbers."""
     run = Run(made)

@@ -190,6 +190,7 @@ async def all_of(address: str, pages: int, clients: int, seconds: float, seen: S
         await browser.close()
 
 
+# long: a row a figure
 def rows(short: bool) -> Iterator[dict]:
     if CHROMIUM is None:
         yield {"what": "load", "figure": 0, "unit": "", "ok": True, "needed": "not tried: no chromium"}
