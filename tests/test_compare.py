@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,21 @@ def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
     session.resume(comparison.standing(name, config, tmp_path), tiny.silent)
     (row,) = comparison.rows([(name, config)], tmp_path)
     assert (row.method, row.compression, len(row.scores)) == ("reweighted", 2.0, 1)
+
+
+def test_a_comparison_is_carried_out_from_a_notebook_too(tiny_model, tiny_data, tmp_path):
+    planned = comparison.plan(tiny.settings(tiny_model, tiny_data, compressions=(2.0,)), ["reweighted"], 1, 9)
+    ((name, _),) = planned
+    carried = [list(comparison.carry_out(planned, tmp_path, "compare", lambda: nullcontext(tiny.silent)))
+               for _ in range(2)]
+    assert carried == [[(1, name, False)], [(1, name, True)]] and Run(tmp_path / name).status == "complete"
+
+
+def test_a_quick_run_does_without_repaired_scores(tiny_model, tiny_data, tmp_path):
+    for preset, whole in (("quick", 0), ("standard", 20)):
+        run = tiny.make_run(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), preset=preset), tmp_path, preset)
+        session.record_repaired(run)
+        assert [len(points) for kind, points in run.surfaces("dense").items() if kind.repaired] == [whole] * bool(whole)
 
 
 def test_runs_that_differ_only_in_the_seed_are_one_group(tiny_model, tiny_data, tmp_path):

@@ -34,7 +34,10 @@ SURFACE = 128  # dev examples behind surfaces, which a comparison does not need;
 
 
 def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> list[tuple[str, PruneConfig]]:
-    """(run name, config) of all runs, seed by seed; the first of a seed fine-tunes, the others start from its dense weights. Raises InputError."""
+    """(run name, config) of all runs, seed by seed. Raises InputError.
+
+    The first of a seed fine-tunes, the others start from its dense weights.
+    """
     if unknown := [name for name in methods if name not in VARIANTS]:
         raise InputError(f"method {unknown[0]!r} is unknown; some of {', '.join(VARIANTS)}")
     if not methods or len(set(methods)) < len(methods):
@@ -43,14 +46,16 @@ def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> 
         raise InputError(f"{seeds} seeds and {budget} steps are out of range; needed: at least 1 and 3")
     penalty = round(PENALTY_SHARE * budget)
     shared = replace(base, penalty_steps=penalty, surface_examples=SURFACE)
-    found = []
+    planned = []
     for seed in range(seeds):
         first = run_name(base.task, methods[0], seed)
         for method in methods:
             name = run_name(base.task, method, seed)
-            found.append((name, replace(shared, seed=seed, start_from=None if name == first else first,
-                                            retrain_steps=budget if method in CLOSED_FORM else budget - penalty, **VARIANTS[method])))
-    return found
+            retrain = budget if method in CLOSED_FORM else budget - penalty
+            config = replace(shared, seed=seed, start_from=None if name == first else first, retrain_steps=retrain,
+                             **VARIANTS[method])
+            planned.append((name, config))
+    return planned
 
 
 def run_name(task: str, method: str, seed: int) -> str:
@@ -63,10 +68,12 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
     if not (Path(runs_dir) / name).is_dir():
         return None
     run = Run(Path(runs_dir) / name)
-    others = [f.name for f in fields(PruneConfig) if f.name not in FREE and getattr(run.config, f.name) != getattr(config, f.name)]
+    others = [field.name for field in fields(PruneConfig) if field.name not in FREE
+              and getattr(run.config, field.name) != getattr(config, field.name)]
     if others:
         there, here = getattr(run.config, others[0]), getattr(config, others[0])
-        raise InputError(f"run {name!r} was made with {others[0]} {there}, asked: {here}; remove it, or use another --runs-dir")
+        raise InputError(f"run {name!r} was made with {others[0]} {there}, asked: {here}; remove it, "
+                         "or use another --runs-dir")
     return run
 
 
@@ -89,10 +96,10 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:
     """What the complete runs have come to, method by method."""
-    found: dict[tuple[str, float], list[dict]] = {}
+    made: dict[tuple[str, float], list[dict]] = {}
     for name, config in planned:
         run = standing(name, config, runs_dir)
         for point in run.points if run and run.result else ():
             method = name.removeprefix(f"compare-{config.task}-").rpartition("-s")[0]
-            found.setdefault((method, point["compression"]), []).append(point)
-    return [row_of(method, compression, points) for (method, compression), points in found.items()]
+            made.setdefault((method, point["compression"]), []).append(point)
+    return [row_of(method, compression, points) for (method, compression), points in made.items()]

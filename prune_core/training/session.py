@@ -37,7 +37,10 @@ class Interrupted(Exception):
 
 
 def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report) -> dict:
-    """Begin a run and see it to its end; returns its result. Raises InputError before anything is written, Interrupted."""
+    """Begin a run and see it to its end; returns its result.
+
+    Raises InputError before anything is written, Interrupted.
+    """
     if name is not None:
         places.check_name(name)
     data = load_for(config)
@@ -99,7 +102,8 @@ def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
         return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings)
     run = shelf.find(config.start_from, runs_dir)
     if (run.config.model, run.task) != (config.model, task.name):
-        raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: {config.model} on {task.name}")
+        raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
+                         f"{config.model} on {task.name}")
     encoder = bench.encoder_of(run, "dense", task.outputs)
     encoder.embeddings.requires_grad_(config.train_embeddings)
     return encoder
@@ -111,7 +115,10 @@ def default_name(config: PruneConfig, task: str) -> str:
 
 
 def _weights_of(path: Path) -> Callable[[str], Mapping]:
-    """Name of a saved phase -> its tensors, read back from the run directory. Raises RunError where they are damaged."""
+    """Name of a saved phase -> its tensors, read back from the run directory.
+
+    Raises RunError where they are damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -119,14 +126,15 @@ def _weights_of(path: Path) -> Callable[[str], Mapping]:
         try:
             return load_file(path / "weights" / f"{name}.safetensors")
         except (OSError, SafetensorError) as error:
-            raise RunError(f"run {path.name!r}: weights {name!r} cannot be read: {places.one_line(error)}; what was recorded is kept, "
-                                f"but the run cannot go on; begin it anew with: {Run(path).command()}") from None
+            raise RunError(f"run {path.name!r}: weights {name!r} cannot be read: {places.one_line(error)}; what was "
+                           "recorded is kept, but the run cannot go on; begin it anew with: "
+                           f"{Run(path).command()}") from None
 
     return read
 
 
 def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
-    """Everything the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
+    """All that the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
     before = pruning.spent.get("seconds", 0.0)
     started = last_checkpoint = last_status = time.monotonic()
     with _asked_to_stop() as stop:
@@ -137,7 +145,8 @@ def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
                 recorder.append(event)
             report(event, pruning)
             due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
-            if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:  # before a step there is nothing to keep
+            # Before the first step there is nothing to keep
+            if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:
                 recorder.checkpoint(TrainState(*pruning.state()))
                 last_checkpoint = now
             if now - last_status > 1.0 or stop:
@@ -153,7 +162,9 @@ def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
 
 def _where(event: Snapshot | Working, pruning: Pruning) -> dict:
     """What status.json says."""
-    working = {"doing": event.doing, "done": event.done, "total": event.total} if isinstance(event, Working) else {"doing": "training"}
+    working = {"doing": "training"}
+    if isinstance(event, Working):
+        working = {"doing": event.doing, "done": event.done, "total": event.total}
     return {"phase": event.phase, "step": pruning.steps_done, "steps": pruning.plan.steps,
             "seconds": pruning.spent["seconds"], "seconds_left": pruning.seconds_left()} | working
 
@@ -163,7 +174,8 @@ def _result(run: Run, pruning: Pruning) -> dict:
     spent = pruning.spent
     return {
         "run": run.name, "task": run.task, "model": run.config.model, "data": run.data, "metric": run.metric,
-        "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points, "seconds": spent["seconds"],
+        "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points,
+        "seconds": spent["seconds"],
         "seconds_per_step": spent["step_seconds"] / max(1, spent["steps"]),
         "penalty_share": spent["method_seconds"] / spent["penalty_seconds"] if spent["penalty_seconds"] else 0.0,
         "precision": run.config.precision, "threads": run.config.threads, "warnings": run.warnings,
@@ -190,16 +202,16 @@ def _asked_to_stop():
 
 @contextmanager
 def _one_line_for_the_machine(runs_dir: Path, name: str):
-    """Turn what a full or read-only disk, or too little memory, raises into one line; what was recorded before stays."""
+    """Turn what a full or read-only disk, or too little memory, raises into one line; what was recorded stays."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
         Recorder.note_error(Path(runs_dir) / name, "out of memory")
-        raise RunError(f"run {name!r} is out of memory; what was recorded is kept; when there is more, or less runs beside it: "
-                            f"python -m prune_core resume {name}") from None
+        raise RunError(f"run {name!r} is out of memory; what was recorded is kept; when there is more, or less runs "
+                       f"beside it: python -m prune_core resume {name}") from None
     except OSError as error:
         Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
         raise RunError(f"run {name!r} cannot be written in {runs_dir}: {error.strerror or error}; what was recorded "
-                            f"is kept; when there is room: python -m prune_core resume {name}") from None
+                       f"is kept; when there is room: python -m prune_core resume {name}") from None
