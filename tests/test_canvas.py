@@ -25,7 +25,7 @@ def page():
     with chromium() as browser:
         page = browser.new_page()
         page.goto("about:blank")
-        page.add_script_tag(content=(canvas.HERE / "model.js").read_text() + """
+        page.add_script_tag(content=canvas.script(canvas.COUNTING) + """
         function load(text) {
           const {header, norms, frames} = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
           window.model = makeModel(header, norms);
