@@ -17,7 +17,7 @@ function drawPins(place, pins, { recall, unpin }) {
   place.replaceChildren(...pins.flatMap((pin) => {
     const words = `${pin.name}: ${percent(pin.numbers.sparsity)}`;
     return [chip(words, `Go to pinned setting ${pin.name}`, "chip", () => recall(pin)),
-      chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin.name))];
+      chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];
   }));
 }
 
