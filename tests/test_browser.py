@@ -246,12 +246,12 @@ def test_the_trajectory_plays_pauses_and_steps(app, page, runs_dir):
         page.wait_for_timeout(50)
     assert set(labels) <= seen
     page.wait_for_selector("button[aria-label='Play the reweighting']")  # it stops by itself at the end
-    page.get_by_role("button", name="One moment back").click()
+    page.get_by_role("button", name="One snapshot back").click()
     playwright.expect(when).to_have_text(labels[-2])
     page.wait_for_url(re.compile("at=" + re.escape(labels[-2])))
     playwright.expect(page.locator("text=/blocks are kept at/")).to_contain_text(labels[-2])
     assert shown(page) == counted(run, labels[-2], 0.5)
-    page.get_by_role("slider", name="Moment").focus()
+    page.get_by_role("slider", name="Snapshot").focus()
     page.keyboard.press("Home")
     playwright.expect(when).to_have_text(labels[0])
     assert not page.problems
@@ -265,26 +265,26 @@ def test_an_answer_that_comes_late_does_not_take_the_hand_back(app, page, runs_d
         const when = root.querySelector('.when');
         root.seen = [];
         new MutationObserver(() => root.seen.push(when.textContent)).observe(when, { childList: true, characterData: true, subtree: true });
-        root.view.step(1);
-        root.view.tell();  // asked: and before the answer, one further
-        root.view.step(1); }""")
+        root.view.player.step(1);
+        root.view.teller.now();  // asked: and before the answer, one further
+        root.view.player.step(1); }""")
     playwright.expect(page.locator("text=/blocks are kept at/")).to_contain_text(labels[2])
     seen = page.locator(".prunescope").evaluate("(root) => root.seen")
     assert labels[1] not in seen[seen.index(labels[2]):] and seen[-1] == labels[2]
     assert shown(page) == counted(run, labels[2], 0.5)
 
 
-def test_going_back_to_a_moment_shows_it_at_once_and_sends_no_norms(app, page, runs_dir):
+def test_going_back_to_a_snapshot_shows_it_at_once_and_sends_no_norms(app, page, runs_dir):
     run, received = Run(runs_dir / "recorded"), []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda payload: received.append(len(payload))))
     opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
     labels, said = [run.snapshots[at].label for at in run.with_norms], page.locator("text=/blocks are kept at/")
-    page.get_by_role("button", name="One moment on").click()
+    page.get_by_role("button", name="One snapshot on").click()
     playwright.expect(said).to_contain_text(labels[1])
     assert shown(page) == counted(run, labels[1], 0.5) and max(received) > 4 * 80_000
     page.wait_for_timeout(1500)  # charts follow
     received.clear()
-    at_once = page.locator(".prunescope").evaluate("""(root) => { root.view.step(-1); root.view.paint();
+    at_once = page.locator(".prunescope").evaluate("""(root) => { root.view.player.step(-1); root.view.paint();
         const cards = [...root.querySelectorAll('[data-number]')];
         return Object.fromEntries(cards.map((card) => [card.dataset.number, card.querySelector('.value').textContent])); }""")
     assert at_once == counted(run, labels[0], 0.5), "before the server knows of it"
@@ -296,9 +296,9 @@ def test_going_back_to_a_moment_shows_it_at_once_and_sends_no_norms(app, page, r
         const text = new TextEncoder().encode('{"id":"gone","now":{}}'), bytes = new Uint8Array(4 + text.length);
         new DataView(bytes.buffer).setUint32(0, text.length, true);
         bytes.set(text, 4);
-        root.view.kept.clear();
-        root.view.receive(bytes, root.view.tellPython); }""")
-    page.wait_for_function("(root) => root.view.kept.size === 1", arg=page.locator(".prunescope").element_handle(), timeout=10_000)
+        root.view.snapshots.sent.clear();
+        root.view.receive(bytes, root.view.teller.send); }""")
+    page.wait_for_function("(root) => root.view.snapshots.sent.size === 1", arg=page.locator(".prunescope").element_handle(), timeout=10_000)
     assert shown(page) == at_once and not page.problems
 
 

@@ -18,7 +18,7 @@ from prune_core.latency.profile import Batch, Profile
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
-from prune_core.showing.canvas import HERE, LEVELS, Start
+from prune_core.showing.canvas import LEVELS, Start
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 SETTING = Batch(8, 32)
@@ -29,7 +29,7 @@ def page():
     with chromium() as browser:
         page = browser.new_page()
         page.goto("about:blank")
-        page.add_script_tag(content=(HERE / "model.js").read_text() + """
+        page.add_script_tag(content=canvas.script(canvas.COUNTING) + """
         function load(text) {
           const {header, norms, frames} = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
           window.model = makeModel(header, norms);

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -37,15 +39,11 @@ def chart() -> dict:
 # Blocks, some of them cut: drawn here, as a named icon would be fetched from a server on the internet
 _BLOCKS = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 1, 1]], np.uint8)
 ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.uint8)))
-# Less empty space than Streamlit leaves, and text that can be read: small print at 0.6 of the ink, and the primary colour as
-# text on its own tint, fall short of 4.5 : 1. What is computed anew turns pale after a second, the map never; Streamlit fades it slowly,
-# and the frames of that fade took the browser longer than all else, most where it was slow already
-STYLE = """[data-testid=stMainBlockContainer] {padding: 3rem clamp(1rem, 3vw, 3rem) 4rem}
-[data-testid=stCaptionContainer] {opacity: 0.85 !important}
-[data-stale=true] {transition: opacity 0s 1s !important}
-.st-key-map[data-stale=true] {opacity: 1 !important}
-[class*=st-key-again-] {position: absolute}"""
+
+
+STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
 ROOM = "[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} [data-testid=stMain] p {font-size: 1.35rem}"
+# The primary colour as text on its own tint falls short of 4.5 : 1 too
 DARK = "[data-testid=stButtonGroup] [data-selected=true] p, [data-testid=stSliderThumbValue] p {color: #E7ECF3}"
 
 

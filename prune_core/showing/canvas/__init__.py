@@ -1,7 +1,7 @@
-"""The encoder's map with its threshold, drawn and counted in the browser, in the app and in a report; here is what it is sent.
+"""The encoder's map with its threshold, counted and drawn in the browser, in the app and in a report; here: what it is sent.
 
-model.js counts (masks, score, latency), view.js draws. Norms go as raw float32 once for each moment and are kept there, the moments
-of a whole run as uint16 when it is first played; nothing is sent while a hand drags.
+The files of COUNTING count (masks, latency, score), those of DRAWING draw. Norms go as raw float32 once for each snapshot
+and are kept there, those of a whole run as uint16 when it is first played; nothing is sent while a hand drags.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from prune_core.latency.strips import layers_of
 from prune_core.runs.run import Run
 
 HERE = Path(__file__).parent
+COUNTING = ("unpack", "masks", "latency", "counts")
+DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "cards", "pins",
+           "controls", "downloads", "teller", "view", "start")
 LEVELS = 65535  # of a norm in a frame
 MOST_FRAMES = 100_000_000
 
@@ -43,9 +46,9 @@ def part(kind: str) -> str:
     return (HERE / f"view.{kind}").read_text(encoding="utf-8")
 
 
-def script() -> str:
-    """The module that the browser runs: model.js, then view.js."""
-    return "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("model.js", "view.js"))
+def script(names: Sequence[str] = COUNTING + DRAWING) -> str:
+    """These files end to end: all of them are the one module that the browser runs."""
+    return "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
 def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: Mapping | None = None, there: Collection[str] = ()) -> bytes:

@@ -1,5 +1,5 @@
 // In a report: what Python does in the app. The map is given the norms of the setting in view; what it says goes nowhere.
-// Stands in one module after model.js and view.js.
+// Stands in one module after the map's own script (prune_core.canvas.script).
 
 const host = document.getElementById("map").attachShadow({ mode: "open" });
 host.append(document.getElementById("parts").content.cloneNode(true));
@@ -19,8 +19,10 @@ function packed(about, values) {
 
 function show(map) {
   const command = asked++ ? { id: asked, cut: map.header.usual } : null;
-  draw({ parentElement: host, data: packed({ id: map.letter, header: map.header, now: { command } }, raw[map.norms]), setStateValue: () => {} });
-  for (const button of choose.children) button.setAttribute("aria-pressed", button.textContent === `Setting ${map.letter}`);
+  const data = packed({ id: map.letter, header: map.header, now: { command } }, raw[map.norms]);
+  draw({ parentElement: host, data, setStateValue: () => {} });
+  for (const button of choose.children)
+    button.setAttribute("aria-pressed", button.textContent === `Setting ${map.letter}`);
 }
 
 for (const map of maps) {

@@ -1,0 +1,37 @@
+// What a threshold does, counted in the browser in every frame of a drag: the same numbers as prune_core's own
+// (tests/test_canvas.py holds both against each other).
+
+// The recorded surface between its points, linear: column 1 the score, 2 and 3 its bounds
+function interpolate(points, x, column) {
+  if (x <= points[0][0]) return points[0][column];
+  for (let i = 1; i < points.length; i++) {
+    const [from, to] = [points[i - 1], points[i]];
+    if (x <= to[0]) return from[column] + ((to[column] - from[column]) / (to[0] - from[0])) * (x - from[0]);
+  }
+  return points[points.length - 1][column];
+}
+
+// Whether a surface was recorded for cuts of this kind: with the same share of every key
+function alike(header, cut) {
+  return (cut.scope === "global" || cut.share != null) && cut.scope in header.surfaces;
+}
+
+function surfaceOf(header, cut) {
+  if (alike(header, cut)) return header.surfaces[cut.scope];
+  return header.surfaces[header.usual.scope] ?? Object.values(header.surfaces)[0];
+}
+
+// All that stands over the map; model.kept and model.counts then are those of this cut
+function numbers(model, cut) {
+  const { header } = model, weights = mask(model, cut);
+  const counted = { kept: total(model.counts), groups: header.groups, sparsity: 1 - weights / header.encoderWeights,
+    encoder: weights ? header.encoderWeights / weights : Infinity,
+    model: header.modelWeights / (header.modelWeights - header.encoderWeights + weights) };
+  const surface = surfaceOf(header, cut);
+  if (surface) {
+    const read = (column) => interpolate(surface, counted.sparsity, column);
+    [counted.score, counted.low, counted.high] = [1, 2, 3].map(read);
+  }
+  if (header.profile) counted.speedup = header.profile.denseMs / compactMs(model);
+  return counted;
+}

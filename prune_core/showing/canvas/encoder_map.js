@@ -1,0 +1,175 @@
+// The encoder's map: every block of every matrix in the colour of its norm, or in that of what is cut.
+
+class EncoderMap {
+  // calls: zoom(name of a matrix)
+  constructor(canvas, tip, legend, calls) {
+    Object.assign(this, { canvas, tip, legend });
+    this.panels = new Map();
+    canvas.addEventListener("click", (event) => {
+      const here = this.groupAt(event);
+      if (here && !this.zoom) calls.zoom(here.matrix.name);
+    });
+    canvas.addEventListener("pointermove", (event) => this.hover(event));
+    canvas.addEventListener("pointerleave", () => (tip.hidden = true));
+  }
+
+  // Show these norms: each gets its shade, 0 to 255
+  show(model) {
+    const { norms, header } = model, scale = 255 / header.high;
+    this.model = model;
+    if (this.shades?.length !== header.groups) this.shades = new Uint8Array(header.groups);
+    for (let i = 0; i < norms.length; i++) this.shades[i] = Math.min(255, Math.round(norms[i] * scale));
+    this.legend.textContent = `≥ ${brief(header.high)}`;
+  }
+
+  // ---- where what stands, in CSS pixels
+
+  get shape() {
+    const { matrices } = this.model.header, present = this.theme.present ? 1.3 : 1;
+    const layers = [...new Set(matrices.map((m) => m.layer))], types = [...new Set(matrices.map((m) => m.type))];
+    const aside = 58 * present, gap = layers.length > 12 ? 3 : 15 * present, top = 44 * present, between = 8;
+    // In a room the whole map fits the screen
+    const room = this.theme.present ? Math.max(300, innerHeight - 630) - layers.length * gap : 430;
+    const high = Math.max(12, Math.min(56 * present, room / layers.length)), width = this.canvas.clientWidth;
+    const wide = (width - aside - between * (types.length - 1)) / types.length;
+    const height = top + layers.length * (high + gap) + 6;
+    return { layers, types, aside, gap, top, between, high, wide, width, height };
+  }
+
+  // The one matrix that is shown alone, or null
+  get zoomed() {
+    const { matrices } = this.model.header;
+    return this.zoom ? matrices.find((m) => m.name === this.zoom) ?? matrices[0] : null;
+  }
+
+  // [matrix, where its panel lies]
+  places({ layers, types, aside, gap, top, between, high, wide, width, height } = this.shape) {
+    if (this.zoom) return [[this.zoomed, { x: 0, y: top + 4, w: width, h: height - top - 30 }]];
+    return this.model.header.matrices.map((m) => {
+      const x = aside + types.indexOf(m.type) * (wide + between), y = top + layers.indexOf(m.layer) * (high + gap);
+      return [m, { x, y, w: wide, h: high }];
+    });
+  }
+
+  groupAt(event) {
+    const box = this.canvas.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    for (const [matrix, place] of this.places()) {
+      const across = (x - place.x) / place.w, down = (y - place.y) / place.h;
+      if (across >= 0 && across < 1 && down >= 0 && down < 1)
+        return { matrix, i: Math.floor(down * matrix.down), j: Math.floor(across * matrix.across) };
+    }
+    return null;
+  }
+
+  hover(event) {
+    const { tip, model } = this, here = this.groupAt(event);
+    tip.hidden = !here;
+    if (!here) return;
+    const { matrix: m, i, j } = here, at = m.at + i * m.across + j;
+    const place = `${span("row", i * m.rows, m.rows)}, ${span("column", j * m.cols, m.cols)}`;
+    const norm = `${model.header.value ?? "norm"} ${model.norms[at].toPrecision(5)}`;
+    tip.textContent = `${nameOf(m)}\n${place}\n${norm}, ${model.kept[at] ? "kept" : "cut"}`;
+    const box = tip.parentElement.getBoundingClientRect();
+    tip.style.left = `${Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth - 4)}px`;
+    tip.style.top = `${event.clientY - box.top + 16}px`;
+  }
+
+  // ---- pictures
+
+  // `zoom`: the matrix that is shown alone, or null; `sparsity` of the cut, for who hears the map
+  draw(theme, zoom, sparsity) {
+    Object.assign(this, { theme, zoom });
+    const { shape, canvas } = this, places = this.places(shape);
+    const { context, ratio } = prepare(canvas, shape.height, theme);
+    context.imageSmoothingEnabled = false;
+    for (const [m, { x, y, w, h }] of places)
+      context.drawImage(this.panel(m, Math.round(w * ratio), Math.round(h * ratio)), x, y, w, h);
+    if (zoom) return this.writeAround(context, shape);
+    this.writeNames(context, shape, places);
+    canvas.setAttribute("aria-label", `Block norms of ${shape.layers.length} layers: ${percent(sparsity)} is cut`);
+  }
+
+  // Over and under a matrix that is shown alone
+  writeAround(context, shape) {
+    const { theme, zoomed: m } = this, cut = percent(this.cutOf(m));
+    const size = `${m.m} outputs × ${m.n} inputs · ${m.count.toLocaleString("en")} blocks`;
+    context.textAlign = "left";
+    context.fillStyle = theme.ink;
+    context.fillText(`${nameOf(m)} · ${size} · ${cut} cut`, 0, shape.top - 14);
+    context.fillStyle = theme.quiet;
+    const under = `${m.down} strips down × ${m.across} groups across; hover for the norm of a block`;
+    context.fillText(under, 0, shape.height - 12);
+  }
+
+  // Types over the columns, layers beside the rows, and how much of each matrix is cut
+  writeNames(context, { types, aside, gap, top, between, wide }, places) {
+    const line = this.theme.present ? 17 : 13, lowest = top - 15 * (gap > 4 ? 1.4 : 1);
+    context.fillStyle = this.theme.quiet;
+    context.textAlign = "center";
+    types.forEach((type, at) => {
+      const [first, ...more] = type.length > 9 ? type.split(".") : [type], x = aside + at * (wide + between) + wide / 2;
+      const lines = more.length ? [`${first}.`, ...more] : [type];
+      lines.forEach((words, i) => context.fillText(words, x, lowest - line * (lines.length - 1 - i)));
+    });
+    context.textAlign = "left";
+    for (const [m, { x, y, h }] of places) {
+      if (x === aside) context.fillText(`layer ${m.layer}`, 0, y + h / 2);
+      if (gap > 4) context.fillText(`${(100 * this.cutOf(m)).toFixed(0)}% cut`, x, y - 8);
+    }
+  }
+
+  cutOf(matrix) {
+    return shareCut(this.model, this.model.header.matrices.indexOf(matrix));
+  }
+
+  // One matrix as a picture of at most w x h pixels, neighbouring blocks averaged where there are more
+  panel(m, w, h) {
+    const tw = Math.min(m.across, w), th = Math.min(m.down, h), size = `${tw} ${th}`;
+    if (this.panels.get(m.name)?.size !== size) this.panels.set(m.name, { size, ...makePanel(m, tw, th) });
+    const panel = this.panels.get(m.name), { image, context, canvas } = panel;
+    if (panel.sums) this.average(m, panel, tw, th);
+    else {
+      const { shades, theme: { colours } } = this, { kept } = this.model, { data } = image;
+      for (let at = m.at, to = 0; at < m.at + m.count; at++, to += 4) {
+        const from = kept[at] ? 3 * shades[at] : 768;
+        data[to] = colours[from];
+        data[to + 1] = colours[from + 1];
+        data[to + 2] = colours[from + 2];
+      }
+    }
+    context.putImageData(image, 0, 0);
+    return canvas;
+  }
+
+  average(m, { sums, columns, image: { data } }, tw, th) {
+    const { shades, theme: { colours } } = this, { kept } = this.model;
+    sums.fill(0); // red, green, blue, how many blocks
+    for (let i = 0, at = m.at; i < m.down; i++) {
+      const row = 4 * tw * Math.min(th - 1, Math.floor((i * th) / m.down));
+      for (let j = 0; j < m.across; j++, at++) {
+        const from = kept[at] ? 3 * shades[at] : 768, to = row + columns[j];
+        sums[to] += colours[from];
+        sums[to + 1] += colours[from + 1];
+        sums[to + 2] += colours[from + 2];
+        sums[to + 3]++;
+      }
+    }
+    for (let to = 0; to < data.length; to += 4) {
+      const count = sums[to + 3];
+      data[to] = sums[to] / count;
+      data[to + 1] = sums[to + 1] / count;
+      data[to + 2] = sums[to + 2] / count;
+    }
+  }
+}
+
+// A matrix's own canvas, and where its blocks are summed up where they are more than its pixels
+function makePanel(m, tw, th) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [tw, th];
+  const context = canvas.getContext("2d"), image = context.createImageData(tw, th);
+  image.data.fill(255);
+  const sums = tw < m.across || th < m.down ? new Uint32Array(4 * tw * th) : null;
+  const columnOf = (j) => 4 * Math.min(tw - 1, Math.floor((j * tw) / m.across));
+  return { canvas, context, image, sums, columns: Uint32Array.from({ length: m.across }, (_, j) => columnOf(j)) };
+}

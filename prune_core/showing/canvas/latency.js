@@ -1,0 +1,132 @@
+// The latency model: what of a mask is executed and how long it takes, as prune_core's plans and latency count it.
+
+// Which outputs and inputs of each matrix are still there after whole heads and neurons were taken out
+function findLive(model) {
+  const { header, kept, live } = model;
+  live.forEach(({ rows, cols }) => (rows.fill(1), cols.fill(1)));
+  const layers = new Map();
+  header.matrices.forEach((m, number) => {
+    if (!layers.has(m.layer)) layers.set(m.layer, {});
+    layers.get(m.layer)[m.type] = number;
+  });
+  for (const parts of layers.values()) {
+    if ("intermediate" in parts && "output" in parts) tie(header, kept, live, parts.intermediate, parts.output, 1);
+    const whole = ["query", "key", "value", "attention.output"].every((type) => type in parts);
+    if (header.heads && whole && header.matrices[parts.value].m % header.heads === 0) {
+      tie(header, kept, live, parts.value, parts["attention.output"], header.matrices[parts.value].m / header.heads);
+      for (const type of ["query", "key"]) {
+        live[parts[type]].rows.set(live[parts.value].rows);
+        live[parts[type]].cols.set(live[parts.value].cols);
+      }
+    }
+  }
+}
+
+// Neurons or heads, `width` rows each: one whose outputs, or whose inputs in the next matrix, are all cut leaves both
+function tie(header, kept, live, first, second, width) {
+  const [a, b] = [header.matrices[first], header.matrices[second]];
+  const units = a.m / width, gives = new Uint8Array(units), takes = new Uint8Array(units);
+  for (let i = 0; i < a.down; i++) {
+    let any = 0;
+    for (let j = a.at + i * a.across, end = j + a.across; j < end && !any; j++) any = kept[j];
+    if (any) for (let row = i * a.rows; row < (i + 1) * a.rows; row++) gives[Math.floor(row / width)] = 1;
+  }
+  for (let j = 0; j < b.across; j++) {
+    let any = 0;
+    for (let i = 0; i < b.down && !any; i++) any = kept[b.at + i * b.across + j];
+    if (any) for (let col = j * b.cols; col < (j + 1) * b.cols; col++) takes[Math.floor(col / width)] = 1;
+  }
+  let some = 0;
+  for (let unit = 0; unit < units; unit++) some += gives[unit] &= takes[unit];
+  if (!some) gives[0] = 1; // a layer of none is no layer
+  for (let row = 0; row < a.m; row++) live[first].rows[row] = live[second].cols[row] = gives[Math.floor(row / width)];
+}
+
+// `count` rounded up to whole vectors
+function wide(count, lanes) {
+  return Math.ceil(count / lanes) * lanes;
+}
+
+// The cheaper of the two ways; its strips are [columns, rows]
+function planMatrix(m, kept, { rows, cols }, lanes) {
+  const cost = (strips, extra) =>
+    strips.reduce((sum, [columns, outputs]) => sum + (columns + extra) * wide(outputs, lanes), 0);
+  const plans = [{ strips: byRows(m, kept, rows, cols, lanes), scattered: false }];
+  plans[0].cost = cost(plans[0].strips, 0);
+  if (m.cols > 1 && m.rows < m.m) {
+    const strips = byColumns(m, kept, rows, cols);
+    plans.push({ strips, scattered: true, cost: cost(strips, 16) });
+  }
+  return plans.reduce((best, plan) => (plan.cost < best.cost ? plan : best));
+}
+
+// Bands of rows with the columns that any of their groups keeps; narrow ones are joined to fill a vector
+function byRows(m, kept, rows, cols, lanes) {
+  const join = Math.max(1, Math.floor(lanes / m.rows)), strips = [], liveCols = new Int32Array(m.across);
+  for (let c = 0; c < m.n; c++) liveCols[(c / m.cols) | 0] += cols[c];
+  for (let first = 0; first < m.down; first += join) {
+    const last = Math.min(m.down, first + join);
+    let outputs = 0, columns = 0;
+    for (let row = first * m.rows; row < Math.min(m.m, (first + join) * m.rows); row++) outputs += rows[row];
+    if (!outputs) continue;
+    for (let j = 0; j < m.across; j++) {
+      let any = 0;
+      for (let i = first; i < last && !any; i++) any = kept[m.at + i * m.across + j];
+      if (any) columns += liveCols[j];
+    }
+    strips.push([columns, outputs]);
+  }
+  return strips;
+}
+
+// Bands of columns with the rows whose group is kept
+function byColumns(m, kept, rows, cols) {
+  const strips = [], liveRows = new Int32Array(m.down);
+  for (let r = 0; r < m.m; r++) liveRows[(r / m.rows) | 0] += rows[r];
+  for (let band = 0; band < m.across; band++) {
+    let inputs = 0, outputs = 0;
+    for (let c = band * m.cols; c < (band + 1) * m.cols; c++) inputs += cols[c];
+    for (let i = 0; i < m.down; i++) if (kept[m.at + i * m.across + band]) outputs += liveRows[i];
+    if (outputs && inputs) strips.push([inputs, outputs]);
+  }
+  return strips;
+}
+
+// Widths of the panels in which `count` outputs are computed
+function panelWidths(count, { lanes, vectors }) {
+  const pieces = Math.max(1, Math.ceil(count / (lanes * vectors))), width = wide(Math.ceil(count / pieces), lanes);
+  const widths = [];
+  for (let at = 0; at < count; at += width) widths.push(wide(Math.min(count, at + width) - at, lanes));
+  return widths;
+}
+
+// Predicted milliseconds of the compact model
+function compactMs(model) {
+  const { header, kept, live } = model, { profile } = header;
+  const { compact: prices, tokens, batch, length } = profile;
+  findLive(model);
+  let ms = 0, widths = 0;
+  const price = (name, count) => (ms += count * (prices[name] ?? 0));
+  header.matrices.forEach((m, number) => {
+    const plan = planMatrix(m, kept, live[number], profile.lanes);
+    price("transpose", tokens * total(live[number].cols));
+    for (const [columns, outputs] of plan.strips)
+      for (const width of panelWidths(outputs, profile)) {
+        price(`multiply ${width / profile.lanes}`, tokens * columns * width);
+        price(plan.scattered ? "scatter" : "store", tokens * width);
+        price("weights", columns * width);
+        price("panels", 1);
+      }
+    const rows = total(live[number].rows);
+    if (m.type === "intermediate") price("gelu", tokens * rows);
+    if (m.type === "value") widths += rows;
+  });
+  price("attention", batch * length ** 2 * widths);
+  price("heads", tokens * widths);
+  price("norm", tokens * header.hidden * header.layers);
+  price("embed", tokens * header.hidden);
+  price("head", batch * header.hidden ** 2);
+  price("layers", header.layers);
+  price("call", 1);
+  return ms;
+}
