@@ -148,7 +148,7 @@ PRESETS: dict[str, dict] = {
     # about three minutes: enough to see the method work, not enough to judge it
     "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=22, penalty_budget=16,
                   retrain_budget=9, moments=8, milestones=4, surface_examples=128, dev_examples=1000),
-    # at most an hour; by what scored best where methods were compared (README)
+    # at most an hour; by what scored best where methods were compared (docs/results.md)
     "standard": dict(method="surgeon"),
     # what the task wants, however long it takes
     "full": dict(method="surgeon", dense_epochs=4, penalty_epochs=6, retrain_epochs=4, dense_budget=None, penalty_budget=None,
