@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
-
+from commands import prune_core
 from prune_core import InputError
 from prune_core.cutting.masks import by_scope, mask_at_sparsity, sparsity_of
 from prune_core.evaluation import dev_score
@@ -32,6 +30,7 @@ from prune_core.training import session
 from prune_core.training.data import EncodedTask
 from prune_core.training.loop import GRID, Pruning, faster_precision
 from prune_core.training.session import Interrupted
+from safetensors.torch import load_file
 
 REPO = Path(__file__).resolve().parent.parent
 SAVED = ["dense", "penalty-1.5x", "penalty-3x", "retrain-1.5x", "retrain-3x"]
@@ -423,10 +422,9 @@ def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterr
 # of progress, or between writing a checkpoint and renaming it.
 KILLED = """
 import os, signal, sys
-from prune_core import files
-from prune_core.runs.recorder import Recorder
-from prune_core.training import session
-session.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+from prune_core import files, record
+from prune_core.recorder import Recorder
+record.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
 append, write_line, replace = Recorder.append, Recorder._append, os.replace
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 recorder = None
@@ -451,13 +449,11 @@ def unfinished(source, target):
     replace(source, target)
 
 Recorder.append, Recorder._append, os.replace = appended, torn, unfinished
-from prune_core.__main__ import main
-sys.exit(main())
 """
 
 
 def killed(seconds: float, where: str, count: int, *command: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(seconds), where, str(count), *command], cwd=REPO, capture_output=True, text=True, check=False)
+    done = prune_core(seconds, where, count, *command, first=KILLED)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -473,7 +469,7 @@ def test_a_run_killed_with_9_resumes_to_the_same_numbers(asked, uninterrupted, t
     assert list((tmp_path / "victim").glob(".checkpoint*"))
     killed(0.0, "line", 24, "resume", "victim", *folder)
     assert shelf.find("victim", tmp_path).status == "interrupted"
-    done = subprocess.run([sys.executable, "-m", "prune_core", "resume", "victim", *folder], cwd=REPO, capture_output=True, text=True, check=False)
+    done = prune_core("resume", "victim", *folder)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "victim", uninterrupted)
     assert not list((tmp_path / "victim").glob(".*"))
