@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE = 300.0  # seconds: no promise, but what a busy machine may take for anything
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
 
@@ -46,19 +48,39 @@ def served(runs_dir: Path) -> Iterator[str]:
         cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True)  # as from a terminal of its own: Linux shares the cores out by session
     try:
-        _wait(f"http://localhost:{port}", process)
+        wait("the app has started", lambda: _healthy(f"http://localhost:{port}", process))
         yield f"http://localhost:{port}"
     finally:
         process.terminate()
-        process.wait(10)
-
-
-def _wait(address: str, process: subprocess.Popen, seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and process.poll() is None:
         try:
-            urllib.request.urlopen(f"{address}/_stcore/health", timeout=2).read()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise RuntimeError("the app did not start")
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def serving(address: str) -> psutil.Process:
+    """The process of the app at this address."""
+    port = address.rpartition(":")[2]
+    for process in psutil.process_iter(["cmdline"]):
+        if "streamlit" in (process.info["cmdline"] or []) and port in process.info["cmdline"]:
+            return process
+    raise RuntimeError(f"no app at {address}")
+
+
+def _healthy(address: str, process: subprocess.Popen) -> bool:
+    if process.poll() is not None:
+        raise RuntimeError(f"the app ended with code {process.returncode}")
+    try:
+        return bool(urllib.request.urlopen(f"{address}/_stcore/health", timeout=10).read())
+    except OSError:
+        return False
+
+
+def wait(what: str, until: Callable[[], object], seconds: float = PATIENCE) -> None:
+    """Until it holds. Patience, not a promise of speed; raises TimeoutError, saying what did not come."""
+    end = time.monotonic() + seconds
+    while not until():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not in {seconds:.0f} s: {what}")
+        time.sleep(0.1)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import tiny
+from commands import prune_core
 
 from prune_core import InputError
 from prune_core.runs.run import Run
@@ -18,8 +17,6 @@ from prune_core.showing import compare
 from prune_core.showing.compare import Row
 from prune_core.training import comparison, session
 from prune_core.training.session import Interrupted
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_plan_gives_every_method_the_same(tiny_model, tiny_data):
@@ -64,10 +61,10 @@ def test_a_difference_beyond_the_spread_is_told():
 
 
 def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_data, tmp_path):
-    command = [sys.executable, "-m", "prune_core", "compare", "--task=sst2", f"--model={tiny_model}", f"--data={tiny_data}", "--methods=reweighted,magnitude",
-               "--compressions=2", "--seeds=2", "--budget-steps=9", "--dense-steps=4", "--block=16x1", "--threads=1", f"--runs-dir={tmp_path}", "--json"]
+    command = ["compare", "--task=sst2", f"--model={tiny_model}", f"--data={tiny_data}", "--methods=reweighted,magnitude", "--compressions=2",
+               "--seeds=2", "--budget-steps=9", "--dense-steps=4", "--block=16x1", "--threads=1", f"--runs-dir={tmp_path}", "--json"]
     planned_first = "compare-sst2-reweighted-s0"
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = prune_core(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.strip().splitlines()[-1])
     made = {name: Run(tmp_path / name) for name in sorted(p.name for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith("."))}
@@ -81,10 +78,10 @@ def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_
     import shutil
 
     shutil.rmtree(tmp_path / "compare-sst2-magnitude-s1")  # as if it had not been reached
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    again = prune_core(*command)
     assert json.loads(again.stdout.strip().splitlines()[-1])["rows"] == said["rows"] and again.stderr.count("is there") == 3
     assert all((tmp_path / name / "result.json").stat().st_mtime_ns == time for name, time in before.items() if name != "compare-sst2-magnitude-s1")
-    other = subprocess.run([*command, "--distill=0.1"], cwd=ROOT, capture_output=True, text=True, check=False)
+    other = prune_core(*command, "--distill=0.1")
     assert other.returncode == 2 and "made with distill 0.9, asked: 0.1" in other.stderr
 
 
@@ -95,9 +92,9 @@ def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
             raise Interrupted("stopped")
     with pytest.raises(Interrupted):
         session.start(config, tmp_path, name, "compare", stop)
-    assert comparison.rows([(name, config)], tmp_path) == []
+    assert compare.rows([(name, config)], tmp_path) == []
     session.resume(comparison.standing(name, config, tmp_path), tiny.silent)
-    (row,) = comparison.rows([(name, config)], tmp_path)
+    (row,) = compare.rows([(name, config)], tmp_path)
     assert (row.method, row.compression, len(row.scores)) == ("reweighted", 2.0, 1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from commands import prune_core
 
 from prune_core import InputError, export
 from prune_core.evaluation import dev_score, exact
@@ -19,8 +20,6 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 from prune_core.tasks import glue, metrics
 from prune_core.tasks.encoding import Encoded
-
-ROOT = Path(__file__).resolve().parent.parent
 
 PLAIN = """
 import json, sys
@@ -130,11 +129,11 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(made, tmp_path, m
 
 
 def test_the_command(made, tmp_path):
-    command = [sys.executable, "-m", "prune_core", "export", "made", "--sparsity=0.5", "--phase=dense", f"--runs-dir={made.path.parent}", "--json"]
-    done = subprocess.run([*command, "--to=hf", str(tmp_path / "model")], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["export", "made", "--sparsity=0.5", "--phase=dense", f"--runs-dir={made.path.parent}", "--json"]
+    done = prune_core(*command, "--to=hf", tmp_path / "model")
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told["to"] == "hf" and (Path(told["path"]) / "model.safetensors").exists()
     for wrong, words in ((["--to=zip", str(tmp_path / "x")], "zip"), (["--to=hf", str(tmp_path / "model")], "is there already")):
-        done = subprocess.run([*command, *wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+        done = prune_core(*command, *wrong)
         assert done.returncode == 2 and done.stderr.count("\n") <= 1 and words in done.stderr

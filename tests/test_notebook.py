@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import tiny
+from commands import prune_core
 from nbclient import NotebookClient
 
 from prune_core.cutting.cuts import Cut
+from prune_core.evaluation.exact import evaluate
 from prune_core.runs.run import Run
-from prune_core.runs.settings import Setting, cut_of, evaluate
+from prune_core.runs.settings import Setting, cut_of
 from prune_core.showing import notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -60,12 +60,12 @@ def test_the_same_view_gives_the_same_notebook(made):
 
 
 def test_the_command_writes_one(made, tmp_path):
-    command = [sys.executable, "-m", "prune_core", "export", "made", f"--runs-dir={made.path.parent}", "--sparsity=0.5", "--to=notebook", "--json"]
-    done = subprocess.run([*command, str(tmp_path / "one.ipynb")], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["export", "made", f"--runs-dir={made.path.parent}", "--sparsity=0.5", "--to=notebook", "--json"]
+    done = prune_core(*command, tmp_path / "one.ipynb")
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told["to"] == "notebook" and nbformat.read(told["path"], 4).cells
-    again = subprocess.run([*command, str(tmp_path / "one.ipynb")], cwd=ROOT, capture_output=True, text=True, check=False)
+    again = prune_core(*command, tmp_path / "one.ipynb")
     assert again.returncode == 2 and "is there already" in again.stderr
 
 

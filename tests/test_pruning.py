@@ -7,7 +7,6 @@ import errno
 import os
 import signal
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from commands import prune_core
 from safetensors.torch import load_file
 
 from prune_core import InputError
@@ -423,10 +423,9 @@ def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterr
 # of progress, or between writing a checkpoint and renaming it.
 KILLED = """
 import os, signal, sys
-from prune_core import files
-from prune_core.runs.recorder import Recorder
-from prune_core.training import session
-session.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+from prune_core import files, record
+from prune_core.recorder import Recorder
+record.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
 append, write_line, replace = Recorder.append, Recorder._append, os.replace
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 recorder = None
@@ -451,13 +450,11 @@ def unfinished(source, target):
     replace(source, target)
 
 Recorder.append, Recorder._append, os.replace = appended, torn, unfinished
-from prune_core.__main__ import main
-sys.exit(main())
 """
 
 
 def killed(seconds: float, where: str, count: int, *command: str) -> None:
-    done = subprocess.run([sys.executable, "-c", KILLED, str(seconds), where, str(count), *command], cwd=REPO, capture_output=True, text=True, check=False)
+    done = prune_core(seconds, where, count, *command, first=KILLED)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -473,7 +470,7 @@ def test_a_run_killed_with_9_resumes_to_the_same_numbers(asked, uninterrupted, t
     assert list((tmp_path / "victim").glob(".checkpoint*"))
     killed(0.0, "line", 24, "resume", "victim", *folder)
     assert shelf.find("victim", tmp_path).status == "interrupted"
-    done = subprocess.run([sys.executable, "-m", "prune_core", "resume", "victim", *folder], cwd=REPO, capture_output=True, text=True, check=False)
+    done = prune_core("resume", "victim", *folder)
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "victim", uninterrupted)
     assert not list((tmp_path / "victim").glob(".*"))

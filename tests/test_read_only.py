@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import tiny
+from commands import prune_core
 from sample_run import make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
@@ -60,20 +59,20 @@ def test_no_page_offers_to_start_change_or_delete(shown, page, run):
                                      ["sensitivity", "done"], ["compare", "--task", "rte"], ["calibrate"], ["pack", "done", "--to", "x"]])
 def test_commands_that_change_refuse_in_one_line(shown, command):
     before = state(shown)
-    done = subprocess.run([sys.executable, "-m", "prune_core", *command], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = prune_core(*command)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "PRUNESCOPE_READ_ONLY" in done.stderr
     assert state(shown) == before
 
 
 def test_scores_are_computed_but_not_kept(tiny_model, tiny_data, tmp_path, monkeypatch):
     run = tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path / "runs", "scored")
-    ask = [sys.executable, "-m", "prune_core", "evaluate", "scored", "--sparsity=0.37", "--phase=dense", "--json", f"--runs-dir={tmp_path / 'runs'}"]
+    ask = ["evaluate", "scored", "--sparsity=0.37", "--phase=dense", "--json", f"--runs-dir={tmp_path / 'runs'}"]
     monkeypatch.setenv("PRUNESCOPE_RUNS_DIR", str(tmp_path / "runs"))
     before = state(run.path)
     said = []
     for value in ("1", ""):
         monkeypatch.setenv("PRUNESCOPE_READ_ONLY", value)
-        said.append(json.loads(subprocess.run(ask, cwd=ROOT, capture_output=True, text=True, check=True).stdout))
+        said.append(json.loads(prune_core(*ask).stdout))
         assert (state(run.path) == before) is bool(value)
     assert said[0]["score"] == said[1]["score"]
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 from browsing import CHROMIUM, chromium
+from commands import prune_core
 from sample_run import make_layout, make_profile, make_run
 
 from prune_core import InputError
@@ -30,7 +28,6 @@ from prune_core.runs.settings import Setting, as_text, from_json, results
 from prune_core.showing.report import recommend, write
 from prune_core.showing.report.finding import AUDIENCES, Finding, ReportedScore, ReportedSpeed, Request
 
-ROOT = Path(__file__).resolve().parent.parent
 DAY = date(2026, 11, 21)
 HOSTILE = '<script>alert(1)</script><img src=x onerror=alert(2)> & "quoted" </script> {{ 7*7 }}'
 BATCH = Batch()
@@ -245,8 +242,8 @@ def test_the_command_writes_it_once(trained, tmp_path, to):
     settings = json.dumps([{"at": "dense", "share": 0.5}, {"at": "retrain-3x", "thresholds": {"all": 0}}])
 
     def export(*more):
-        return subprocess.run([sys.executable, "-m", "prune_core", "export", trained.name, str(tmp_path / "out"), f"--runs-dir={trained.path.parent}",
-                               f"--to={to}", "--json", f"--settings={settings}", "--no-measure", *more], cwd=ROOT, capture_output=True, text=True, check=False)
+        return prune_core("export", trained.name, tmp_path / "out", f"--runs-dir={trained.path.parent}", f"--to={to}", "--json",
+                          f"--settings={settings}", "--no-measure", *more)
 
     done = export()
     assert done.returncode == 0, done.stderr

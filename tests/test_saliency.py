@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from commands import prune_core
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
@@ -30,7 +28,6 @@ from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.tasks.glue import Examples
 
-ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = ["16x1", "1x16", "8x8", "allx1", "1xall"]
 
 
@@ -204,8 +201,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 def test_recorded_scores_decide_what_is_cut(made):
     with pytest.raises(RunError, match="python -m prune_core score made"):
         exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", ranking="activation"), threads=1)
-    done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", "--json"], cwd=ROOT,
-                          capture_output=True, text=True, check=False)
+    done = prune_core("score", "made", f"--runs-dir={made.path.parent}", "--json")
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(RANKS)
     assert made.rankings("dense") == ["norm", *RANKS] and made.rankings("penalty-3x") == ["norm"]
@@ -233,6 +229,5 @@ def test_a_damaged_file_of_scores_is_told(made, tmp_path):
 
 @pytest.mark.parametrize("by", ["size", "norm"])
 def test_the_command_refuses_what_it_cannot_make(made, by):
-    done = subprocess.run([sys.executable, "-m", "prune_core", "score", "made", f"--runs-dir={made.path.parent}", f"--by={by}"], cwd=ROOT,
-                          capture_output=True, text=True, check=False)
+    done = prune_core("score", "made", f"--runs-dir={made.path.parent}", f"--by={by}")
     assert done.returncode == 2 and done.stderr.strip().count("\n") == 0 and by in done.stderr

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
-from sample_run import make_layout, make_norms
+from commands import prune_core
 
 from prune_core import InputError
 from prune_core.cutting import allocate
@@ -27,6 +24,7 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
 ROOT = Path(__file__).resolve().parent.parent
+from sample_run import make_layout, make_norms
 
 
 @pytest.fixture
@@ -80,13 +78,11 @@ def test_what_cannot_be_asked(made, scopes, shares, words):
 
 
 def test_the_command_prints_and_keeps_them(made):
-    done = subprocess.run([sys.executable, "-m", "prune_core", "sensitivity", "made", f"--runs-dir={made.path.parent}", "--by=layer", "--shares=0.5", "--json"],
-                          cwd=ROOT, capture_output=True, text=True, check=False)
+    done = prune_core("sensitivity", "made", f"--runs-dir={made.path.parent}", "--by=layer", "--shares=0.5", "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.strip().splitlines()[-1])
     assert [Sensitivity(**point) for point in said["points"]] == made.sensitivity("dense") and len(said["points"]) == 2
-    wrong = subprocess.run([sys.executable, "-m", "prune_core", "sensitivity", "made", f"--runs-dir={made.path.parent}", "--by=rows"],
-                           cwd=ROOT, capture_output=True, text=True, check=False)
+    wrong = prune_core("sensitivity", "made", f"--runs-dir={made.path.parent}", "--by=rows")
     assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "rows" in wrong.stderr
 
 
@@ -121,12 +117,12 @@ def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stop
 
 
 def test_the_surface_command(made):
-    command = [sys.executable, "-m", "prune_core", "surface", "made", f"--runs-dir={made.path.parent}", "--json"]
-    done = subprocess.run([*command, "--scope=type", "--repair=no"], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = ["surface", "made", f"--runs-dir={made.path.parent}", "--json"]
+    done = prune_core(*command, "--scope=type", "--repair=no")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout.strip().splitlines()[-1])["points"]) == 20 == len(made.surfaces("dense")[SurfaceKind("norm", "type", False)])
     for wrong in ("--scope=rows", "--by=taylor", "--repair=maybe"):
-        refused = subprocess.run([*command, wrong], cwd=ROOT, capture_output=True, text=True, check=False)
+        refused = prune_core(*command, wrong)
         assert refused.returncode == 2 and refused.stderr.strip().count("\n") == 0
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from commands import prune_core
 from sample_run import make_run
 
 from prune_core.runs import shelf, trash
 from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -109,8 +106,7 @@ def test_the_commands_ask_and_undo(tmp_path):
     make_run(tmp_path, "one")
 
     def said(*arguments, keys="n\n"):
-        return subprocess.run([sys.executable, "-m", "prune_core", *arguments, f"--runs-dir={tmp_path}", "--json"], cwd=ROOT, input=keys, capture_output=True,
-                              text=True, check=False)
+        return prune_core(*arguments, f"--runs-dir={tmp_path}", "--json", keys=keys)
 
     assert said("delete", "one").returncode == 2 and (tmp_path / "one").is_dir()
     key = json.loads(said("delete", "one", keys="y\n").stdout.splitlines()[-1])["key"]

@@ -1,27 +1,36 @@
-"""Load: ten real pages that drag, scrub and wait for exact scores beside the server on two cores; then thirty clients join that rerun the page."""
+"""Load: ten real pages that drag, scrub and wait for exact scores beside the server on two cores.
+
+Then thirty clients join that rerun the page. Times are told in both forms and judged in the long one alone, which wants the
+machine for itself; whatever does not come within PATIENCE is an error in both.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import random
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
-from browsing import CHROMIUM, QUIET, ROOT, served
+import pyarrow.parquet as pq
+import tiny
+from browsing import CHROMIUM, QUIET, ROOT, served, serving
 
 from prune_core.runs import places
 
 GLUE = ROOT.parent / "shared" / "glue"
 RUN = "sst2-minilm-64x1"  # the recorded run with weights
-ANSWER, MEMORY, GROWS = 1.0, 3000.0, 150.0  # seconds at the 95th percentile; MB; MB after the warm-up
+ANSWER, OPENED = 1.0, 120.0  # seconds: at the 95th percentile; until all pages stand there
+MEMORY, GROWS = 3000.0, 150.0  # MB: at most; more after the warm-up
+PATIENCE = 300.0  # seconds after which what was waited for is taken for lost
 
 
 class Seen:
@@ -36,44 +45,74 @@ class Seen:
         self.exact: dict[str, set[str]] = {}  # cut -> the exact scores that pages were shown for it
         self.queued = 0  # times that a page said how many are before it
         self.memory: list[float] = []
-        self.start, self.opened = time.monotonic(), 999.0  # seconds until all pages stood there with all their charts, opened in one moment
+        self.start, self.opened = time.monotonic(), 999.0  # seconds until all pages, opened at once, had all their charts
+
+    def wrong(self, what: str) -> None:
+        """Told at once, as it may be long until the end."""
+        print(f"{time.monotonic() - self.start:.0f} s: {what}", file=sys.stderr, flush=True)
+        self.errors.append(what)
 
 
 async def page(browser, address: str, number: int, seconds: float, seen: Seen, all_open: asyncio.Barrier) -> None:
-    """One person: drags, scrubs, lets the exact score come now and then. Every number on the page must be of this page's own cut."""
+    """One person: drags, scrubs, lets the exact score come now and then. Every number on it must be of its own cut."""
     chance, context = random.Random(number), await browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE * 1000)
     tab = await context.new_page()
-    tab.on("pageerror", lambda error: seen.errors.append(f"page {number}: {error}"))
+    tab.on("pageerror", lambda error: seen.wrong(f"page {number}: {error}"))
     try:
-        await tab.goto(f"{address}/Explore?run={RUN}&at=dense", timeout=120_000)
-        await tab.wait_for_selector("text=blocks are kept", timeout=120_000)
-        await tab.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2", polling=250, timeout=120_000)
+        await tab.goto(f"{address}/Explore?run={RUN}&at=dense")
+        await tab.wait_for_selector("text=blocks are kept")
+        await tab.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 2", polling=250)
         await all_open.wait()
         seen.opened = time.monotonic() - seen.start
         await _drag(tab, chance, [])  # the warm-up
         await _scrub(tab, chance, [])
         await all_open.wait()
-        end = time.monotonic() + seconds
         await asyncio.sleep(chance.uniform(0, seconds / 12))  # people are not in step
-        while (now := time.monotonic()) < end + seconds / 2:
-            alone = now < end
-            for _ in range(2):
-                await _drag(tab, chance, seen.answers if alone else seen.crowded)
-            if chance.random() < 0.2:
-                await _scrub(tab, chance, seen.moments if alone else seen.crowded)
-            if chance.random() < 0.3:  # the exact score of what this page has in view
-                await _exact(tab, seen, 60_000)
+        await _use(tab, chance, seen, seconds, (seen.answers, seen.moments))
+        await all_open.wait()  # the plain clients join
+        await _use(tab, chance, seen, seconds / 2, (seen.crowded, seen.crowded))
+        await all_open.wait()  # and go
         # All end at the same cut: computed once, shown to all alike
         await tab.get_by_label("Sparsity", exact=False).first.fill("50")
         await tab.keyboard.press("Enter")
-        await tab.wait_for_function(_SAME, polling=50, timeout=30_000)
-        await _exact(tab, seen, 120_000)
+        await tab.wait_for_function(_SAME, polling=50)
+        await _exact(tab, seen)
+    except asyncio.BrokenBarrierError:
+        pass  # another page failed, and says how
     except Exception as error:
         await all_open.abort()
-        said = await tab.locator("text=/blocks are kept at/").all_inner_texts()
-        seen.errors.append(f"page {number}: {type(error).__name__}: {str(error)[:200]} {tab.url} {said}")
+        seen.wrong(f"page {number}: {type(error).__name__}: {str(error)[:300]}; {await _standing(tab)}")
     finally:
         await context.close()
+
+
+async def _use(tab, chance: random.Random, seen: Seen, seconds: float, times: tuple[list[float], list[float]]) -> None:
+    """For these seconds, and at least twice: drags, now and then steps through the run, or waits for the exact score of what is in view."""
+    end = time.monotonic() + seconds
+    for number in itertools.count():
+        if number > 1 and time.monotonic() > end:
+            return
+        for _ in range(2):
+            await _drag(tab, chance, times[0])
+        if number == 0 or chance.random() < 0.2:
+            await _scrub(tab, chance, times[1])
+        if number == 1 or chance.random() < 0.3:
+            await _exact(tab, seen)
+
+
+async def _standing(tab) -> str:
+    """Where this page is, and what stands on it."""
+    try:
+        async with asyncio.timeout(30):
+            parts = [await tab.locator(part).all_inner_texts() for part in _PARTS]
+        return f"{tab.url} shows " + ", ".join(f"{part} {texts}" for part, texts in zip(_PARTS, parts) if texts)
+    except Exception as error:
+        return f"{tab.url} cannot be read: {type(error).__name__}"
+
+
+_PARTS = ("[data-testid=stException]", "[data-testid=stAlert]", "[data-testid=stConnectionStatus]", "[data-testid=stStatusWidget]",
+          ".when", "[data-number=sparsity] .value", "text=/blocks are kept at/", "text=/Exact dev/", "text=/before it/")
 
 
 async def _drag(tab, chance: random.Random, seconds: list[float]) -> None:
@@ -100,12 +139,13 @@ async def _scrub(tab, chance: random.Random, seconds: list[float]) -> None:
 async def _answered(tab, chance: random.Random, seconds: list[float]) -> None:
     """The hand has let go: how long until the server's numbers stand there, then a person's pause."""
     start = time.monotonic()
-    await tab.wait_for_function(_SAME, polling=20, timeout=30_000)
+    await tab.wait_for_function(_SAME, polling=20)
     seconds.append(time.monotonic() - start)
     await asyncio.sleep(chance.uniform(0.5, 2.0))
 
 
-# The server has said what the map shows: it has drawn the last movement, and the caption under it names the same moment and sparsity
+# The server has said what the map shows: it has drawn the last movement, and the caption under it names the same moment
+# and sparsity
 _SAME = """() => {
   if (!document.map?.isConnected)
     document.map = [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope')).find(Boolean);
@@ -116,62 +156,82 @@ _SAME = """() => {
   return [...document.querySelectorAll('[data-testid=stCaptionContainer]')].some((e) => e.textContent.includes(words)); }"""
 
 
-async def _exact(tab, seen: Seen, wait: float) -> None:
+async def _exact(tab, seen: Seen) -> None:
+    """Wait for the exact score. What scores gives way to all else, so that it may take very long: as long as it gets on."""
     said = tab.locator("text=/Exact dev accuracy .*examples/").first
     try:
-        if await tab.locator("text=/before it/").count():
-            seen.queued += 1
-        await said.wait_for(timeout=wait)
-        score = re.search(r"(0\.\d{4})", await said.inner_text())[1]
+        seen.queued += bool(await tab.locator("text=/before it/").count())
+        for _ in range(10):
+            before = _worked(tab.url)
+            with contextlib.suppress(TimeoutError):
+                await said.wait_for()
+                break
+            if _worked(tab.url) - before < 1.0:
+                raise TimeoutError(f"what scores has done nothing in {PATIENCE:.0f} s")
+        score = re.search(r"accuracy (\d\.\d{4})", await said.inner_text())[1]
         cut = re.search(r"[?&]cut=([^&]*)", tab.url)
         seen.exact.setdefault(cut[1] if cut else "", set()).add(score)
     except Exception as error:
-        seen.errors.append(f"no exact score: {type(error).__name__}: {str(error)[:120]}")
+        seen.wrong(f"no exact score: {type(error).__name__}: {str(error)[:300]}; {await _standing(tab)}")
 
 
-async def client(address: str, number: int, end: float, seen: Seen) -> None:
-    """A plain websocket that has the page run again every two seconds, as many tabs do."""
+def _worked(address: str) -> float:
+    """Seconds that the processes under the server have computed."""
+    times = [child.cpu_times() for child in serving(re.match(r"\w+://[^/]+", address)[0]).children()]
+    return sum(one.user + one.system for one in times)
+
+
+async def client(address: str, number: int, over: asyncio.Event, seen: Seen) -> None:
+    """A plain websocket that has the page run again every two seconds, as many tabs do; at least once."""
     import websockets
     from streamlit.proto.BackMsg_pb2 import BackMsg
-    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
     url, chance = f"ws{address.removeprefix('http')}/_stcore/stream", random.Random(number)
+    ask = BackMsg()
+    ask.rerun_script.page_name = "Explore"
+    ask.rerun_script.query_string = f"run={RUN}&cut=global@{chance.uniform(0.1, 0.8):.4f}"
     try:
-        async with websockets.connect(url, subprotocols=["streamlit", "x"], origin=address, max_size=None, open_timeout=60) as socket:
-            ask = BackMsg()
-            ask.rerun_script.page_name, ask.rerun_script.query_string = "Explore", f"run={RUN}&cut=global@{chance.uniform(0.1, 0.8):.4f}"
-            while time.monotonic() < end:
+        async with websockets.connect(url, subprotocols=["streamlit", "x"], origin=address, max_size=None,
+                                      open_timeout=PATIENCE, ping_timeout=PATIENCE) as socket:
+            while not over.is_set():
                 start = time.monotonic()
-                await socket.send(ask.SerializeToString())
-                while True:
-                    said = ForwardMsg()
-                    said.ParseFromString(await asyncio.wait_for(socket.recv(), 60))
-                    kind = said.WhichOneof("type")
-                    if kind == "navigation":
-                        ask.rerun_script.page_script_hash = said.navigation.page_script_hash
-                    if kind == "delta" and said.delta.new_element.WhichOneof("type") == "exception":
-                        seen.errors.append(f"client {number}: {said.delta.new_element.exception.message[:120]}")
-                    if kind == "script_finished":
-                        break
+                async with asyncio.timeout(PATIENCE):
+                    await socket.send(ask.SerializeToString())
+                    while (said := await _said(socket)).WhichOneof("type") != "script_finished":
+                        if said.WhichOneof("type") == "navigation":
+                            ask.rerun_script.page_script_hash = said.navigation.page_script_hash
+                        if said.WhichOneof("type") == "delta" and said.delta.new_element.WhichOneof("type") == "exception":
+                            seen.wrong(f"client {number}: the page said {said.delta.new_element.exception.message[:300]}")
                 seen.reruns.append(time.monotonic() - start)
                 await asyncio.sleep(2)
     except Exception as error:
-        seen.errors.append(f"client {number}: {type(error).__name__}: {str(error)[:120]}")
+        seen.wrong(f"client {number}, after {len(seen.reruns)} reruns of all: {type(error).__name__}: {str(error)[:300]}")
 
 
-async def crowd(address: str, clients: int, seconds: float, seen: Seen, all_open: asyncio.Barrier) -> None:
-    """The plain clients, which come when the pages have been used for these seconds, for half as long."""
+async def _said(socket):
+    """The server's next message."""
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+    said = ForwardMsg()
+    said.ParseFromString(await socket.recv())
+    return said
+
+
+async def crowd(address: str, clients: int, seen: Seen, all_open: asyncio.Barrier) -> None:
+    """The plain clients, which come when the pages have been used for a while, and go before their end."""
+    over, joined = asyncio.Event(), []
     with contextlib.suppress(asyncio.BrokenBarrierError):
+        for _ in ("all are open", "all are warm", "all have been used alone"):
+            await all_open.wait()
+        joined = [asyncio.create_task(client(address, number, over, seen)) for number in range(clients)]
         await all_open.wait()
-        await all_open.wait()
-    await asyncio.sleep(seconds)
-    end = time.monotonic() + seconds / 2
-    await asyncio.gather(*(client(address, number, end, seen) for number in range(clients)))
+    over.set()
+    await asyncio.gather(*joined)
 
 
-async def watch(port: str, end: float, seen: Seen) -> None:
+async def watch(address: str, end: float, seen: Seen) -> None:
     """Memory of the server, twice a second."""
-    mine = next(p for p in psutil.process_iter(["cmdline"]) if "streamlit" in (p.info["cmdline"] or []) and port in p.info["cmdline"])
+    mine = serving(address)
     while time.monotonic() < end:
         seen.memory.append(mine.memory_info().rss / 1e6)
         await asyncio.sleep(0.5)
@@ -183,9 +243,9 @@ async def all_of(address: str, pages: int, clients: int, seconds: float, seen: S
     async with async_playwright() as started:
         browser = await started.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         all_open = asyncio.Barrier(pages + 1)
-        watching = asyncio.create_task(watch(address.rpartition(":")[2], time.monotonic() + 1200, seen))
+        watching = asyncio.create_task(watch(address, time.monotonic() + 1200, seen))
         await asyncio.gather(*(page(browser, address, number, seconds, seen, all_open) for number in range(pages)),
-                             crowd(address, clients, seconds, seen, all_open))
+                             crowd(address, clients, seen, all_open))
         watching.cancel()
         await browser.close()
 
@@ -195,40 +255,64 @@ def rows(short: bool) -> Iterator[dict]:
     if CHROMIUM is None:
         yield {"what": "load", "figure": 0, "unit": "", "ok": True, "needed": "not tried: no chromium"}
         return
-    pages, clients, seconds = (2, 6, 12) if short else (10, 30, 120)
+    pages, clients, seconds = (2, 6, 4) if short else (10, 30, 120)
     folder, seen = Path(tempfile.mkdtemp(prefix="prunescope-load-")), Seen()
     try:
         shutil.copytree(places.RECORDED / RUN, folder / RUN)
         if GLUE.is_dir():
-            os.environ["PRUNESCOPE_DATA"] = str(GLUE)
+            os.environ["PRUNESCOPE_DATA"] = str(some(folder / ".data") if short else GLUE)
         with served(folder) as address:
             seen.start = time.monotonic()
             asyncio.run(all_of(address, pages, clients, seconds, seen))
         yield {"what": f"{pages} pages for {seconds} s, with {clients} clients that rerun for {seconds / 2:.0f} s more: errors",
-               "figure": len(seen.errors), "unit": "", "ok": not seen.errors, "needed": " | ".join(seen.errors[:4])}
-        yield {"what": f"{pages} pages opened in one moment: the last one stands there, charts drawn, after", "figure": seen.opened, "unit": "s",
-               "ok": seen.opened < 120}
-        for what, seconds in (("releasing the threshold", seen.answers), ("stepping through the run", seen.moments)):
-            slow = float(np.quantile(seconds or [0], 0.95))
-            yield {"what": f"from {what} to the server's numbers, 95th percentile of {len(seconds)}", "figure": slow, "unit": "s",
-                   "ok": short or slow <= ANSWER, "needed": f"at most {ANSWER:g} s; median {np.median(seconds or [0]):.2f} s"}
-        yield {"what": f"the same while {clients} clients rerun the page, 95th percentile of {len(seen.crowded)}", "unit": "s", "ok": True,
-               "figure": float(np.quantile(seen.crowded or [0], 0.95)), "needed": f"median {np.median(seen.crowded or [0]):.2f} s"}
-        yield {"what": f"reruns of the page by plain clients, 95th percentile of {len(seen.reruns)}", "figure": float(np.quantile(seen.reruns or [99], 0.95)),
-               "unit": "s", "ok": bool(seen.reruns)}
-        warm = seen.memory[len(seen.memory) // 3:]
-        grown = float(np.median(warm[-20:]) - np.median(warm[:20]))
-        most = max(seen.memory)
-        yield {"what": "memory of the server, most", "figure": most, "unit": "MB", "ok": most < MEMORY, "needed": f"below {MEMORY:g} MB"}
-        yield {"what": "memory of the server, grown after the first third", "figure": grown, "unit": "MB", "ok": grown <= GROWS,
-               "needed": f"at most {GROWS:g} MB"}
-        mixed = [cut for cut, scores in seen.exact.items() if len(scores) > 1]
+               "figure": len(seen.errors), "unit": "", "ok": not seen.errors, "needed": " | ".join(seen.errors)}
+        yield from answered(seen, pages, clients, short)
+        yield from remembered(seen)
         if GLUE.is_dir():
-            others = "".join(f"; {cut}: {sorted(seen.exact[cut])}" for cut in mixed)
-            yield {"what": "cuts with an exact score, the same for every page that asked", "figure": len(seen.exact), "unit": "cuts",
-                   "ok": bool(seen.exact) and not mixed, "needed": f"place in the queue shown {seen.queued} times{others}"}
-            kept = len(list((folder / RUN / "scores").glob("*.json")))
-            yield {"what": "exact scores that were computed and kept", "figure": kept, "unit": "", "ok": kept >= len(seen.exact),
-                   "needed": "equal requests once: a file is named by weights, mask and data"}
+            yield from scored(seen, len(list((folder / RUN / "scores").glob("*.json"))))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def some(folder: Path, examples: int = 64) -> Path:
+    """A folder with the first examples of SST-2."""
+    for split in ("train", "validation"):
+        table = pq.read_table(next((GLUE / "sst2").glob(f"{split}-*.parquet")))
+        tiny.write_split(folder, "sst2", split, table.slice(0, examples).to_pydict())
+    tiny.write_readme(folder, {"sst2": ("train", "validation")})
+    return folder
+
+
+def answered(seen: Seen, pages: int, clients: int, short: bool) -> Iterator[dict]:
+    """What was timed; in the short form only that it came at all."""
+    def timed(what: str, seconds: list[float], most: float | None = None) -> dict:
+        slow = float(np.quantile(seconds or [999.0], 0.95))
+        aim = f"at most {most:g} s; " if most else ""
+        return {"what": f"{what}, 95th percentile of {len(seconds)}", "figure": slow, "unit": "s",
+                "ok": bool(seconds) and (short or most is None or slow <= most),
+                "needed": f"{aim}median {np.median(seconds or [999.0]):.2f} s"}
+
+    yield {"what": f"{pages} pages opened in one moment: the last one stands there, charts drawn, after", "figure": seen.opened,
+           "unit": "s", "ok": short or seen.opened < OPENED, "needed": f"below {OPENED:g} s"}
+    yield timed("from releasing the threshold to the server's numbers", seen.answers, ANSWER)
+    yield timed("from stepping through the run to the server's numbers", seen.moments, ANSWER)
+    yield timed(f"the same while {clients} clients rerun the page", seen.crowded)
+    yield timed("reruns of the page by plain clients", seen.reruns)
+
+
+def remembered(seen: Seen) -> Iterator[dict]:
+    """What the server needed of memory."""
+    warm = seen.memory[len(seen.memory) // 3:]
+    grown, most = float(np.median(warm[-20:]) - np.median(warm[:20])), max(seen.memory)
+    yield {"what": "memory of the server, most", "figure": most, "unit": "MB", "ok": most < MEMORY, "needed": f"below {MEMORY:g} MB"}
+    yield {"what": "memory of the server, grown after the first third", "figure": grown, "unit": "MB", "ok": grown <= GROWS,
+           "needed": f"at most {GROWS:g} MB"}
+
+
+def scored(seen: Seen, kept: int) -> Iterator[dict]:
+    """Exact scores: one for a cut, whoever asks, and computed once."""
+    mixed = [f"; {cut}: {sorted(scores)}" for cut, scores in seen.exact.items() if len(scores) > 1]
+    yield {"what": "cuts with an exact score, the same for every page that asked", "figure": len(seen.exact), "unit": "cuts",
+           "ok": bool(seen.exact) and not mixed, "needed": f"place in the queue shown {seen.queued} times{''.join(mixed)}"}
+    yield {"what": "exact scores that were computed and kept", "figure": kept, "unit": "", "ok": kept >= len(seen.exact),
+           "needed": "equal requests once: a file is named by weights, mask and data"}
