@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 600.0  # seconds
 WRITE = os.O_WRONLY | os.O_CREAT
-WARM = ["pytest", "torch", "torch._dynamo", "datasets", "scipy.stats", "sklearn.metrics", "prune_core.__main__", "prune_core.record",
+WARM = ["pytest", "torch", "torch._dynamo", "datasets", "scipy.stats", "sklearn.metrics", "prune_core.__main__", "prune_core.training.session",
         "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"]
 context = multiprocessing.get_context("forkserver")  # for whoever else needs processes that begin warm
 context.set_forkserver_preload(WARM)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tiny
 from commands import prune_core
+from sample_run import make_layout, make_norms
 
 from prune_core import InputError
 from prune_core.cutting import allocate
@@ -22,9 +23,6 @@ from prune_core.evaluation.surface import GRID
 from prune_core.runs import shelf
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
-
-ROOT = Path(__file__).resolve().parent.parent
-from sample_run import make_layout, make_norms
 
 
 @pytest.fixture

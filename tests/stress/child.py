@@ -45,7 +45,7 @@ class End:
 def work(config: PruneConfig, runs_dir: Path, name: str, fault: str, kill_at: Moment | None, said) -> None:
     """Begin or resume the run. Says (error, moments passed), or kills itself at `kill_at`."""
     session.time = SimpleNamespace(monotonic=itertools.count().__next__)
-    CHECKPOINT_SECONDS = CHECKPOINT
+    session.CHECKPOINT_SECONDS = CHECKPOINT
     passed: list[Moment] = []
 
     def at(moment: Moment, half: Callable[[], object] = lambda: None) -> None:

@@ -106,7 +106,7 @@ async def _standing(tab) -> str:
     try:
         async with asyncio.timeout(30):
             parts = [await tab.locator(part).all_inner_texts() for part in _PARTS]
-        return f"{tab.url} shows " + ", ".join(f"{part} {texts}" for part, texts in zip(_PARTS, parts) if texts)
+        return f"{tab.url} shows " + ", ".join(f"{part} {texts}" for part, texts in zip(_PARTS, parts, strict=False) if texts)
     except Exception as error:
         return f"{tab.url} cannot be read: {type(error).__name__}"
 
