@@ -162,7 +162,7 @@ def test_measure_prints_its_json_last(call, folder):
                                           "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
     assert (found["batch"], found["length"], found["threads"], found["weights"]) == (2, 10, 1, "of the run")
     assert call(*question)[1].startswith("done ")
-    kept = Run(folder / "done").timings()
+    kept = Run(folder / "done").answers.timings()
     assert len(kept) == 2 and kept[0] == found
 
 
