@@ -14,7 +14,7 @@ from pages.shared.widgets import download
 from prune_core.cutting.masks import mask_at
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
-from prune_core.runs.schedule import saved_name
+from prune_core.runs.stages import Stage
 from prune_core.showing import compare, figures
 from prune_core.showing.compare import Group
 
@@ -101,13 +101,13 @@ def predicted(run: Run, point: dict) -> float | None:
     """The speedup of the retrained model at a point, by the usual profile; None where its norms are not there."""
     if not has_norms(run, point):
         return None
-    norms = loaders.norms(run, run.saved(saved_name("retrain", point["compression"])))
+    norms = loaders.norms(run, run.saved(Stage.of("retrain", point["compression"])))
     return loaders.usual_profile().speedup(mask_at(norms, run.layout, 0.0), SETTING, run.heads)
 
 
 def measured(run: Run, point: dict) -> float | None:
     """The same as it was last timed on this machine, dense and compact in turn; None where it was not."""
-    return loaders.timed(run, saved_name("retrain", point["compression"]))
+    return loaders.timed(run, Stage.of("retrain", point["compression"]))
 
 
 def measure_what_is_missing(runs: list[Run]) -> None:
@@ -122,7 +122,7 @@ def measure_what_is_missing(runs: list[Run]) -> None:
         try:
             for done, (run, p) in enumerate(left):
                 bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, {widgets.duration(15 * (len(left) - done))} left")
-                loaders.measured(run, saved_name("retrain", p["compression"]), run.config.scope, p["sparsity"], SETTING)
+                loaders.measured(run, Stage.of("retrain", p["compression"]), run.config.scope, p["sparsity"], SETTING)
         except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
             return
@@ -131,8 +131,8 @@ def measure_what_is_missing(runs: list[Run]) -> None:
 
 def has_norms(run: Run, point: dict) -> bool:
     """Whether the norms that name the cut were recorded."""
-    saved = saved_name("retrain", point["compression"])
-    return saved in run.saved_names and run.saved(saved) in run.with_norms
+    saved = Stage.of("retrain", point["compression"])
+    return saved in run.stages and run.saved(saved) in run.with_norms
 
 
 def asked_differently(runs: list[Run]) -> None:

@@ -24,7 +24,7 @@ def main() -> None:
     st.title("Speed", anchor=False)
     st.caption("A pruned matrix is only faster if nothing but what is kept is executed. Here the **compact** model does that: strips with their "
                "kept columns in a kernel of its own, dead neurons and heads taken out, no padding. It is compared with the **dense** model in torch, fp32.")
-    names = list(dict.fromkeys(one.name for one in loaders.listed() if one.run and one.run.saved_names))
+    names = list(dict.fromkeys(one.name for one in loaders.listed() if one.run and one.run.stages))
     if not names:
         st.info("There are no recorded runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
         return
@@ -49,8 +49,8 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, str, Ba
     if st.query_params.get("run") not in names:
         st.session_state["run"] = next((name for name in names if loaders.run(name).status == "complete"), names[0])
     run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params"))
-    ends = run.saved_names
-    first = next((name for name in ends if name.startswith("penalty")), ends[-1])  # the longest curve of trained norms
+    ends = run.stages
+    first = next((stage for stage in ends if stage.kind == "penalty"), ends[-1])  # the longest curve of trained norms
     if st.session_state.get("phase", first) not in ends:
         del st.session_state["phase"]
     phase = st.selectbox("Norms from the end of", ends, ends.index(first), key="phase", bind="query-params")
@@ -177,7 +177,7 @@ def by_shape(run: Run, phase: str, profile: Profile, setting: Batch) -> None:
     """The same task pruned in other block shapes, side by side."""
     lines = {}
     for one in loaders.listed():
-        if one.run and one.run.task == run.task and one.run.config.model == run.config.model and phase in one.run.saved_names:
+        if one.run and one.run.task == run.task and one.run.config.model == run.config.model and phase in one.run.stages:
             other = loaders.run(one.name)
             lines.setdefault(f"{other.layout.block}", loaders.speedups(other, other.saved(phase), other.config.scope, profile, setting))
     st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.chart(), alt="Predicted speedup for several block shapes")

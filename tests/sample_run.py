@@ -14,8 +14,8 @@ from prune_core.latency.strips import Registers
 from prune_core.machine import machine, versions
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.recorder import Recorder
-from prune_core.runs.schedule import saved_name
 from prune_core.runs.snapshots import Snapshot
+from prune_core.runs.stages import Stage
 
 _ENDINGS = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
             "attention.output": "attention.output.dense", "intermediate": "intermediate.dense", "output": "output.dense"}
@@ -73,9 +73,9 @@ def _moments(layout: Layout, compression: float, norms: dict, steps: int, moment
         found.append(Snapshot("penalty", moment * steps // (moments + 1), loss=0.4 + 0.1 / moment, penalty=3.0 / moment,
                               lam=1e-3 * moment, zero_share=zero_share(now, layout), milestone=moment % 3 == 0, norms=now))
     mask = mask_at_sparsity(now, layout, target)
-    found.append(end("penalty", saved_name("penalty", compression), now, 0.86, mask))
+    found.append(end("penalty", Stage.of("penalty", compression), now, 0.86, mask))
     kept = {name: np.where(mask.kept[name], values, np.float32(0)) for name, values in now.items()}
-    retrain = saved_name("retrain", compression)
+    retrain = Stage.of("retrain", compression)
     found += [Snapshot(retrain, step, loss=0.35 - 0.1 * step / steps) for step in range(0, steps, max(1, steps // 5))]
     return [*found, end(retrain, retrain, kept, 0.885, mask)]
 

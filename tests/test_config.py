@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
 
 from prune_core import InputError
 from prune_core.runs.config import PRESETS, PruneConfig, preset
-from prune_core.runs.schedule import NOMINAL_FLOPS, plan, saved_name, step_flops
+from prune_core.runs.schedule import NOMINAL_FLOPS, plan, step_flops
+from prune_core.runs.stages import DENSE, Stage, kind_of
 
 MINILM = 10_616_832
 
@@ -53,8 +55,23 @@ def test_settings_override_every_preset(name):
     assert preset(name, dense_steps=7).dense_steps == 7 and preset(name).preset == name
 
 
-def test_saved_names_are_the_fields_words():
-    assert [saved_name("retrain", c) for c in (1.5, 2.0, 10)] == ["retrain-1.5x", "retrain-2x", "retrain-10x"]
+def test_stages_are_the_fields_words():
+    assert [Stage.of("retrain", c) for c in (1.5, 2.0, 10)] == ["retrain-1.5x", "retrain-2x", "retrain-10x"]
+
+
+def test_stages_are_told_apart_and_ordered_in_one_place():
+    stages = [Stage(name) for name in ("retrain-2x", "penalty-10x", "dense", "retrain-1.5x", "penalty-2x")]
+    assert sorted(stages) == ["dense", "penalty-2x", "penalty-10x", "retrain-1.5x", "retrain-2x"]
+    assert max(stages) == "retrain-2x" and min(stages) == DENSE and Stage("penalty-2x") >= "dense"
+    assert (stages[1].kind, stages[1].compression, DENSE.compression) == ("penalty", 10.0, None)
+    assert {Stage("dense"): 1}["dense"] == 1 and json.dumps(stages[0]) == '"retrain-2x"'
+    assert [kind_of(phase) for phase in ("dense", "penalty", "retrain-2x")] == ["dense", "penalty", "retrain"]
+
+
+@pytest.mark.parametrize("name", ["", "penalty", "dense-2x", "retrain-2", "../dense", "retrain-x", 7, None])
+def test_what_is_no_stage_is_told(name):
+    with pytest.raises(ValueError, match="no end of a phase"):
+        Stage(name)
 
 
 def test_the_plan_is_epochs_where_the_budget_allows_them():

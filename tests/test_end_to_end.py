@@ -25,7 +25,7 @@ def done(glue_folder, tmp_path_factory):
 def test_it_runs_through_all_phases_and_is_recorded_as_it_went(done):
     run, events, result = done
     assert run.status == "complete" and run.result == result
-    assert run.saved_names == ["dense", "penalty-2x", "retrain-2x"]
+    assert run.stages == ["dense", "penalty-2x", "retrain-2x"]
     assert run.snapshots == [event for event in events if isinstance(event, Snapshot)]
     assert (run.task, run.metric, run.config.model, run.layout.encoder_weights) == ("rte", "accuracy", "minilm", 10_616_832)
 

@@ -220,7 +220,7 @@ def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
     np.testing.assert_array_equal(header["norms"], expected)
     assert header["rest"] == 0, "moments are sent only when they are played"
     assert [m["label"] for m in header["moments"]] == [run.snapshots[at].label for at in run.with_norms]
-    assert [m["end"] for m in header["moments"]].count(True) == len(run.saved_names)
+    assert [m["end"] for m in header["moments"]].count(True) == len(run.stages)
     assert header["modelWeights"] == run.layout.model_weights and [len(points) for points in header["surfaces"].values()] == [20]
 
 

@@ -577,8 +577,8 @@ def test_starting_from_another_runs_dense_weights_gives_its_later_phases_bit_for
     first = tiny.make_run(asked, tmp_path, "first")
     session.start(replace(asked, start_from="first"), tmp_path, "second", "", tiny.silent)
     second = Run(tmp_path / "second")
-    assert second.points == first.points and second.saved_names == first.saved_names
-    for name in first.saved_names:
+    assert second.points == first.points and second.stages == first.stages
+    for name in first.stages:
         assert second.weights_file(name).read_bytes() == first.weights_file(name).read_bytes()
     with pytest.raises(InputError, match="needed to start from"):
         session.start(replace(asked, start_from="first", task="rte"), tmp_path, "third", "", tiny.silent)

@@ -47,7 +47,7 @@ def test_norms_and_surfaces_are_there(name):
     assert len(run.with_norms) >= 6
     for at in (run.with_norms[0], run.saved("dense"), run.saved("penalty-2x")):
         assert set(run.norms(at)) == {matrix.name for matrix in run.layout.matrices}
-    for saved in run.saved_names:
+    for saved in run.stages:
         assert len(run.snapshots[run.saved(saved)].surface) == 20
 
 

@@ -104,7 +104,7 @@ def test_points_and_warnings_by_hand(tmp_path):
         for snapshot in (end_of("dense", "dense", 0.9), end_of("penalty", "penalty-2x", 0.7), end_of("retrain-2x", "retrain-2x", 0.51)):
             recorder.append(snapshot)
     run = Run(tmp_path / "one")
-    assert run.dense_score == 0.9 and run.saved_names == ["dense", "penalty-2x", "retrain-2x"]
+    assert run.dense_score == 0.9 and run.stages == ["dense", "penalty-2x", "retrain-2x"]
     reached, open_point = run.points
     assert reached == {"compression": 2.0, "sparsity": 0.5, "compression_encoder": 2.0, "compression_model": 1.1,
                        "score_thresholded": 0.7, "score_retrained": 0.51}

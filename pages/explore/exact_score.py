@@ -105,7 +105,7 @@ def _row(run: Run, question: Question) -> None:
 
 def ranking(run: Run) -> None:
     """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
-    kinds = list(dict.fromkeys(kind for phase in run.saved_names for kind in run.rankings(phase)))
+    kinds = list(dict.fromkeys(kind for phase in run.stages for kind in run.rankings(phase)))
     if len(kinds) > 1:
         words = {"norm": "norm", "activation": "norm × inputs it meets", "taylor": "gradient (Taylor)", "loss": "least-squares loss",
                  "surgeon": "surgeon (loss in turn × gradient)"}

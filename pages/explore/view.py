@@ -17,6 +17,7 @@ from prune_core.cutting.masks import BlockMask, Norms, by_scope
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot
+from prune_core.runs.stages import DENSE
 from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
 
@@ -141,7 +142,7 @@ def _moment(run: Run) -> int:
     """Position of the snapshot that the address names; else the end of the penalty phase, where there is one; else the last."""
     moments = run.with_norms
     by_label = {run.snapshots[at].label: at for at in moments}
-    ends = [at for at in moments if (run.snapshots[at].saved or "").startswith("penalty")]
+    ends = [at for at in moments if (run.snapshots[at].saved or DENSE).kind == "penalty"]
     return by_label.get(st.query_params.get("at", ""), ends[0] if ends else moments[-1])
 
 

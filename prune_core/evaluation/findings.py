@@ -16,6 +16,7 @@ from prune_core.machine import machine
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
+from prune_core.runs.stages import DENSE
 from prune_core.showing.report.finding import Finding, ReportedScore, ReportedSpeed
 
 BATCH = Batch()  # what speedups are for
@@ -56,7 +57,7 @@ class _Benches:
     def of(self, phase: str) -> Bench:
         """Raises InputError where weights or data are not there."""
         if phase not in self._there:
-            self._there = {name: one for name, one in self._there.items() if name == "dense"} | {phase: Bench(self.run, phase, self.source)}
+            self._there = {name: one for name, one in self._there.items() if name == DENSE} | {phase: Bench(self.run, phase, self.source)}
         return self._there[phase]
 
     @property

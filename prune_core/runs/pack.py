@@ -69,7 +69,7 @@ def _norms_to_keep(run: Run) -> list[int]:
     between = [at for at in run.with_norms if not run.snapshots[at].saved]
     room = _room(groups, len(ends))
     if room < 2:  # small blocks: ends of retraining differ little from the ends of the penalty
-        ends = [at for at in ends if not run.snapshots[at].saved.startswith("retrain")]
+        ends = [at for at in ends if run.snapshots[at].saved.kind != "retrain"]
         room = _room(groups, len(ends))
     count = max(0, min(len(between), int(room)))
     chosen = {between[round(i)] for i in np.linspace(0, len(between) - 1, count)} if count else set()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import cached_property
@@ -17,9 +16,9 @@ from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import Norms
 from prune_core.runs.places import RunError, one_line
 from prune_core.runs.snapshots import Snapshot
+from prune_core.runs.stages import Stage
 
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
-_SAVED = re.compile(r"dense|(penalty|retrain)-[0-9.e+]+x")  # a file name too
 _SIZES = ("sparsity", "compression_encoder", "compression_model")
 
 
@@ -80,12 +79,12 @@ class Progress:
         for at, snapshot in enumerate(self.snapshots):
             if snapshot.saved == stage:
                 return at
-        have = ", ".join(self.saved_names) or "none yet"
+        have = ", ".join(self.stages) or "none yet"
         raise RunError(f"run {self.name!r} has no phase {stage!r}; it has: {have}")
 
     @property
-    def saved_names(self) -> list[str]:
-        """dense, penalty-2x, retrain-2x ...: the stages that are there, in order."""
+    def stages(self) -> list[Stage]:
+        """dense, penalty-2x, retrain-2x ...: those that are there, as they were reached."""
         return [s.saved for s in self.snapshots if s.saved]
 
     def weights_file(self, stage: str, command: str) -> Path:
@@ -104,13 +103,14 @@ def _snapshot_of(line: Mapping, metric: str) -> Snapshot:
     if not isinstance(line["phase"], str) or type(line["step"]) is not int:
         raise ValueError(f"phase {str(line['phase'])[:40]!r}, step {str(line['step'])[:40]!r}")
     if (saved := line.get("saved")) is not None:
-        if not isinstance(saved, str) or not _SAVED.fullmatch(saved):
-            raise ValueError(f"saved {str(saved)[:40]!r} is no end of a phase")
+        saved = Stage(saved)
         numbers = [line["scores"][metric], *(line["point"][name] for name in _SIZES)]
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError(f"{saved} has a score or a size that is no number")
     known = {f.name for f in fields(Snapshot)} - HIDDEN
     values = {key: value for key, value in line.items() if key in known}
+    if saved:
+        values["saved"] = saved
     if "surface" in values:
         values["surface"] = [SurfacePoint(**point) for point in values["surface"]]
     return Snapshot(**values)

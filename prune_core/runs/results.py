@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from prune_core.runs.schedule import saved_name
 from prune_core.runs.snapshots import Snapshot
+from prune_core.runs.stages import DENSE, Stage
 
 
 def dense_score(snapshots: Iterable[Snapshot], metric: str) -> float | None:
     """The dev score of the dense weights; None until they are there."""
-    return next((s.scores[metric] for s in snapshots if s.saved == "dense"), None)
+    return next((s.scores[metric] for s in snapshots if s.saved == DENSE), None)
 
 
 def points(snapshots: Iterable[Snapshot], compressions: Sequence[float], metric: str) -> list[dict]:
@@ -18,7 +18,7 @@ def points(snapshots: Iterable[Snapshot], compressions: Sequence[float], metric:
     ends = {s.saved: s for s in snapshots if s.saved}
     rows = []
     for compression in compressions:
-        cut, retrained = (ends.get(saved_name(phase, compression)) for phase in ("penalty", "retrain"))
+        cut, retrained = (ends.get(Stage.of(kind, compression)) for kind in ("penalty", "retrain"))
         reached = (retrained or cut).point if retrained or cut else {}
         unknown = dict.fromkeys(("sparsity", "compression_encoder", "compression_model"))
         rows.append({"compression": compression} | unknown | dict(reached)

@@ -36,13 +36,14 @@ from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
 from prune_core.runs.progress import Progress
 from prune_core.runs.snapshots import Snapshot
+from prune_core.runs.stages import Stage
 from prune_core.tasks import table_files
 
 
 class Run:
     """Who a run is and how it stands. Cheap to make: all else is read when asked for.
 
-    `stage`: the end of a phase whose weights it saved, by name: dense, penalty-2x, retrain-2x.
+    `stage`: a Stage, or its name.
     """
 
     def __init__(self, path: Path):
@@ -149,8 +150,8 @@ class Run:
         return self.progress.saved(stage)
 
     @property
-    def saved_names(self) -> list[str]:
-        return self.progress.saved_names
+    def stages(self) -> list[Stage]:
+        return self.progress.stages
 
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())

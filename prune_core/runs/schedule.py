@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from prune_core.runs.config import CLOSED_FORM, PruneConfig
+from prune_core.runs.stages import Stage
 
 # Arithmetic that a MiniLM training step got through on two cores, bf16 (measured: 186e9 to 230e9).
 # It turns a budget of minutes into a number of steps that is the same on every machine, so that a
@@ -32,9 +33,9 @@ class Schedule:
         return sum(steps for _, steps in self.phases)
 
 
-def saved_name(phase: str, compression: float) -> str:
+def saved_name(phase: str, compression: float) -> Stage:
     """'retrain-2x', 'penalty-1.5x': the weights kept for one compression."""
-    return f"{phase}-{compression:g}x"
+    return Stage.of(phase, compression)
 
 
 def step_flops(config: PruneConfig, tokens: float, encoder_weights: int) -> float:

@@ -13,6 +13,7 @@ from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
+from prune_core.runs.stages import DENSE, KINDS, Stage
 
 MOST = 4  # settings in one report
 READY = (1.5, 2.0, 3.0)  # compressions that are offered of weights with a recorded surface
@@ -74,27 +75,25 @@ def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str,
     return Cut(scope, share, threshold, ranking, repaired)
 
 
-def default_stage(run: Run, share: float | None, weights: bool = True) -> str:
+def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
     """The most trained stage that is not already sparser than asked; the last one if no share was asked.
 
     Of those whose `weights` are there, unless only norms are needed. Raises RunError, saying how to get them.
     """
-    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")} if weights else set(run.saved_names)
-    names = [s.saved for s in run.snapshots if s.saved in there
-             and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == "dense")]
-    if not names:
+    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")} if weights else set(run.stages)
+    stages = [s.saved for s in run.snapshots if s.saved in there
+              and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == DENSE)]
+    if not stages:
         if weights:
-            run.weights_file("dense")  # raises, and says how to get them
+            run.weights_file(DENSE)  # raises, and says how to get them
         raise RunError(f"run {run.name!r} has no end of a phase yet")
-    order = {"dense": 0, "penalty": 1, "retrain": 2}
-    ends = {s.saved: s.point["sparsity"] for s in run.snapshots if s.saved}
-    return max(names, key=lambda name: (order[name.split("-")[0]], ends[name]))
+    return max(stages)
 
 
 # ---------------------------------------------------------------- what can be chosen
 
 
-def ends(run: Run) -> dict[str, Setting]:
+def ends(run: Run) -> dict[Stage, Setting]:
     """The weights of every stage as they are: nothing more cut."""
     nothing = Cut("global", None, (("all", 0.0),))
     return {s.saved: Setting(s.saved, at, nothing)
@@ -104,9 +103,9 @@ def ends(run: Run) -> dict[str, Setting]:
 def results(run: Run) -> list[Setting]:
     """The run's own results: what it retrained, else what it cut, else its dense weights; at most MOST."""
     known = ends(run)
-    for kind in ("retrain-", "penalty-", "dense"):
-        if of_kind := [one for name, one in known.items() if name.startswith(kind)]:
-            return of_kind[:MOST]
+    for kind in reversed(KINDS):
+        if settings := [setting for stage, setting in known.items() if stage.kind == kind]:
+            return settings[:MOST]
     return []
 
 
@@ -150,7 +149,7 @@ def setting_of(name: str, said: Mapping, run: Run) -> Setting:
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
     at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
     if at is None:
-        known = ", ".join(map(str, run.saved_names)) or "none"
+        known = ", ".join(run.stages) or "none"
         raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded moment of run {run.name!r}; "
                          f"ends of its phases: {known}")
     given = {"scope": said.get("scope", "global"), "share": said.get("share"), "thresholds": said.get("thresholds")}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from prune_core.cutting.answers import SurfacePoint
+from prune_core.runs.stages import Stage
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Snapshot:
     examples: int | None = None  # dev examples behind `scores`
     surface: Sequence[SurfacePoint] | None = None
     surface_examples: int | None = None
-    saved: str | None = None
+    saved: Stage | None = None
     point: Mapping[str, float] | None = None  # sparsity and both compressions of `saved`
     norms: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
     weights: Callable | None = field(default=None, repr=False, compare=False)  # -> tensors of `saved`

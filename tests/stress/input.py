@@ -74,7 +74,7 @@ def probe(path: Path) -> None:
             lambda at=at: canvas.pack(canvas.header(run, at, 1.0, Start(usual(run)), usual(run), None, Batch()), run.norms(at))
             for at in run.with_norms[:3]
         ),
-        *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.rankings(phase)) for phase in run.saved_names),
+        *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.rankings(phase)) for phase in run.stages),
         lambda: bench.encoder_of(run, "dense", run.outputs),
     ):
         try:

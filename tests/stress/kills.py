@@ -22,7 +22,7 @@ def loads(path: Path) -> int:
     run = Run(path)
     for at in run.with_norms:
         run.norms(at)
-    for name in run.saved_names:
+    for name in run.stages:
         load_file(run.weights_file(name))
     return len(run.snapshots)
 
@@ -34,7 +34,7 @@ def begun_alike(one: Run, whole: Run) -> bool:
         return False
     norms = all(np.array_equal(values, whole.norms(at)[name])
                 for at in one.with_norms for name, values in one.norms(at).items())
-    return norms and all(one.weights_file(name).read_bytes() == whole.weights_file(name).read_bytes() for name in one.saved_names)
+    return norms and all(one.weights_file(name).read_bytes() == whole.weights_file(name).read_bytes() for name in one.stages)
 
 
 def same(one: Path, other: Path) -> bool:

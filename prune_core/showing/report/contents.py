@@ -16,6 +16,7 @@ from prune_core.cutting.masks import BYTES
 from prune_core.runs.config import CLOSED_FORM
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
+from prune_core.runs.stages import kind_of
 from prune_core.showing.report.finding import Finding, Request
 from prune_core.showing.report.recommend import keeps, points, recommended
 
@@ -39,8 +40,7 @@ def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
     words += f" ({how}{ranked})" if audience == "technical" and one.mask.sparsity else ""
     cut = "cut and repaired at once, not retrained" if run.config.method in CLOSED_FORM else "trained under the method, not retrained"
     trained = {"dense": "fine-tuned, never pruned", "penalty": cut, "retrain": "retrained after the cut"}
-    phase = snapshot.label.split("-")[0].split(" ")[0]
-    return {"cut": words + (", then repaired" if setting.cut.repaired else ""), "weights": f"{snapshot.label}: {trained.get(phase, 'in training')}"}
+    return {"cut": words + (", then repaired" if setting.cut.repaired else ""), "weights": f"{snapshot.label}: {trained[kind_of(snapshot.phase)]}"}
 
 
 def contents(run: Run, findings: Sequence[Finding], asked: Request, made: date) -> dict:

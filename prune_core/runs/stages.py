@@ -1,0 +1,54 @@
+"""Stages: dense, penalty, retrained. A stage is the end of a phase, whose weights are kept."""
+
+from __future__ import annotations
+
+import re
+
+KINDS = ("dense", "penalty", "retrain")  # in the order in which a run goes through them
+_NAME = re.compile(r"(dense)|(penalty|retrain)-([0-9.e+]+)x")
+
+
+class Stage(str):
+    """'dense', 'penalty-2x', 'retrain-2x': its own name, as files, JSON and people have it, with its parts and an order.
+
+    `kind`: one of KINDS; `compression` of the encoder: None for the dense weights. Stages are ordered as a run reaches them.
+    Raises ValueError for a text that names none.
+    """
+
+    def __new__(cls, name: str) -> Stage:
+        parts = _NAME.fullmatch(name) if isinstance(name, str) else None
+        if parts is None:
+            raise ValueError(f"{str(name)[:40]!r} is no end of a phase; needed: dense, penalty-2x, retrain-2x or the like")
+        stage = super().__new__(cls, name)
+        stage.kind = parts[1] or parts[2]
+        stage.compression = None if parts[1] else float(parts[3])
+        return stage
+
+    @classmethod
+    def of(cls, kind: str, compression: float) -> Stage:
+        """The stage 'penalty' or 'retrain' at this compression."""
+        return cls(f"{kind}-{compression:g}x")
+
+    @property
+    def _place(self) -> tuple[int, float]:
+        return KINDS.index(self.kind), self.compression or 1.0
+
+    def __lt__(self, other: Stage) -> bool:
+        return self._place < Stage(other)._place
+
+    def __le__(self, other: Stage) -> bool:
+        return self._place <= Stage(other)._place
+
+    def __gt__(self, other: Stage) -> bool:
+        return self._place > Stage(other)._place
+
+    def __ge__(self, other: Stage) -> bool:
+        return self._place >= Stage(other)._place
+
+
+DENSE = Stage("dense")
+
+
+def kind_of(phase: str) -> str:
+    """The kind of stage that a phase ends in: 'penalty' -> 'penalty', 'retrain-2x' -> 'retrain'."""
+    return phase.partition("-")[0]
