@@ -28,8 +28,8 @@ def test_ruff_runs_clean():
 
 def test_ruff_has_the_version_that_is_pinned():
     pinned = (REPO / "requirements.txt").read_text(encoding="utf-8")
-    said = subprocess.run([sys.executable, "-m", "ruff", "--version"], capture_output=True, text=True, check=True).stdout
-    assert f"ruff=={said.split()[1]}" in pinned.split()
+    done = subprocess.run([sys.executable, "-m", "ruff", "--version"], capture_output=True, text=True, check=True)
+    assert f"ruff=={done.stdout.split()[1]}" in pinned.split()
 
 
 @pytest.mark.parametrize("path", [path for path in SHIPPED if path.name not in WHOLE], ids=relative)
