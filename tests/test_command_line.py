@@ -121,7 +121,7 @@ def test_standard_is_by_the_surgeon_and_records_what_repair_alone_keeps(call, sm
     asked = ["standard" if one == "quick" else one for one in small]
     assert call(*asked, "--run", "cut", "--runs-dir", tmp_path)[0] == 0
     run = Run(tmp_path / "cut")
-    whole = {(kind.by, kind.scope, kind.repaired) for kind, points in run.surfaces("dense").items() if len(points) == 20}
+    whole = {(kind.ranking, kind.scope, kind.repaired) for kind, points in run.surfaces("dense").items() if len(points) == 20}
     assert run.config.method == "surgeon" and whole >= {("norm", "global", True), ("surgeon", "global", True)}
     assert call("resume", "cut", "--runs-dir", tmp_path)[0] == 0  # what is there is not recorded twice
     assert len(files.read_sealed(run.answers.surfaces_file("dense"))) == 40
