@@ -40,7 +40,7 @@ def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
     shown = executed(notebook.exploration(made, settings))
     assert "the same numbers as shown" in shown[2]
     exact = evaluate(made, "dense", cut_of(made, None, some, scope="matrix"))
-    assert f"{exact['score']:.6f}".rstrip("0") in shown[-1] and "B: not scored: weights are kept at the ends of phases only" in shown[-1]
+    assert f"{exact['score']:.6f}".rstrip("0") in shown[-1] and "B: not scored: weights are kept for stages only" in shown[-1]
     numbers = settings[1].numbers(made)
     assert f"{numbers['sparsity']:.6f}"[:7] in shown[1] and numbers["predicted_score"] is not None
     assert settings[0].numbers(made)["predicted_score"] is None  # thresholds of their own: no surface is of that kind

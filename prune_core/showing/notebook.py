@@ -1,4 +1,4 @@
-"""An exploration as a notebook: the run, the moment and the cuts that were looked at, and code that counts the same numbers again."""
+"""An exploration as a notebook: the run, the snapshots and cuts in view, and code that counts them again."""
 
 from __future__ import annotations
 
@@ -8,71 +8,134 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prune_core import InputError, __version__, files
-from prune_core.runs.places import RUNS
+from prune_core.runs import places
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
 
+# ---------------------------------------------------------------- its cells
 
-def exploration(run: Run, settings: Sequence[Setting]) -> str:
-    """The notebook's JSON. Its numbers are counted here and again when it is executed, and compared there. Raises InputError."""
-    from nbformat import v4, writes
+_HEAD = """\
+# {title}
 
-    shown = {one.name: one.numbers(run) for one in settings}
-    asked = {one.name: {"at": one.at, "cut": {"ranking": one.cut.ranking, "repaired": one.cut.repaired, **one.cut.to_json()}}
-             for one in settings}
-    usual = run.recorded or run.path.parent == RUNS
-    find = f"shelf.find({run.name!r})" if usual else f"shelf.find({run.name!r}, Path({str(run.path.parent)!r}))"
-    metric = run.metric.replace("_", " ")
-    cells = [
-        v4.new_markdown_cell(f"# {run.name}: {', '.join(shown)}\n\n{_about(run)}\n\nMade by Prunescope {__version__} from what was in view. Start it "
-                             "with Prunescope's environment, in any folder. The first cells need no weights and no data."),
-        v4.new_code_cell("from pathlib import Path\n\nimport pandas as pd\n\n"
-                         f"from prune_core.cutting.cuts import Cut\nfrom prune_core.runs import shelf\n"
-                         f"from prune_core.runs.settings import Setting\n\nrun = {find}\n"
-                         f"asked = {pprint.pformat(asked, width=120, sort_dicts=False)}\n"
-                         "settings = [Setting(name, one[\"at\"], Cut(**one[\"cut\"])) for name, one in asked.items()]"),
-        v4.new_markdown_cell("## Size and predicted score\n\nSparsity and compression are counted from the recorded block norms. The predicted score is "
-                             "read off the score surface that was recorded with the run: dev scores at twenty sparsities, with straight lines between them."),
-        v4.new_code_cell("table = pd.DataFrame({one.name: one.numbers(run) for one in settings}).T\ntable"),
-        v4.new_code_cell(f"import json\n\n# What was shown when this notebook was made\nshown = pd.DataFrame(json.loads({json.dumps(shown)!r})).T\n"
-                         "pd.testing.assert_frame_equal(table.astype(float), shown.astype(float), rtol=1e-9)\nprint(\"the same numbers as shown\")"),
-        v4.new_markdown_cell("## What is cut of each matrix"),
-        v4.new_code_cell("pd.DataFrame({one.name: {m.name: one.mask(run).matrix_sparsity(m.name) for m in run.layout.matrices} for one in settings}).round(3)"),
-        v4.new_markdown_cell(f"## The exact dev {metric}\n\nNeeds the weights of the moment (they ship for one recorded run; your own runs have them) and the "
-                             "task's data: where the run had it, or a folder in the layout of `nyu-mll/glue`."),
-        v4.new_code_cell(_EXACT),
-    ]
-    for number, cell in enumerate(cells):
-        cell["id"] = f"cell-{number}"  # the same notebook for the same view
-    made = v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}})
-    return writes(made)
+{about}
 
+Made by Prunescope {version} from what was in view. Start it with Prunescope's environment, in any folder. The first \
+cells need no weights and no data."""
 
-_EXACT = '''\
+_SETTINGS = """\
+from pathlib import Path
+
+import pandas as pd
+
+from prune_core.cutting.cuts import Cut
+from prune_core.runs import shelf
+from prune_core.runs.settings import Setting
+
+run = {find}
+asked = {asked}
+settings = [Setting(name, one["at"], Cut(**one["cut"])) for name, one in asked.items()]"""
+
+_SIZES = """\
+## Size and predicted score
+
+Sparsity and compression are counted from the recorded block norms. The predicted score is read off the score surface \
+that was recorded with the run: dev scores at twenty sparsities, with straight lines between them."""
+
+_TABLE = """\
+table = pd.DataFrame({setting.name: setting.numbers(run) for setting in settings}).T
+table"""
+
+_SHOWN = """\
+import json
+
+# What was shown when this notebook was made
+shown = pd.DataFrame(json.loads({shown!r})).T
+pd.testing.assert_frame_equal(table.astype(float), shown.astype(float), rtol=1e-9)
+print("the same numbers as shown")"""
+
+_MATRICES = """\
+shares = {}
+for setting in settings:
+    mask = setting.mask(run)
+    shares[setting.name] = {matrix.name: mask.matrix_sparsity(matrix.name) for matrix in run.layout.matrices}
+pd.DataFrame(shares).round(3)"""
+
+_WEIGHTS = """\
+## The exact dev {metric}
+
+Needs the weights of the stage (they ship for one recorded run; your own runs have them) and the task's data: where \
+the run had it, or a folder in the layout of `nyu-mll/glue`."""
+
+_EXACT = """\
 from prune_core import InputError
 from prune_core.evaluation.exact import evaluate
 
 DATA = None  # for example "../shared/glue"
 
 exact = {}
-for one in settings:
-    saved = run.snapshots[one.at].saved
+for setting in settings:
+    stage = run.snapshots[setting.at].saved
     try:
-        if saved is None:
-            raise InputError("weights are kept at the ends of phases only, not at this moment")
-        answer = evaluate(run, saved, one.cut, DATA)
-        exact[one.name] = {name: answer[name] for name in ("score", "low", "high", "examples")}
+        if stage is None:
+            raise InputError("weights are kept for stages only, not for this snapshot")
+        answer = evaluate(run, stage, setting.cut, DATA)
+        exact[setting.name] = {name: answer[name] for name in ("score", "low", "high", "examples")}
     except InputError as error:
-        print(f"{one.name}: not scored: {error}")
-pd.DataFrame(exact).T'''
+        print(f"{setting.name}: not scored: {error}")
+pd.DataFrame(exact).T"""
+
+_KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def exploration(run: Run, settings: Sequence[Setting]) -> str:
+    """The notebook's JSON. Its numbers are counted here, and again when it is executed, and compared there.
+
+    Raises InputError.
+    """
+    from nbformat import v4, writes
+
+    shown = {setting.name: setting.numbers(run) for setting in settings}
+    head = _HEAD.format(title=f"{run.name}: {', '.join(shown)}", about=_about(run), version=__version__)
+    asked = pprint.pformat({setting.name: _said(setting) for setting in settings}, width=120, sort_dicts=False)
+    cells = [
+        v4.new_markdown_cell(head),
+        v4.new_code_cell(_SETTINGS.format(find=_find(run), asked=asked)),
+        v4.new_markdown_cell(_SIZES),
+        v4.new_code_cell(_TABLE),
+        v4.new_code_cell(_SHOWN.format(shown=json.dumps(shown))),
+        v4.new_markdown_cell("## What is cut of each matrix"),
+        v4.new_code_cell(_MATRICES),
+        v4.new_markdown_cell(_WEIGHTS.format(metric=run.metric.replace("_", " "))),
+        v4.new_code_cell(_EXACT),
+    ]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"  # the same notebook for the same view
+    return writes(v4.new_notebook(cells=cells, metadata={"kernelspec": _KERNEL}))
+
+
+def _said(setting: Setting) -> dict:
+    """A setting as the notebook's code takes it."""
+    cut = setting.cut
+    return {"at": setting.at, "cut": {**cut.to_json(), "ranking": cut.ranking, "repaired": cut.repaired}}
+
+
+def _find(run: Run) -> str:
+    """The expression that finds the run again."""
+    if run.recorded or run.path.parent == places.RUNS:
+        return f"shelf.find({run.name!r})"
+    return f"shelf.find({run.name!r}, Path({str(run.path.parent)!r}))"
 
 
 def _about(run: Run) -> str:
     """What was run, in a line or two."""
-    data = "the practice set, which is synthetic and not GLUE" if run.is_practice else f"your own data {run.task}" if run.is_own else f"GLUE {run.task}"
+    data = ("the practice set, which is synthetic and not GLUE" if run.is_practice
+            else f"your own data {run.task}" if run.is_own else f"GLUE {run.task}")
     dense = "" if run.dense_score is None else f" Dense dev {run.metric.replace('_', ' ')} {run.dense_score:.4f};"
-    return (f"{run.config.model} on {data}, blocks of {run.layout.block}.{dense} always giving the most frequent answer scores {run.majority_score:.4f}. "
-            f"The run was made with `{run.command()}`.")
+    return (f"{run.config.model} on {data}, blocks of {run.layout.block}.{dense} always giving the most frequent "
+            f"answer scores {run.majority_score:.4f}. The run was made with `{run.command()}`.")
 
 
 def write(run: Run, settings: Sequence[Setting], path: Path) -> dict:

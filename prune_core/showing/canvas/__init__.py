@@ -1,7 +1,8 @@
-"""The encoder's map with its threshold, counted and drawn in the browser, in the app and in a report; here: what it is sent.
+"""The encoder's map with its threshold, counted and drawn in the browser, in the app and in a report.
 
-The files of COUNTING count (masks, latency, score), those of DRAWING draw. Norms go as raw float32 once for each snapshot
-and are kept there, those of a whole run as uint16 when it is first played; nothing is sent while a hand drags.
+Here is what the browser is sent. The files of COUNTING count (masks, latency, score), those of DRAWING draw. Norms go
+as raw float32 once for each snapshot and are kept there, those of a whole run as uint16 when it is first played;
+nothing is sent while a hand drags.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from prune_core.cutting.masks import Norms
 from prune_core.latency.profile import Batch, Profile
 from prune_core.latency.strips import layers_of
 from prune_core.runs.run import Run
+from prune_core.runs.snapshots import Snapshot
 
 HERE = Path(__file__).parent
 COUNTING = ("unpack", "masks", "latency", "counts")
-DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "cards", "pins",
-           "controls", "downloads", "teller", "view", "start")
+DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "cards",
+           "pins", "controls", "downloads", "teller", "view", "start")
 LEVELS = 65535  # of a norm in a frame
 MOST_FRAMES = 100_000_000
 
@@ -51,7 +53,8 @@ def script(names: Sequence[str] = COUNTING + DRAWING) -> str:
     return "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
 
 
-def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: Mapping | None = None, there: Collection[str] = ()) -> bytes:
+def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: Mapping | None = None,
+         there: Collection[str] = ()) -> bytes:
     """The length of what follows, JSON {id, header, now}, float32 norms of all matrices in order, uint16 frames.
 
     `id` stands for header and norms. Where it is one of those that are `there`, in this browser, both are left out.
@@ -65,8 +68,8 @@ def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: M
     return struct.pack("<I", len(said)) + said + values + (b"" if frames is None else frames.astype("<u2").tobytes())
 
 
-def _json(found: Mapping) -> bytes:
-    return json.dumps(found, separators=(",", ":")).encode()
+def _json(data: Mapping) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode()
 
 
 def groups(layout: Layout) -> int:
@@ -75,7 +78,7 @@ def groups(layout: Layout) -> int:
 
 
 def playable(run: Run) -> bool:
-    """Whether all moments together are small enough to be sent to a browser and kept there: MOST_FRAMES bytes."""
+    """Whether all snapshots together are small enough to be sent to a browser and kept there: MOST_FRAMES bytes."""
     return 2 * groups(run.layout) * len(run.with_norms) <= MOST_FRAMES
 
 
@@ -90,34 +93,42 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
 
     `surfaces`: what cuts are predicted from, for one ranking; by default the snapshot's own.
     """
-    layout, moments = run.layout, run.with_norms
-    found = {
-        "run": run.name, "moment": moments.index(at), "high": high,
+    layout = run.layout
+    surfaces = {usual.kind: run.snapshots[at].surface} if surfaces is None else surfaces
+    sent = {
+        "run": run.name, "moment": run.with_norms.index(at), "high": high,
         "modelWeights": layout.model_weights, "heads": run.heads, "layers": len(layers_of(layout)),
         "playable": playable(run), "hidden": max(m.n for m in layout.matrices if m.type != "output"),
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
-                      **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))} for m in layout.matrices],
-        "moments": [{"label": run.snapshots[one].label, "milestone": run.snapshots[one].milestone, "end": bool(run.snapshots[one].saved),
-                     "surfaces": _surfaces({usual.kind: run.snapshots[one].surface})} for one in moments],
-        "surfaces": _surfaces({usual.kind: run.snapshots[at].surface} if surfaces is None else surfaces), "usual": usual.to_json(),
+                      **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))}
+                     for m in layout.matrices],
+        "moments": [_snapshot(run.snapshots[position], usual) for position in run.with_norms],
+        "surfaces": _surfaces(surfaces), "usual": usual.to_json(),
         "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
     if profile:
-        found["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact), "batch": batch.batch,
-                            "length": batch.length, "tokens": batch.tokens, "denseMs": profile.dense_ms(layout, batch)}
-    return found
+        sent["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact),
+                           "batch": batch.batch, "length": batch.length, "tokens": batch.tokens,
+                           "denseMs": profile.dense_ms(layout, batch)}
+    return sent
+
+
+def _snapshot(snapshot: Snapshot, usual: Cut) -> dict:
+    """What the browser is told of a snapshot with norms."""
+    return {"label": snapshot.label, "milestone": snapshot.milestone, "end": bool(snapshot.saved),
+            "surfaces": _surfaces({usual.kind: snapshot.surface})}
 
 
 def _surfaces(surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint] | None]) -> dict[str, list[list[float]]]:
     """Scope -> [sparsity, score, low, high] of every point, each sparsity once, in order."""
-    found = {}
+    by_scope = {}
     for kind, surface in surfaces.items():
         if points := {point.sparsity: point for point in surface or ()}:
-            found[kind.scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
-    return found
+            by_scope[kind.scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+    return by_scope
 
 
 def frames(run: Run) -> tuple[np.ndarray, float]:
-    """((moments, groups) uint16, the norm that LEVELS stands for): every recorded moment. Exact zeros stay zeros."""
+    """((snapshots, groups) uint16, the norm that LEVELS stands for): all with norms. Exact zeros stay zeros."""
     rows = [np.concatenate([values.ravel() for values in run.norms(at).values()]) for at in run.with_norms]
     scale = float(max(row.max() for row in rows)) or 1.0
     return np.stack([np.ceil(np.minimum(row / scale, 1) * LEVELS).astype(np.uint16) for row in rows]), scale
