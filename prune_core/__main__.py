@@ -23,6 +23,7 @@ from typer import Argument, Option  # noqa: E402
 
 from prune_core import InputError, files, out_of_memory
 from prune_core.files import DATA
+from prune_core.methods import rankings, table
 from prune_core.runs import config, places, shelf
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.run import Run
@@ -67,7 +68,7 @@ def prune(
     runs_dir: RunsDir = places.RUNS,
     seed: Annotated[int, Option(help="Fixes the result.")] = 0,
     threads: Threads = 0,
-    method: Annotated[str | None, Option(help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once; default: the preset's, "
+    method: Annotated[str | None, Option(help=f"{', '.join(table.stepwise())}; {' and '.join(table.at_once())} cut at once; default: the preset's, "
                                          "surgeon for standard and full, group-lasso for quick and wherever one of its settings is given.")] = None,
     penalty: Annotated[str, Option(help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
     lam: Annotated[float | None, Option("--lambda", help="Fixed lambda instead of a controlled one.")] = None,
@@ -75,8 +76,7 @@ def prune(
     spare: Annotated[bool, Option(help="Penalise only blocks that are to go; --no-spare penalises all, as the paper does.")] = True,
     scope: Annotated[str | None, Option(help="What shares a threshold: global, layer, type, matrix (the same share of each); "
                                         "default: global where the surgeon ranks, else matrix.")] = None,
-    score: Annotated[str, Option(help="What decides which groups go: norm, activation (weighted by the inputs it meets) or surgeon "
-                                        "(by what its removal costs).")] = PruneConfig.score,
+    score: Annotated[str, Option(help=f"What decides which groups go. {rankings.explained(rankings.in_training())}")] = PruneConfig.ranking,
     distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; 0: none.")] = PruneConfig.distill,
     temperature: Annotated[float, Option(help="At which outputs are compared.")] = PruneConfig.temperature,
     distill_hidden: Annotated[float, Option(help="Weight of the distance between hidden states; a third slower.")] = 0.0,
@@ -101,7 +101,7 @@ def prune(
     settings = {"model": model, "task": task, "data": data, "start_from": start_from, "block": block, "compressions": _numbers(compression),
                 "seed": seed, "threads": threads, "penalty": penalty, "lam": lam, "reweighted": reweighted, "spare": spare, "scope": scope,
                 "dense_steps": dense_steps, "penalty_steps": penalty_steps, "retrain_steps": retrain_steps,
-                "score": score, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
+                "ranking": score, "penalty_lr": penalty_lr, "retrain_lr": retrain_lr, "precision": precision}
     if method is None and (lam is not None or not reweighted or not spare or penalty != "proximal" or control != "line"):
         method = "group-lasso"  # these are settings of it
     if method is not None:
@@ -145,8 +145,7 @@ def _record_repaired(name: str, runs_dir: Path) -> None:
 @app.command()
 def compare(
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")],
-    methods: Annotated[str, Option(help="Some of reweighted, group-lasso (plain), dynamic, in-loss, magnitude, movement, admm, admm-once, "
-                                         "admm-closed, surgeon.")] = "surgeon,reweighted,magnitude",
+    methods: Annotated[str, Option(help=f"Some of {', '.join(table.variants())}; group-lasso is the plain one.")] = "surgeon,reweighted,magnitude",
     compressions: Annotated[str, Option(help="Encoder compressions.")] = "1.5,2,3,5",
     seeds: Annotated[int, Option(help="Runs of each method.")] = 3,
     budget_steps: Annotated[int, Option(help="Steps of each run at one compression: two thirds under the method, one third of retraining.")] = 450,
@@ -155,7 +154,7 @@ def compare(
     data: Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")] = HUB_DATA,
     block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
     scope: Annotated[str | None, Option(help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
-    score: Annotated[str, Option(help="What decides which groups go: norm, activation or surgeon.")] = PruneConfig.score,
+    score: Annotated[str, Option(help=f"What decides which groups go: {', '.join(rankings.in_training())}.")] = PruneConfig.ranking,
     distill: Annotated[float, Option(help="Share of the loss from the dense model, for all methods alike.")] = PruneConfig.distill,
     lr: Annotated[float, Option(help="Learning rate under the method and in retraining.")] = PruneConfig.penalty_lr,
     to: Annotated[Path | None, Option(help="Write the table to this path, as .csv and .md; default: the runs folder.")] = None,
@@ -169,7 +168,7 @@ def compare(
     from prune_core.training import comparison, session
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block, compressions=_numbers(compressions),
-                         scope=scope, score=score, distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
+                         scope=scope, ranking=score, distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
     there = [comparison.standing(name, asked, runs_dir) for name, asked in planned]  # wrong settings are told before any work
     command = shlex.join(["python", "-m", "prune_core", *sys.argv[1:]])
@@ -243,7 +242,7 @@ def export(
     scope: Scope = None,
     phase: Phase = None,
     repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
-    by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")] = "norm",
+    by: Annotated[str, Option(help=f"What is cut first: norm, or a score that `score` has recorded: {', '.join(rankings.recordable())}.")] = "norm",
     data: Annotated[str | None, Option(help="Where the task's data lies, for scores; default: where the run had it.")] = None,
     settings: Annotated[str | None, Option(help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired}; default: the one "
                                            "that the options name, else the run's own results.")] = None,
@@ -364,7 +363,7 @@ def evaluate(
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
-    by: Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")] = "norm",
+    by: Annotated[str, Option(help=f"What is cut first: norm, or a score that `score` has recorded: {', '.join(rankings.recordable())}.")] = "norm",
     repair: Annotated[bool, Option("--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")] = False,
     exact: Annotated[bool, Option("--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
     as_json: AsJson = False,
@@ -404,7 +403,7 @@ def measure(
 def score(
     run: str,
     phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
-    by: Annotated[str, Option(help="activation, taylor, loss, surgeon, or several.")] = "activation,taylor,loss,surgeon",
+    by: Annotated[str, Option(help=f"{', '.join(rankings.recordable())}, or several.")] = ",".join(rankings.recordable()),
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
@@ -444,7 +443,7 @@ def sensitivity(
 def surface(
     run: str,
     phase: Annotated[str, Option(help="Weights of which end of a phase.")] = "dense",
-    by: Annotated[str, Option(help="What is cut first: norm, or recorded scores (activation, taylor, loss, surgeon), or several.")] = "norm",
+    by: Annotated[str, Option(help=f"What is cut first: norm, or recorded scores ({', '.join(rankings.recordable())}), or several.")] = "norm",
     scope: Annotated[str, Option(help="global, layer, type, matrix, or several.")] = "global,matrix",
     repair: Annotated[str, Option(help="no, yes, or both: repaired after cutting.")] = "both",
     data: Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")] = None,

@@ -37,7 +37,7 @@ def arguments(config: PruneConfig, name: str, runs_dir: Path) -> list[str]:
     compressions = ",".join(f"{c:g}" for c in config.compressions)
     flags = {"model": config.model, "task": config.task, "data": config.data, "block": config.block, "compression": compressions,
              "preset": config.preset, "run": name, "runs-dir": str(runs_dir), "seed": str(config.seed),
-             "threads": str(config.threads), "method": config.method, "penalty": config.penalty, "scope": config.scope, "score": config.score,
+             "threads": str(config.threads), "method": config.method, "penalty": config.penalty, "scope": config.scope, "score": config.ranking,
              "distill": f"{config.distill:g}"}
     flags |= {name: value for name, value in (("text", ",".join(config.columns)), ("label", config.label)) if value}
     off = [f"--no-{flag}" for flag in ("spare", "reweighted") if not getattr(config, flag)]

@@ -6,28 +6,25 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from prune_core import files
 from prune_core.evaluation.bench import Bench
+from prune_core.methods import rankings
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
-from prune_core.tasks.encoding import Encoded
 
 
 def rank(run: Run, phase: str, kinds: Sequence[str], source: str | None = None, threads: int = 0) -> Iterator[tuple[str, Path]]:
     """Record other scores of all groups at the end of a phase: (kind, file) as each is done. Raises InputError."""
     from safetensors.numpy import save
 
-    from prune_core.methods import saliency
-
     for kind in kinds:
-        saliency.named(kind, {}, Encoded({"input_ids": []}, np.zeros(0), 0))  # a wrong name is told before the work
+        rankings.check_recordable(kind)  # a wrong name is told before the work
     torch.set_num_threads(threads or os.cpu_count() or 1)
     bench = Bench(run, phase, source)
     for kind in kinds:
-        found = saliency.named(kind, bench.grams(), bench.train).of(bench.encoder, run.layout)
+        found = rankings.named(kind, bench.grams(), bench.train).of(bench.encoder, run.layout)
         path = run.ranks_file(phase, kind)
         try:
             files.write_whole(path, save(found))

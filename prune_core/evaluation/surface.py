@@ -13,16 +13,20 @@ from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.rank import rank
 from prune_core.execution import native
+from prune_core.methods.rankings import RANKINGS
+from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 
 
 def repaired(run: Run) -> Iterator[tuple[int, int, Kind, SurfacePoint]]:
-    """`surfaces` of what could be kept of the dense weights without training: cut by norm and, where the surgeon chose, as it ranks; then repaired."""
+    """`surfaces` of what could be kept of the dense weights without training, repaired: cut by norm and, where the run was
+    ranked so that matrices compare, by that ranking."""
     kinds = [Kind("norm", run.config.scope, True)]
-    if "surgeon" in (run.config.method, run.config.score):
-        if "surgeon" not in run.ranked("dense"):
-            list(rank(run, "dense", ["surgeon"], threads=run.config.threads))
-        kinds.append(Kind("surgeon", "global", True))
+    for name in dict.fromkeys((METHODS[run.config.method].ranking, run.config.ranking)):
+        if name and RANKINGS[name].compares_matrices:
+            if name not in run.ranked("dense"):
+                list(rank(run, "dense", [name], threads=run.config.threads))
+            kinds.append(Kind(name, "global", True))
     yield from surfaces(run, "dense", kinds, threads=run.config.threads)
 
 

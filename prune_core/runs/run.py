@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from prune_core import files
 from prune_core.cutting.answers import Kind, Sensitivity, SurfacePoint
 from prune_core.cutting.blocks import Layout
+from prune_core.methods import rankings
 from prune_core.runs import places
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
@@ -40,7 +41,6 @@ from prune_core.runs.schedule import saved_name
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks import table_files
 
-RANKS = ("activation", "taylor", "loss", "surgeon")  # scores of groups beside the norm: saliency.py
 
 
 class Run:
@@ -206,7 +206,7 @@ class Run:
 
     def ranked(self, phase: str) -> list[str]:
         """What a threshold may be on at the end of a phase: 'norm', and the other scores that were recorded for it."""
-        return ["norm", *(kind for kind in RANKS if self.ranks_path(phase, kind))]
+        return ["norm", *(kind for kind in rankings.recordable() if self.ranks_path(phase, kind))]
 
     def ranks(self, phase: str, kind: str = "norm") -> dict[str, np.ndarray]:
         """Matrix name -> (groups down, groups across) float32: norms, or another recorded score. Raises RunError."""
