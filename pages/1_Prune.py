@@ -10,8 +10,10 @@ from pages.shared import loaders, processes, widgets
 from pages.shared.widgets import SHOWING
 from prune_core import InputError
 from prune_core.cutting.masks import SCOPES
+from prune_core.methods import rankings, table
+from prune_core.methods.table import METHODS
 from prune_core.runs import shelf
-from prune_core.runs.config import CLOSED_FORM, METHODS, PENALTIES, PRESETS, SCORES, PruneConfig, preset
+from prune_core.runs.config import PENALTIES, PRESETS, PruneConfig, preset
 from prune_core.tasks import table_files
 from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
 from prune_core.tasks.table_files import SUFFIXES
@@ -62,50 +64,74 @@ def settings() -> PruneConfig:
     """What the person chose. Raises InputError."""
     one, two = st.columns(2)
     model = one.selectbox("Model", ["minilm"], accept_new_options=True,
-                          help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, or a folder.")
+                          help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
+                               "or a folder.")
     data = two.selectbox("Data", [HUB_DATA, "practice"], accept_new_options=True,
-                         help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic practice set.")
-    columns, label, wrong = (), "", None
+                         help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic "
+                              "practice set.")
+    data, columns, label, wrong = data or "", (), "", None
     one, two = st.columns(2)
-    if table_files.is_own(data or "") or st.toggle("Your own file", key="own file", help="CSV, TSV or parquet: one or two columns of text, and a label."):
+    if table_files.is_own(data) or st.toggle("Your own file", key="own file",
+                                             help="CSV, TSV or parquet: one or two columns of text, and a label."):
         try:
-            data, columns, label = own_data(data or "")
+            data, columns, label = own_data(data)
         except InputError as error:
             wrong = error  # told once all settings stand there
-    task = one.selectbox("Task", list(TASKS), index=list(TASKS).index("sst2"), disabled=data == "practice" or bool(wrong) or table_files.is_own(data or ""))
+    task = one.selectbox("Task", list(TASKS), index=list(TASKS).index("sst2"),
+                         disabled=data == "practice" or bool(wrong) or table_files.is_own(data))
     block = two.selectbox("Block shape", BLOCKS, accept_new_options=True,
-                          help="Rows x columns of one group of weights: 64x1 are columns in strips of 64 rows; allx1 whole columns.")
-    compressions = st.multiselect("Compression of the encoder", ["1.5", "2", "3", "5", "10"], default=["2"], accept_new_options=True,
-                                  help="Dense / kept weights. One penalty stage serves all; each gets its own retraining.")
-    chosen = st.segmented_control("Preset", list(PRESETS), default="quick", required=True, help="  \n".join(PRESET_WORDS.values()))
+                          help="Rows x columns of one group of weights: 64x1 are columns in strips of 64 rows; allx1 "
+                               "whole columns.")
+    compressions = st.multiselect("Compression of the encoder", ["1.5", "2", "3", "5", "10"], default=["2"],
+                                  accept_new_options=True, help="Dense / kept weights. One penalty stage serves all; "
+                                                                "each gets its own retraining.")
+    chosen = st.segmented_control("Preset", list(PRESETS), default="quick", required=True,
+                                  help="  \n".join(PRESET_WORDS.values()))
     st.caption(PRESET_WORDS[chosen])
     with st.expander("More settings"):
-        best = PRESETS[chosen].get("method", "group-lasso")
-        method = st.segmented_control("Method", METHODS, default=best, required=True, key=f"method, usually {best}",
-                                      help="Reweighted group Lasso, or another through the same steps. surgeon and admm-closed take no steps to "
-                                           "choose: they cut at once, repair what is kept, and put all training into what follows.")
-        lasso, at_once = method == "group-lasso", method in CLOSED_FORM
-        penalty = st.segmented_control("Penalty", PENALTIES, disabled=not lasso, default="proximal", required=True,
-                                       help="proximal: soft thresholding after each optimizer step; in-loss: added to the loss.")
-        score = st.segmented_control("Blocks go by", SCORES, disabled=at_once, default=PruneConfig().score, required=True,
-                                     help="norm: the smallest norms go. activation: the norm is weighted by the inputs that a block meets. "
-                                          "surgeon: by what its removal costs, in every matrix alike.")
-        usual = PruneConfig(method=method, score=score).scope
-        scope = st.segmented_control("One threshold per", SCOPES, default=usual, required=True, key=f"scope, usually {usual}")
-        spare = st.toggle("Spare the blocks that stay", True, disabled=penalty != "proximal" or not lasso,
-                          help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then what "
-                               "stays shrinks along.")
-        reweighted = st.toggle("Reweighted", True, disabled=not lasso, help="Off: gamma stays 1, plain group Lasso.")
-        distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig().distill, 0.05,
-                            help="Share of the loss that is the distance to the dense model's outputs, under the penalty and in retraining; 0: none.")
-        seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
+        more = how(chosen)
     if wrong:
         raise wrong
     if data == "practice":
         st.warning(f"The {NOT_GLUE}.", icon=":material/science:")
-    return preset(chosen, model=(model or "").strip(), task=task, data=(data or "").strip(), columns=columns, label=label, block=(block or "").strip(),
-                  compressions=tuple(map(number, compressions)), method=method, penalty=penalty, scope=scope, spare=spare,
-                  reweighted=reweighted, score=score, distill=distill, seed=int(seed))
+    return preset(chosen, model=(model or "").strip(), task=task, data=data.strip(), columns=columns, label=label,
+                  block=(block or "").strip(), compressions=tuple(map(number, compressions)), **more)
+
+
+def how(chosen: str) -> dict[str, object]:
+    """The method, what is its own, and the seed; a preset names the usual ones."""
+    best = PRESETS[chosen].get("method", PruneConfig.method)
+    method = METHODS[st.segmented_control("Method", list(METHODS), default=best, required=True,
+                                          key=f"method, usually {best}", help=methods_help())]
+    penalty = st.segmented_control("Penalty", PENALTIES, disabled="penalty" not in method.settings, default="proximal",
+                                   required=True, help="proximal: soft thresholding after each optimizer step; "
+                                                       "in-loss: added to the loss.")
+    known = rankings.in_training()
+    ranking = st.segmented_control("Blocks go by", known, disabled=method.closed_form, default=PruneConfig.ranking,
+                                   required=True, help=rankings.explained(known))
+    usual = PruneConfig(method=method.name, ranking=ranking).scope
+    scope = st.segmented_control("One threshold per", SCOPES, default=usual, required=True,
+                                 key=f"scope, usually {usual}")
+    spare = st.toggle("Spare the blocks that stay", True,
+                      disabled=penalty != "proximal" or "spare" not in method.settings,
+                      help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then "
+                           "what stays shrinks along.")
+    reweighted = st.toggle("Reweighted", True, disabled="reweighted" not in method.settings,
+                           help="Off: gamma stays 1, plain group Lasso.")
+    distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig.distill, 0.05,
+                        help="Share of the loss that is the distance to the dense model's outputs, under the penalty "
+                             "and in retraining; 0: none.")
+    seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
+    return {"method": method.name, "penalty": penalty, "scope": scope, "spare": spare, "reweighted": reweighted,
+            "ranking": ranking, "distill": distill, "seed": int(seed)}
+
+
+def methods_help() -> str:
+    """A line for each method, and how those in closed form are special."""
+    lines = [f"{name}: {row.words}." for name, row in METHODS.items()]
+    closed = f"{' and '.join(table.at_once())} take no steps to choose: they cut at once, repair what is kept, and put " \
+             "all training into what follows."
+    return "  \n".join([*lines, closed])
 
 
 class Nothing(InputError):
@@ -113,20 +139,24 @@ class Nothing(InputError):
 
 
 def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
-    """(path, columns of the text, column of the label) of the person's own file: typed or uploaded, and checked. Raises InputError."""
+    """(path, text columns, label column) of the person's own file: typed or uploaded, and checked. Raises InputError."""
     path = typed if table_files.is_own(typed) else ""
     if not path:
-        given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in SUFFIXES], max_upload_size=200)
+        given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in SUFFIXES],
+                                 max_upload_size=200)
         if given is None:
             raise Nothing("Choose your file: CSV, TSV or parquet, with one or two columns of text and one of labels")
         path = str(loaders.keep_upload(given.name, given.getvalue()))
     names = table_files.names(path)
     one, two = st.columns(2)
-    columns = tuple(one.multiselect("Text", names, max_selections=2, placeholder="guessed", help="One column, or two for pairs of sentences."))
+    columns = tuple(one.multiselect("Text", names, max_selections=2, placeholder="guessed",
+                                    help="One column, or two for pairs of sentences."))
     label = two.selectbox("Label", names, index=None, placeholder="guessed") or ""
-    table = table_files.read(path, columns, label)
-    kinds = f"{len(table.classes)} classes: {', '.join(table.classes[:6])}{' …' if len(table.classes) > 6 else ''}" if table.classes else "numbers"
-    st.caption(widgets.plain(f"{len(table.texts):,} rows, text {' and '.join(table.columns)}, {kinds}. Every fifth row, drawn with the seed, is for scoring."))
+    rows = table_files.read(path, columns, label)
+    more = " …" if len(rows.classes) > 6 else ""
+    kinds = f"{len(rows.classes)} classes: {', '.join(rows.classes[:6])}{more}" if rows.classes else "numbers"
+    st.caption(widgets.plain(f"{len(rows.texts):,} rows, text {' and '.join(rows.columns)}, {kinds}. Every fifth row, "
+                             "drawn with the seed, is for scoring."))
     return path, columns, label
 
 
@@ -146,7 +176,8 @@ def start(config: PruneConfig) -> None:
         st.caption(widgets.plain(found.source))
         if found.plan:
             st.caption("Steps: " + ", ".join(f"{phase} {steps:,}" for phase, steps in found.plan.phases))
-    task = "practice" if config.data == "practice" else table_files.task_name(config.data) if table_files.is_own(config.data) else config.task
+    own, practice = table_files.is_own(config.data), config.data == "practice"
+    task = "practice" if practice else table_files.task_name(config.data) if own else config.task
     free = shelf.free_name(f"{task}-{config.block}", loaders.runs_dir())
     name = st.text_input("Run name", placeholder=free, help="Letters, digits, - and _.").strip() or free
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):

@@ -19,14 +19,14 @@ from prune_core.__main__ import main
 from prune_core.cli import train
 from prune_core.cli.app import COMMANDS, app
 from prune_core.cutting.masks import SCOPES
+from prune_core.methods.rankings import in_training
+from prune_core.methods.table import METHODS
 from prune_core.runs.config import (
     CONTROLS,
-    METHODS,
     OPTIONS,
     PENALTIES,
     PRECISIONS,
     PRESETS,
-    SCORES,
     PruneConfig,
     preset,
 )
@@ -47,14 +47,14 @@ CHOICES = {  # what each setting that has an option may be
     "block": st.sampled_from(["64x1", "1x64", "16x16", "allx1", "1xall"]),
     "compressions": st.lists(st.floats(1.0, 1e6), min_size=1, max_size=4).map(tuple),
     "lam": st.none() | st.floats(0.0, 1e9),
-    "method": st.sampled_from(METHODS),
+    "method": st.sampled_from(list(METHODS)),
     "penalty": st.sampled_from(PENALTIES),
     "reweighted": st.booleans(),
     "control": st.sampled_from(CONTROLS),
     "progressive": st.booleans(),
     "spare": st.booleans(),
     "scope": st.none() | st.sampled_from(SCOPES),
-    "score": st.sampled_from(SCORES),
+    "ranking": st.sampled_from(in_training()),
     "distill": st.floats(0.0, 1.0),
     "temperature": st.floats(1e-6, 1e6),
     "distill_hidden": st.floats(0.0, 1e6),

@@ -130,18 +130,19 @@ def test_runs_from_before_were_not_taught():
     for name in ("distill", "temperature", "distill_hidden", "mixkd", "score"):
         del old[name]
     read = PruneConfig.from_json(old)
-    assert (read.distill, read.score, read.taught) == (0.0, "norm", False) and PruneConfig().taught
+    assert (read.distill, read.ranking, read.taught) == (0.0, "norm", False) and PruneConfig().taught
 
 
-@pytest.mark.parametrize("wrong", [{"distill": 1.5}, {"distill": -0.1}, {"temperature": 0.0}, {"distill_hidden": -1.0}, {"score": "size"}])
-def test_settings_out_of_range(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
+@pytest.mark.parametrize("wrong, named", [({"distill": 1.5}, "distill"), ({"distill": -0.1}, "distill"), ({"temperature": 0.0}, "temperature"),
+                                          ({"distill_hidden": -1.0}, "distill_hidden"), ({"ranking": "size"}, "score")])
+def test_settings_out_of_range(wrong, named):
+    with pytest.raises(InputError, match=named):
         PruneConfig(**wrong)
 
 
 def test_the_inputs_are_weighed_as_the_dense_model_sees_them(tiny_model, tiny_data):
     """Importance is the root mean square of the inputs a group meets, mean 1: the loop's own, against the Gram matrices' diagonals."""
-    pruning = tiny.pruning(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), score="activation"))
+    pruning = tiny.pruning(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), ranking="activation"))
     for event in pruning:
         if isinstance(event, Snapshot) and event.phase == "penalty":
             break

@@ -13,13 +13,13 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import SCOPES, mask_at_sparsity, sparsity_of
-from prune_core.methods import repair
+from prune_core.methods import repair, table
 from prune_core.methods.admm import ADMM, GROWTH, RHO
-from prune_core.methods.closed_form import CUTTERS
 from prune_core.methods.masking import GradualMagnitude, Movement
 from prune_core.methods.saliency import Activation
+from prune_core.methods.table import METHODS
 from prune_core.models import encoders
-from prune_core.runs.config import CLOSED_FORM, METHODS, PruneConfig
+from prune_core.runs.config import PruneConfig
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks import encoding
 from prune_core.tasks.glue import Examples
@@ -140,7 +140,7 @@ def test_every_method_goes_through_the_same_loop(tiny_model, tiny_data, method, 
             assert ends[f"{phase}-{compression:g}x"].point["sparsity"] == pytest.approx(sparsity_of(compression), abs=0.06)
 
 
-@pytest.mark.parametrize("settings", [*({"method": method} for method in METHODS[1:]), {"control": "dynamic"}], ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize("settings", [*({"method": method} for method in list(METHODS)[1:]), {"control": "dynamic"}], ids=lambda s: "-".join(s.values()))
 def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, settings):
     asked = tiny.settings(tiny_model, tiny_data, compressions=(2.0,), **settings)
     whole, kept, states = tiny.pruning(asked), {}, []
@@ -178,7 +178,7 @@ def lost(before, weights, grams) -> float:
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.75])
-@pytest.mark.parametrize("method", CLOSED_FORM)
+@pytest.mark.parametrize("method", table.at_once())
 def test_closed_forms_lose_less_than_the_activation_score(measured, method, share):
     """The same share of every matrix, all repaired: choosing for the repair loses less than choosing each block for itself."""
     encoder, layout, grams, data = measured
@@ -190,7 +190,7 @@ def test_closed_forms_lose_less_than_the_activation_score(measured, method, shar
     for name, linear in encoder.linears.items():
         linear.weight.data.copy_(before[name])
         linear.bias.data.copy_(biases[name])
-    CUTTERS[method](encoder, layout, "matrix", grams, data, range(48)).cut_(share)
+    METHODS[method].build(encoder, layout, "matrix", grams, data, range(48)).cut_(share)
     weights = {name: w.detach() for name, w in encoder.weights.items()}
     for w in weights.values():
         norms = layout.block.norms(w)

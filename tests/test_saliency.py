@@ -15,12 +15,11 @@ from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import mask_at, thresholds_for
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
-from prune_core.methods import repair, saliency, surgeon
+from prune_core.methods import rankings, repair, surgeon
 from prune_core.methods.repair import DAMP
 from prune_core.methods.saliency import BATCH, Activation, Loss, Taylor
 from prune_core.methods.surgeon import Surgeon
 from prune_core.models import encoders
-from prune_core.runs.answers import RANKS
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
@@ -184,13 +183,13 @@ def test_a_zero_group_scores_zero_everywhere(encoder, data, grams):
     name = layout.matrices[2].name
     with torch.no_grad():
         encoder.weights[name][:16, 3] = 0.0
-    for kind in RANKS:
-        assert saliency.named(kind, grams, data).of(encoder, layout)[name][0, 3] == 0.0
+    for kind in rankings.recordable():
+        assert rankings.named(kind, grams, data).of(encoder, layout)[name][0, 3] == 0.0
 
 
 def test_an_unknown_score():
     with pytest.raises(InputError, match="activation, taylor, loss, surgeon"):
-        saliency.named("size", {}, None)
+        rankings.named("size", {}, None)
 
 
 @pytest.fixture(scope="module")
@@ -203,10 +202,10 @@ def test_recorded_scores_decide_what_is_cut(made):
         exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", ranking="activation"), threads=1)
     done = prune_core("score", "made", f"--runs-dir={made.path.parent}", "--json")
     assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(RANKS)
-    assert made.rankings("dense") == ["norm", *RANKS] and made.rankings("penalty-3x") == ["norm"]
+    assert set(json.loads(done.stdout.strip().splitlines()[-1])["files"]) == set(rankings.recordable())
+    assert made.rankings("dense") == ["norm", *rankings.recordable()] and made.rankings("penalty-3x") == ["norm"]
     ranks, masks = made.ranking("dense", "activation"), {}
-    for kind in ("norm", *RANKS):
+    for kind in ("norm", *rankings.recordable()):
         cut, ranked = cut_of(made, 0.5, scope="matrix", ranking=kind), made.ranking("dense", kind)
         mask = cut.mask(ranked, made.layout)
         masks[mask.digest()] = mask

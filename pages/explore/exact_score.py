@@ -14,6 +14,7 @@ from pages.shared.score_client import Answer, Question
 from pages.shared.widgets import data
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import zero_share
+from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
 
 
@@ -107,9 +108,7 @@ def ranking(run: Run) -> None:
     """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
     kinds = list(dict.fromkeys(kind for phase in run.stages for kind in run.rankings(phase)))
     if len(kinds) > 1:
-        words = {"norm": "norm", "activation": "norm × inputs it meets", "taylor": "gradient (Taylor)", "loss": "least-squares loss",
-                 "surgeon": "surgeon (loss in turn × gradient)"}
-        st.selectbox("Rank blocks by", kinds, format_func=lambda kind: words.get(kind, kind), key="score", bind="query-params",
+        st.selectbox("Rank blocks by", kinds, format_func=lambda kind: RANKINGS[kind].label, key="score", bind="query-params",
                      help="What the thresholds and the colours are on. Others than the norm are recorded for some moments only "
                           "(`python -m prune_core score`); elsewhere it is the norm.")
 

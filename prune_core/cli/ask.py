@@ -26,6 +26,7 @@ from prune_core.cli.options import (
 )
 from prune_core.cli.tell import scored, tell
 from prune_core.cutting.cuts import SurfaceKind
+from prune_core.methods import rankings
 from prune_core.runs import places, shelf
 from prune_core.runs.settings import default_stage
 from prune_core.tasks import glue
@@ -131,20 +132,20 @@ def score(
     run: str,
     phase: Weights = "dense",
     by: Annotated[str, Option(
-        help="activation, taylor, loss, surgeon, or several.")] = "activation,taylor,loss,surgeon",
+        help=f"{', '.join(rankings.recordable())}, or several.")] = ",".join(rankings.recordable()),
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Score every group in other ways than by its norm, for `evaluate --by` and Explore: inputs it meets, gradients,
-    least squares."""
+    """Record other rankings of the groups than their norms, for `evaluate --by` and Explore: by the inputs they meet,
+    gradients, least squares."""
     from prune_core.evaluation import rank
 
     asked = shelf.find(run, runs_dir)
-    made = {kind: str(path) for kind, path in rank.rank(asked, phase, by.split(","), data, threads)}
+    made = {name: str(path) for name, path in rank.rank(asked, phase, by.split(","), data, threads)}
     tell({"run": asked.name, "phase": phase, "files": made}, as_json,
-         lambda r: "\n".join(f"{kind}: {path}" for kind, path in r["files"].items()))
+         lambda r: "\n".join(f"{name}: {path}" for name, path in r["files"].items()))
 
 
 def sensitivity(
@@ -176,8 +177,8 @@ def _sensitivity_text(r: dict) -> str:
 def surface(
     run: str,
     phase: Weights = "dense",
-    by: Annotated[str, Option(help="What is cut first: norm, or recorded scores (activation, taylor, loss, surgeon), "
-                                   "or several.")] = "norm",
+    by: Annotated[str, Option(help="What is cut first: norm, or recorded rankings "
+                                   f"({', '.join(rankings.recordable())}), or several.")] = "norm",
     scope: Annotated[str, Option(help="global, layer, type, matrix, or several.")] = "global,matrix",
     repair: Annotated[str, Option(help="no, yes, or both: repaired after cutting.")] = "both",
     data: Data = None,

@@ -10,6 +10,7 @@ from typer import Option
 
 from prune_core import InputError
 from prune_core.cutting.cuts import Cut
+from prune_core.methods import rankings
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 
@@ -25,9 +26,9 @@ Scope = Annotated[str | None, Option(help="global, layer, type, matrix; default:
 Phase = Annotated[str | None, Option(
     help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")]
 Weights = Annotated[str, Option(help="Weights of which end of a phase.")]
-By = Annotated[str, Option(help="What is cut first: norm, or a score that `score` has recorded.")]
+By = Annotated[str, Option(help="What is cut first: norm, or a ranking that `score` has recorded.")]
 ByNamed = Annotated[str, Option(
-    help="What is cut first: norm, or a score that `score` has recorded: activation, taylor, loss, surgeon.")]
+    help=f"What is cut first: norm, or a ranking that `score` has recorded: {', '.join(rankings.recordable())}.")]
 Repair = Annotated[bool, Option(
     "--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")]
 

@@ -13,6 +13,7 @@ from typer import Option
 from prune_core import InputError, files
 from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
 from prune_core.cli.tell import Progress, scored, tell
+from prune_core.methods import rankings, table
 from prune_core.runs import config, places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig
 from prune_core.runs.run import Run
@@ -21,9 +22,6 @@ from prune_core.tasks.glue import HUB_DATA
 
 Model = Annotated[str, Option(help="minilm, a hub name, or a folder.")]
 GlueData = Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")]
-
-# Settings of group Lasso alone: one that is not as usual asks for it
-LASSO = {"lam": None, "reweighted": True, "spare": True, "penalty": "proximal", "control": "line"}
 
 
 # long: the options are the settings of a run
@@ -45,7 +43,7 @@ def prune(
     seed: Annotated[int, Option(help="Fixes the result.")] = 0,
     threads: Threads = 0,
     method: Annotated[str | None, Option(
-        help="group-lasso, magnitude, movement, admm; surgeon and admm-closed cut at once; default: the preset's, "
+        help=f"{', '.join(table.stepwise())}; {' and '.join(table.at_once())} cut at once; default: the preset's, "
              "surgeon for standard and full, group-lasso for quick and wherever one of its settings is given.")] = None,
     penalty: Annotated[str, Option(
         help="proximal (step after the optimizer's) or in-loss (as the paper has it).")] = "proximal",
@@ -57,9 +55,8 @@ def prune(
     scope: Annotated[str | None, Option(
         help="What shares a threshold: global, layer, type, matrix (the same share of each); "
              "default: global where the surgeon ranks, else matrix.")] = None,
-    score: Annotated[str, Option(
-        help="What decides which groups go: norm, activation (weighted by the inputs it meets) or surgeon "
-             "(by what its removal costs).")] = PruneConfig.score,
+    ranking: Annotated[str, Option("--score", help="What decides which groups go. "
+                                   + rankings.explained(rankings.in_training()))] = PruneConfig.ranking,
     distill: Annotated[float, Option(help="Share of the loss that is the distance to the dense model's outputs; "
                                           "0: none.")] = PruneConfig.distill,
     temperature: Annotated[float, Option(help="At which outputs are compared.")] = PruneConfig.temperature,
@@ -100,7 +97,8 @@ def _asked(given: Mapping[str, Any]) -> PruneConfig:
     settings = {field: given[field] for field in OPTIONS if given[field] is not None}
     settings["compressions"] = numbers(given["compressions"])
     settings["columns"] = tuple(filter(None, given["columns"].split(",")))
-    if any(settings.get(field, usual) != usual for field, usual in LASSO.items()):
+    lasso = table.METHODS["group-lasso"].settings  # one of its own that is not as usual asks for it
+    if any(given[field] != getattr(PruneConfig, field) for field in lasso):
         settings.setdefault("method", "group-lasso")
     return config.preset(settings.pop("preset"), **settings)
 
@@ -146,9 +144,8 @@ def _result_text(r: dict) -> str:
 # long: the options are the settings that all runs share
 def compare(
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")],
-    methods: Annotated[str, Option(help="Some of reweighted, group-lasso (plain), dynamic, in-loss, magnitude, "
-                                        "movement, admm, admm-once, admm-closed, surgeon.",
-                                   )] = "surgeon,reweighted,magnitude",
+    methods: Annotated[str, Option(
+        help=f"Some of {', '.join(table.variants())}; group-lasso is the plain one.")] = "surgeon,reweighted,magnitude",
     compressions: Annotated[str, Option(help="Encoder compressions.")] = "1.5,2,3,5",
     seeds: Annotated[int, Option(help="Runs of each method.")] = 3,
     budget_steps: Annotated[int, Option(help="Steps of each run at one compression: two thirds under the method, "
@@ -161,7 +158,7 @@ def compare(
     scope: Annotated[str | None, Option(
         help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
     score: Annotated[str, Option(
-        help="What decides which groups go: norm, activation or surgeon.")] = PruneConfig.score,
+        help=f"What decides which groups go: {', '.join(rankings.in_training())}.")] = PruneConfig.ranking,
     distill: Annotated[float, Option(
         help="Share of the loss from the dense model, for all methods alike.")] = PruneConfig.distill,
     lr: Annotated[float, Option(
@@ -177,18 +174,18 @@ def compare(
     from prune_core.training import comparison
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block,
-                         compressions=numbers(compressions), scope=scope, score=score, distill=distill, penalty_lr=lr,
+                         compressions=numbers(compressions), scope=scope, ranking=score, distill=distill, penalty_lr=lr,
                          retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
     for number, name, there in comparison.carry_out(planned, runs_dir, _command(), Progress):
         print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
     rows = comparison.rows(planned, runs_dir)
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]
-    table = as_markdown(rows, task, runs[0].metric, [run.dense_score for run in runs])
-    written = _write_table(to or Path(runs_dir) / f"compare-{task}", rows, table)
+    text = as_markdown(rows, task, runs[0].metric, [run.dense_score for run in runs])
+    written = _write_table(to or Path(runs_dir) / f"compare-{task}", rows, text)
     told = {"rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in rows],
             "sentences": list(sentences(rows, runs[0].metric))}
-    tell({"task": task, "metric": runs[0].metric, **written, **told}, as_json, lambda r: table)
+    tell({"task": task, "metric": runs[0].metric, **written, **told}, as_json, lambda r: text)
 
 
 def _write_table(path: Path, rows: list[Row], table: str) -> dict[str, str]:

@@ -6,31 +6,29 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from prune_core import files
 from prune_core.evaluation.bench import Bench
+from prune_core.methods import rankings
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
-from prune_core.tasks.encoding import Encoded
 
 
-def rank(run: Run, phase: str, kinds: Sequence[str], source: str | None = None, threads: int = 0) -> Iterator[tuple[str, Path]]:
-    """Record other scores of all groups at the end of a phase: (kind, file) as each is done. Raises InputError."""
+def rank(run: Run, stage: str, names: Sequence[str], source: str | None = None,
+         threads: int = 0) -> Iterator[tuple[str, Path]]:
+    """Record these rankings of a stage's groups: (name, file) as each is done. Raises InputError."""
     from safetensors.numpy import save
 
-    from prune_core.methods import saliency
-
-    for kind in kinds:
-        saliency.named(kind, {}, Encoded({"input_ids": []}, np.zeros(0), 0))  # a wrong name is told before the work
+    for name in names:
+        rankings.check_recordable(name)  # a wrong name is told before the work
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    bench = Bench(run, phase, source)
-    for kind in kinds:
-        found = saliency.named(kind, bench.grams(), bench.train).of(bench.encoder, run.layout)
-        path = run.answers.ranking_file(phase, kind)
+    bench = Bench(run, stage, source)
+    for name in names:
+        ranking = rankings.named(name, bench.grams(), bench.train).of(bench.encoder, run.layout)
+        path = run.answers.ranking_file(stage, name)
         try:
-            files.write_whole(path, save(found))
+            files.write_whole(path, save(ranking))
         except OSError as error:
             raise RunError(f"scores cannot be written to {str(path)!r}: {error.strerror or error}") from None
-        yield kind, path
+        yield name, path

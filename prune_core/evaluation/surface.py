@@ -14,19 +14,26 @@ from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.rank import rank
 from prune_core.execution import native
+from prune_core.methods.rankings import RANKINGS
+from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
+from prune_core.runs.stages import DENSE
 
 Steps = Iterator[tuple[int, int, SurfaceKind, SurfacePoint]]  # done, of how many, what was scored
 
 
 def repaired(run: Run) -> Steps:
-    """`surfaces` of what the dense weights keep without training: cut by norm and, where the surgeon chose, as it ranks; repaired."""
+    """`surfaces` of what the dense weights keep without training, repaired.
+
+    Cut by norm and, where the run was ranked so that matrices compare, by that ranking with one threshold for all.
+    """
     kinds = [SurfaceKind("norm", run.config.scope, True)]
-    if "surgeon" in (run.config.method, run.config.score):
-        if "surgeon" not in run.rankings("dense"):
-            list(rank(run, "dense", ["surgeon"], threads=run.config.threads))
-        kinds.append(SurfaceKind("surgeon", "global", True))
-    yield from surfaces(run, "dense", kinds, threads=run.config.threads)
+    for name in dict.fromkeys((METHODS[run.config.method].ranking, run.config.ranking)):
+        if name and RANKINGS[name].compares_matrices:
+            if name not in run.rankings(DENSE):
+                list(rank(run, DENSE, [name], threads=run.config.threads))
+            kinds.append(SurfaceKind(name, "global", True))
+    yield from surfaces(run, DENSE, kinds, threads=run.config.threads)
 
 
 def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | None = None, threads: int = 0) -> Steps:

@@ -18,8 +18,8 @@ import torch
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.methods import repair
+from prune_core.methods.rankings import SENTENCES
 from prune_core.methods.repair import Gram
-from prune_core.methods.saliency import SENTENCES
 from prune_core.methods.surgeon import Surgeon
 from prune_core.models.encoders import Encoder
 from prune_core.tasks.encoding import Encoded
@@ -79,6 +79,3 @@ class BlockADMM(ClosedForm):
                 u[name] = u[name] + w[name] - z
                 w[name] = (wanted[name] + RHO * (z - u[name])) @ inverse[name]
         return found
-
-
-CUTTERS = {"surgeon": SurgeonCut, "admm-closed": BlockADMM}

@@ -1,4 +1,4 @@
-"""Scores for groups beside the plain norm: what a threshold may rank by. Each is an object with one method.
+"""Rankings of groups beside the plain norm: what a threshold may be on. Each is a rankings.Ranking.
 
     Activation   sqrt(sum of w_ij^2 * E[x_j^2])             the norm, weighted by the inputs it meets (Wanda's, per group)
     Taylor       sqrt(E[(sum of w_ij * dL/dw_ij)^2])        Fisher information of a mask on the group (Kwon et al., 2204.09656)
@@ -13,26 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 
-from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.methods.repair import DAMP, Gram
-from prune_core.methods.surgeon import Surgeon
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
 BATCH = 8  # sentences behind one gradient: few, so that the mean of squares is not the square of a mean
-SENTENCES = 512  # behind gradients
-
-
-class Saliency(Protocol):
-    def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
-        """Matrix name -> (groups down, groups across) float32."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +33,13 @@ class Activation:
     grams: Mapping[str, Gram]
 
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
-        return {name: layout.block.norms(weight.detach() * self.grams[name].rms()).numpy() for name, weight in encoder.weights.items()}
+        return {name: layout.block.norms(weight.detach() * self.grams[name].rms()).numpy()
+                for name, weight in encoder.weights.items()}
+
+    def factors(self, encoder: Encoder, layout: Layout) -> dict[str, torch.Tensor]:
+        """Root mean square of the inputs that each group meets."""
+        return {m.name: layout.block.norms(self.grams[m.name].rms().expand(m.m, m.n)) / layout.group_size(m) ** 0.5
+                for m in layout.matrices}
 
 
 @dataclass(frozen=True)
@@ -84,12 +81,3 @@ class Taylor:
                     sums[name] += block.view(weight * weight.grad).sum((1, 3)) ** 2
             model.zero_grad()
         return {name: (total / len(batches)).sqrt().numpy() for name, total in sums.items()}
-
-
-def named(kind: str, grams: Mapping[str, Gram], data: Encoded) -> Saliency:
-    """The object of this name. Raises InputError."""
-    made = {"activation": lambda: Activation(grams), "taylor": lambda: Taylor(data, range(min(SENTENCES, len(data)))), "loss": lambda: Loss(grams),
-            "surgeon": lambda: Surgeon(grams, data, range(min(SENTENCES, len(data))))}
-    if kind not in made:
-        raise InputError(f"score {kind!r} is unknown; one of norm, {', '.join(made)}")
-    return made[kind]()

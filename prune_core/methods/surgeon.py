@@ -41,6 +41,11 @@ class Surgeon:
         return {m.name: self._one(encoder.weights[m.name].detach(), weighs[m.name], self.grams[m.name], layout.block).numpy()
                 for m in layout.matrices}
 
+    def factors(self, encoder: Encoder, layout: Layout) -> dict[str, torch.Tensor]:
+        """What the removal of each group costs, over its norm."""
+        costs, norms = self.of(encoder, layout), encoder.norms(layout.block)
+        return {name: torch.from_numpy(cost) / torch.from_numpy(norms[name]).clamp_min(1e-9) for name, cost in costs.items()}
+
     @torch.no_grad()
     def _one(self, weight: torch.Tensor, weighs: torch.Tensor, gram: Gram, block: BlockShape) -> torch.Tensor:
         """(groups down, groups across) of one matrix: strips that fit into MEMORY together."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -64,6 +65,17 @@ class Encoder:
     def trainable(self) -> dict[str, nn.Parameter]:
         """Name -> parameter of all that training changes."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @torch.no_grad()
+    def load_(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy these into all that is trainable, by name. Raises KeyError for one that is missing, RuntimeError where a shape differs."""
+        for name, parameter in self.trainable().items():
+            parameter.copy_(tensors[name])
+
+    @torch.no_grad()
+    def norms(self, block: BlockShape) -> dict[str, np.ndarray]:
+        """Matrix name -> (groups down, groups across) float32, of the weights as they are."""
+        return {name: block.norms(weight).numpy() for name, weight in self.weights.items()}
 
     def max_length(self, wanted: int) -> int:
         """`wanted` tokens, or as many as the checkpoint's position table holds."""

@@ -14,9 +14,8 @@ from prune_core.cutting.answers import Sensitivity, SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import SurfaceKind
 from prune_core.cutting.masks import Norms
+from prune_core.methods import rankings
 from prune_core.runs.places import RunError, one_line
-
-RANKS = ("activation", "taylor", "loss", "surgeon")  # rankings beside the norm: saliency.py
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Answers:
 
     def rankings(self, stage: str) -> list[str]:
         """What a threshold may be on: 'norm', and the other rankings that were recorded for the stage."""
-        return ["norm", *(name for name in RANKS if self.ranking_path(stage, name))]
+        return ["norm", *(name for name in rankings.recordable() if self.ranking_path(stage, name))]
 
     def ranking(self, stage: str, name: str) -> Norms:
         """Another ranking than the norm: matrix name -> (groups down, groups across) float32. Raises RunError."""

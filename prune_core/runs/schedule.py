@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from prune_core.runs.config import CLOSED_FORM, PruneConfig
+from prune_core.methods.table import METHODS
+from prune_core.runs.config import PruneConfig
 from prune_core.runs.stages import Stage
 
 # Arithmetic that a MiniLM training step got through on two cores, bf16 (measured: 186e9 to 230e9).
@@ -57,7 +58,8 @@ def plan(config: PruneConfig, examples: int, tokens: float, encoder_weights: int
     share = config.retrain_budget and config.retrain_budget / len(config.compressions)
     return Schedule(
         0 if config.start_from else steps(config.dense_steps, config.dense_epochs, config.dense_budget),
-        0 if config.method in CLOSED_FORM else steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
+        0 if METHODS[config.method].closed_form else
+        steps(config.penalty_steps, config.penalty_epochs, config.penalty_budget),
         steps(config.retrain_steps, config.retrain_epochs, share),
         config.compressions,
     )

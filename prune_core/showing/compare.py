@@ -6,9 +6,8 @@ import csv
 import io
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from prune_core.runs.config import PruneConfig
 from prune_core.runs.run import Run
 
 COMPRESSIONS = ("compression_encoder", "compression_model")
@@ -100,13 +99,13 @@ def groups(chosen: Sequence[Run]) -> list[Group]:
 def _settings(run: Run) -> dict:
     """What a run was asked for, but for the seed and what does not change what it does. Tuples, so that they can be counted."""
     left_out = FREE | {"seed", "compressions", "surface_examples", "moments"}
-    return {f.name: getattr(run.config, f.name) for f in fields(PruneConfig) if f.name not in left_out}
+    return {name: value for name, value in run.config.settings().items() if name not in left_out}
 
 
 def differences(one: Run, other: Run) -> list[tuple[str, object, object]]:
     """(setting, of one, of the other) wherever two runs were asked for different things."""
-    return [(f.name, getattr(one.config, f.name), getattr(other.config, f.name)) for f in fields(PruneConfig)
-            if getattr(one.config, f.name) != getattr(other.config, f.name)]
+    others = other.config.settings()
+    return [(name, value, others[name]) for name, value in one.config.settings().items() if value != others[name]]
 
 
 def rows_of(found: Sequence[Group]) -> list[Row]:

@@ -5,30 +5,18 @@ Every run is an ordinary run, named compare-TASK-METHOD-sSEED: the whole goes on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 from prune_core import InputError
-from prune_core.runs.config import CLOSED_FORM, PruneConfig
+from prune_core.methods import table
+from prune_core.runs.config import PruneConfig
 from prune_core.runs.run import Run
 from prune_core.showing.compare import FREE, Row, row_of
 from prune_core.training import session
 
-# What to call a method -> its settings
-VARIANTS: Mapping[str, Mapping] = {
-    "reweighted": {"method": "group-lasso", "reweighted": True},
-    "group-lasso": {"method": "group-lasso", "reweighted": False},
-    "in-loss": {"method": "group-lasso", "penalty": "in-loss"},
-    "magnitude": {"method": "magnitude"},
-    "movement": {"method": "movement"},
-    "admm": {"method": "admm"},
-    "admm-once": {"method": "admm", "progressive": False},
-    "dynamic": {"method": "group-lasso", "control": "dynamic"},
-    "admm-closed": {"method": "admm-closed"},
-    "surgeon": {"method": "surgeon", "scope": "global"},
-}
 PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining (all of it where a method takes no steps)
 SURFACE = 128  # dev examples behind surfaces, which a comparison does not need; its scores are of the whole dev set
 
@@ -36,10 +24,11 @@ SURFACE = 128  # dev examples behind surfaces, which a comparison does not need;
 def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> list[tuple[str, PruneConfig]]:
     """(run name, config) of all runs, seed by seed. Raises InputError.
 
-    The first of a seed fine-tunes, the others start from its dense weights.
+    The first of a seed fine-tunes, the others start from its dense weights. `methods`: variants of the table of methods.
     """
-    if unknown := [name for name in methods if name not in VARIANTS]:
-        raise InputError(f"method {unknown[0]!r} is unknown; some of {', '.join(VARIANTS)}")
+    offered = table.variants()
+    if unknown := [name for name in methods if name not in offered]:
+        raise InputError(f"method {unknown[0]!r} is unknown; some of {', '.join(offered)}")
     if not methods or len(set(methods)) < len(methods):
         raise InputError("methods must be named once each; needed: at least one")
     if seeds < 1 or budget < 3:
@@ -50,10 +39,10 @@ def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> 
     for seed in range(seeds):
         first = run_name(base.task, methods[0], seed)
         for method in methods:
-            name = run_name(base.task, method, seed)
-            retrain = budget if method in CLOSED_FORM else budget - penalty
-            config = replace(shared, seed=seed, start_from=None if name == first else first, retrain_steps=retrain,
-                             **VARIANTS[method])
+            name, settings = run_name(base.task, method, seed), offered[method]
+            retrain = budget if table.METHODS[settings["method"]].closed_form else budget - penalty
+            start_from = None if name == first else first
+            config = replace(shared, seed=seed, start_from=start_from, retrain_steps=retrain, **settings)
             planned.append((name, config))
     return planned
 
@@ -68,12 +57,11 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
     if not (Path(runs_dir) / name).is_dir():
         return None
     run = Run(Path(runs_dir) / name)
-    others = [field.name for field in fields(PruneConfig) if field.name not in FREE
-              and getattr(run.config, field.name) != getattr(config, field.name)]
-    if others:
-        there, here = getattr(run.config, others[0]), getattr(config, others[0])
-        raise InputError(f"run {name!r} was made with {others[0]} {there}, asked: {here}; remove it, "
-                         "or use another --runs-dir")
+    there, here = run.config.settings(), config.settings()
+    if others := [setting for setting in here if setting not in FREE and there[setting] != here[setting]]:
+        setting = others[0]
+        raise InputError(f"run {name!r} was made with {setting} {there[setting]}, asked: {here[setting]}; "
+                         "remove it, or use another --runs-dir")
     return run
 
 

@@ -22,30 +22,17 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.cutting.answers import GRID, SurfacePoint
-from prune_core.cutting.blocks import BlockShape, Layout
-from prune_core.cutting.masks import (
-    BlockMask,
-    mask_at_sparsity,
-    sparsity_of,
-    zero_share,
-)
+from prune_core.cutting.blocks import BlockShape
+from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of, zero_share
 from prune_core.evaluation import dev_score
 from prune_core.methods import repair
-from prune_core.methods.admm import ADMM
-from prune_core.methods.closed_form import CUTTERS
-from prune_core.methods.group_lasso import (
-    DynamicGroupLasso,
-    InLossGroupLasso,
-    ProximalGroupLasso,
-)
-from prune_core.methods.masking import GradualMagnitude, Movement
 from prune_core.methods.method import Method
+from prune_core.methods.rankings import RANKINGS, SENTENCES
 from prune_core.methods.repair import Gram
-from prune_core.methods.saliency import SENTENCES
-from prune_core.methods.surgeon import Surgeon
+from prune_core.methods.table import METHODS
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import MIX, Teacher, hidden_loss, mixed
-from prune_core.runs.config import CLOSED_FORM, PruneConfig
+from prune_core.runs.config import PruneConfig
 from prune_core.runs.schedule import plan, saved_name
 from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.tasks import encoding, metrics
@@ -56,21 +43,6 @@ RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the
 HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
 MAX_GRADIENT = 1.0
 WEIGHED = 1024  # training sentences whose inputs are weighed
-
-
-def method_of(config: PruneConfig, weights: Mapping[str, torch.Tensor], layout: Layout) -> Method | None:
-    """The object that the config names, on these weights: name -> (m, n); None for a method that takes no steps."""
-    if config.method in CLOSED_FORM:
-        return None
-    shared = {"lam": config.lam or 0.0, "scope": config.scope, "reweighted": config.reweighted}
-    if config.method == "admm":
-        return ADMM(weights, layout, config.scope, config.progressive)
-    if config.method != "group-lasso":
-        return {"magnitude": GradualMagnitude, "movement": Movement}[config.method](weights, layout, config.scope)
-    if config.penalty == "in-loss":
-        return InLossGroupLasso(weights, layout, **shared)
-    proximal = DynamicGroupLasso if config.control == "dynamic" else ProximalGroupLasso
-    return proximal(weights, layout, **shared, spare=config.spare)
 
 
 def faster_precision(tries: int = 5) -> str:
@@ -171,7 +143,8 @@ class Pruning:
         self.at_rest = False
         yield Working(self.phase, "ranking the blocks", 0, 1)
         dense = {name: p.detach().clone() for name, p in self.encoder.trainable().items()}
-        cutting = CUTTERS[self.config.method](self.encoder, self.layout, self.config.scope, *self._weighed())
+        build, settings = METHODS[self.config.method].build, self.config.of_method
+        cutting = build(self.encoder, self.layout, self.config.scope, *self._weighed(), **settings)
         for compression in self.config.compressions:
             self._load_(dense)
             cutting.cut_(sparsity_of(compression))
@@ -191,7 +164,7 @@ class Pruning:
 
     def _teach(self) -> Iterator[Working]:
         """Have the dense model as a teacher, once: its outputs on the training set."""
-        weighs = self.method is not None and self.config.score != "norm"
+        weighs = self.method is not None and RANKINGS[self.config.ranking].build is not None
         if self.teacher is None and self.config.taught:
             self.teacher = Teacher(self.encoder.model, self._saved("dense"), self.encoder.trainable(), self.config.temperature)
             for done, total in self.teacher.prepare(self.data.train, self._taught_rows(), self.config.precision == "bf16"):
@@ -217,19 +190,12 @@ class Pruning:
         return grams, self.data.train, some
 
     def _importance(self) -> dict[str, torch.Tensor]:
-        """Matrix name -> (groups down, groups across): what a group's norm counts, seen on the dense model, mean 1.
-
-        activation: root mean square of the inputs that it meets; surgeon: what its removal costs (saliency.py), over its norm.
-        """
+        """Matrix name -> (groups down, groups across): what a group's norm counts, seen on the dense model, mean 1."""
         now = {name: p.detach().clone() for name, p in self.encoder.trainable().items()}
         self._load_(self._saved("dense"))
         grams, data, some = self._weighed()
-        block, norms = self.layout.block, {name: torch.from_numpy(found) for name, found in self._norms().items()}
-        if self.config.score == "surgeon":
-            costs = Surgeon(grams, data, some[:SENTENCES]).of(self.encoder, self.layout)
-            found = {name: torch.from_numpy(cost) / norms[name].clamp_min(1e-9) for name, cost in costs.items()}
-        else:
-            found = {m.name: block.norms(grams[m.name].rms().expand(m.m, m.n)) / self.layout.group_size(m) ** 0.5 for m in self.layout.matrices}
+        ranking = RANKINGS[self.config.ranking].build(grams, data, some[:SENTENCES])
+        found = ranking.factors(self.encoder, self.layout)
         self._load_(now)
         mean = float(torch.cat([one.flatten() for one in found.values()]).mean())
         return {name: one / mean for name, one in found.items()}
@@ -348,7 +314,8 @@ class Pruning:
         self.method = self.mask = None
         self.encoder.model.train(self.phase == "dense" or self.config.dropout)
         if self.phase == "penalty":
-            self.method = method_of(self.config, self.encoder.weights, self.layout)
+            row, weights = METHODS[self.config.method], self.encoder.weights
+            self.method = None if row.closed_form else row.build(weights, self.layout, self.config.scope, **self.config.of_method)
         elif self.phase != "dense":
             compression = self.plan.compressions[self.phase_index - 2]
             self._load_(self._saved(saved_name("penalty", compression)))

@@ -13,7 +13,7 @@ from prune_core import InputError
 from prune_core.cutting.answers import GRID
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BYTES
-from prune_core.runs.config import CLOSED_FORM
+from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
@@ -38,7 +38,8 @@ def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
     ranked = "" if setting.cut.ranking == "norm" else f", ranked by {setting.cut.ranking}"
     words = f"{one.mask.sparsity:.1%} of the encoder cut" if one.mask.sparsity else "nothing cut"
     words += f" ({how}{ranked})" if audience == "technical" and one.mask.sparsity else ""
-    cut = "cut and repaired at once, not retrained" if run.config.method in CLOSED_FORM else "trained under the method, not retrained"
+    at_once = METHODS[run.config.method].closed_form
+    cut = "cut and repaired at once, not retrained" if at_once else "trained under the method, not retrained"
     trained = {"dense": "fine-tuned, never pruned", "penalty": cut, "retrain": "retrained after the cut"}
     return {"cut": words + (", then repaired" if setting.cut.repaired else ""), "weights": f"{snapshot.label}: {trained[kind_of(snapshot.phase)]}"}
 

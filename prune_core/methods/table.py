@@ -1,0 +1,96 @@
+"""The pruning methods, one row each: what is said of them, which settings are theirs, and what builds them. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """`build(weights, layout, scope, **settings)` makes a methods.method.Method on weights name -> (m, n);
+    in closed form `build(encoder, layout, scope, grams, data, sentences, **settings)` makes a closed_form.ClosedForm."""
+
+    name: str
+    words: str
+    build: Callable
+    settings: tuple[str, ...] = ()  # of the run's, those that only this method knows
+    closed_form: bool = False  # takes no steps: all training is retraining
+    ranking: str | None = None  # by which it cuts, whatever the run says; None: the run's, or one of its own that is not recorded
+    scope: str | None = None  # what shares a threshold where nothing is said; None: as it suits the run's ranking
+    variants: Mapping[str, Mapping] | None = None  # what `compare` offers: name -> settings; None: the method as it is
+
+
+def _group_lasso(weights, layout, scope, lam, penalty, reweighted, control, spare):
+    from prune_core.methods.group_lasso import DynamicGroupLasso, InLossGroupLasso, ProximalGroupLasso
+    shared = {"lam": lam or 0.0, "scope": scope, "reweighted": reweighted}
+    if penalty == "in-loss":
+        return InLossGroupLasso(weights, layout, **shared)
+    proximal = DynamicGroupLasso if control == "dynamic" else ProximalGroupLasso
+    return proximal(weights, layout, **shared, spare=spare)
+
+
+def _magnitude(weights, layout, scope):
+    from prune_core.methods.masking import GradualMagnitude
+    return GradualMagnitude(weights, layout, scope)
+
+
+def _movement(weights, layout, scope):
+    from prune_core.methods.masking import Movement
+    return Movement(weights, layout, scope)
+
+
+def _admm(weights, layout, scope, progressive):
+    from prune_core.methods.admm import ADMM
+    return ADMM(weights, layout, scope, progressive)
+
+
+def _surgeon(*measured):
+    from prune_core.methods.closed_form import SurgeonCut
+    return SurgeonCut(*measured)
+
+
+def _admm_closed(*measured):
+    from prune_core.methods.closed_form import BlockADMM
+    return BlockADMM(*measured)
+
+
+ROWS = (
+    MethodRow("group-lasso", "reweighted group Lasso: a penalty draws whole blocks to zero", _group_lasso,
+              ("lam", "penalty", "reweighted", "control", "spare"),
+              variants={"reweighted": {"reweighted": True}, "group-lasso": {"reweighted": False},
+                        "in-loss": {"penalty": "in-loss"}, "dynamic": {"control": "dynamic"}}),
+    MethodRow("magnitude", "more and more of the lowest blocks are cut", _magnitude),
+    MethodRow("movement", "blocks that training moves towards zero are cut", _movement),
+    MethodRow("admm", "blocks are drawn to the nearest sparse ones", _admm, ("progressive",),
+              variants={"admm": {}, "admm-once": {"progressive": False}}),
+    MethodRow("surgeon", "cuts block after block, each where it costs least then", _surgeon,
+              closed_form=True, ranking="surgeon", scope="global"),
+    MethodRow("admm-closed", "ADMM on the outputs of every matrix", _admm_closed, closed_form=True),
+)
+METHODS: dict[str, MethodRow] = {row.name: row for row in ROWS}
+
+
+def stepwise() -> list[str]:
+    """The methods that train, step by step."""
+    return [name for name, row in METHODS.items() if not row.closed_form]
+
+
+def at_once() -> list[str]:
+    """The methods that cut in closed form."""
+    return [name for name, row in METHODS.items() if row.closed_form]
+
+
+def with_setting(setting: str) -> list[str]:
+    """The methods that this setting belongs to."""
+    return [name for name, row in METHODS.items() if setting in row.settings]
+
+
+def variants() -> dict[str, dict]:
+    """What `compare` offers: what to call it -> the settings that make it."""
+    offered = {}
+    for row in METHODS.values():
+        always = {"method": row.name} | ({"scope": row.scope} if row.scope else {})
+        for name, settings in (row.variants or {row.name: {}}).items():
+            offered[name] = always | dict(settings)
+    return offered
