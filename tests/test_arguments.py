@@ -117,7 +117,7 @@ def test_every_setting_alone_arrives(parsed, field):
     """Each setting that has an option, at a value that is not the usual one."""
     other = {"control": "dynamic", "lam": 0.25, "label": "mood", "columns": ("a b", "c"), "compressions": (1.5, 10 / 3),
              "task": "rte", "data": "practice", "model": "-odd", "start_from": "dense-one", "block": "1x64",
-             "method": "admm", "penalty": "in-loss", "scope": "layer", "score": "surgeon", "preset": "quick",
+             "method": "admm", "penalty": "in-loss", "scope": "layer", "ranking": "surgeon", "preset": "quick",
              "precision": "fp32", "distill": 0.15, "dropout": True}
     usual = preset("full", method="group-lasso")
     now = getattr(usual, field)
@@ -146,8 +146,10 @@ def test_the_usual_options_are_the_usual_settings():
 
 
 def test_what_the_page_offers_has_an_option():
-    calls = [node for node in ast.walk(ast.parse(PAGE.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    offered = {word.arg for call in calls if getattr(call.func, "id", "") == "preset" for word in call.keywords}
+    nodes = [*ast.walk(ast.parse(PAGE.read_text(encoding="utf-8")))]
+    presets = [node for node in nodes if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "preset"]
+    more = next(node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == "how").body[-1].value
+    offered = {word.arg for call in presets for word in call.keywords if word.arg} | {key.value for key in more.keys}
     assert {"method", "distill", "columns", "seed"} <= offered <= set(OPTIONS)
 
 
