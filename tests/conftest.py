@@ -1,4 +1,8 @@
-"""What every test shares: one thread, caches of their own, checkpoints made once."""
+"""What every test shares: one thread, caches of their own, checkpoints made once.
+
+Tests run in as many processes as there are cores, at most four, each file in one of them; what starts browsers, times
+something or stresses the machine goes one after the other. One file alone runs in this process.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,38 @@ _CACHE = tempfile.TemporaryDirectory(prefix="prunescope-tests-", ignore_cleanup_
 os.environ["HF_DATASETS_CACHE"] = _CACHE.name
 
 import pytest  # noqa: E402  after what it may import has its settings
+
+GROUPS = {"test_stress": "stress", "test_browser": "browser", "test_canvas": "browser", "test_report": "browser",
+          "test_latency": "timing", "test_compact": "timing", "test_command_line": "timing"}
+FIRST = ("stress", "browser", "timing")  # the long ones, so that none is left alone at the end
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """Processes for `-n auto`: none beside this one for a single file."""
+    files = {str(word).partition("::")[0] for word in config.args}
+    one = len(files) == 1 and next(iter(files)).endswith(".py")
+    return 0 if one else min(4, len(os.sched_getaffinity(0)))
+
+
+def group(file: str) -> str:
+    """What goes to one process together: the tests of a file, or of several that must not run beside one another."""
+    return GROUPS.get(Path(file).stem, Path(file).stem)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The order of the groups; tests of one stay as they are."""
+    items.sort(key=lambda item: FIRST.index(group(item.path)) if group(item.path) in FIRST else len(FIRST))
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """By `group`; xdist's own marks for it (xdist_group) are lost on pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid.partition("::")[0])
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import time
 
 import numpy as np
 import pytest
 import tiny
-from browsing import CHROMIUM, chromium, playwright, served
+from browsing import CHROMIUM, PATIENCE, chromium, playwright, served, wait
 from sample_run import make_layout, make_profile, make_run
 
 from prune_core import machine
@@ -23,7 +22,6 @@ from prune_core.runs.settings import cut_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DRAWN = ".prunescope[data-draw-ms]"
-FIRST_SIGHT = 3.0  # seconds, on an idle machine
 SETTING = Batch(32, 128)
 
 
@@ -66,6 +64,7 @@ def page(browser, request):
 
 
 def watched(context):
+    context.set_default_timeout(1000 * PATIENCE)
     page = context.new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
@@ -78,21 +77,17 @@ def is_problem(said) -> bool:
     return said.type == "error" and not re.search(r"/\w+/_stcore/(health|host-config)$", said.location.get("url", ""))
 
 
-def busy() -> bool:
-    return os.getloadavg()[0] > 0.75 * (os.cpu_count() or 1)
-
-
 def opened(page, address: str):
     page.goto(address)
-    page.wait_for_selector(DRAWN, timeout=30_000)
-    page.wait_for_selector("text=blocks are kept", timeout=30_000)
+    page.wait_for_selector(DRAWN)
+    page.wait_for_selector("text=blocks are kept")
     return page
 
 
 def rested(page) -> str:
     """The address, once the server has said what the cards say."""
     page.wait_for_timeout(350)  # the hand rests
-    playwright.expect(page.locator("text=/blocks are kept at/")).to_contain_text(f"sparsity {shown(page)['sparsity']}", timeout=15_000)
+    playwright.expect(page.locator("text=/blocks are kept at/")).to_contain_text(f"sparsity {shown(page)['sparsity']}")
     page.wait_for_timeout(150)
     return page.url
 
@@ -132,16 +127,13 @@ def drag(page, *shares: float) -> None:
 
 
 @pytest.mark.parametrize("page", [(1440, "light"), (800, "dark")], indirect=True)
-def test_explore_shows_the_map_within_three_seconds(app, page, tmp_path):
-    allowed = FIRST_SIGHT * (4 if busy() else 1.5)  # other work on the machine says nothing about the page; `bench ui` has the figure
-    start = time.monotonic()
+def test_explore_shows_the_map_and_both_charts(app, page, tmp_path):
+    """How soon is for `python -m tests.bench ui` to tell."""
     page.goto(f"{app}/Explore?run=recorded")
-    page.wait_for_selector(DRAWN, timeout=30_000)
-    took = time.monotonic() - start
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2", timeout=20_000)
+    page.wait_for_selector(DRAWN)
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2")
     page.screenshot(path=tmp_path / "explore.png", full_page=True)
     assert (tmp_path / "explore.png").stat().st_size > 20_000
-    assert took < allowed, f"first map after {took:.1f} s"
     assert not page.problems
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page is wider than the window"
 
@@ -238,13 +230,13 @@ def test_the_trajectory_plays_pauses_and_steps(app, page, runs_dir):
     when, labels = page.locator(".when"), [run.snapshots[at].label for at in run.with_norms]
     assert when.inner_text() == "dense" == labels[0]
     assert page.locator(".marks .milestone").count() == sum(run.snapshots[at].milestone and not run.snapshots[at].saved for at in run.with_norms)
+    when.evaluate("""(element) => {
+        window.seen = [element.textContent];
+        new MutationObserver(() => seen.push(element.textContent))
+            .observe(element, {childList: true, characterData: true, subtree: true}); }""")
     page.get_by_role("button", name="Play the reweighting").click()
-    seen = set()
-    end = time.monotonic() + 20
-    while labels[-1] not in seen and time.monotonic() < end:
-        seen.add(when.inner_text())
-        page.wait_for_timeout(50)
-    assert set(labels) <= seen
+    page.wait_for_function("(last) => seen.includes(last)", arg=labels[-1])
+    assert set(labels) <= set(page.evaluate("seen"))
     page.wait_for_selector("button[aria-label='Play the reweighting']")  # it stops by itself at the end
     page.get_by_role("button", name="One snapshot back").click()
     playwright.expect(when).to_have_text(labels[-2])
@@ -298,7 +290,7 @@ def test_going_back_to_a_snapshot_shows_it_at_once_and_sends_no_norms(app, page,
         bytes.set(text, 4);
         root.view.snapshots.sent.clear();
         root.view.receive(bytes, root.view.teller.send); }""")
-    page.wait_for_function("(root) => root.view.snapshots.sent.size === 1", arg=page.locator(".prunescope").element_handle(), timeout=10_000)
+    page.wait_for_function("(root) => root.view.snapshots.sent.size === 1", arg=page.locator(".prunescope").element_handle())
     assert shown(page) == at_once and not page.problems
 
 
@@ -306,31 +298,32 @@ def test_charts_follow_the_map_once_they_are_in_sight(app, page):
     page.set_viewport_size({"width": 1280, "height": 700})
     opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
     chart = page.locator(".js-plotly-plot").first
-    playwright.expect(chart).to_be_attached(timeout=20_000)
+    playwright.expect(chart).to_be_attached()
     page.wait_for_timeout(1500)
 
     def marked() -> float:
         return chart.evaluate("(chart) => chart.data?.find((one) => one.name === 'predicted here').x[0] ?? 0")
 
-    def follows() -> bool:
-        end = time.monotonic() + 10
-        while abs(marked() - float(shown(page)["encoder"].removesuffix("x"))) > 0.006 and time.monotonic() < end:
+    def follow() -> None:
+        def same() -> bool:
             page.wait_for_timeout(50)
-        return time.monotonic() < end
+            return abs(marked() - float(shown(page)["encoder"].removesuffix("x"))) <= 0.006
 
-    assert follows()
+        wait("the chart follows the map", same)
+
+    follow()
     before = marked()
     drag(page, 0.3, 0.6)
     rested(page)
     page.wait_for_timeout(1500)
     assert marked() == before and not shown(page)["encoder"].startswith(f"{before:.1f}"), "nobody sees them"
     page.locator("[data-testid=stTabs]").scroll_into_view_if_needed()
-    assert follows()
+    follow()
     page.set_viewport_size({"width": 1280, "height": 2000})  # both in sight: at once
     page.wait_for_timeout(500)
     drag(page, 0.5, 0.4)
     rested(page)
-    assert follows()
+    follow()
     assert not page.problems
 
 
@@ -402,11 +395,11 @@ def test_the_exact_score_comes_by_itself_after_the_hand_rests(app, page, runs_di
     run = Run(runs_dir / "scored")
     opened(page, f"{app}/Explore?run=scored&at=dense")
     said = page.locator("text=/Exact dev accuracy .*examples/")
-    playwright.expect(said).to_be_visible(timeout=60_000)
+    playwright.expect(said).to_be_visible()
     drag(page, 0.3, 0.45)
     share = float(re.search(r"cut=matrix%40([\d.]+)", rested(page))[1])
     expected = exact.evaluate(run, "dense", cut_of(run, share, scope="matrix"), threads=1)
-    playwright.expect(said).to_contain_text(f"{expected['score']:.4f}", timeout=60_000)
+    playwright.expect(said).to_contain_text(f"{expected['score']:.4f}")
     assert not page.problems
 
 
@@ -416,10 +409,10 @@ def test_the_exact_score_comes_by_itself_after_the_hand_rests(app, page, runs_di
 def test_home_leads_to_a_run(app, page):
     page.goto(app)
     page.get_by_test_id("stMain").get_by_role("link", name="Explore").first.click()
-    page.wait_for_selector(DRAWN, timeout=30_000)
+    page.wait_for_selector(DRAWN)
     assert "run=" in page.url
     page.get_by_test_id("stSidebar").get_by_role("link", name="Prune").click()
-    playwright.expect(page.get_by_role("button", name="Start")).to_be_visible(timeout=15_000)
+    playwright.expect(page.get_by_role("button", name="Start")).to_be_visible()
     assert not page.problems
 
 
@@ -428,20 +421,20 @@ def test_the_lesson_by_keyboard_only(app, page):
     page.goto(f"{app}/Learn")
     expect = playwright.expect
     for number, title in enumerate(("Blocks", "The penalty", "Reweighting"), 1):
-        expect(page.get_by_role("heading", name=f"{number}. {title}", exact=True)).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("heading", name=f"{number}. {title}", exact=True)).to_be_visible()
         if number == 2:
             before = page.get_by_test_id("stMetricValue").first.inner_text()
             page.get_by_role("slider", name="λ").focus()
             for _ in range(4):
                 page.keyboard.press("ArrowRight")
-            expect(page.get_by_test_id("stMetricValue").first).not_to_have_text(before, timeout=15_000)
+            expect(page.get_by_test_id("stMetricValue").first).not_to_have_text(before)
             unfold = page.locator("summary", has_text="Question:")
             unfold.focus()
             page.keyboard.press("Enter")
             expect(page.get_by_text("The needed block pays too")).to_be_visible()
         page.get_by_role("button", name="Next").focus()
         page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="4. A sentence")).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("heading", name="4. A sentence")).to_be_visible()
     assert "step=4" in page.url and not page.problems
 
 
@@ -451,14 +444,14 @@ def test_the_pruned_model_and_the_notebook_are_downloaded(app, page, tmp_path):
     import zipfile
 
     page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away")
-    page.wait_for_selector(DRAWN, timeout=30_000)
+    page.wait_for_selector(DRAWN)
     with page.expect_download() as given:
         page.get_by_role("button", name="Notebook").click()
     given.value.save_as(tmp_path / "one.ipynb")
     assert json.loads((tmp_path / "one.ipynb").read_text())["cells"]
     page.get_by_role("button", name="Prepare").click()
-    with page.expect_download(timeout=90_000) as given:
-        page.get_by_role("button", name="Model (").click(timeout=90_000)
+    with page.expect_download() as given:
+        page.get_by_role("button", name="Model (").click()
     given.value.save_as(tmp_path / "model.zip")
     assert {"scored-hf/model.safetensors", "scored-hf/config.json", "scored-hf/README.md"} <= set(zipfile.ZipFile(tmp_path / "model.zip").namelist())
     assert not page.problems
@@ -469,15 +462,15 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away&cut=matrix%400.4")
-    page.get_by_role("link", name="Report of these settings").click(timeout=30_000)
-    playwright.expect(page.get_by_text("Explore: present")).to_be_visible(timeout=30_000)
+    page.get_by_role("link", name="Report of these settings").click()
+    playwright.expect(page.get_by_text("Explore: present")).to_be_visible()
     page.get_by_role("textbox", name="Title").fill("To be handed out")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Make the report").click()
-    page.wait_for_selector("iframe", timeout=120_000)
+    page.wait_for_selector("iframe")
     inner = page.frame_locator("iframe").frame_locator("iframe")
-    playwright.expect(inner.get_by_role("heading", name="To be handed out")).to_be_visible(timeout=30_000)
-    playwright.expect(inner.locator("[data-number=sparsity] .value")).to_have_text(re.compile("^40"), timeout=30_000)
+    playwright.expect(inner.get_by_role("heading", name="To be handed out")).to_be_visible()
+    playwright.expect(inner.locator("[data-number=sparsity] .value")).to_have_text(re.compile("^40"))
     with page.expect_download() as given:
         page.get_by_role("button", name="HTML (").click()
     given.value.save_as(tmp_path / "report.html")
@@ -496,7 +489,7 @@ def test_no_serious_accessibility_fault(app, page, path):
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{app}/{path}")
-    page.wait_for_selector(DRAWN if path.startswith("Explore") else "[data-testid=stMain] h1", timeout=30_000)
+    page.wait_for_selector(DRAWN if path.startswith("Explore") else "[data-testid=stMain] h1")
     page.wait_for_timeout(1500)
     faults = Axe().run(page).response["violations"]
     found = [f"{v['impact']}: {v['id']}: {v['nodes'][0]['html'][:160]}" for v in faults if v["impact"] in ("serious", "critical")]

@@ -42,7 +42,7 @@ def state(folder: Path) -> dict[str, tuple]:
 @pytest.mark.parametrize("run", ["done", "begun"])
 def test_no_page_offers_to_start_change_or_delete(shown, page, run):
     before = state(shown)
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=30)
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=300)
     app.query_params["run"] = run
     app.session_state["drawn"] = True
     app.run()

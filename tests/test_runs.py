@@ -198,13 +198,15 @@ def test_an_unreadable_checkpoint_is_told(tmp_path):
 
 
 READER = """
-import sys
+import sys, time
 from pathlib import Path
 from prune_core.runs.run import Run
 from prune_core.runs.recorder import read_checkpoint
 folder, seen = Path(sys.argv[1]), 0
 print("reading", flush=True)
+end = time.monotonic() + 300
 while not (folder / "result.json").exists():
+    assert time.monotonic() < end, "no end of the run in 300 s"
     run = Run(folder)
     steps = [s.step for s in run.snapshots]
     assert steps == list(range(len(steps))), steps
@@ -229,7 +231,7 @@ def test_a_reader_never_sees_a_half_written_file(tmp_path):
             recorder.checkpoint(TrainState({"w": torch.full((2000,), float(step))}, {}))
             recorder.status(step=step)
         recorder.finish({"run": "one"})
-    seen, _ = reader.communicate(timeout=60)
+    seen, _ = reader.communicate(timeout=300)
     assert reader.returncode == 0 and int(seen) > 0
 
 

@@ -16,6 +16,8 @@ from prune_core.evaluation.serve import Cores, ScoringProcess
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
+PATIENCE = 300.0  # seconds
+
 
 @pytest.fixture(scope="module")
 def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
@@ -104,24 +106,23 @@ def test_bad_questions_are_answered_in_one_line_and_the_desk_goes_on(made, chang
 
 # A desk that follows orders: answers threshold t after t tenths of a second, and dies at -1
 FAKE = """
-import json, sys, threading, time, queue
+import json, os, sys, threading, time, queue
 cancelled, waiting = set(), queue.Queue()
 def read():
     for line in sys.stdin:
         one = json.loads(line)
         cancelled.add(one["cancel"]) if "cancel" in one else waiting.put(one)
+    os._exit(0)
 threading.Thread(target=read, daemon=True).start()
 say = lambda **line: print(json.dumps(line), flush=True)
 print("a library says hello", flush=True)
-count = 0
-while True:
+for count in range(1, 100):
     one = waiting.get()
-    count += 1
     seconds = one["threshold"]["all"]
     if seconds < 0:
         sys.exit(3)
     end, score = time.monotonic() + seconds, dict(done=5, total=10, score=0.5, low=0.1, high=0.9)
-    while time.monotonic() < end and one["id"] not in cancelled:
+    while time.monotonic() < end and one["id"] not in cancelled:  # 600 s at most
         say(id=one["id"], **score)
         time.sleep(0.02)
     if one["id"] in cancelled:
@@ -143,12 +144,17 @@ def question(threshold: float, **more) -> Question:
     return Question(**{"run": "r", "stage": "dense", "cut": Cut("global", None, (("all", threshold),))} | more)
 
 
-def ended(asker: ScoreClient, who: str, one: Question, seconds: float = 20):
-    end = time.monotonic() + seconds
-    while not (answer := asker.want(who, one)).ended:
+def until(asker: ScoreClient, who: str, one: Question, holds):
+    """The answer for which it holds, asked for over and over."""
+    end = time.monotonic() + PATIENCE
+    while not holds(answer := asker.want(who, one)):
         assert time.monotonic() < end, f"no answer: {answer}"
         time.sleep(0.01)
     return answer
+
+
+def ended(asker: ScoreClient, who: str, one: Question):
+    return until(asker, who, one, lambda answer: answer.ended)
 
 
 def test_equal_questions_are_computed_once(asker):
@@ -158,11 +164,7 @@ def test_equal_questions_are_computed_once(asker):
 
 
 def test_the_running_score_is_seen(asker):
-    asker.want("me", question(30))
-    end = time.monotonic() + 20
-    while (answer := asker.want("me", question(30))).doing != "scoring":
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    answer = until(asker, "me", question(600), lambda answer: answer.doing == "scoring")
     assert (answer.done, answer.total, answer.score, answer.low, answer.high) == (5, 10, 0.5, 0.1, 0.9)
 
 
@@ -172,11 +174,11 @@ def test_a_newer_question_cancels_the_older_one(asker):
 
 
 def test_nobody_cancels_what_another_still_wants(asker):
-    asker.want("me", question(1.0))
-    asker.want("you", question(1.0))
+    asker.want("me", question(2.0))
+    asker.want("you", question(2.0))
     asker.want("me", question(0.05))
-    assert asker.ahead(question(0.05)) == 1 and asker.ahead(question(1.0)) == 0
-    assert ended(asker, "you", question(1.0)).result["count"] == 1
+    assert asker.ahead(question(0.05)) == 1 and asker.ahead(question(2.0)) == 0
+    assert ended(asker, "you", question(2.0)).result["count"] == 1
     assert ended(asker, "me", question(0.05)).result["count"] == 2
 
 
@@ -204,7 +206,7 @@ def test_a_process_that_cannot_start_is_told():
 def test_the_real_process_answers(made, monkeypatch):
     real = ScoreClient()
     try:
-        answer = ended(real, "me", Question(str(made.path), "dense", Cut("global", None, (("all", 0.77),))), 120)
+        answer = ended(real, "me", Question(str(made.path), "dense", Cut("global", None, (("all", 0.77),))))
         assert answer.doing == "done", answer.error
         assert answer.score == exact.evaluate(made, "dense", cut_of(made, None, 0.77, scope="global"), threads=1)["score"]
     finally:
