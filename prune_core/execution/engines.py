@@ -36,8 +36,8 @@ class _Logits(nn.Module):
 def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
     """Write `model` (dense, or compact without kernels) as ONNX, for any batch and length, and return `path`.
 
-    In: input_ids and attention_mask (batch, length); out: logits (batch, classes). `types`: token_type_ids as a third input, without which
-    all tokens count as of the first sentence.
+    In: input_ids and attention_mask (batch, length); out: logits (batch, classes). `types`: token_type_ids as a
+    third input, without which all tokens count as of the first sentence.
     """
     ids = torch.randint(5, model.config.vocab_size, (2, 12))
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -44,8 +44,9 @@ def shapes(
             calls[pattern], executed[pattern] = (lambda layer=layer: layer(x)), f"compact layer, {layer.executed}"
     with torch.inference_mode():
         times = alternate(calls, seconds)
-    patterns = [{"pattern": name, "block": _PATTERNS.get(name), "ms": timing.median, "spread": [timing.low, timing.high],
-                 "speedup": times["dense"].median / timing.median, "executed": executed[name]}
+    dense = times["dense"].median
+    patterns = [{"pattern": name, "block": _PATTERNS.get(name), "ms": timing.median,
+                 "spread": [timing.low, timing.high], "speedup": dense / timing.median, "executed": executed[name]}
                 for name, timing in times.items()]
     return {"sparsity": sparsity, "m": m, "n": n, "tokens": tokens, "threads": torch.get_num_threads(),
             "machine": machine(), "patterns": patterns, "kernels": native.why_not() or "native"}
