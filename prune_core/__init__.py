@@ -7,10 +7,13 @@ class InputError(ValueError):
     """What the user gave cannot be used. The message is one line: what came, what was needed, where."""
 
 
-_NO_MEMORY = ("DefaultCPUAllocator", "not enough memory", "Cannot allocate memory", "std::bad_alloc", "start new thread",
-              "could not create a primitive")  # the last is oneDNN's
+_NO_MEMORY = (
+    "DefaultCPUAllocator", "not enough memory", "Cannot allocate memory", "std::bad_alloc", "start new thread",
+    "could not create a primitive")  # the last is oneDNN's
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether this is how Python, numpy or torch say that memory has run out."""
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY))
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)

@@ -34,7 +34,10 @@ def writable(path: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside `path`, flush to the disk, rename over it; its folder is made where it is missing. Raises OSError; the old file then stays."""
+    """Write beside `path`, flush to the disk, rename over it; its folder is made where it is missing.
+
+    Raises OSError; the old file then stays.
+    """
     writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
@@ -51,6 +54,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Flush a folder to the disk, so that what was renamed into it stays after a crash. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -59,6 +63,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, data: Mapping) -> None:
+    """Replaces the file as a whole. Raises OSError; the old file then stays."""
     write_whole(path, (json.dumps(data, indent=1) + "\n").encode())
 
 
@@ -69,7 +74,7 @@ def sealed(data: Mapping) -> bytes:
 
 
 def append_sealed(path: Path, data: Mapping) -> None:
-    """One more sealed line at the end of a file of them; a line that a crash tore stays apart from it. Raises OSError."""
+    """One more sealed line at the end of a file of them; one that a crash tore stays apart from it. Raises OSError."""
     writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b") as file:

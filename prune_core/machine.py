@@ -20,8 +20,8 @@ def machine() -> dict:
         cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()).group(1).strip()
     except (OSError, AttributeError):
         pass
-    memory = psutil.virtual_memory().total
-    return {"cpu": cpu, "cores": os.cpu_count(), "memory": memory, "system": platform.system(), "arch": platform.machine()}
+    memory, system = psutil.virtual_memory().total, platform.system()
+    return {"cpu": cpu, "cores": os.cpu_count(), "memory": memory, "system": system, "arch": platform.machine()}
 
 
 def versions() -> dict:

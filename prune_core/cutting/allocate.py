@@ -1,4 +1,7 @@
-"""Where to cut for the least loss: a share for every layer (or matrix), from what cutting each of them alone has cost. Numpy only."""
+"""Where to cut for the least loss: a share for every layer (or matrix), from what cutting each alone has cost.
+
+Numpy only.
+"""
 
 from __future__ import annotations
 
@@ -12,28 +15,32 @@ from prune_core.cutting.masks import BlockMask, Norms, by_scope, mask_at, sparsi
 EVEN = 1e-3  # loss at a share of 1 that is added to every key, growing with the square: among equals, cut evenly
 
 
-def shares(points: Sequence[Sensitivity], layout: Layout, scope: str, sparsity: float, dense: float) -> dict[str, float]:
-    """Scope key -> the share of its weights to cut, `sparsity` of all prunable weights together, the summed loss lowest.
+def shares(
+    points: Sequence[Sensitivity], layout: Layout, scope: str, sparsity: float, dense: float,
+) -> dict[str, float]:
+    """Scope key -> the share of its weights to cut: `sparsity` of all prunable weights in sum, the summed loss lowest.
 
-    Losses are taken to add up, and each key's to lie on the lower convex hull of its points: then cutting where
-    the next weight costs least is optimal. Raises InputError where points are missing or reach less far than asked.
+    `dense`: the dev score uncut. Losses are taken to add up, and each key's to lie on the lower convex hull of its
+    points: then cutting where the next weight costs least is optimal. Raises InputError where points are missing or
+    reach less far than asked.
     """
     parts = by_scope(layout, scope)
     weights = {key: sum(m.m * m.n for m in matrices) for key, matrices in parts.items()}
-    segments = []
+    segments = []  # (loss per weight, key, share) of every piece of every hull
     for key in parts:
-        curve = [(p.share, max(0.0, dense - p.score) + EVEN * p.share**2) for p in points if (p.scope, p.key) == (scope, key)]
-        if not curve:
+        mine = [p for p in points if (p.scope, p.key) == (scope, key)]
+        if not mine:
             raise InputError(f"no sensitivity of {key!r} is recorded; run: python -m prune_core sensitivity RUN")
-        hull = _hull([(0.0, 0.0), *sorted(curve)])
-        segments += [((to[1] - at[1]) / ((to[0] - at[0]) * weights[key]), key, to[0] - at[0]) for at, to in zip(hull, hull[1:], strict=False)]
-    found, left = dict.fromkeys(parts, 0.0), sparsity * layout.encoder_weights
+        hull = _hull([(0.0, 0.0), *sorted((p.share, max(0.0, dense - p.score) + EVEN * p.share**2) for p in mine)])
+        for (start, before), (end, after) in zip(hull, hull[1:], strict=False):
+            segments.append(((after - before) / ((end - start) * weights[key]), key, end - start))
+    share_of, left = dict.fromkeys(parts, 0.0), sparsity * layout.encoder_weights
     for _, key, share in sorted(segments, key=lambda segment: segment[0]):
         taken = min(share, left / weights[key])
-        found[key] += taken
+        share_of[key] += taken
         left -= taken * weights[key]
         if left <= 1e-6:
-            return found
+            return share_of
     most = 1 - left / layout.encoder_weights - (1 - sparsity)
     raise InputError(f"the recorded sensitivities reach a sparsity of {most:.0%} only; asked: {sparsity:.0%}")
 
@@ -41,31 +48,41 @@ def shares(points: Sequence[Sensitivity], layout: Layout, scope: str, sparsity: 
 def _hull(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """The lower convex hull of points that are sorted by x, from the first to the last."""
     hull: list[tuple[float, float]] = []
-    for point in points:
-        while len(hull) > 1 and (hull[-1][1] - hull[-2][1]) * (point[0] - hull[-2][0]) >= (point[1] - hull[-2][1]) * (hull[-1][0] - hull[-2][0]):
+    for x, y in points:
+        while len(hull) > 1:
+            (x0, y0), (x1, y1) = hull[-2:]
+            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):  # the last point lies below the line past it
+                break
             hull.pop()
-        hull.append(point)
+        hull.append((x, y))
     return hull
 
 
-def cheapest(norms: Norms, layout: Layout, points: Sequence[Sensitivity], scope: str, compression: float, dense: float) -> dict[str, float]:
+def cheapest(
+    norms: Norms, layout: Layout, points: Sequence[Sensitivity], scope: str, compression: float, dense: float,
+) -> dict[str, float]:
     """Thresholds by scope key that reach this encoder compression at the least predicted loss. Raises InputError."""
     wanted = shares(points, layout, scope, sparsity_of(compression), dense)
     return {key: thresholds_for(norms, layout, min(share, 0.999), scope)[key] for key, share in wanted.items()}
 
 
-def faster(norms: Norms, layout: Layout, points: Sequence[Sensitivity], scope: str, speedup: float, dense: float,
-           predicted: Callable[[BlockMask], float]) -> dict[str, float]:
-    """Thresholds by scope key for this predicted speedup: the least compression whose mask has it. Raises InputError."""
+def faster(
+    norms: Norms, layout: Layout, points: Sequence[Sensitivity], scope: str, speedup: float, dense: float,
+    predicted: Callable[[BlockMask], float],
+) -> dict[str, float]:
+    """Thresholds by scope key for this speedup, `predicted` from a mask: the least compression that has it.
+
+    Raises InputError.
+    """
     most = max((p.share for p in points if p.scope == scope), default=0.0)
-    low, high, found = 1.0, 0.999 / (1 - most), None
+    low, high, best = 1.0, 0.999 / (1 - most), None
     for _ in range(18):
         middle = (low + high) / 2
         thresholds = cheapest(norms, layout, points, scope, middle, dense)
         if predicted(mask_at(norms, layout, thresholds, scope)) >= speedup:
-            found, high = thresholds, middle
+            best, high = thresholds, middle
         else:
             low = middle
-    if found is None:
+    if best is None:
         raise InputError(f"no cut within the recorded sensitivities is predicted to be {speedup:g}x faster")
-    return found
+    return best

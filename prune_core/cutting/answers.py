@@ -38,7 +38,10 @@ class Sensitivity:
 
 @dataclass(frozen=True)
 class Flip:
-    """A dev example whose answer changed. For regression, `before` and `after` are the numbers given, and nothing is sure."""
+    """A dev example whose answer changed.
+
+    For regression, `before` and `after` are the numbers given, and nothing is sure.
+    """
 
     texts: tuple[str, ...]
     truth: str
@@ -50,13 +53,16 @@ class Flip:
 
 @dataclass(frozen=True)
 class Flips:
-    """What a cut changed on the main dev split. `lost`: right before and wrong after; `won`: the other way; None for regression."""
+    """What a cut changed on the main dev split.
+
+    `lost`: right before and wrong after; `won`: the other way; both None for regression.
+    """
 
     examples: int
     changed: int
     lost: int | None
     won: int | None
-    worst: tuple[Flip, ...]  # lost answers, those that the uncut model was surest of first; for regression those that moved most
+    worst: tuple[Flip, ...]  # lost answers, the uncut model's surest first; for regression those that moved most
 
 
 def predict(surface: Sequence[SurfacePoint], sparsity: float) -> tuple[float, float, float]:

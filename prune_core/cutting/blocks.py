@@ -1,4 +1,4 @@
-"""The one place that cuts a weight into groups (blocks).
+"""The one place that divides a weight into groups (blocks).
 
 A weight is (m outputs x n inputs). One rectangle of rows x cols covers every form of block pruning:
 64x1 is column pruning inside strips of 64 rows, 1x64 row pruning inside strips of 64 columns, 16x16
@@ -30,9 +30,8 @@ class BlockShape:
         """'64x1', '1x64', '16x16', 'allx1' (or 'columns'), '1xall' (or 'rows'). Raises InputError."""
         sides = _NAMED.get(text.strip().lower(), text.strip().lower()).split("x")
         if len(sides) != 2 or not all(_SIDE.fullmatch(side) for side in sides):
-            raise InputError(
-                f"block shape {text[:60]!r} is not ROWSxCOLS, for example 64x1, 1x64, 16x16, allx1 (whole columns), 1xall"
-            )
+            raise InputError(f"block shape {text[:60]!r} is not ROWSxCOLS, "
+                             "for example 64x1, 1x64, 16x16, allx1 (whole columns), 1xall")
         return cls(*(None if side == "all" else int(side) for side in sides))
 
     def __str__(self) -> str:
@@ -60,7 +59,7 @@ class BlockShape:
         return m // rows, n // cols
 
     def view(self, weight):
-        """(m, n) -> (groups down, rows, groups across, cols), the same memory: the cut itself."""
+        """(m, n) -> (groups down, rows, groups across, cols), the same memory: the weight, divided."""
         rows, cols = self.sides(*weight.shape)
         m, n = weight.shape
         return weight.reshape(m // rows, rows, n // cols, cols)
@@ -71,8 +70,8 @@ class BlockShape:
         A floor above 0 gives zero groups a gradient (0) where the plain norm has none. Square, sum,
         root: measured 5 to 13 times as fast on strips as torch.linalg.vector_norm.
         """
-        cut = self.view(weight)
-        return ((cut * cut).sum((1, 3)) + floor * floor) ** 0.5
+        divided = self.view(weight)
+        return ((divided * divided).sum((1, 3)) + floor * floor) ** 0.5
 
     def spread(self, per_group, m: int, n: int):
         """(groups down, groups across) -> broadcastable to `view`: one value for all weights of a group."""
@@ -82,8 +81,8 @@ class BlockShape:
 
     def scale_(self, weight, per_group) -> None:
         """Multiply every group of `weight` (m, n) by its value in `per_group` (groups down, across), in place."""
-        cut = self.view(weight)
-        cut *= self.spread(per_group, *weight.shape)
+        divided = self.view(weight)
+        divided *= self.spread(per_group, *weight.shape)
 
     def expand(self, per_group, m: int, n: int):
         """(groups down, groups across) -> (m, n): every weight gets the value of its group."""
@@ -116,7 +115,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Layout:
-    """What was cut and how: the prunable matrices, the block shape, and all weights of the model."""
+    """What is divided and how: the prunable matrices, the block shape, and the number of all weights of the model."""
 
     matrices: tuple[Matrix, ...]
     block: BlockShape
@@ -149,19 +148,27 @@ class Layout:
 
     @classmethod
     def from_json(cls, data: dict) -> Layout:
-        """Raises InputError, TypeError, KeyError or ValueError where this is none; sides that no encoder has would cost hours before they were refused."""
+        """Raises InputError, TypeError, KeyError or ValueError where this is none."""
         matrices = [Matrix(**matrix) for matrix in data["matrices"]]
         for matrix in matrices:
-            if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in (matrix.m, matrix.n)):
-                raise InputError(f"{matrix.name!r} is {matrix.m!r}x{matrix.n!r}; needed: whole numbers from 1 to {MOST_SIDE:,}"[:300])
-            if not (isinstance(matrix.name, str) and isinstance(matrix.type, str) and type(matrix.layer) is int and 0 <= matrix.layer < MOST_SIDE):
-                raise InputError(f"matrix {matrix.name!r} has type {matrix.type!r} in layer {matrix.layer!r}; needed: text and a whole number"[:300])
+            _check(matrix)
         if not matrices or len({matrix.name for matrix in matrices}) < len(matrices):
             raise InputError("a layout needs matrices, each with a name of its own")
         total = int(data["model_weights"])
         if total < sum(matrix.m * matrix.n for matrix in matrices):
             raise InputError(f"model_weights is {total:,}, less than the matrices have together")
         return cls.of(matrices, BlockShape.parse(data["block"]), total)
+
+
+def _check(matrix: Matrix) -> None:
+    """Raises InputError for fields of another type, and for sides that no encoder has: they would cost hours."""
+    name, layer = matrix.name, matrix.layer
+    if not all(type(side) is int and 1 <= side <= MOST_SIDE for side in (matrix.m, matrix.n)):
+        raise InputError(f"{name!r} is {matrix.m!r}x{matrix.n!r}; needed: whole numbers from 1 to {MOST_SIDE:,}"[:300])
+    texts = isinstance(name, str) and isinstance(matrix.type, str)
+    if not (texts and type(layer) is int and 0 <= layer < MOST_SIDE):
+        raise InputError(f"matrix {name!r} has type {matrix.type!r} in layer {layer!r}; "
+                         "needed: text and a whole number"[:300])
 
 
 def _shapes_that_fit(matrices: tuple[Matrix, ...]) -> str:

@@ -1,4 +1,4 @@
-"""A cut as a person sets it: what shares a threshold, how much goes, by which ranking, and whether what stays is repaired."""
+"""A cut as a person sets it: what shares a threshold, how much goes, by which ranking, is what stays repaired."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SurfaceKind(NamedTuple):
 
 @dataclass(frozen=True)
 class Cut:
-    """Either `share` (of the weights of every scope key, lowest-ranked groups first) or `thresholds` on the ranking are given.
+    """Given is either `share`, of the weights of every scope key, lowest-ranked first, or `thresholds` on the ranking.
 
     `thresholds` may be given as a mapping scope key -> number; it is kept as pairs, so that a cut can be hashed.
     """
@@ -48,7 +48,9 @@ class Cut:
 
     def resolved(self, ranking: Norms, layout: Layout) -> dict[str, float]:
         """Scope key -> threshold, for these norms or this other ranking of the groups. Raises InputError."""
-        return dict(self.thresholds) if self.share is None else thresholds_for(ranking, layout, self.share, self.scope)
+        if self.share is None:
+            return dict(self.thresholds)
+        return thresholds_for(ranking, layout, self.share, self.scope)
 
     def mask(self, ranking: Norms, layout: Layout) -> BlockMask:
         """What this cut keeps. Raises InputError where a scope key has no threshold."""
@@ -63,7 +65,7 @@ class Cut:
         return {"scope": self.scope, "share": self.share, "thresholds": self.thresholds and dict(self.thresholds)}
 
     def text(self, layout: Layout) -> str:
-        """'global@0.5' (a share) or 'layer:0.31,0.29' (thresholds, in the order of the layers): what the address says."""
+        """'global@0.5' (a share) or 'layer:0.31,0.29' (thresholds, in the order of the layers), as in the address."""
         if self.share is not None:
             return f"{self.scope}@{self.share:.12g}"
         given = dict(self.thresholds)

@@ -21,7 +21,10 @@ Norms = Mapping[str, np.ndarray]  # matrix name -> (groups down, groups across),
 
 
 def scope_key(matrix: Matrix, scope: str) -> str:
-    """What shares one threshold (and one lambda): everything, a layer, a matrix type, or the matrix alone."""
+    """What shares one threshold (and one lambda): everything, a layer, a matrix type, or the matrix alone.
+
+    Raises InputError for an unknown scope.
+    """
     if scope not in SCOPES:
         raise InputError(f"scope {scope!r} is unknown; one of {', '.join(SCOPES)}")
     return {"global": "all", "layer": f"layer {matrix.layer}", "type": matrix.type, "matrix": matrix.name}[scope]
@@ -33,6 +36,7 @@ def by_scope(layout: Layout, scope: str) -> dict[str, list[Matrix]]:
     for matrix in layout.matrices:
         parts.setdefault(scope_key(matrix, scope), []).append(matrix)
     return parts
+
 
 @dataclass(frozen=True)
 class BlockMask:
@@ -63,7 +67,7 @@ class BlockMask:
 
     @property
     def stored_bytes(self) -> int:
-        """Of the whole model's weights in fp32 where only kept groups are stored, and a bit for each group that says so."""
+        """Of the whole model's weights in fp32 where only kept groups are stored, and a bit for each group."""
         groups = sum(kept.size for kept in self.kept.values())
         return BYTES * (self.layout.model_weights - self.layout.encoder_weights + self.kept_weights) + -(-groups // 8)
 
@@ -91,7 +95,7 @@ def mask_at(norms: Norms, layout: Layout, threshold: float | Mapping[str, float]
 
 
 def norm_scale(many_norms: Sequence[Norms]) -> float:
-    """The top of a run's colour scale: the highest 99.5% quantile of all given norms, so that one outlier dims nothing."""
+    """The top of a run's colour scale: the highest 99.5% quantile of all given norms, so one outlier dims nothing."""
     tops = [np.quantile(np.concatenate([v.ravel() for v in norms.values()]), 0.995) for norms in many_norms]
     return float(max(tops, default=1.0)) or 1.0
 
@@ -115,8 +119,8 @@ def _quantile(norms: Norms, layout: Layout, parts: list[Matrix], sparsity: float
         count = round(sparsity * values.size)
         return float(np.partition(values, count - 1)[count - 1]) if count else 0.0
     order = np.argsort(values, kind="stable")
-    cut = np.concatenate([[0], np.cumsum(sizes[order])])
-    count = int(np.abs(cut - sparsity * cut[-1]).argmin())
+    gone = np.concatenate([[0], np.cumsum(sizes[order])])  # weights that go with 0, 1, ... groups
+    count = int(np.abs(gone - sparsity * gone[-1]).argmin())
     return float(values[order[count - 1]]) if count else 0.0
 
 

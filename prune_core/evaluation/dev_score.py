@@ -35,11 +35,11 @@ def outputs(model: nn.Module, data: Encoded) -> np.ndarray:
     """(examples, classes) outputs of the head, in the order of the data, fp32."""
     was_training = model.training
     model.eval()
-    found = np.empty((len(data), model.config.num_labels), np.float32)
+    logits = np.empty((len(data), model.config.num_labels), np.float32)
     for at in encoding.dev_batches(data.lengths, BATCH):
-        found[at] = model(**data.batch(at)[0]).logits.float().numpy()
+        logits[at] = model(**data.batch(at)[0]).logits.float().numpy()
     model.train(was_training)
-    return found
+    return logits
 
 
 def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> DevScore:
@@ -47,13 +47,14 @@ def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> DevSc
     return _score(task, dev, {split: outputs(model, data) for split, data in dev.items()})
 
 
-def _score(task: Task, dev: Mapping[str, Encoded], found: Mapping[str, np.ndarray]) -> DevScore:
+def _score(task: Task, dev: Mapping[str, Encoded], answers: Mapping[str, np.ndarray]) -> DevScore:
+    """`answers`: split -> (examples, classes)."""
     scores: dict[str, float] = {}
     for split, data in dev.items():
         ending = split.removeprefix("validation") if len(task.dev) > 1 else ""
-        scores |= {metric + ending: value for metric, value in metrics.score(task, found[split], data.labels).items()}
+        scores |= {metric + ending: value for metric, value in metrics.score(task, answers[split], data.labels).items()}
     main = task.dev[0]
-    return DevScore(scores, *metrics.interval(task, found[main], dev[main].labels), sum(map(len, dev.values())))
+    return DevScore(scores, *metrics.interval(task, answers[main], dev[main].labels), sum(map(len, dev.values())))
 
 
 @dataclass(frozen=True)
@@ -69,29 +70,29 @@ class Running:
 
 
 def stream(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> Iterator[Running]:
-    """The dev score as it comes in: a running score after each batch, the whole `Score` with the last. Stop by not asking on.
+    """The dev score as it comes in: a running score after each batch, the whole `DevScore` with the last.
 
-    The order is random (the same every time), so that the first scores are fair ones.
+    The order is random (the same every time), so that the first scores are fair ones. Stop by not asking on.
     """
-    total, found, running = sum(map(len, dev.values())), {}, None
+    total, answers, running = sum(map(len, dev.values())), {}, None
     for split, data in dev.items():
-        order, outputs_ = np.random.default_rng(0).permutation(len(data)), np.empty((len(data), model.config.num_labels), np.float32)
+        order = np.random.default_rng(0).permutation(len(data))
+        logits = answers[split] = np.empty((len(data), model.config.num_labels), np.float32)
         done = 0
         for at in _growing(data.lengths, order):
-            outputs_[at] = _forward(model, data, at)
+            logits[at] = _forward(model, data, at)
             done += len(at)
             if split == task.dev[0]:
                 seen = order[:done]
-                score = metrics.score(task, outputs_[seen], data.labels[seen])[task.metrics[0]]
-                running = Running(done, total, score, *metrics.interval(task, outputs_[seen], data.labels[seen]))
+                score = metrics.score(task, logits[seen], data.labels[seen])[task.metrics[0]]
+                running = Running(done, total, score, *metrics.interval(task, logits[seen], data.labels[seen]))
                 if done < len(data) or len(dev) > 1:
                     yield running
-        found[split] = outputs_
-    yield replace(running, done=total, final=_score(task, dev, found))
+    yield replace(running, done=total, final=_score(task, dev, answers))
 
 
 def _growing(lengths: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
-    """`order` in batches of FIRST examples, twice that, and so on, of at most TOKENS tokens each; shortest first inside one."""
+    """`order` in batches of FIRST examples, twice that, ..., of at most TOKENS tokens; shortest first inside one."""
     start, count = 0, FIRST
     while start < len(order):
         room = int(np.searchsorted(np.cumsum(lengths[order[start:]]), TOKENS))

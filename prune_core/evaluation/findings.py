@@ -1,4 +1,7 @@
-"""What a report says of settings, gathered: exact scores, measured speedups and lost answers where weights and data are there, else predictions."""
+"""What a report says of settings, gathered: exact scores, measured speedups and lost answers, else predictions.
+
+What is exact or measured needs weights and data.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,17 @@ from prune_core.showing.report.finding import Finding, ReportedScore, ReportedSp
 BATCH = Batch()  # what speedups are for
 
 
-def find(run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True, profile: Profile | None = None,
-         tell: Callable[[int, int, str], None] = lambda done, total, doing: None) -> list[Finding]:
-    """One for each setting. `measured`: speedups that were not measured here before are measured now; `profile`: else predicted from it.
+def find(
+    run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True,
+    profile: Profile | None = None, tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
+) -> list[Finding]:
+    """One for each setting. `measured`: speedups not yet known here are measured now; else `profile` predicts them.
 
-    `tell` gets (done, total, what comes now). Raises InputError for damaged runs; what is only missing is left out, and why is said.
+    `tell` gets (done, total, what comes now). Raises InputError for damaged runs; what is only missing is left out,
+    and why is said.
     """
     benches = _Benches(run, source)
-    found = []
+    findings = []
     for at, setting in enumerate(settings):
         mask = setting.mask(run)
         tell(3 * at, 3 * len(settings), f"{setting.name}: dev score")
@@ -42,10 +48,11 @@ def find(run: Run, settings: Sequence[Setting], source: str | None = None, measu
             except InputError as error:
                 why = str(error)
         tell(3 * at + 2, 3 * len(settings), f"{setting.name}: speedup")
-        found.append(Finding(setting, mask, score or predicted(run, setting, mask), speedup(run, setting, mask, measured, profile), flips,
-                             "" if flips else why.partition("; give --data ")[0].rstrip(".")))
+        speed = speedup(run, setting, mask, measured, profile)
+        findings.append(Finding(setting, mask, score or predicted(run, setting, mask), speed, flips,
+                                "" if flips else why.partition("; give --data ")[0].rstrip(".")))
     tell(3 * len(settings), 3 * len(settings), "writing")
-    return found
+    return findings
 
 
 class _Benches:
@@ -67,8 +74,10 @@ class _Benches:
         return self._known
 
 
-def exact(run: Run, setting: Setting, mask: BlockMask, benches: _Benches) -> tuple[ReportedScore | None, Bench | None, str]:
-    """(the exact score, what answered, else why nothing did). The score of an end of a phase is recorded with the run."""
+def exact(
+    run: Run, setting: Setting, mask: BlockMask, benches: _Benches,
+) -> tuple[ReportedScore | None, Bench | None, str]:
+    """(the exact score, what answered, else why nothing did). The score of a stage is recorded with the run."""
     snapshot = run.snapshots[setting.at]
     score = _recorded(run, setting, mask)
     if not snapshot.saved:
@@ -86,7 +95,9 @@ def exact(run: Run, setting: Setting, mask: BlockMask, benches: _Benches) -> tup
 def _recorded(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | None:
     """The score that the run itself took of these weights, if nothing more is cut of them."""
     snapshot = run.snapshots[setting.at]
-    if not snapshot.saved or not snapshot.scores or setting.cut.repaired or abs(mask.sparsity - snapshot.point["sparsity"]) > 1e-9:
+    if not snapshot.saved or not snapshot.scores or setting.cut.repaired:
+        return None
+    if abs(mask.sparsity - snapshot.point["sparsity"]) > 1e-9:
         return None
     value, low, high = snapshot.scores[run.metric], None, None
     if snapshot.surface and snapshot.surface_examples == snapshot.examples:
@@ -104,20 +115,31 @@ def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
     return ReportedScore(*predict(surface, mask.sparsity), snapshot.surface_examples or snapshot.examples, False)
 
 
-def speedup(run: Run, setting: Setting, mask: BlockMask, measured: bool, profile: Profile | None) -> ReportedSpeed | None:
+def speedup(
+    run: Run, setting: Setting, mask: BlockMask, measured: bool, profile: Profile | None,
+) -> ReportedSpeed | None:
     """As it was measured here for this mask, or is now; else predicted; None where neither can be."""
-    saved, here = run.snapshots[setting.at].saved, machine()
-    known = [one for one in run.answers.timings() if one.get("mask") == mask.digest() and (one["batch"], one["length"]) == (BATCH.batch, BATCH.length)
-             and (one["dtype"], one["engine"]) == ("fp32", "torch") and one["machine"]["cpu"] == here["cpu"]]
-    if not known and measured and saved:
+    saved, timings = run.snapshots[setting.at].saved, _timings(run, mask)
+    if not timings and measured and saved:
         try:
-            known = [measure(run, saved, setting.cut, BATCH)]
+            timings = [measure(run, saved, setting.cut, BATCH)]
         except InputError:
             pass  # a length that this model has no positions for: then it is predicted
-    if known:
-        one = known[-1]
-        return ReportedSpeed(one["speedup"], BATCH, one["threads"], one["machine"]["cpu"], one["dense_ms"], one["compact_ms"])
+    if timings:
+        last = timings[-1]
+        return ReportedSpeed(last["speedup"], BATCH, last["threads"], last["machine"]["cpu"],
+                             last["dense_ms"], last["compact_ms"])
     if profile:
-        return ReportedSpeed(profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads, profile.machine.get("cpu", "an unknown processor"),
-                     profile.dense_ms(run.layout, BATCH), profile.compact_ms(mask, BATCH, run.heads), profile.error)
+        return ReportedSpeed(profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads,
+                             profile.machine.get("cpu", "an unknown processor"),
+                             profile.dense_ms(run.layout, BATCH), profile.compact_ms(mask, BATCH, run.heads),
+                             profile.error)
     return None
+
+
+def _timings(run: Run, mask: BlockMask) -> list[dict]:
+    """What was measured of this mask on this processor, in torch, fp32, for BATCH; the latest last."""
+    digest, cpu = mask.digest(), machine()["cpu"]
+    return [timing for timing in run.answers.timings()
+            if timing.get("mask") == digest and (timing["batch"], timing["length"]) == (BATCH.batch, BATCH.length)
+            and (timing["dtype"], timing["engine"]) == ("fp32", "torch") and timing["machine"]["cpu"] == cpu]

@@ -30,7 +30,8 @@ class UncutAnswers:
         if not self.task.labels:
             moved = np.abs(after[:, 0] - self.outputs[:, 0])
             worst = np.argsort(-moved, kind="stable")[:SHOWN]
-            return Flips(len(moved), int((moved > 0.5).sum()), None, None, tuple(self.flip(int(i), after, sparsity) for i in worst))
+            return Flips(len(moved), int((moved > 0.5).sum()), None, None,
+                         tuple(self.flip(int(i), after, sparsity) for i in worst))
         was, now, truth = self.outputs.argmax(1), after.argmax(1), np.asarray(self.examples.labels)
         lost, won = (was == truth) & (now != truth), (was != truth) & (now == truth)
         order = np.flatnonzero(lost)[np.argsort(-self.sure[lost], kind="stable")]
@@ -48,12 +49,18 @@ class UncutAnswers:
         labels = self.task.labels
         name = (lambda row: labels[int(row.argmax())]) if labels else (lambda row: f"{float(row[0]):.2f}")
         truth = labels[int(self.examples.labels[i])] if labels else f"{float(self.examples.labels[i]):.2f}"
-        return Flip(tuple(self.examples.texts[i]), truth, name(self.outputs[i]), name(after[i]), float(self.sure[i]) if labels else None, sparsity)
+        sure = float(self.sure[i]) if labels else None
+        return Flip(tuple(self.examples.texts[i]), truth, name(self.outputs[i]), name(after[i]), sure, sparsity)
 
 
-def first(run: Run, sparsities: Sequence[float], scope: str | None = None, by: str = "norm", repaired: bool = False,
-          source: str | None = None) -> dict:
-    """The dense weights cut more and more: which right answers turn wrong first, and stay so. What `flips --json` prints. Raises InputError."""
+def first(
+    run: Run, sparsities: Sequence[float], scope: str | None = None, by: str = "norm", repaired: bool = False,
+    source: str | None = None,
+) -> dict:
+    """The dense weights cut more and more: which right answers turn wrong first, and stay so.
+
+    What `flips --json` prints. Raises InputError.
+    """
     if not sparsities or sorted(set(sparsities)) != list(sparsities):
         raise InputError(f"sparsities {', '.join(f'{s:g}' for s in sparsities) or 'none'}; needed: one or more, rising")
     bench = Bench(run, "dense", source)
@@ -71,6 +78,7 @@ def first(run: Run, sparsities: Sequence[float], scope: str | None = None, by: s
     order = [int(i) for i in np.lexsort((-known.sure, at)) if at[i] < len(steps)]
     told = [known.flip(i, steps[at[i]][1], steps[at[i]][0]) for i in order[:2 * SHOWN]]
     return {
-        "run": run.name, "scope": scope, "by": by, "repaired": repaired, "examples": len(truth), "right_before": int(right.sum()),
-        "sparsities": [reached for reached, _ in steps], "lost": [int((right & row).sum()) for row in wrong],
-        "won": [int((~right & ~row).sum()) for row in wrong], "first": [vars(flip) for flip in told]}
+        "run": run.name, "scope": scope, "by": by, "repaired": repaired,
+        "examples": len(truth), "right_before": int(right.sum()), "sparsities": [reached for reached, _ in steps],
+        "lost": [int((right & row).sum()) for row in wrong], "won": [int((~right & ~row).sum()) for row in wrong],
+        "first": [vars(flip) for flip in told]}

@@ -20,9 +20,11 @@ from prune_core.runs.run import Run
 SHARES = (0.25, 0.5, 0.75, 0.9)
 
 
-def sensitivity(run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"), shares: Sequence[float] = SHARES, source: str | None = None,
-                threads: int = 0) -> Iterator[tuple[int, int, Sensitivity]]:
-    """(done, total, point) of every scope key and share; each is written as it comes, and what is there is not computed again.
+def sensitivity(
+    run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"), shares: Sequence[float] = SHARES,
+    source: str | None = None, threads: int = 0,
+) -> Iterator[tuple[int, int, Sensitivity]]:
+    """(done, total, point) of every scope key and share; each is written as it comes, what is there is not done again.
 
     Raises InputError for an unknown scope, a share out of range, or where weights or data are missing.
     """
@@ -32,10 +34,11 @@ def sensitivity(run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"
     if unknown := [scope for scope in scopes if scope not in ("layer", "type", "matrix")]:
         raise InputError(f"scope {unknown[0]!r} is none of layer, type, matrix")
     norms, layout = run.norms(run.saved(phase)), run.layout
-    asked = [(scope, key, share) for scope in scopes for key in by_scope(layout, scope) for share in sorted(set(shares))]
+    wanted = [(scope, key, share)
+              for scope in scopes for key in by_scope(layout, scope) for share in sorted(set(shares))]
     known = {(p.scope, p.key, p.share): p for p in run.sensitivity(phase)}
     bench = None
-    for done, (scope, key, share) in enumerate(asked, 1):
+    for done, (scope, key, share) in enumerate(wanted, 1):
         if (scope, key, share) not in known:
             if bench is None:
                 torch.set_num_threads(threads or os.cpu_count() or 1)
@@ -44,8 +47,9 @@ def sensitivity(run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"
             threshold = thresholds_for(norms, layout, share, scope)[key]
             mask = mask_at(norms, layout, dict.fromkeys(by_scope(layout, scope), 0.0) | {key: threshold}, scope)
             *_, last = bench.stream(mask)
-            found = last.final
-            point = Sensitivity(scope, key, share, threshold, mask.sparsity, found.scores[run.metric], found.low, found.high, found.examples)
+            score = last.final
+            point = Sensitivity(scope, key, share, threshold, mask.sparsity,
+                                score.scores[run.metric], score.low, score.high, score.examples)
             files.append_sealed(run.answers.sensitivity_file(phase), vars(point))
             known[scope, key, share] = point
-        yield done, len(asked), known[scope, key, share]
+        yield done, len(wanted), known[scope, key, share]

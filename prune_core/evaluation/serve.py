@@ -1,10 +1,12 @@
 """Exact dev scores for whoever asks, from weights that stay loaded: questions and answers as JSON lines.
 
-    in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31}, "data": FOLDER or null,
-           "repair": true or absent, "score": "activation" or absent}
+    in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31},
+           "data": FOLDER or null, "repair": true or absent, "score": "activation" (the ranking) or absent}
           {"cancel": 7}
-    out   {"id": 7, "doing": "loading"}, then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ...} after every batch,
-          at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line} or {"id": 7, "cancelled": true}
+    out   {"id": 7, "doing": "loading"},
+          then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ...} after every batch,
+          at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line}
+          or {"id": 7, "cancelled": true}
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ class Cancelled(Exception):
 
 
 class Cores:
-    """How many cores other work leaves over: two threads that wait for each other's turn on busy cores take time from all and win none."""
+    """How many cores other work leaves over.
+
+    Two threads that wait for each other's turn on busy cores take time from all and win none.
+    """
 
     def __init__(self, all_: int = os.cpu_count() or 1):
         self._all, self._left, self._before = all_, all_, self._now()
@@ -72,53 +77,53 @@ class ScoringProcess:
         """Queue what these lines ask, until they end. Runs beside `work`, so that a cancellation is seen at once."""
         for line in lines:
             try:
-                asked = dict(json.loads(line))
+                question = dict(json.loads(line))
             except (ValueError, TypeError):
                 continue
-            if "cancel" in asked:
-                self._cancelled.add(asked["cancel"])
+            if "cancel" in question:
+                self._cancelled.add(question["cancel"])
             else:
-                self._waiting.put(asked)
+                self._waiting.put(question)
         self._waiting.put(None)
 
     def work(self) -> None:
         """Answer until there is no more, or nobody has asked for IDLE_SECONDS."""
         with contextlib.suppress(queue.Empty):
-            while (asked := self._waiting.get(timeout=IDLE_SECONDS)) is not None:
-                self._say({"id": asked.get("id")} | self._answer(asked))
+            while (question := self._waiting.get(timeout=IDLE_SECONDS)) is not None:
+                self._say({"id": question.get("id")} | self._answer(question))
 
-    def _answer(self, asked: Mapping) -> dict:
-        number = asked.get("id")
+    def _answer(self, question: Mapping) -> dict:
+        number = question.get("id")
 
         def report(running: Running) -> None:
             if number in self._cancelled:
                 raise Cancelled
-            self._say({"id": number, "done": running.done, "total": running.total, "score": running.score, "low": running.low,
-                       "high": running.high})
+            self._say({"id": number, "done": running.done, "total": running.total,
+                       "score": running.score, "low": running.low, "high": running.high})
 
         try:
             if number in self._cancelled:
                 raise Cancelled
-            run = Run(Path(asked["run"]))
-            cut = cut_of(run, None, asked["threshold"], asked["scope"], asked.get("score") or "norm", bool(asked.get("repair")))
-            return {"result": exact.evaluate(run, asked["phase"], cut, threads=self._threads or self._cores.left(),
-                                             report=report, bench=self._bench(run, asked))}
+            run, ranking = Run(Path(question["run"])), question.get("score") or "norm"
+            cut = cut_of(run, None, question["threshold"], question["scope"], ranking, bool(question.get("repair")))
+            return {"result": exact.evaluate(run, question["phase"], cut, threads=self._threads or self._cores.left(),
+                                             report=report, bench=self._bench(run, question))}
         except Cancelled:
             return {"cancelled": True}
         except InputError as error:
             return {"error": str(error)}
-        except Exception as error:  # the desk goes on; the next question may be a better one
+        except Exception as error:  # this process goes on; the next question may be a better one
             return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         finally:
             self._cancelled.discard(number)
 
-    def _bench(self, run: Run, asked: Mapping) -> Bench:
+    def _bench(self, run: Run, question: Mapping) -> Bench:
         """Loaded once for the same weights file and data."""
-        file, data = run.weights_file(asked["phase"]), asked.get("data") or None
+        file, data = run.weights_file(question["phase"]), question.get("data") or None
         key = (str(file), file.stat().st_mtime_ns, data)
         if key not in self._benches:
-            self._say({"id": asked["id"], "doing": "loading"})
-            self._benches[key] = Bench(run, asked["phase"], data)
+            self._say({"id": question["id"], "doing": "loading"})
+            self._benches[key] = Bench(run, question["phase"], data)
             while len(self._benches) > KEPT:
                 self._benches.popitem(last=False)
         self._benches.move_to_end(key)
@@ -128,8 +133,8 @@ class ScoringProcess:
 def give_way() -> None:
     """Everything else on this machine comes first.
 
-    Where Linux shares the cores out by session (autogroup), a nice process only gives way within its own: there it takes a session
-    of its own, and that one is made nice. A shell's job leads a group and may not; it is left as it is.
+    Where Linux shares the cores out by session (autogroup), a nice process only gives way within its own: there it
+    takes a session of its own, and that one is made nice. A shell's job leads a group and may not; it is left as it is.
     """
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)
@@ -145,7 +150,7 @@ def main(threads: int = 0) -> None:
     give_way()
     with os.fdopen(os.dup(1), "w", buffering=1) as out:
         os.dup2(2, 1)
-        desk = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
-        threading.Thread(target=desk.take, args=(sys.stdin,), daemon=True).start()
+        scoring = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
+        threading.Thread(target=scoring.take, args=(sys.stdin,), daemon=True).start()
         with contextlib.suppress(BrokenPipeError):
-            desk.work()
+            scoring.work()

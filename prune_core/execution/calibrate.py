@@ -34,8 +34,10 @@ class Sample:
     ms: float
 
 
-def calibrate(threads: int = 0, fit: int = 120, check: int = 30, seconds: float = 0.3, seed: int = 0) -> Iterator[tuple[int, int] | Profile]:
-    """Time random encoders under random masks and fit the prices of their work. Yields (done, total), at last the Profile.
+def calibrate(
+    threads: int = 0, fit: int = 120, check: int = 30, seconds: float = 0.3, seed: int = 0,
+) -> Iterator[tuple[int, int] | Profile]:
+    """Time random encoders under random masks and fit the prices of their work: (done, total), at last the Profile.
 
     The last `check` masks, on six-layer encoders, are not used to fit: the error told is theirs. Raises
     InputError where there are no kernels, as their work is what is priced.
@@ -51,17 +53,26 @@ def calibrate(threads: int = 0, fit: int = 120, check: int = 30, seconds: float 
         model = _random_encoder(_SIZES[number % len(_SIZES)], 6 if testing else depths[int(random.integers(3))])
         encoder = encoders.describe("random", model, None)
         mask = random_mask(encoder, BlockShape.parse(_BLOCKS[int(random.integers(len(_BLOCKS)))]), random)
-        small, inputs = small_model(model, mask), sentences(model, setting)
-        found = alternate({"dense": forward(model, inputs), "compact": forward(small, inputs)}, seconds, least=3)
-        (held if testing else samples).extend([
-            Sample("compact", work(mask, setting, native.registers(), heads_of(model, mask.layout.matrices)), found["compact"].median),
-            Sample("dense", dense_work(mask.layout, setting), found["dense"].median)])
+        (held if testing else samples).extend(_timed(model, mask, setting, seconds))
         yield number + 1, fit + check
     profile = Profile(machine(), torch.get_num_threads(), native.registers().lanes, native.registers().vectors,
                       _fit(samples, "compact"), _fit(samples, "dense"), 0.0, 0.0, check, time.time())
-    errors = {kind: float(np.median([abs(priced(s.counts, getattr(profile, kind)) / s.ms - 1) for s in held if s.kind == kind]))
-              for kind in ("compact", "dense")}
-    yield replace(profile, error=errors["compact"], error_dense=errors["dense"])
+    yield replace(profile, error=_error(profile, held, "compact"), error_dense=_error(profile, held, "dense"))
+
+
+def _timed(model: nn.Module, mask: BlockMask, setting: Batch, seconds: float) -> tuple[Sample, Sample]:
+    """The compact model under this mask and the dense one, timed in turn."""
+    small, inputs = small_model(model, mask), sentences(model, setting)
+    times = alternate({"dense": forward(model, inputs), "compact": forward(small, inputs)}, seconds, least=3)
+    counts = work(mask, setting, native.registers(), heads_of(model, mask.layout.matrices))
+    return (Sample("compact", counts, times["compact"].median),
+            Sample("dense", dense_work(mask.layout, setting), times["dense"].median))
+
+
+def _error(profile: Profile, held: list[Sample], kind: str) -> float:
+    """Median |predicted - measured| / measured over the samples of this kind."""
+    prices = getattr(profile, kind)
+    return float(np.median([abs(priced(s.counts, prices) / s.ms - 1) for s in held if s.kind == kind]))
 
 
 def _fit(samples: list[Sample], kind: str) -> dict[str, float]:
@@ -81,12 +92,13 @@ def _random_encoder(size: tuple[int, int, int], layers: int) -> nn.Module:
     from transformers import BertConfig, BertForSequenceClassification
 
     hidden, inner, heads = size
-    return BertForSequenceClassification(BertConfig(vocab_size=1000, hidden_size=hidden, intermediate_size=inner, num_attention_heads=heads,
-                                                    num_hidden_layers=layers)).eval()
+    config = BertConfig(vocab_size=1000, hidden_size=hidden, intermediate_size=inner,
+                        num_attention_heads=heads, num_hidden_layers=layers)
+    return BertForSequenceClassification(config).eval()
 
 
 def random_mask(encoder: Encoder, block: BlockShape, random: np.random.Generator) -> BlockMask:
-    """A mask as a global threshold gives it: uneven between matrices and strips, many of them gone entirely in some matrices.
+    """A mask as a global threshold gives it: uneven between matrices and strips, many strips gone in some matrices.
 
     What is gone decides which heads and neurons die, so that their price is found apart from that of what stays.
     """
@@ -96,5 +108,6 @@ def random_mask(encoder: Encoder, block: BlockShape, random: np.random.Generator
         down, across = block.grid(matrix.m, matrix.n)
         gone = random.choice([0.0, 0.05, 0.3, 0.7])
         each = np.clip(share * random.gamma(4.0, 0.25, (down, 1)) * random.gamma(4.0, 0.25), 0.0, 1.0)
-        kept[matrix.name] = random.random((down, across)) < each * (random.random((down, 1)) > gone) * (random.random(across) > gone / 2)
+        drawn = random.random((down, across))
+        kept[matrix.name] = drawn < each * (random.random((down, 1)) > gone) * (random.random(across) > gone / 2)
     return BlockMask(layout, kept)

@@ -12,7 +12,7 @@ same shrunk matrices run on stock torch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -37,8 +37,10 @@ class CompactLinear(nn.Module):
     Without `kernels` it is stock torch, which other engines can be given.
     """
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, kept: np.ndarray, block: BlockShape, live: Live | None = None,
-                 gelu: bool = False, dtype: torch.dtype = torch.float32, kernels: bool = True):
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, kept: np.ndarray, block: BlockShape,
+        live: Live | None = None, gelu: bool = False, dtype: torch.dtype = torch.float32, kernels: bool = True,
+    ):
         super().__init__()
         weight, live = weight.detach().float(), live or Live.all(*weight.shape)
         bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach().float()
@@ -66,7 +68,8 @@ class CompactLinear(nn.Module):
                 sheet = torch.zeros(len(strip.cols), registers.wide(len(rows)))
                 sheet[:, : len(rows)] = weight[torch.from_numpy(rows)][:, kept].T
                 out = outputs_at if plan.scattered else int(row_place[rows[0]])
-                panels.append((columns_at, len(strip.cols), weights_at, sheet.shape[1] // registers.lanes, out, len(rows)))
+                vectors = sheet.shape[1] // registers.lanes
+                panels.append((columns_at, len(strip.cols), weights_at, vectors, out, len(rows)))
                 sheets.append(sheet.ravel())
                 outputs.append(row_place[rows])
                 outputs_at += len(rows)
@@ -78,10 +81,10 @@ class CompactLinear(nn.Module):
         panels.sort(key=lambda panel: -panel[1] * panel[3])
         self.panels = torch.tensor(panels, dtype=torch.int64).view(len(panels), 6)
         self.outputs = torch.from_numpy(np.concatenate([*outputs, []]).astype(np.int32)) if plan.scattered else None
-        self.bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # the last vector may reach beyond the end
+        self.bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # a last vector may reach past the end
         tensors = (self.columns, self.weights, self.panels, self.outputs, self.bias)  # kept alive by this module
-        self._layer = Layer(*(None if t is None else t.data_ptr() for t in tensors), len(panels), self.in_features, self.out_features,
-                                   dtype == torch.bfloat16, self.gelu)
+        self._layer = Layer(*(None if t is None else t.data_ptr() for t in tensors), len(panels),
+                            self.in_features, self.out_features, dtype == torch.bfloat16, self.gelu)
 
     def _shrink(self, weight: torch.Tensor, full: np.ndarray, live: Live, dtype: torch.dtype) -> None:
         """Stock torch: one dense product over the columns that any strip keeps."""
@@ -93,7 +96,8 @@ class CompactLinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.native:
-            return native.linear(native.rows_of(x), self._layer, self.out_features).view(*x.shape[:-1], self.out_features)
+            y = native.linear(native.rows_of(x), self._layer, self.out_features)
+            return y.view(*x.shape[:-1], self.out_features)
         x = x.float() if self.used is None else x.float()[..., self.used]
         y = F.linear(x, self.dense, self.bias)
         return F.gelu(y) if self.gelu else y
@@ -103,15 +107,15 @@ class CompactLinear(nn.Module):
 def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float32, kernels: bool = True) -> nn.Module:
     """A copy of `model`, in evaluation mode, whose prunable matrices execute only what `mask` keeps.
 
-    Without `kernels` it is stock torch, for engines that run exported graphs: matrices are smaller, strips are not walked.
-
     All other parameters are shared with `model`. `.executed`: matrix name -> what runs. Outputs equal
-    those of the model with the mask applied, up to rounding.
+    those of the model with the mask applied, up to rounding. Without `kernels` it is stock torch, for
+    engines that run exported graphs: matrices are smaller, strips are not walked.
     """
     small = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()
     modules, layout = dict(small.named_modules()), mask.layout
     linears = {m.name: modules[m.name] for m in layout.matrices}
-    biases = {name: torch.zeros(one.out_features) if one.bias is None else one.bias.detach().clone() for name, one in linears.items()}
+    biases = {name: torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()
+              for name, linear in linears.items()}
     live, fused = living(mask, heads_of(model, layout.matrices)), set()
     for parts in layers_of(layout):
         if "intermediate" in parts and "output" in parts:
@@ -121,10 +125,11 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
                 fused.add(parts["intermediate"].name)
                 setattr(*activation, nn.Identity())
         if "value" in parts and "attention.output" in parts:
-            _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, lambda bias: bias)
+            _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, nn.Identity())
     small.executed = {}
     for name, linear in linears.items():
-        new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block, live[name], name in fused, dtype, kernels)
+        new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block,
+                            live[name], name in fused, dtype, kernels)
         small.executed[name] = new.executed
         parent, _, own = name.rpartition(".")
         setattr(modules[parent], own, new)
@@ -135,16 +140,20 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
 
 def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn.Module, str]:
     """(parent, attribute) of the activation of the feed-forward layer whose first matrix this is."""
-    parent = modules[matrix.name.rpartition(".")[0]]
-    return parent, next(name for name in ("intermediate_act_fn", "activation") if isinstance(getattr(parent, name, None), nn.Module))
+    parent, names = modules[matrix.name.rpartition(".")[0]], ("intermediate_act_fn", "activation")
+    return parent, next(name for name in names if isinstance(getattr(parent, name, None), nn.Module))
 
 
 def _is_gelu(activation: nn.Module) -> bool:
     """Whether it is the exact GELU, which the kernels apply as they store."""
-    return isinstance(activation, nn.GELU) and activation.approximate == "none" or type(activation).__name__ == "GELUActivation"
+    exact = isinstance(activation, nn.GELU) and activation.approximate == "none"
+    return exact or type(activation).__name__ == "GELUActivation"
 
 
-def _move_constants_(first: Matrix, second: Matrix, live: Mapping[str, Live], linears, biases, mask: BlockMask, activation) -> None:
+def _move_constants_(
+    first: Matrix, second: Matrix, live: Mapping[str, Live], linears: Mapping[str, nn.Linear],
+    biases: Mapping[str, torch.Tensor], mask: BlockMask, activation: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
     """What the dead outputs of `first` gave, activation(bias), goes into the bias of `second`.
 
     Right for attention too: its weights sum to one, so a head without value gives its value's bias.
@@ -152,8 +161,8 @@ def _move_constants_(first: Matrix, second: Matrix, live: Mapping[str, Live], li
     """
     dead = torch.from_numpy(~live[first.name].rows)
     if dead.any():
-        kept = mask.layout.block.expand(mask.kept[second.name], second.m, second.n)
-        biases[second.name] += (linears[second.name].weight * torch.from_numpy(kept)) @ (activation(biases[first.name]) * dead)
+        kept = torch.from_numpy(mask.layout.block.expand(mask.kept[second.name], second.m, second.n))
+        biases[second.name] += (linears[second.name].weight * kept) @ (activation(biases[first.name]) * dead)
 
 
 class _AddNorm(nn.Module):
@@ -168,8 +177,11 @@ class _AddNorm(nn.Module):
 
 
 def _fuse_norms_(model: nn.Module) -> None:
+    """Every dense, dropout, residual and norm in one: the model is in evaluation mode, where dropout does nothing."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             parts = dict(child.named_children())
-            if set(parts) == {"dense", "LayerNorm", "dropout"} and isinstance(parts["dense"], CompactLinear) and type(parts["LayerNorm"]) is nn.LayerNorm:
+            if set(parts) != {"dense", "LayerNorm", "dropout"}:
+                continue
+            if isinstance(parts["dense"], CompactLinear) and type(parts["LayerNorm"]) is nn.LayerNorm:
                 setattr(parent, name, _AddNorm(parts["dense"], parts["LayerNorm"]))

@@ -26,26 +26,33 @@ class _Logits(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         types = {} if token_type_ids is None else {"token_type_ids": token_type_ids}
         return self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
 
 
 def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
-    """Write `model` (dense, or compact without kernels) as ONNX: input_ids, attention_mask -> logits, any batch and length.
+    """Write `model` (dense, or compact without kernels) as ONNX, for any batch and length, and return `path`.
 
-    `types`: token_type_ids as a third input, without which all tokens count as of the first sentence.
+    In: input_ids and attention_mask (batch, length); out: logits (batch, classes). `types`: token_type_ids as a
+    third input, without which all tokens count as of the first sentence.
     """
     ids = torch.randint(5, model.config.vocab_size, (2, 12))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if types:
+        inputs["token_type_ids"] = torch.zeros_like(ids)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
-            given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)} | ({"token_type_ids": torch.zeros_like(ids)} if types else {})
-            torch.onnx.export(_Logits(model).eval(), tuple(given.values()), str(path), dynamo=True, external_data=False, verbose=False,
-                              input_names=list(given), output_names=["logits"], dynamic_shapes=(axes,) * len(given))
+            torch.onnx.export(
+                _Logits(model).eval(), tuple(inputs.values()), str(path),
+                dynamo=True, external_data=False, verbose=False,
+                input_names=list(inputs), output_names=["logits"], dynamic_shapes=(axes,) * len(inputs))
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     return path
@@ -74,7 +81,8 @@ def session(engine: str, path: Path, threads: int, dtype: str = "fp32") -> Calla
         return _onnxruntime(path, threads)
     if engine == "openvino" and dtype in ("fp32", "bf16"):
         return _openvino(path, threads, dtype)
-    raise InputError(f"engine {engine!r} with {dtype} is not known here; needed: onnxruntime with fp32, or openvino with fp32 or bf16")
+    raise InputError(f"engine {engine!r} with {dtype} is not known here; "
+                     "needed: onnxruntime with fp32, or openvino with fp32 or bf16")
 
 
 def _onnxruntime(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
@@ -89,6 +97,7 @@ def _onnxruntime(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
 def _openvino(path: Path, threads: int, dtype: str) -> Callable[[Inputs], np.ndarray]:
     import openvino
 
-    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[dtype], "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[dtype],
+             "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     opened = openvino.Core().compile_model(str(path), "CPU", hints)
     return lambda inputs: opened({name: inputs[name].numpy() for name in ("input_ids", "attention_mask")})[0]

@@ -89,7 +89,8 @@ static inline vec exp_of_negative(vec x) {
 
 // acc[t][p] += sum over k of x[t, column k] * w[k, p]; x[t, c] lies at x[t * row + c * column].
 template <int T, int P, typename W>
-static inline void multiply(const float* x, long row, long column, const int32_t* columns, long kept, const W* w, long ldw, vec (&acc)[T][P]) {
+static inline void multiply(const float* x, long row, long column, const int32_t* columns, long kept,
+                            const W* w, long ldw, vec (&acc)[T][P]) {
     for (long k = 0; k < kept; k++, w += ldw) {
         const float* at = x + (columns ? columns[k] : k) * column;
         vec weights[P];
@@ -172,7 +173,8 @@ static void run_block(const Layer& layer, const Panel& panel, const float* tile,
         const vec bias = layer.outputs ? splat(0.f) : load(layer.bias + panel.out + p * LANES);
         for (int t = 0; t < T; t++) acc[t][p] = bias;
     }
-    multiply<T, P>(tile, 1, TILE, layer.columns + panel.columns, panel.kept, static_cast<const W*>(layer.weights) + panel.weights, P * LANES, acc);
+    multiply<T, P>(tile, 1, TILE, layer.columns + panel.columns, panel.kept,
+                   static_cast<const W*>(layer.weights) + panel.weights, P * LANES, acc);
     for (int t = 0; t < T; t++, y += ldy) {
         if (layer.outputs) {
             float sums[P * LANES];
@@ -265,12 +267,14 @@ static void linear(const Layer& layer, const float* x, long ldx, long tokens, fl
 #pragma omp for schedule(static)
         for (long i = 0; i < tiles * stripes; i++) {
             const long tile = i / stripes, from = begin(tile), c = i % stripes * 128;
-            transpose(x + from * ldx, ldx, begin(tile + 1) - from, c, std::min<long>(layer.inputs, c + 128), memory + tile * layer.inputs * TILE);
+            transpose(x + from * ldx, ldx, begin(tile + 1) - from, c, std::min<long>(layer.inputs, c + 128),
+                      memory + tile * layer.inputs * TILE);
         }
 #pragma omp for schedule(dynamic, chunk)
         for (long panel = 0; panel < layer.count; panel++)
             for (long tile = 0; tile < tiles; tile++)
-                run_panels<W>(layer, panel, panel + 1, memory + tile * layer.inputs * TILE, begin(tile + 1) - begin(tile), y + begin(tile) * ldy, ldy);
+                run_panels<W>(layer, panel, panel + 1, memory + tile * layer.inputs * TILE,
+                              begin(tile + 1) - begin(tile), y + begin(tile) * ldy, ldy);
     }
 }
 
@@ -278,8 +282,8 @@ static void linear(const Layer& layer, const float* x, long ldx, long tokens, fl
 
 // Scores of T queries against all keys, softmax, and the weighted sum of the values; one sentence, one head.
 template <int T>
-static void attend(const float* q, long ldq, const float* keys, const float* values, long length, long padded, int depth, int vectors,
-                   float scale, float* scores, float* out, long ldo) {
+static void attend(const float* q, long ldq, const float* keys, const float* values, long length, long padded,
+                   int depth, int vectors, float scale, float* scores, float* out, long ldo) {
     for (long j = 0; j < padded; j += LANES) {  // keys: depth x padded
         vec acc[T][1];
         for (int t = 0; t < T; t++) acc[t][0] = splat(0.f);
@@ -332,8 +336,10 @@ extern "C" {
 int prunescope_lanes() { return LANES; }
 int prunescope_max_vectors() { return MAX_P; }
 
-// y (tokens, outputs) = act(x (tokens, inputs) W^T + bias), W as `layer` holds it. bf16: weights are bf16, arithmetic is fp32.
-void prunescope_linear(const Layer* layer, const float* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy, int threads) {
+// y (tokens, outputs) = act(x (tokens, inputs) W^T + bias), W as `layer` holds it. bf16: weights are bf16, arithmetic
+// is fp32.
+void prunescope_linear(const Layer* layer, const float* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy,
+                       int threads) {
     if (tokens == 0) return;
     if (layer->bf16) linear<uint16_t>(*layer, x, ldx, tokens, y, ldy, threads);
     else linear<float>(*layer, x, ldx, tokens, y, ldy, threads);
@@ -341,9 +347,9 @@ void prunescope_linear(const Layer* layer, const float* x, int64_t ldx, int64_t 
 
 // Softmax attention inside every sentence. Sentence s has lengths[s] tokens from row starts[s] on; q, k, v: row stride
 // ld*, head h at column h * depth. Rows that belong to no sentence are left as they are.
-void prunescope_attention(const float* q, int64_t ldq, const float* k, int64_t ldk, const float* v, int64_t ldv, const int64_t* starts,
-                          const int64_t* lengths, int64_t sentences, int64_t heads, int64_t depth, float scale, float* out,
-                          int64_t ldo, int threads) {
+void prunescope_attention(const float* q, int64_t ldq, const float* k, int64_t ldk, const float* v, int64_t ldv,
+                          const int64_t* starts, const int64_t* lengths, int64_t sentences, int64_t heads,
+                          int64_t depth, float scale, float* out, int64_t ldo, int threads) {
     const long vectors = round_up(depth) / LANES;
     const long tasks = sentences * heads;
 #pragma omp parallel num_threads((int)std::max<long>(1, std::min<long>(threads, tasks)))
@@ -367,16 +373,17 @@ void prunescope_attention(const float* q, int64_t ldq, const float* k, int64_t l
             const long blocks = (length + QUERIES - 1) / QUERIES;
             for (long b = 0; b < blocks; b++) {
                 const long begin = length * b / blocks, end = length * (b + 1) / blocks;
-                attend_some(end - begin, q + (start + begin) * ldq + at, (long)ldq, (const float*)keys, (const float*)values, length,
-                            padded, (int)depth, (int)vectors, scale, scores, out + (start + begin) * ldo + at, (long)ldo);
+                attend_some(end - begin, q + (start + begin) * ldq + at, (long)ldq, (const float*)keys,
+                            (const float*)values, length, padded, (int)depth, (int)vectors, scale, scores,
+                            out + (start + begin) * ldo + at, (long)ldo);
             }
         }
     }
 }
 
 // y = layer_norm(x + residual) * weight + bias, rows of `width`; residual may be null.
-void prunescope_add_norm(const float* x, const float* residual, const float* weight, const float* bias, float eps, int64_t rows,
-                         int64_t width, float* y, int threads) {
+void prunescope_add_norm(const float* x, const float* residual, const float* weight, const float* bias, float eps,
+                         int64_t rows, int64_t width, float* y, int threads) {
 #pragma omp parallel for num_threads(threads)
     for (long r = 0; r < rows; r++) {
         const float* a = x + r * width;

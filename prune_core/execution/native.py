@@ -31,15 +31,16 @@ _SIGNATURES = {
     "prunescope_lanes": [],
     "prunescope_max_vectors": [],
     "prunescope_linear": [_POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _INT],
-    "prunescope_attention": [_POINTER, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER, _LONG, _LONG, _LONG, _FLOAT,
-                             _POINTER, _LONG, _INT],
+    "prunescope_attention": [_POINTER, _LONG, _POINTER, _LONG, _POINTER, _LONG, _POINTER, _POINTER,
+                             _LONG, _LONG, _LONG, _FLOAT, _POINTER, _LONG, _INT],
     "prunescope_add_norm": [_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _LONG, _LONG, _POINTER, _INT],
 }
 
 
 def compiler() -> str | None:
     """The C++ compiler that would be used: $CXX, else the first of c++, g++, clang++ on the path."""
-    return shutil.which(os.environ.get("CXX", "")) or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    usual = filter(None, map(shutil.which, ("c++", "g++", "clang++")))
+    return shutil.which(os.environ.get("CXX", "")) or next(usual, None)
 
 
 @functools.cache
@@ -65,7 +66,7 @@ def _loaded(used: str | None) -> tuple[ctypes.CDLL | None, str]:
 
 
 def _keep_large_blocks() -> None:
-    """Let glibc keep large freed blocks, as activations are, instead of giving back and zeroing their pages at every layer."""
+    """Let glibc keep large freed blocks, as activations are: else it gives their pages back, zeroed, at every layer."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):  # another libc
@@ -76,8 +77,12 @@ def _keep_large_blocks() -> None:
 
 
 def _compiled(used: str) -> Path:
-    """The shared library of this source for this processor, built if it is not in the cache. Raises OSError, SubprocessError."""
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), " ".join(_FLAGS).encode(), used.encode(), _processor().encode()])).hexdigest()[:16]
+    """The shared library of this source for this processor, built if it is not in the cache.
+
+    Raises OSError, SubprocessError.
+    """
+    depends_on = [SOURCE.read_bytes(), " ".join(_FLAGS).encode(), used.encode(), _processor().encode()]
+    key = hashlib.sha256(b"\0".join(depends_on)).hexdigest()[:16]
     path = files.cache_folder() / f"kernels-{key}.so"
     if path.exists():
         return path
@@ -91,7 +96,8 @@ def _compiled(used: str) -> Path:
     start = time.monotonic()
     beside = folder / f".{path.name}.{os.getpid()}"
     try:
-        subprocess.run([used, *_FLAGS, str(SOURCE), "-o", str(beside)], check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
+        subprocess.run([used, *_FLAGS, str(SOURCE), "-o", str(beside)],
+                       check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -110,7 +116,7 @@ def _processor() -> str:
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
-    """The kernels, or None where they cannot be had. The first call on a machine compiles (a few seconds, told on stderr)."""
+    """The kernels, or None where they cannot be had; the first call on a machine compiles for some seconds."""
     return _loaded(compiler())[0]
 
 
@@ -146,22 +152,30 @@ class Layer(ctypes.Structure):
 def linear(x: torch.Tensor, layer: Layer, outputs: int) -> torch.Tensor:
     """act(x (rows, inputs) W^T + bias) -> (rows, outputs), W as compact.CompactLinear has packed it."""
     y = torch.empty(x.shape[0], outputs)
-    library().prunescope_linear(ctypes.addressof(layer), x.data_ptr(), x.stride(0), x.shape[0], y.data_ptr(), outputs, torch.get_num_threads())
+    library().prunescope_linear(ctypes.addressof(layer), _at(x), x.stride(0), x.shape[0],
+                                _at(y), outputs, torch.get_num_threads())
     return y
 
 
-def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, heads: int, scale: float,
-              ) -> torch.Tensor:
-    """Softmax attention inside every sentence: q, k, v (rows, heads * depth) fp32 -> the same shape; other rows are 0."""
+def attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor,
+    heads: int, scale: float,
+) -> torch.Tensor:
+    """Softmax attention inside every sentence: q, k, v (rows, heads * depth) fp32 -> the same shape.
+
+    `starts`, `lengths`: (sentences,) the first row of each and how many it has; rows of no sentence are 0.
+    """
     out = torch.zeros(q.shape, dtype=torch.float32)
-    library().prunescope_attention(_at(q), q.stride(0), _at(k), k.stride(0), _at(v), v.stride(0), _at(starts), _at(lengths),
-                                   len(starts), heads, q.shape[1] // heads, scale, _at(out), out.stride(0), torch.get_num_threads())
+    library().prunescope_attention(
+        _at(q), q.stride(0), _at(k), k.stride(0), _at(v), v.stride(0), _at(starts), _at(lengths),
+        len(starts), heads, q.shape[1] // heads, scale, _at(out), out.stride(0), torch.get_num_threads())
     return out
 
 
 def add_norm(x: torch.Tensor, residual: torch.Tensor | None, norm: torch.nn.LayerNorm) -> torch.Tensor:
     """layer_norm(x + residual), (..., width) contiguous fp32."""
     out = torch.empty_like(x)
-    library().prunescope_add_norm(_at(x), _at(residual), _at(norm.weight), _at(norm.bias), norm.eps, x.numel() // x.shape[-1], x.shape[-1],
-                                  _at(out), torch.get_num_threads())
+    library().prunescope_add_norm(
+        _at(x), _at(residual), _at(norm.weight), _at(norm.bias), norm.eps, x.numel() // x.shape[-1], x.shape[-1],
+        _at(out), torch.get_num_threads())
     return out

@@ -17,10 +17,13 @@ from prune_core.machine import machine
 _PATTERNS = {"single weights": "1x1", "tiles of 16x16": "16x16", "strips of 64x1": "64x1"}
 
 
-def shapes(sparsity: float, threads: int = 0, seconds: float = 6.0, m: int = 1536, n: int = 384, tokens: int = 1024) -> dict:
+def shapes(
+    sparsity: float, threads: int = 0, seconds: float = 6.0, m: int = 1536, n: int = 384, tokens: int = 1024,
+) -> dict:
     """One m x n matrix times `tokens` inputs, the same share of zeros in three patterns: what `shapes --json` prints.
 
-    Single zeros run as torch's sparse matrix (CSR), tiles and strips on the compact layer; all in turn with torch's dense product.
+    Single zeros run as torch's sparse matrix (CSR), tiles and strips on the compact layer; all in turn with
+    torch's dense product.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
     draw, random = torch.Generator().manual_seed(0), np.random.default_rng(0)
@@ -40,8 +43,10 @@ def shapes(sparsity: float, threads: int = 0, seconds: float = 6.0, m: int = 153
             layer = CompactLinear(weight, None, kept, block)
             calls[pattern], executed[pattern] = (lambda layer=layer: layer(x)), f"compact layer, {layer.executed}"
     with torch.inference_mode():
-        found = alternate(calls, seconds)
-    patterns = [{"pattern": name, "block": _PATTERNS.get(name), "ms": one.median, "spread": [one.low, one.high],
-                 "speedup": found["dense"].median / one.median, "executed": executed[name]} for name, one in found.items()]
-    return {"sparsity": sparsity, "m": m, "n": n, "tokens": tokens, "threads": torch.get_num_threads(), "machine": machine(), "patterns": patterns,
-            "kernels": native.why_not() or "native"}
+        times = alternate(calls, seconds)
+    dense = times["dense"].median
+    patterns = [{"pattern": name, "block": _PATTERNS.get(name), "ms": timing.median,
+                 "spread": [timing.low, timing.high], "speedup": dense / timing.median, "executed": executed[name]}
+                for name, timing in times.items()]
+    return {"sparsity": sparsity, "m": m, "n": n, "tokens": tokens, "threads": torch.get_num_threads(),
+            "machine": machine(), "patterns": patterns, "kernels": native.why_not() or "native"}

@@ -1,4 +1,4 @@
-"""Timing: the dense and the compact model in turn, in one process, after a warm-up; and the calibration of latency.py."""
+"""Timing: the dense and the compact model in turn, in one process, after a warm-up."""
 
 from __future__ import annotations
 
@@ -36,8 +36,13 @@ class Timing:
     runs: int
 
 
-def alternate(calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200) -> dict[str, Timing]:
-    """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds; what a noisy moment slows, it slows for all."""
+def alternate(
+    calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
+) -> dict[str, Timing]:
+    """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds and at most `most`.
+
+    What a noisy moment slows, it slows for all.
+    """
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(2):
         for call in calls.values():
@@ -50,7 +55,8 @@ def alternate(calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, l
             start = time.perf_counter()
             call()
             taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times)) for name, times in taken.items()}
+    return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times))
+            for name, times in taken.items()}
 
 
 def sentences(model: nn.Module, setting: Batch) -> dict[str, torch.Tensor]:
@@ -58,18 +64,22 @@ def sentences(model: nn.Module, setting: Batch) -> dict[str, torch.Tensor]:
     positions = getattr(model.config, "max_position_embeddings", None) or setting.length
     if setting.length > positions - 2:
         raise InputError(f"length {setting.length} is more than this model has positions for; at most {positions - 2}")
-    ids = torch.randint(5, model.config.vocab_size, (setting.batch, setting.length), generator=torch.Generator().manual_seed(0))
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, model.config.vocab_size, (setting.batch, setting.length), generator=draw)
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def layer_modules(model: nn.Module, layout: Layout) -> dict[int, nn.Module]:
-    """Layer -> the module that its matrices lie in; without layers that have none of their own. Ask before `unpad_` moves them."""
-    found: dict[str, int | None] = {}
+    """Layer -> the module that its matrices lie in; without layers that have none of their own.
+
+    Ask before `unpad_` moves them.
+    """
+    layer_of: dict[str, int | None] = {}  # the module's name -> its layer; None where it holds several
     for parts in layers_of(layout):
-        names = [matrix.name.split(".") for matrix in parts.values()]
-        shared = ".".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, zip(*names, strict=False)))
-        found[shared] = None if shared in found else next(iter(parts.values())).layer
-    return {layer: model.get_submodule(name) for name, layer in found.items() if layer is not None}
+        levels = zip(*(matrix.name.split(".") for matrix in parts.values()), strict=False)
+        shared = ".".join(same[0] for same in itertools.takewhile(lambda same: len(set(same)) == 1, levels))
+        layer_of[shared] = None if shared in layer_of else next(iter(parts.values())).layer
+    return {layer: model.get_submodule(name) for name, layer in layer_of.items() if layer is not None}
 
 
 @contextlib.contextmanager
@@ -77,9 +87,13 @@ def clocked(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, list[float]]]
     """Layer -> milliseconds of each of its calls while this is open."""
     taken: dict[int, list[float]] = {layer: [] for layer in layers}
     starts: list[float] = []  # layers run one after the other
+
+    def stop(times: list[float]) -> None:
+        times.append(1e3 * (time.perf_counter() - starts.pop()))
+
     hooks = [hook for layer, module in layers.items() for hook in (
         module.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter())),
-        module.register_forward_hook(lambda *_, times=taken[layer]: times.append(1e3 * (time.perf_counter() - starts.pop()))))]
+        module.register_forward_hook(lambda *_, times=taken[layer]: stop(times)))]
     try:
         yield taken
     finally:
@@ -103,9 +117,11 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32") -> nn.Mo
     return small
 
 
-def measure(model: nn.Module, mask: BlockMask, setting: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0,
-            engine: str = "torch") -> dict:
-    """Time the dense model against the compact one in an engine. What `measure --json` prints, but for names and predictions.
+def measure(
+    model: nn.Module, mask: BlockMask, setting: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0,
+    engine: str = "torch",
+) -> dict:
+    """Time the dense model against the compact one in an engine: what `measure --json` prints, but for predictions.
 
     In torch the compact model runs on the kernels; another engine is given both as ONNX graphs. Raises InputError.
     """
@@ -116,24 +132,45 @@ def measure(model: nn.Module, mask: BlockMask, setting: Batch, threads: int = 0,
     model.eval()
     inputs = sentences(model, setting)
     if engine == "torch":
-        small = compact(model, mask, DTYPES[dtype])
-        parts = [layer_modules(one, mask.layout) for one in (model, small)]
-        unpad_(small)
-        with clocked(parts[0]) as slow, clocked(parts[1]) as quick:
-            found = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
-        layers = [[layer, *(float(np.median(times[layer][2:])) for times in (slow, quick))] for layer in slow]  # but for the warm-up
+        small, times, layers = _in_torch(model, mask, inputs, dtype, seconds)
+        kernels = native.why_not() or "native"
     else:
-        small = compact(model, mask, kernels=False)
-        with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
-            calls = {name: engines.session(engine, engines.to_onnx(one, Path(folder) / f"{name}.onnx"), torch.get_num_threads(), dtype)
-                     for name, one in (("dense", model), ("compact", small))}
-            found = alternate({name: lambda call=call: call(inputs) for name, call in calls.items()}, seconds)
-        layers = []
-    dense, fast = found["dense"], found["compact"]
-    kinds = sorted(set(small.executed.values()))
-    return {"dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
-            "ideal_speedup": mask.compression_encoder, "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
-            "layers_ms": layers, "rounds": dense.runs, "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
-            "compression_model": mask.compression_model, "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
-            "dtype": dtype, "engine": engine, "executed": {kind: sum(e == kind for e in small.executed.values()) for kind in kinds},
-            "kernels": native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products"), "machine": machine()}
+        small, times, layers = _in_engine(model, mask, inputs, dtype, seconds, engine)
+        kernels = native.why_not() or "none: a graph of smaller dense products"
+    dense, fast = times["dense"], times["compact"]
+    executed = {kind: sum(e == kind for e in small.executed.values()) for kind in sorted(set(small.executed.values()))}
+    return {
+        "dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
+        "ideal_speedup": mask.compression_encoder,
+        "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
+        "layers_ms": layers, "rounds": dense.runs, "sparsity": mask.sparsity,
+        "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
+        "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
+        "dtype": dtype, "engine": engine, "executed": executed, "kernels": kernels, "machine": machine()}
+
+
+def _in_torch(
+    model: nn.Module, mask: BlockMask, inputs: Mapping[str, torch.Tensor], dtype: str, seconds: float,
+) -> tuple[nn.Module, dict[str, Timing], list[list]]:
+    """(compact model on the kernels, both timings, [layer, dense ms, compact ms] of every layer)."""
+    small = compact(model, mask, DTYPES[dtype])
+    dense_layers, small_layers = (layer_modules(each, mask.layout) for each in (model, small))
+    unpad_(small)
+    with clocked(dense_layers) as slow, clocked(small_layers) as quick:
+        times = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
+    layers = [[layer, *(float(np.median(ms[layer][2:])) for ms in (slow, quick))] for layer in slow]  # not the warm-up
+    return small, times, layers
+
+
+def _in_engine(
+    model: nn.Module, mask: BlockMask, inputs: Mapping[str, torch.Tensor], dtype: str, seconds: float, engine: str,
+) -> tuple[nn.Module, dict[str, Timing], list[list]]:
+    """(compact model without kernels, both timings, no layers: a graph has none)."""
+    small = compact(model, mask, kernels=False)
+    calls = {}
+    with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
+        for name, each in (("dense", model), ("compact", small)):
+            graph = engines.to_onnx(each, Path(folder) / f"{name}.onnx")
+            run = engines.session(engine, graph, torch.get_num_threads(), dtype)
+            calls[name] = lambda run=run: run(inputs)
+        return small, alternate(calls, seconds), []

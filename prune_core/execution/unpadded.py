@@ -35,7 +35,7 @@ def unpad_(model: nn.Module) -> bool:
 
 
 class Unpadded(nn.Module):
-    """A stack of layers that gets (sentences, length, width) padded on the right, and runs on (1, tokens, width) without the padding."""
+    """A stack of layers that gets (sentences, length, width), padded on the right, and runs on (1, tokens, width)."""
 
     def __init__(self, layers: nn.Module):
         super().__init__()
@@ -55,14 +55,16 @@ class Unpadded(nn.Module):
             keep = (torch.arange(longest) < self.lengths[:, None]).ravel().nonzero()[:, 0]
             tokens = hidden_states.reshape(-1, width)[keep][None]
         out = self.layers(tokens, *rest, **settings)
-        found = out.last_hidden_state[0]
+        rows = out.last_hidden_state[0]
         if keep is not None:
-            found = found.new_zeros(batch * longest, found.shape[-1]).index_copy_(0, keep, found)
-        out.last_hidden_state = found.view(batch, longest, -1)
+            rows = rows.new_zeros(batch * longest, rows.shape[-1]).index_copy_(0, keep, rows)
+        out.last_hidden_state = rows.view(batch, longest, -1)
         return out
 
 
-def _attend(module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask, scaling: float, **_) -> tuple:
+def _attend(
+    module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, _mask, scaling: float, **_,
+) -> tuple:
     """transformers' attention interface: (1, heads, tokens, depth) -> (1, tokens, heads, depth)."""
     _, heads, tokens, depth = query.shape
     flat = [part.transpose(1, 2).reshape(tokens, heads * depth) for part in (query, key, value)]

@@ -1,7 +1,7 @@
-"""The latency model: how long an encoder takes under any mask, from counts of its work and times measured on one machine.
+"""The latency model: how long an encoder takes under any mask, from counts of its work and one machine's times.
 
-Numpy and scipy's result only, so that a page predicts without loading torch; measure.py takes the times.
-A prediction is for the compact model on the kernels of native.cpp, in fp32, sentences of one length.
+Numpy and scipy's result only, so that a page predicts without loading torch; execution/calibrate.py takes the
+times. A prediction is for the compact model on the kernels of native.cpp, in fp32, sentences of one length.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Batch:
             if not 1 <= getattr(self, name) <= most:
                 raise InputError(f"{name} {getattr(self, name)} is out of range; needed: 1 to {most}")
         if self.tokens > MAX_TOKENS:
-            raise InputError(f"a batch of {self.batch} x {self.length} tokens is out of range; needed: at most {MAX_TOKENS:,} together")
+            raise InputError(f"a batch of {self.batch} x {self.length} tokens is out of range; "
+                             f"needed: at most {MAX_TOKENS:,} together")
 
     @property
     def tokens(self) -> int:
@@ -55,29 +56,36 @@ def work(mask: BlockMask, setting: Batch, registers: Registers, heads: int | Non
                 counts["panels"] += 1
         if matrix.type == "intermediate":
             counts["gelu"] += tokens * float(plan.live.rows.sum())
-    widths = [float(plans[parts["value"].name].live.rows.sum()) for parts in layers_of(mask.layout) if "value" in parts]
-    return counts | _around(mask.layout, setting, sum(widths))
+    values = [parts["value"] for parts in layers_of(mask.layout) if "value" in parts]
+    return counts | _around(mask.layout, setting, sum(float(plans[value.name].live.rows.sum()) for value in values))
 
 
 def dense_work(layout: Layout, setting: Batch) -> dict[str, float]:
     """Counts of what the dense model does for one batch."""
-    tokens = setting.tokens
-    gelu = sum(m.m for m in layout.matrices if m.type == "intermediate")
-    return {"multiply": float(tokens * layout.encoder_weights), "weights": float(layout.encoder_weights), "gelu": float(tokens * gelu),
-            "store": float(tokens * sum(m.m for m in layout.matrices))} | _around(layout, setting, sum(m.m for m in layout.matrices if m.type == "value"))
+    def outputs(*types: str) -> int:
+        return sum(m.m for m in layout.matrices if not types or m.type in types)
+
+    tokens, weights = setting.tokens, layout.encoder_weights
+    inside = {"multiply": float(tokens * weights), "weights": float(weights),
+              "gelu": float(tokens * outputs("intermediate")), "store": float(tokens * outputs())}
+    return inside | _around(layout, setting, outputs("value"))
 
 
 def _around(layout: Layout, setting: Batch, widths: float) -> dict[str, float]:
-    """What is not in the prunable matrices: attention over `widths` (all layers' heads together), norms, embeddings, calls."""
+    """What is not in the prunable matrices: attention over `widths` (all layers' heads together), norms, embeddings."""
     hidden, layers = max(m.n for m in layout.matrices if m.type != "output"), len(layers_of(layout))
-    return {"attention": setting.batch * setting.length**2 * widths, "heads": setting.tokens * widths,
-            "norm": float(setting.tokens * hidden * layers), "embed": float(setting.tokens * hidden), "head": float(setting.batch * hidden**2),
+    batch, length, tokens = setting.batch, setting.length, setting.tokens
+    return {"attention": batch * length**2 * widths, "heads": tokens * widths,
+            "norm": float(tokens * hidden * layers), "embed": float(tokens * hidden), "head": float(batch * hidden**2),
             "layers": float(layers), "call": 1.0}
 
 
 @dataclass(frozen=True)
 class Profile:
-    """What `calibrate` found on a machine: milliseconds per unit of work, and how wrong its predictions were on masks it had not seen."""
+    """What `calibrate` found on a machine: milliseconds per unit of work, and how wrong its predictions were.
+
+    The errors are those on masks that were not used to calibrate.
+    """
 
     machine: Mapping
     threads: int
@@ -85,7 +93,7 @@ class Profile:
     vectors: int
     compact: Mapping[str, float]
     dense: Mapping[str, float]
-    error: float  # median |predicted - measured| / measured of the compact model, on masks not used to calibrate
+    error: float  # median |predicted - measured| / measured of the compact model
     error_dense: float
     masks: int  # how many stand behind `error`
     created: float
@@ -104,13 +112,13 @@ class Profile:
 
     def layers_ms(self, mask: BlockMask, setting: Batch, heads: int | None = None) -> list[tuple[int, float, float]]:
         """(layer, dense ms, compact ms) of every layer: what is around the layers belongs to none."""
-        found = []
+        rows = []
         for number, parts in sorted((next(iter(p.values())).layer, p) for p in layers_of(mask.layout)):
             layout = replace(mask.layout, matrices=tuple(parts.values()))
             counts = [dense_work(layout, setting), work(BlockMask(layout, mask.kept), setting, self.registers, heads)]
-            inside = [{k: v for k, v in one.items() if k not in ("call", "embed", "head")} for one in counts]
-            found.append((number, priced(inside[0], self.dense), priced(inside[1], self.compact)))
-        return found
+            inside = [{k: v for k, v in each.items() if k not in ("call", "embed", "head")} for each in counts]
+            rows.append((number, priced(inside[0], self.dense), priced(inside[1], self.compact)))
+        return rows
 
     def speedup(self, mask: BlockMask, setting: Batch, heads: int | None = None) -> float:
         """Predicted dense / compact."""
@@ -123,20 +131,23 @@ class Profile:
     def from_json(cls, data: Mapping) -> Profile:
         """Raises InputError where this is no profile."""
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise InputError("this is no latency profile of this version; make one with: python -m prune_core calibrate --to FILE")
+            raise InputError("this is no latency profile of this version; "
+                             "make one with: python -m prune_core calibrate --to FILE")
         try:
             profile = cls(**{key: data[key] for key in cls.__dataclass_fields__})
             numbers = [*profile.compact.values(), *profile.dense.values(), profile.error, profile.error_dense]
-            if not all(isinstance(n, int | float) and 0 <= n < float("inf") for n in numbers) or profile.lanes not in (1, 4, 8, 16, 32):
+            finite = all(isinstance(n, int | float) and 0 <= n < float("inf") for n in numbers)
+            if not finite or profile.lanes not in (1, 4, 8, 16, 32):
                 raise ValueError("coefficients are not finite numbers of at least 0")
             layout_free = {"call", "layers"} <= profile.compact.keys() & profile.dense.keys()
             if not layout_free or not isinstance(profile.machine, Mapping) or not 1 <= int(profile.vectors) <= 8:
                 raise ValueError("parts are missing")
             return profile
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(f"this latency profile is damaged: {type(error).__name__}: {' '.join(str(error).split())[:120]}") from None
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            raise InputError(f"this latency profile is damaged: {why}") from None
 
 
 def priced(counts: Mapping[str, float], prices: Mapping[str, float]) -> float:
-    """Milliseconds of this much work."""
+    """Milliseconds of this much work; work without a price costs nothing."""
     return float(sum(count * prices.get(name, 0.0) for name, count in counts.items()))

@@ -1,4 +1,4 @@
-"""Latency profiles on the disk: read, checked, written; this machine's own, those that were loaded, those that ship."""
+"""Latency profiles on the disk: read, checked, written; this machine's own, those loaded, those that ship."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def read(path: Path) -> Profile:
     try:
         return Profile.from_json(json.loads(Path(path).read_bytes()))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"latency profile {str(path)!r} cannot be read: {' '.join(str(error).split())[:160]}") from None
+        why = " ".join(str(error).split())[:160]
+        raise InputError(f"latency profile {str(path)!r} cannot be read: {why}") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -52,7 +53,7 @@ def loaded() -> list[Path]:
 
 
 def known(own: Path) -> list[Path]:
-    """All profiles in the order in which they are taken: this machine's own, those that were loaded, those that ship."""
+    """All profiles in the order in which they are taken: this machine's own, those loaded, those that ship."""
     return [own, *loaded(), *shipped()]
 
 
@@ -61,7 +62,8 @@ def keep(content: bytes) -> Profile:
     try:
         profile = Profile.from_json(json.loads(content))
     except (ValueError, RecursionError):
-        raise InputError("this is no JSON file; needed: what `python -m prune_core calibrate --to FILE` writes") from None
+        needed = "what `python -m prune_core calibrate --to FILE` writes"
+        raise InputError(f"this is no JSON file; needed: {needed}") from None
     write(profile, files.cache_folder() / "profiles" / f"{_slug(profile.machine)}-{profile.threads}t.json")
     return profile
 

@@ -1,7 +1,7 @@
 """How a masked encoder is to be executed: which rows and columns are still there, and which strips are walked.
 
-Numpy only, so that a page can count the work of a mask without loading torch; compact.py executes
-the plans, latency.py prices them.
+Numpy only, so that a page can count the work of a mask without loading torch; execution/compact.py executes
+the plans, profile.py prices them.
 """
 
 from __future__ import annotations
@@ -113,8 +113,10 @@ def layers_of(layout: Layout) -> list[dict[str, Matrix]]:
 
 
 def living(mask: BlockMask, heads: int | None) -> dict[str, Live]:
-    """Matrix name -> what is still there of it: without neurons whose row or whose column is gone, and without
-    heads whose value or whose output is gone. `heads` per layer; None where heads must stay."""
+    """Matrix name -> what is still there of it: no neurons whose row or whose column is gone, no heads likewise.
+
+    A head goes with its value or its output. `heads` per layer; None where heads must stay.
+    """
     live = {m.name: Live.all(m.m, m.n) for m in mask.layout.matrices}
     for parts in layers_of(mask.layout):
         if {"intermediate", "output"} <= parts.keys():
@@ -139,5 +141,5 @@ def _tie(mask: BlockMask, live: dict[str, Live], first: Matrix, second: Matrix, 
 
 def plan_encoder(mask: BlockMask, heads: int | None, registers: Registers) -> dict[str, Execution]:
     """Matrix name -> how it is executed."""
-    live = living(mask, heads)
-    return {m.name: plan_matrix(mask.kept[m.name], mask.layout.block, live[m.name], registers) for m in mask.layout.matrices}
+    live, layout = living(mask, heads), mask.layout
+    return {m.name: plan_matrix(mask.kept[m.name], layout.block, live[m.name], registers) for m in layout.matrices}

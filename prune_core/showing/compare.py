@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from prune_core.runs.run import Run
 
 COMPRESSIONS = ("compression_encoder", "compression_model")
-FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}  # may differ between runs that are compared
+# May differ between runs that are compared
+FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}
 
 
 @dataclass(frozen=True)
@@ -40,37 +41,42 @@ def row_of(method: str, compression: float, points: Sequence[dict]) -> Row:
                *(statistics.fmean(p[name] for p in points) for name in COMPRESSIONS))
 
 
-def sentences(found: Sequence[Row], metric: str) -> Iterator[str]:
-    """For each compression, the best method beside every other: by how much, and whether that is more than the spread over the seeds."""
-    for compression in sorted({row.compression for row in found}):
-        best, *others = sorted((row for row in found if row.compression == compression), key=lambda row: -row.mean)
+def sentences(rows: Sequence[Row], metric: str) -> Iterator[str]:
+    """For each compression, the best method beside every other: by how much, and is that more than the seeds spread."""
+    for compression in sorted({row.compression for row in rows}):
+        best, *others = sorted((row for row in rows if row.compression == compression), key=lambda row: -row.mean)
         for other in others:
-            by, spread, seeds = best.mean - other.mean, max(best.spread, other.spread), min(len(best.scores), len(other.scores))
+            by, spread = best.mean - other.mean, max(best.spread, other.spread)
+            seeds = min(len(best.scores), len(other.scores))
             than = "one seed each, which says little" if seeds < 2 else (
                 f"{'more' if by > spread else 'not more'} than the spread over {seeds} seeds ({100 * spread:.1f})")
-            yield f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} above {other.method}: {than}."
+            yield (f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} "
+                   f"above {other.method}: {than}.")
 
 
-def as_csv(found: Sequence[Row]) -> str:
+def as_csv(rows: Sequence[Row]) -> str:
     """One line for each row, with the score of every seed."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "compression", *COMPRESSIONS, "mean", "spread", "seeds", "scores"])
-    for row in found:
+    for row in rows:
         numbers = (f"{getattr(row, name):.4f}" for name in (*COMPRESSIONS, "mean", "spread"))
         writer.writerow([row.method, row.compression, *numbers, len(row.scores),
                          " ".join(f"{score:.4f}" for score in row.scores)])
     return text.getvalue()
 
 
-def as_markdown(found: Sequence[Row], task: str, metric: str, dense: Sequence[float]) -> str:
+def as_markdown(rows: Sequence[Row], task: str, metric: str, dense: Sequence[float]) -> str:
     """Methods down, compressions across, mean ± spread; then the sentences."""
-    compressions, methods = sorted({row.compression for row in found}), list(dict.fromkeys(row.method for row in found))
-    cells = {(row.method, row.compression): f"{row.mean:.3f} ± {row.spread:.3f}" for row in found}
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    compressions, methods = sorted({row.compression for row in rows}), dict.fromkeys(row.method for row in rows)
+    cells = {(row.method, row.compression): f"{row.mean:.3f} ± {row.spread:.3f}" for row in rows}
     lines = [f"{task}, {metric}: dense {statistics.fmean(dense):.3f}; mean ± standard deviation over seeds", "",
-             "| method | " + " | ".join(f"{c:g}x" for c in compressions) + " |", "|---" * (len(compressions) + 1) + "|",
-             *("| " + " | ".join([method, *(cells.get((method, c), "–") for c in compressions)]) + " |" for method in methods), "",
-             *sentences(found, metric)]
+             line(["method", *(f"{c:g}x" for c in compressions)]), "|---" * (len(compressions) + 1) + "|",
+             *(line([method, *(cells.get((method, c), "–") for c in compressions)]) for method in methods), "",
+             *sentences(rows, metric)]
     return "\n".join(lines) + "\n"
 
 
@@ -83,21 +89,22 @@ class Group:
 
 
 def groups(chosen: Sequence[Run]) -> list[Group]:
-    """The runs by their settings; each group is named by the settings that are not the same everywhere, or by its only run."""
+    """The runs by their settings; a group is named by the settings that differ between groups, or by its only run."""
     by_settings: dict[tuple, list[Run]] = {}
     for run in chosen:
         by_settings.setdefault(tuple(_settings(run).items()), []).append(run)
-    differ = [name for name in _settings(chosen[0]) if len({repr(_settings(run)[name]) for run in chosen}) > 1] if chosen else []
-    found = []
+    names = _settings(chosen[0]) if chosen else ()
+    differ = [name for name in names if len({repr(_settings(run)[name]) for run in chosen}) > 1]
+    made = []
     for alike in by_settings.values():
         settings = _settings(alike[0])
         words = ", ".join(f"{name} {settings[name]}" for name in differ)
-        found.append(Group(alike[0].name if len(alike) == 1 else words or alike[0].name, tuple(alike)))
-    return found
+        made.append(Group(alike[0].name if len(alike) == 1 else words or alike[0].name, tuple(alike)))
+    return made
 
 
 def _settings(run: Run) -> dict:
-    """What a run was asked for, but for the seed and what does not change what it does. Tuples, so that they can be counted."""
+    """What a run was asked for, but for the seed and what does not change what it does; tuples can be counted."""
     left_out = FREE | {"seed", "compressions", "surface_examples", "moments"}
     return {name: value for name, value in run.config.settings().items() if name not in left_out}
 
@@ -108,12 +115,13 @@ def differences(one: Run, other: Run) -> list[tuple[str, object, object]]:
     return [(name, value, others[name]) for name, value in one.config.settings().items() if value != others[name]]
 
 
-def rows_of(found: Sequence[Group]) -> list[Row]:
+def rows_of(chosen: Sequence[Group]) -> list[Row]:
     """Scores after retraining, group by group and compression by compression."""
     made = []
-    for group in found:
-        for compression in sorted({p["compression"] for run in group.runs for p in run.points}):
-            points = [p for run in group.runs for p in run.points if p["compression"] == compression and p["score_retrained"] is not None]
+    for group in chosen:
+        all_points = [p for run in group.runs for p in run.points]
+        for compression in sorted({p["compression"] for p in all_points}):
+            points = [p for p in all_points if p["compression"] == compression and p["score_retrained"] is not None]
             if points:
                 made.append(row_of(group.label, compression, points))
     return made

@@ -1,4 +1,7 @@
-"""The small experiments behind the lesson, in numpy: every number is computed when it is asked for, on matrices that fit on a page."""
+"""The small experiments behind the lesson, in numpy, on matrices that fit on a page.
+
+Every number is computed when it is asked for.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ ROWS, COLS = 16, 24  # of the matrix that blocks are shown on
 
 @dataclass(frozen=True)
 class CutMatrix:
-    """A small matrix with its groups of the lowest norm cut: `weight` (m, n), `norms` and `kept` (groups down, groups across)."""
+    """A small matrix with its groups of the lowest norm cut.
+
+    `weight` (m, n); `norms` and `kept` (groups down, groups across).
+    """
 
     weight: np.ndarray
     norms: np.ndarray
@@ -65,7 +71,8 @@ def soft_threshold(norms: np.ndarray, amount: np.ndarray | float) -> np.ndarray:
 def two_groups(lam: float, wanted: tuple[float, float] = (1.0, 0.25), lr: float = 0.1, steps: int = 60) -> np.ndarray:
     """(steps + 1, 2) norms of two groups that start at 1, while the task pulls each towards the norm it is `wanted` at.
 
-    Each step: a gradient step of 1/2 (norm - wanted)^2, then the proximal step of lam * norm. They end at max(0, wanted - lam).
+    Each step: a gradient step of 1/2 (norm - wanted)^2, then the proximal step of lam * norm. They end at
+    max(0, wanted - lam).
     """
     norms = [np.ones(2)]
     for _ in range(steps):
@@ -78,7 +85,7 @@ def two_groups(lam: float, wanted: tuple[float, float] = (1.0, 0.25), lr: float 
 
 @dataclass(frozen=True)
 class Recovery:
-    """A group Lasso on data whose truth is known: norms (groups,) of the truth and of what was found, and how much is lost."""
+    """A group Lasso on data whose truth is known: norms (groups,) of the truth and of what was found, and the error."""
 
     truth: np.ndarray
     found: np.ndarray
@@ -108,12 +115,13 @@ _TRUTH = np.array([3.0, 2.0, 1.2, 0.8] + [0.0] * (GROUPS - 4))
 def recover(lam: float, reweighted: bool, seed: int = 0, rounds: int = 4, steps: int = 150) -> Recovery:
     """Least squares with a group Lasso by proximal steps, on 80 noisy examples of 12 groups, 4 of which matter.
 
-    Reweighted: after each round, lam counts for a group as 1 / (norm + 0.1) times what it did; the last norms start the next round.
+    Reweighted: after each round, lam counts for a group as 1 / (norm + 0.1) times what it did; the last norms start
+    the next round.
     """
     random = np.random.default_rng(seed)
     truth = random.normal(size=(GROUPS, EACH))
     truth *= (_TRUTH / np.linalg.norm(truth, axis=1))[:, None]
-    x, unseen = random.normal(size=(EXAMPLES, GROUPS * EACH)), random.normal(size=(2000, GROUPS * EACH))
+    x, unseen = (random.normal(size=(count, GROUPS * EACH)) for count in (EXAMPLES, 2000))
     y = x @ truth.ravel() + random.normal(size=EXAMPLES)
     lr = EXAMPLES / np.linalg.eigvalsh(x.T @ x)[-1]
     w, gamma = np.zeros((GROUPS, EACH)), np.ones(GROUPS)
@@ -125,14 +133,18 @@ def recover(lam: float, reweighted: bool, seed: int = 0, rounds: int = 4, steps:
         if reweighted:
             gamma = 1.0 / (np.linalg.norm(w, axis=1) + 0.1)
     wanted = unseen @ truth.ravel()
-    return Recovery(_TRUTH, np.linalg.norm(w, axis=1), float(((unseen @ w.ravel() - wanted) ** 2).mean() / wanted.var()))
+    error = float(((unseen @ w.ravel() - wanted) ** 2).mean() / wanted.var())
+    return Recovery(_TRUTH, np.linalg.norm(w, axis=1), error)
 
 
 # ---------------------------------------------------------------- 4: a sentence
 
 
 def changes_at(sparsities: Sequence[float], sure: np.ndarray) -> float | None:
-    """The first sparsity at which another answer is the likeliest than at the first one; `sure`: (sparsities, answers). None: nowhere."""
+    """The first sparsity at which another answer is the likeliest than at the first one; None: nowhere.
+
+    `sure`: (sparsities, answers) probabilities.
+    """
     other = np.flatnonzero(sure.argmax(1) != sure[0].argmax())
     return float(sparsities[other[0]]) if len(other) else None
 
@@ -145,8 +157,13 @@ def refreshes(epochs: int, milestones: tuple[int, ...] = (4, 8, 12, 16)) -> list
     return [milestone for milestone in milestones if milestone < epochs]
 
 
-def reweighted_norms(epochs: int, start: np.ndarray, lam: float = 0.002, milestones: tuple[int, ...] = (4, 8, 12, 16)) -> np.ndarray:
-    """(epochs + 1, groups) norms under the penalty alone, one proximal step of lam * gamma an epoch; gamma = 1 / (norm + eps) of the last milestone."""
+def reweighted_norms(
+    epochs: int, start: np.ndarray, lam: float = 0.002, milestones: tuple[int, ...] = (4, 8, 12, 16),
+) -> np.ndarray:
+    """(epochs + 1, groups) norms under the penalty alone, one proximal step of lam * gamma an epoch.
+
+    gamma = 1 / (norm + eps) of the last milestone; `start`: (groups,).
+    """
     norms, gamma = [np.asarray(start, float)], 1.0 / (np.asarray(start, float) + EPS)
     for epoch in range(1, epochs + 1):
         norms.append(soft_threshold(norms[-1], lam * gamma))
@@ -155,12 +172,15 @@ def reweighted_norms(epochs: int, start: np.ndarray, lam: float = 0.002, milesto
     return np.array(norms)
 
 
-def adam_against_proximal(lam: float, steps: int = 234, lr: float = 2e-5, start: float = 0.04, group: int = 64, pull: float = 1e-3,
-                          seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Two paths (steps + 1,) of the norm of one group of `group` weights around `start`: the penalty in the loss under Adam, and as a proximal step.
+def adam_against_proximal(
+    lam: float, steps: int = 234, lr: float = 2e-5, start: float = 0.04, group: int = 64, pull: float = 1e-3,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two paths (steps + 1,) of a group's norm: the penalty in the loss under Adam, and as a proximal step.
 
-    The task's gradient is noise of size `pull`. In the loss, Adam divides the penalty's gradient by the gradient's own size, so a
-    weight moves by about lr a step whatever lambda is; the proximal step takes lr * lam * gamma from the norm, undivided. gamma = 1 / (norm + eps).
+    The group has `group` weights around `start`; the task's gradient is noise of size `pull`. In the loss, Adam
+    divides the penalty's gradient by the gradient's own size, so a weight moves by about lr a step whatever lambda
+    is; the proximal step takes lr * lam * gamma from the norm, undivided. gamma = 1 / (norm + eps).
     """
     random = np.random.default_rng(seed)
     first = random.normal(size=group) * start

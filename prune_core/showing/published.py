@@ -1,4 +1,7 @@
-"""Points that others published, from data/published.csv: whose, on which model, and where they said so. None was measured here."""
+"""Points that others published, from data/published.csv: whose, on which model, and where they said so.
+
+None was measured here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ FILE = DATA / "published.csv"
 
 @dataclass(frozen=True)
 class Published:
-    """One point. `removed`: share of the encoder's weights, as the source counts it; scores 0 to 1; `evidence`: code or readme."""
+    """One point. `removed`: share of the encoder's weights, as the source counts it; `evidence`: code or readme.
+
+    Scores are from 0 to 1.
+    """
 
     method: str
     pattern: str
@@ -32,11 +38,18 @@ class Published:
 @cache
 def points() -> tuple[Published, ...]:
     """All of them, in the order of the file."""
-    numbers = ("removed", "score", "dense", "speedup")
     with open(FILE, encoding="utf-8", newline="") as file:
-        return tuple(Published(**{k: (float(v) if v else None) if k in numbers else v for k, v in row.items()}) for row in csv.DictReader(file))
+        return tuple(Published(**{name: _value(name, text) for name, text in row.items()})
+                     for row in csv.DictReader(file))
+
+
+def _value(name: str, text: str) -> str | float | None:
+    """A cell of the file: a number, or None where it is empty, in the columns that hold numbers."""
+    if name not in ("removed", "score", "dense", "speedup"):
+        return text
+    return float(text) if text else None
 
 
 def of(task: str, metric: str) -> list[Published]:
     """Those on this task in this metric, or in one that the source does not name."""
-    return [one for one in points() if one.task == task and one.metric in ("", metric)]
+    return [point for point in points() if point.task == task and point.metric in ("", metric)]

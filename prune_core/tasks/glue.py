@@ -95,7 +95,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a run trains and scores on. `source`: 'practice', the hub's name or the folder; `note`: why, if not as asked."""
+    """What a run trains and scores on.
+
+    `source`: 'practice', the hub's name or the folder; `note`: why, if not as asked.
+    """
 
     task: Task
     source: str
@@ -113,13 +116,15 @@ class TaskData:
         return replace(self, train=self.train.some(train), dev={name: d.some(dev) for name, d in self.dev.items()})
 
 
-def load(task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0, columns: Sequence[str] = (), label: str = "", seed: int = 0) -> TaskData:
-    """Read a task from the hub, a local folder in the hub's layout, a table file (own.py), or the practice set. Raises InputError.
+def load(
+    task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0,
+    columns: Sequence[str] = (), label: str = "", seed: int = 0,
+) -> TaskData:
+    """A task from the hub, a local folder in the hub's layout, a table file (table_files.py), or the practice set.
 
-    `columns`, `label` and `seed` are for a table file, whose name is then the task's.
-
-    If the hub does not answer within `hub_seconds` and holds nothing in its local cache, this is the
-    practice set, and `note` says so.
+    `columns`, `label` and `seed` are for a table file, whose name is then the task's. If the hub does not
+    answer within `hub_seconds` and holds nothing in its local cache, this is the practice set, and `note`
+    says so. Raises InputError.
     """
     if table_files.is_own(source):
         return _own(table_files.read(source, columns, label), source, seed)
@@ -141,7 +146,8 @@ def load(task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0, colum
 
 def _from_folder(task: Task, folder: str) -> TaskData:
     if not Path(folder).is_dir():
-        raise InputError(f"data {folder!r} is not a folder; needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}")
+        raise InputError(f"data {folder!r} is not a folder; "
+                         f"needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}")
     # A cache of its own: the shared one tells folders apart by their last name only, and would give
     # back old data after a file was changed, or another folder's data.
     with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as cache:
@@ -173,7 +179,8 @@ def _reason(folder: Path, task: Task, error: Exception) -> str:
 def _checked(task: Task, source: str, splits) -> TaskData:
     missing = [name for name in ("train", *task.dev) if name not in splits]
     if missing:
-        raise InputError(f"data {source!r}, task {task.name}: split {missing[0]!r} is missing; there are: {', '.join(splits)}")
+        raise InputError(f"data {source!r}, task {task.name}: split {missing[0]!r} is missing; "
+                         f"there are: {', '.join(splits)}")
     parts = {name: _examples(task, splits[name], f"data {source!r}, task {task.name}, split {name}")
              for name in ("train", *task.dev)}
     return TaskData(task, source, parts.pop("train"), parts)
@@ -211,9 +218,10 @@ def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Ex
 
 
 def _own(table: Table, source: str, seed: int) -> TaskData:
-    task = Task(table.name, table.columns, table.classes, ("accuracy",) if table.classes else ("spearman", "pearson"), 0, None)
     train, dev = (Examples([table.texts[row] for row in rows], table.labels[rows]) for rows in table.split(seed))
-    return TaskData(replace(task, train_examples=len(train)), source, train, {"validation": dev})
+    metrics = ("accuracy",) if table.classes else ("spearman", "pearson")
+    task = Task(table.name, table.columns, table.classes, metrics, len(train), None)
+    return TaskData(task, source, train, {"validation": dev})
 
 
 def _practice(note: str) -> TaskData:
@@ -221,6 +229,6 @@ def _practice(note: str) -> TaskData:
     for split in ("train", "validation"):
         with open(PRACTICE / f"{split}.csv", encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        texts = [(row["sentence"],) for row in rows]
-        parts[split] = _examples_of(PRACTICE_TASK, texts, [int(row["label"]) for row in rows], f"practice set, split {split}")
+        texts, labels = [(row["sentence"],) for row in rows], [int(row["label"]) for row in rows]
+        parts[split] = _examples_of(PRACTICE_TASK, texts, labels, f"practice set, split {split}")
     return TaskData(PRACTICE_TASK, "practice", parts["train"], {"validation": parts["validation"]}, note)

@@ -26,6 +26,10 @@ def hub_answers(seconds: float) -> bool:
 
 
 def load_dataset(path: str, name: str, offline: bool = False, cache: str | None = None):
+    """Split -> rows of the set `name` at `path`, a name on the hub or a folder; raises what `datasets` raises.
+
+    `offline`: only what the local cache holds; `cache`: a folder for it, in place of the shared one.
+    """
     import datasets
     import huggingface_hub.constants
 

@@ -26,7 +26,7 @@ def _f1(labels, answers) -> float:
 
 
 def _of_counts(metric: str, counts: np.ndarray) -> np.ndarray:
-    """F1 or Matthews of many confusion matrices at once: counts (draws, label, answer) -> (draws,); 0 where not defined."""
+    """F1 or Matthews of many confusion matrices at once: counts (draws, label, answer) -> (draws,); 0 if undefined."""
     (rejected, alarms), (missed, hits) = np.moveaxis(counts.astype(np.float64), 0, -1)
     if metric == "f1":
         above, below = 2 * hits, 2 * hits + alarms + missed
@@ -65,8 +65,8 @@ def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float
     if metric == "accuracy":
         from scipy.stats import binomtest
 
-        found = binomtest(int((answers == labels).sum()), count).proportion_ci(0.95, method="wilson")
-        return float(found.low), float(found.high)
+        wilson = binomtest(int((answers == labels).sum()), count).proportion_ci(0.95, method="wilson")
+        return float(wilson.low), float(wilson.high)
     random = np.random.default_rng(0)
     if task.labels:  # resampling examples is resampling the four cells of the confusion matrix
         cells = np.bincount(2 * labels + answers, minlength=4)
@@ -78,7 +78,10 @@ def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float
 
 
 def majority_score(task: Task, examples: Examples) -> float:
-    """The headline score of giving every example the most frequent answer (regression: 0, a constant correlates with nothing)."""
+    """The headline score of giving every example the most frequent answer.
+
+    0 for regression: a constant correlates with nothing.
+    """
     if not task.labels:
         return 0.0
     outputs = np.zeros((len(examples), len(task.labels)), np.float32)
