@@ -14,10 +14,25 @@ def main() -> None:
     widgets.page("Home")
     st.title("Prunescope", anchor=False)
     st.markdown(
-        "Prunescope prunes BERT-like encoders on GLUE tasks block by block, by reweighted group Lasso, and records what happens: "
-        "every block norm as the penalty drives it towards zero, and the dev score for every share of blocks you might cut. "
-        "Start a run, watch it, then drag a threshold and see at once what is cut and what it costs."
-    )
+        "Prunescope prunes BERT-like encoders on GLUE tasks block by block, by reweighted group Lasso, and records "
+        "what happens: every block norm as the penalty drives it towards zero, and the dev score for every share of "
+        "blocks you might cut. "
+        "Start a run, watch it, then drag a threshold and see at once what is cut and what it costs.")
+    ways_in()
+    if not loaders.read_only():
+        trash.undo()
+    listed = loaders.listed()
+    mine = [entry for entry in listed if entry.path.parent == loaders.runs_dir()]
+    shipped = [entry for entry in listed if entry.path.parent != loaders.runs_dir()]
+    show("Your runs", mine,
+         "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+    show("Recorded runs", shipped, "This copy has no recorded runs. Your own runs appear above as soon as they start.")
+    if not loaders.read_only():
+        trash.show()
+
+
+def ways_in() -> None:
+    """The buttons to where one can start."""
     with st.container(horizontal=True):
         if st.button("Explore a recorded run", type="primary", icon=":material/grid_on:"):
             st.switch_page("pages/2_Explore.py")
@@ -25,17 +40,8 @@ def main() -> None:
             st.switch_page("pages/1_Prune.py")
         if st.button("Learn the idea", icon=":material/school:"):
             st.switch_page("pages/5_Learn.py")
-        if st.button("Report to others", icon=":material/description:"):
+        if st.button("Make a report", icon=":material/description:"):
             st.switch_page("pages/6_Report.py")
-    if not loaders.read_only():
-        trash.undo()
-    listed = loaders.listed()
-    mine = [one for one in listed if one.path.parent == loaders.runs_dir()]
-    shipped = [one for one in listed if one.path.parent != loaders.runs_dir()]
-    show("Your runs", mine, "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
-    show("Recorded runs that ship", shipped, "None came with this copy. Your own runs appear above as soon as they start.")
-    if not loaders.read_only():
-        trash.show()
 
 
 def show(title: str, listed: list[Listed], empty: str) -> None:
@@ -43,32 +49,34 @@ def show(title: str, listed: list[Listed], empty: str) -> None:
     st.header(title, anchor=False)
     if not listed:
         st.info(empty)
-    for one in listed:
+    for entry in listed:
         with st.container(border=True, gap="xsmall"):
-            if one.run:
-                card(one)
+            if entry.run:
+                card(entry)
             else:
-                unreadable(one)
+                unreadable(entry)
 
 
-def card(one: Listed) -> None:
+def card(entry: Listed) -> None:
     """One run: its name and status, what was pruned, its scores, and the ways to it and into the trash."""
-    run, status = one.run, one.status
+    run, status = entry.run, entry.status
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(f"**{widgets.plain(run.name)}**", width="content")
         widgets.badge(status)
         if run.is_practice:
-            st.badge("not GLUE", icon=":material/science:", color="orange", help="Scores are on the synthetic practice set.")
+            st.badge("not GLUE", icon=":material/science:", color="orange",
+                     help="Scores are on the synthetic practice set.")
         if run.warnings:
             st.badge("note", icon=":material/warning:", color="orange", help=widgets.plain(" · ".join(run.warnings)))
         st.space("stretch")
         if status != "complete":
-            st.page_link("pages/1_Prune.py", label="Resume" if status != "running" and not loaders.read_only() else "Watch", icon=":material/monitoring:",
-                         query_params={"run": run.name})
+            label = "Resume" if status != "running" and not loaders.read_only() else "Watch"
+            st.page_link("pages/1_Prune.py", label=label, icon=":material/monitoring:", query_params={"run": run.name})
         if run.with_norms:
-            st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:", query_params={"run": run.name})
+            st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:",
+                         query_params={"run": run.name})
         if not run.recorded and not loaders.read_only():
-            trash.button(one)
+            trash.button(entry)
     st.caption(widgets.facts(run))
     st.markdown(scores(run))
 
@@ -80,18 +88,19 @@ def scores(run: Run) -> str:
     metric = run.metric.replace("_", " ").capitalize()
     if run.dense_score is None:
         return f"{metric}: no score yet"
-    return f"{metric}: dense **{widgets.score(run.dense_score)}**, " + (f"retrained at {retrained}" if done else "nothing retrained yet")
+    return (f"{metric}: dense **{widgets.score(run.dense_score)}**, "
+            + (f"retrained at {retrained}" if done else "nothing retrained yet"))
 
 
-def unreadable(one: Listed) -> None:
+def unreadable(entry: Listed) -> None:
     """A folder that holds no run that can be read: its name and the reason."""
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"**{widgets.plain(one.name)}**", width="content")
-        widgets.badge(one.status)
-        if one.path.parent == loaders.runs_dir() and not loaders.read_only():
+        st.markdown(f"**{widgets.plain(entry.name)}**", width="content")
+        widgets.badge(entry.status)
+        if entry.path.parent == loaders.runs_dir() and not loaders.read_only():
             st.space("stretch")
-            trash.button(one)
-    st.caption(widgets.plain(one.reason))
+            trash.button(entry)
+    st.caption(widgets.plain(entry.reason))
 
 
 main()

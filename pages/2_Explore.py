@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.explore import charts, exact_score, live_map, parts, rerun, take_away
-from pages.explore.view import content, current, forget, remember, waits
+from pages.explore.view import View, content, current, forget, remember, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -37,19 +37,21 @@ def main() -> None:
 
 def chosen_run() -> Run | None:
     """The run that the person chose; None where there is none to choose."""
-    names = list(dict.fromkeys(one.name for one in loaders.listed() if one.run))
+    names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run))
     if not names:
         return None
-    if st.query_params.get("run") not in names:
-        st.session_state["run"] = loaders.first(names)  # no default of the widget: the address then always names the run
+    if st.query_params.get("run") not in names:  # no default of the widget: the address then always names the run
+        st.session_state["run"] = loaders.first(names)
     return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
 
 
 def nothing() -> None:
     """What to do where there is no run."""
-    st.info("There are no recorded runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
-    if lost := [one for one in loaders.listed() if not one.run]:
-        st.warning(f"{len(lost)} in the runs folder cannot be read; **Home** says why.", icon=":material/error:")
+    st.info("There are no recorded runs yet. "
+            "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+    if unreadable := [entry for entry in loaders.listed() if not entry.run]:
+        st.warning(f"Folders that hold no run that can be read: {len(unreadable)}. **Home** says why.",
+                   icon=":material/error:")
 
 
 @st.fragment
@@ -71,7 +73,8 @@ def explore(run: Run) -> None:
 def details(run: Run) -> None:
     """The zoomed matrix, and what the open tab shows: only that one is computed and sent.
 
-    Charts take the browser longer than all the rest: they follow the map while one sees them, later where others move theirs too.
+    Charts take the browser longer than all the rest: they follow the map while one sees them, later where others move
+    theirs too.
     """
     with st.container(key="after-the-map"):
         follow(run)
@@ -80,7 +83,7 @@ def details(run: Run) -> None:
 def follow(run: Run) -> None:
     """What stands below the map, for what it said last."""
     drawn = bool(live_map.said()) or st.session_state.get("drawn", False)
-    if not drawn:  # what is slow to draw waits until the map stands there and says so: that halves the time to the first map
+    if not drawn:  # what is slow to draw waits until the map says that it stands there: that halves the time to it
         st.skeleton(420)
         rerun.after_the_map(drawn)
         return
@@ -93,7 +96,14 @@ def follow(run: Run) -> None:
         st.rerun()  # the map has yet to be told
     if view.zoom:
         parts.one_matrix(run, view)
-    both, layers, results, course, away = st.tabs(["Score and speed", "Parts", "Results", "How it went", "Take away"], key="view", bind="query-params")
+    tabs(run, view)
+    rerun.after_the_map(drawn)
+
+
+def tabs(run: Run, view: View) -> None:
+    """The tab that is open; the others are not computed."""
+    names = ["Score and speed", "Parts", "Results", "How it went", "Take away"]
+    both, layers, results, course, away = st.tabs(names, key="view", bind="query-params")
     if both.open:
         with both:
             charts.curves(run, view, exact_score.taken(run, view))
@@ -110,7 +120,6 @@ def follow(run: Run) -> None:
     if away.open:
         with away:
             take_away.show(run, view)
-    rerun.after_the_map(drawn)
 
 
 main()

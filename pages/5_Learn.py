@@ -1,4 +1,7 @@
-"""Learn: block pruning in seven steps, each with one thing to do, one to see, and a question. Needs no trained model but for one."""
+"""Learn: block pruning in seven steps, each with one thing to do, one to see, and a question.
+
+Needs no trained model, but for the fourth and the seventh step.
+"""
 
 from __future__ import annotations
 
@@ -15,24 +18,28 @@ from prune_core.files import DATA
 from prune_core.showing import figures, lesson
 from prune_core.showing.lesson import EXAMPLES
 
-SHAPES = {"1x1": "single weights", "4x1": "strips: columns of 4", "1x4": "strips: rows of 4", "4x4": "tiles of 4 x 4", "allx1": "whole columns"}
+SHAPES = {"1x1": "single weights", "4x1": "strips: columns of 4", "1x4": "strips: rows of 4", "4x4": "tiles of 4 x 4",
+          "allx1": "whole columns"}
 MEASURED = DATA / "shapes.json"  # python -m prune_core shapes --to data/shapes.json
 TAUGHT = "sst2-minilm-64x1"  # the recorded run that ships with weights
-SENTENCES = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast", "I slept through most of it")
+SENTENCES = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast",
+             "I slept through most of it")
 
 
 def main() -> None:
     widgets.page("Learn")
     st.title("Learn block pruning", anchor=False)
     titles = [f"{number}. {title}" for number, (title, _) in enumerate(STEPS, 1)]
-    now = st.segmented_control("Step", titles, default=titles[0], required=True, key="step", bind="query-params", label_visibility="collapsed")
+    now = st.segmented_control("Step", titles, default=titles[0], required=True, key="step", bind="query-params",
+                               label_visibility="collapsed")
     at = titles.index(now) + 1
     _, step = STEPS[at - 1]
     st.header(now, anchor=False)
     step()
     with st.container(horizontal=True):
         st.button("Back", icon=":material/arrow_back:", disabled=at == 1, on_click=go, args=(titles[at - 2],))
-        st.button("Next", icon=":material/arrow_forward:", type="primary", disabled=at == len(STEPS), on_click=go, args=(titles[at % len(STEPS)],))
+        st.button("Next", icon=":material/arrow_forward:", type="primary", disabled=at == len(STEPS), on_click=go,
+                  args=(titles[at % len(STEPS)],))
 
 
 def go(to: str) -> None:
@@ -51,212 +58,260 @@ def numbers(**shown: str) -> None:
         place.metric(name.replace("_", " "), value)
 
 
+def draw(figure, key: str, alt: str) -> None:
+    st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt)
+
+
 # ---------------------------------------------------------------- the steps
 
 
 def blocks() -> None:
-    st.markdown("A trained layer is a matrix: a table of numbers, called *weights*. Pruning sets some of them to zero. A **block** is a small rectangle of "
-                "weights that is cut or kept as one. How much of a block there is, is told by its **norm**: the root of the sum of its squared weights. "
-                "The blocks with the smallest norms go first.")
+    st.markdown("A trained layer is a matrix: a table of numbers, called *weights*. Pruning sets some of them to zero. "
+                "A **block** is a small rectangle of weights that is cut or kept as one. Its **norm** says how large "
+                "it is: the root of the sum of its squared weights. The blocks with the smallest norms go first.")
     st.markdown("**Do:** choose a shape, and cut half. **See:** how much of the matrix is left.")
     left, right = st.columns([1, 2])
     with left:
         shape = st.radio("Blocks are", list(SHAPES), format_func=SHAPES.get, index=1, key="shape")
         share = st.slider("Share that is cut", 0, 90, 50, 5, format="%d%%", key="share") / 100
-    found = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse(shape), share)
+    matrix = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse(shape), share)
     with right:
-        st.plotly_chart(figures.small_matrix(found.weight, found.kept, BlockShape.parse(shape)), key="matrix", config=widgets.chart(),
-                        alt="A matrix of 16 rows and 24 columns; blocks that are cut are pale")
-    numbers(Blocks=f"{found.norms.size}", Weights_each=f"{found.size}", Sparsity=f"{found.sparsity:.0%}",
-            Left_of_the_squares=f"{found.energy:.1%}")
-    st.caption("*Sparsity* is the share of weights that are zero. The matrix holds random numbers, some pieces of columns larger than others, "
+        draw(figures.small_matrix(matrix.weight, matrix.kept, BlockShape.parse(shape)), "matrix",
+              "A matrix of 16 rows and 24 columns; blocks that are cut are pale")
+    numbers(Blocks=f"{matrix.norms.size}", Weights_in_each=f"{matrix.size}", Sparsity=f"{matrix.sparsity:.0%}",
+            Squares_kept=f"{matrix.energy:.1%}")
+    st.caption("*Sparsity* is the share of weights that are zero. *Squares kept* is what is left of the sum of all "
+               "squared weights. The matrix holds random numbers, some pieces of columns larger than others, "
                "as in trained layers.")
-    question("At the same sparsity, single weights leave the most. Why would anyone cut larger blocks?",
-             "Because a computer multiplies rows of numbers at once. Zeros that lie anywhere have to be looked up one by one, which costs more than it "
-             "saves; zeros in whole strips can be skipped without looking. Step 5 measures that on this machine.")
+    question("At the same sparsity, single weights keep the most. Why would anyone cut larger blocks?",
+             "Because a computer multiplies rows of numbers at once. Zeros that lie anywhere have to be looked up one "
+             "by one, which costs more than it saves; zeros in whole strips can be skipped without looking. "
+             "Step 5 measures that on this machine.")
 
 
 def penalty() -> None:
-    st.markdown("To cut blocks without much harm, training first makes the unneeded ones small. It minimises the error **plus** a price for the norm of every "
-                "block: **error + λ × sum of norms**. This is the *group Lasso*. λ (lambda) says how high the price is. After each training step, every "
-                "norm is shortened by a fixed amount, and stops at zero: the *proximal step*.")
-    st.markdown("**Do:** raise λ. **See:** the block that the task hardly needs reaches zero, exactly; the other one shrinks.")
+    st.markdown("To cut blocks without much harm, training first makes the unneeded ones small. It minimises the error "
+                "**plus** a price for the norm of every block: **error + λ × sum of norms**. This is the *group "
+                "Lasso*. λ (lambda) sets the price. After each training step, every norm is shortened by a fixed "
+                "amount, and stops at zero: the *proximal step*.")
+    st.markdown("**Do:** raise λ. **See:** the block that the task hardly needs reaches zero, exactly; "
+                "the other one shrinks.")
     lam = st.slider("λ", 0.0, 1.2, 0.1, 0.05, key="lambda")
     path = lesson.two_groups(lam)
-    st.plotly_chart(figures.paths({"needed: wants norm 1": path[:, 0], "hardly needed: wants norm 0.25": path[:, 1]}, "training step", "norm"),
-                    key="two", config=widgets.chart(), alt="The norms of two blocks over the training steps")
+    draw(figures.paths({"needed: wants norm 1": path[:, 0], "hardly needed: wants norm 0.25": path[:, 1]},
+                        "training step", "norm"), "two", "The norms of two blocks over the training steps")
     numbers(Needed_block_ends_at=f"{path[-1, 0]:.2f}", Hardly_needed_block_ends_at=f"{path[-1, 1]:.2f}")
     question("Both blocks pay the same price. What is unfair about that?",
-             f"The needed block pays too: at λ = {lam:g} it ends at {path[-1, 0]:.2f} instead of 1. The price that removes the one harms the other. "
-             "The next step mends that.")
+             f"The needed block pays too: at λ = {lam:g} it ends at {path[-1, 0]:.2f} instead of 1. "
+             "The price that removes one block harms the other. The next step mends that.")
 
 
 def reweight() -> None:
-    st.markdown("**Reweighting** lets small blocks pay more and large ones less. Every now and then, at a *milestone*, each block gets a factor of its own: "
-                "**γ = 1 / (norm + ε)**, with a small ε. From then on it pays λ × γ × norm. A block that has become small is pushed on to zero; a large one is "
-                "left almost alone.")
-    st.markdown("**Do:** move λ. **See:** twelve blocks, of which only the first four matter. Which of the two methods finds them?")
+    st.markdown("**Reweighting** lets small blocks pay more and large ones less. Every now and then, at a *milestone*, "
+                "each block gets a factor of its own: **γ = 1 / (norm + ε)**, with a small ε. From then on it pays "
+                "λ × γ × norm. A block that has become small is pushed on to zero; a large one is left almost alone.")
+    st.markdown("**Do:** move λ. **See:** twelve blocks, of which only the first four matter. "
+                "Which of the two methods finds them?")
     lam = st.select_slider("λ", [0.03, 0.05, 0.1, 0.2, 0.3, 0.5], 0.1, key="lambda to recover")
-    plain, again = lesson.recover(lam, False), lesson.recover(lam, True)
-    st.plotly_chart(figures.recovered({"true": plain.truth, "plain": plain.found, "reweighted": again.found}), key="bars", config=widgets.chart(),
-                    alt="Norms of twelve blocks: the truth, found by plain group Lasso, found with reweighting")
-    st.dataframe(pd.DataFrame({"": ["blocks kept", "kept or cut wrongly", "blocks that matter shrank by", "error on new data"],
-                               **{name: [f"{one.kept}", f"{one.wrong}", f"{one.shrunk:.0%}", f"{one.error:.1%}"]
-                                  for name, one in (("plain", plain), ("reweighted", again))}}), hide_index=True)
-    st.caption(f"Computed now: {EXAMPLES} noisy examples, four rounds of training; the factors are refreshed after each round, with ε = 0.1. "
-               "Error: of the variance of what is to be predicted.")
+    plain, reweighted = lesson.recover(lam, False), lesson.recover(lam, True)
+    draw(figures.recovered({"true": plain.truth, "plain": plain.found, "reweighted": reweighted.found}), "bars",
+          "Norms of twelve blocks: the truth, found by plain group Lasso, found with reweighting")
+    rows = ["blocks kept", "kept or cut wrongly", "blocks that matter shrank by", "error on new data"]
+    columns = {name: [f"{method.kept}", f"{method.wrong}", f"{method.shrunk:.0%}", f"{method.error:.1%}"]
+               for name, method in (("plain", plain), ("reweighted", reweighted))}
+    st.dataframe(pd.DataFrame({"": rows, **columns}), hide_index=True)
+    st.caption(f"Computed now: {EXAMPLES} noisy examples, four rounds of training; the factors are refreshed after "
+               "each round, with ε = 0.1. The error is a share of the variance of what is to be predicted.")
     question("Move λ to 0.5. What happens to reweighting there?",
-             "It cuts blocks that matter: once a needed block has become small, its price rises, and nothing brings it back. Reweighting decides sooner and "
-             "sharper, for better and for worse. So λ must rise slowly; in Prunescope it is steered so that the share of zero blocks follows a straight line.")
+             "It cuts blocks that matter: once a needed block has become small, its price rises, and nothing brings it "
+             "back. Reweighting decides sooner and more sharply, for better and for worse. So λ must rise slowly; "
+             "Prunescope steers it so that the share of zero blocks follows a straight line.")
 
 
 def sentence() -> None:
-    st.markdown("A **threshold** cuts every block whose norm lies below it. Here it is at work on a real model, MiniLM, trained to tell praise from blame in "
-                "film reviews (SST-2), and **not** retrained after the cut: that is what makes it forget so soon.")
-    st.markdown("**Do:** type a sentence, then cut more and more. **See:** how sure the model is, and where it changes its mind.")
-    one, two = st.columns([2, 1])
-    text = one.text_input("Your sentence, in English", SENTENCES[0], max_chars=300, key="sentence")
-    two.selectbox("or one of these", SENTENCES, index=None, key="ready", placeholder="examples", on_change=lambda: st.session_state.update(
-        sentence=st.session_state["ready"] or st.session_state["sentence"]))
-    if not text.strip():
+    st.markdown("A **threshold** cuts every block whose norm lies below it. Here it is at work on a real model, "
+                "MiniLM, trained to tell praise from blame in film reviews (SST-2), and **not** retrained after the "
+                "cut: that is why it forgets so soon.")
+    st.markdown("**Do:** type a sentence, then cut more and more. "
+                "**See:** how sure the model is, and where it changes its mind.")
+    left, right = st.columns([2, 1])
+    text = left.text_input("Your sentence, in English", SENTENCES[0], max_chars=300, key="sentence").strip()
+    right.selectbox("or one of these", SENTENCES, index=None, key="ready", placeholder="examples",
+                    on_change=lambda: st.session_state.update(
+                        sentence=st.session_state["ready"] or st.session_state["sentence"]))
+    if not text:
         st.info("Type a sentence.")
         return
     try:
-        with st.spinner("Asking the model, at ten sparsities …", show_time=True):
-            found = loaders.predicted(TAUGHT, text.strip())
+        with st.spinner("Asking the model at ten sparsities …", show_time=True):
+            answer = loaders.predicted(TAUGHT, text)
     except Failed as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
-    shares, sure = found["sparsities"], np.array(found["probabilities"])[:, 0]
-    step = st.select_slider("Sparsity", range(len(shares)), 0, format_func=lambda at: f"{shares[at]:.0%}", key="cut the sentence")
-    best = int(sure[step].argmax())
-    changes = lesson.changes_at(shares, sure)
-    numbers(The_model_says=found["labels"][best], and_is_sure_to=f"{sure[step, best]:.0%}",
-            It_changes_its_mind_at="never" if changes is None else f"{changes:.0%}")
-    st.plotly_chart(figures.paths({label: sure[:, at] for at, label in enumerate(found["labels"])}, "sparsity", "how sure", xs=shares, here=shares[step]),
-                    key="sure", config=widgets.chart(), alt="How sure the model is of each answer over the sparsity")
-    where = {"global": "one threshold for the whole encoder", "matrix": "the same share of every matrix"}.get(
-        found["scope"], f"a threshold for each {found['scope']}")
-    st.caption(f"Computed now: the dense weights of the recorded run `{TAUGHT}`, {where}.")
+    how_sure(answer)
     first_to_flip()
     question("Try the four examples. Which one changes first, and what becomes of all of them?",
-             "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each other. Two more change at 40%, "
-             "“a warm and funny film” never. But with more than half cut, the model gives nearly the same answer to all four: it has stopped reading.")
+             "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each "
+             "other. Two more change at 40%, “a warm and funny film” never. But with more than half cut, the model "
+             "gives nearly the same answer to all four: it has stopped reading.")
+
+
+def how_sure(answer: dict) -> None:
+    """What the model says of the sentence, at the sparsity that is chosen and over all of them."""
+    sparsities, sure = answer["sparsities"], np.array(answer["probabilities"])[:, 0]
+    step = st.select_slider("Sparsity", range(len(sparsities)), 0, format_func=lambda at: f"{sparsities[at]:.0%}",
+                            key="cut the sentence")
+    best = int(sure[step].argmax())
+    changes = lesson.changes_at(sparsities, sure)
+    numbers(The_model_says=answer["labels"][best], Probability=f"{sure[step, best]:.0%}",
+            It_changes_its_mind_at="never" if changes is None else f"{changes:.0%}")
+    lines = {label: sure[:, at] for at, label in enumerate(answer["labels"])}
+    draw(figures.paths(lines, "sparsity", "probability", xs=sparsities, here=sparsities[step]), "sure",
+          "The probability of each answer over the sparsity")
+    scopes = {"global": "one threshold for the whole encoder", "matrix": "the same share of every matrix"}
+    shared = scopes.get(answer["scope"], f"a threshold for each {answer['scope']}")
+    st.caption(f"Computed now: the dense weights of the recorded run `{TAUGHT}`, {shared}.")
 
 
 def first_to_flip() -> None:
     """Of the dev set itself, where the data is on this machine."""
-    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: one that was answered rightly and is wrong from there on has flipped.")
+    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: a sentence has flipped "
+                "where its answer was right and is wrong from there on.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         folder = widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360)
-        asked = st.button("Show them", icon=":material/flip:", help="Half a minute: the whole dev set, six times.")
+        pressed = st.button("Show them", icon=":material/flip:", help="Half a minute: the whole dev set, six times.")
     key = ("flips", folder)
-    if asked:
+    if pressed:
         try:
             with st.spinner("Asking the model about every sentence of the dev set …", show_time=True):
                 st.session_state["flips"] = (key, loaders.flips(TAUGHT, folder))
         except Failed as error:
             why, _, advice = str(error).partition("; give --data ")
             st.error(widgets.plain(why) + (". Say above where it is." if advice else ""), icon=":material/error:")
-    made = st.session_state.get("flips")
-    if not made or made[0] != key:
+    made_of, flips = st.session_state.get("flips") or ((), {})
+    if made_of != key:
         return
-    found = made[1]
-    st.dataframe(pd.DataFrame([{"from": one["sparsity"], "sentence": " / ".join(one["texts"]), "was, rightly": one["before"], "is": one["after"],
-                                "sure before": one["sure"]} for one in found["first"]]), hide_index=True, column_config={
-        "from": st.column_config.NumberColumn("Wrong from", format="percent"), "sentence": st.column_config.TextColumn("Sentence", width="large"),
-        "sure before": st.column_config.NumberColumn("Sure before", format="percent")})
-    st.caption("Computed now, dense weights, no retraining. Lost and won of " + f"{found['examples']:,} sentences: " + "; ".join(
-        f"at {s:.0%} {lost} and {won}" for s, lost, won in zip(found["sparsities"], found["lost"], found["won"], strict=True)) + ".")
+    rows = [{"from": flip["sparsity"], "sentence": " / ".join(flip["texts"]), "was, rightly": flip["before"],
+             "is": flip["after"], "sure before": flip["sure"]} for flip in flips["first"]]
+    percent = {"format": "percent"}
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={
+        "from": st.column_config.NumberColumn("Flips from", **percent),
+        "sentence": st.column_config.TextColumn("Sentence", width="large"),
+        "was, rightly": "Right answer", "is": "Answer then",
+        "sure before": st.column_config.NumberColumn("Probability before", **percent)})
+    counts = zip(flips["sparsities"], flips["lost"], flips["won"], strict=True)
+    st.caption(f"Computed now, dense weights, no retraining. Lost and won of {flips['examples']:,} sentences: "
+               + "; ".join(f"at {share:.0%} {lost} and {won}" for share, lost, won in counts) + ".")
 
 
 def structure() -> None:
-    st.markdown("A zero saves time only if the computer can skip it **without looking**. So the pattern of the zeros matters more than their number.")
+    st.markdown("A zero saves time only if the computer can skip it **without looking**. "
+                "So the pattern of the zeros matters more than their number.")
     st.markdown("**Do:** measure it here. **See:** the same share of zeros, in single weights, in tiles, in strips.")
-    if not loaders.read_only() and st.button("Measure on this machine", icon=":material/timer:", help="About 15 seconds; best while nothing else runs."):
+    if not loaders.read_only() and st.button("Measure on this machine", icon=":material/timer:",
+                                             help="About 15 seconds; best while nothing else runs."):
         try:
             with st.spinner("Timing four products in turn …", show_time=True):
                 st.session_state["shapes"] = processes.shapes()
         except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
-    found = st.session_state.get("shapes") or json.loads(MEASURED.read_text(encoding="utf-8"))
-    st.plotly_chart(figures.patterns([(one["pattern"], one["speedup"], one["spread"], one["ms"]) for one in found["patterns"]]), key="patterns",
-                    config=widgets.chart(), alt="Speedup over the dense product, for single weights, tiles and strips")
-    where = "just now, here" if "shapes" in st.session_state else f"on {found['machine']['cpu']}"
-    st.caption(f"Measured {widgets.plain(where)}, {found['threads']} threads: a {found['m']} x {found['n']} matrix with {found['sparsity']:.0%} zeros, times "
-               f"{found['tokens']:,} tokens. Dense: torch. Single weights: torch's sparse matrix. Tiles and strips: what Prunescope runs. "
+    timed = st.session_state.get("shapes") or json.loads(MEASURED.read_text(encoding="utf-8"))
+    bars = [(row["pattern"], row["speedup"], row["spread"], row["ms"]) for row in timed["patterns"]]
+    draw(figures.patterns(bars), "patterns", "Speedup over the dense product, for single weights, tiles and strips")
+    where = "just now, here" if "shapes" in st.session_state else f"on {timed['machine']['cpu']}"
+    st.caption(f"Measured {widgets.plain(where)}, {timed['threads']} threads: a {timed['m']} x {timed['n']} matrix "
+               f"with {timed['sparsity']:.0%} zeros, times {timed['tokens']:,} tokens. "
+               "Dense: torch. Single weights: torch's sparse matrix. Tiles and strips: what Prunescope runs. "
                "`python -m prune_core shapes` prints it.")
-    question("With 80% zeros, only a fifth of the work is left. Why is even the best pattern not always five times as fast?",
-             "Reading the inputs and writing the results still takes time, and the list of what is kept has to be read too. In a whole model, attention and "
-             "normalisation are not pruned at all. **Speed** shows both for a run of yours.")
+    question("With 80% zeros, only a fifth of the work is left. "
+             "Why is even the best pattern not always five times as fast?",
+             "Reading the inputs and writing the results still takes time, and the list of what is kept has to be read "
+             "too. In a whole model, attention and normalisation are not pruned at all. "
+             "**Speed** shows both for a run of yours.")
 
 
 def faults() -> None:
-    st.markdown("The published code of this method works, and yet has three faults that anyone could make. Each is an experiment here.")
-    which = st.segmented_control("Fault", ["never refreshed", "cut off", "divided away"], default="never refreshed", required=True, key="fault")
-    {"never refreshed": _never_refreshed, "cut off": _cut_off, "divided away": _divided}[which]()
+    st.markdown("The published code of this method works, and yet it has three faults that anyone could make. "
+                "Each is an experiment here.")
+    names = {"never refreshed": _never_refreshed, "detached": _detached, "divided away": _divided_away}
+    which = st.segmented_control("Fault", list(names), default="never refreshed", required=True, key="fault")
+    names[which]()
 
 
 def _never_refreshed() -> None:
-    st.markdown("**Milestones that nobody reaches.** γ was to be refreshed after epochs 4, 8, 12 and 16; many of the scripts train for three or four epochs.")
+    st.markdown("**Milestones that nobody reaches.** γ was to be refreshed after epochs 4, 8, 12 and 16; "
+                "many of the scripts train for three or four epochs.")
     epochs = st.slider("Epochs of training", 2, 20, 3, key="epochs")
     start = np.array([0.5, 0.3, 0.2, 0.12])
     path = lesson.reweighted_norms(epochs, start)
-    st.plotly_chart(figures.paths({f"block of norm {norm:g}": path[:, at] for at, norm in enumerate(start)}, "epoch", "norm"), key="epochs drawn",
-                    config=widgets.chart(), alt="Norms of four blocks over the epochs")
+    draw(figures.paths({f"block of norm {norm:g}": path[:, at] for at, norm in enumerate(start)}, "epoch", "norm"),
+          "epochs drawn", "Norms of four blocks over the epochs")
     reached = lesson.refreshes(epochs)
-    numbers(Milestones_reached=", ".join(map(str, reached)) or "none", Blocks_at_zero=f"{int((path[-1] == 0).sum())} of {len(start)}")
+    numbers(Milestones_reached=", ".join(map(str, reached)) or "none",
+            Blocks_at_zero=f"{int((path[-1] == 0).sum())} of {len(start)}")
     st.caption("The penalty alone, no task: λ = 0.002, one step an epoch.")
-    question("With three epochs, is this still reweighted?", "No: every block pays a price that was fixed before training. It is a weighted group "
-             "Lasso, with weights from the start. Prunescope spreads nine milestones over whatever time a run has.")
+    question("With three epochs, is this still reweighted?",
+             "No: every block pays a price that was fixed before training. It is a weighted group Lasso, with weights "
+             "from the start. Prunescope spreads nine milestones over whatever time a run has.")
 
 
-def _cut_off() -> None:
-    st.markdown("**A penalty that trains nothing.** In some modes the blocks were copied out of the weights before their norms were taken. A copy has no "
-                "connection to the weights: the penalty appears in the printed loss, and changes nothing.")
-    lam = st.select_slider("λ", [0.0, 0.01, 0.1, 1.0], 0.1, key="lambda cut off")
-    inside, nothing = lesson.adam_against_proximal(lam)[0], lesson.adam_against_proximal(0.0)[0]
-    st.plotly_chart(figures.paths({"connected": inside, "copied: as if λ were 0": nothing}, "training step", "norm of a block"), key="copied",
-                    config=widgets.chart(), alt="The norm of a block with the penalty connected and with it copied")
-    numbers(Connected_ends_at=f"{inside[-1]:.4f}", Copied_ends_at=f"{nothing[-1]:.4f}")
-    question("How would you notice?", "Not from the loss, which looks right. Ask for the gradient of the penalty, or set λ a thousand times higher and see "
-             "whether anything changes. The tests of Prunescope do the first.")
+def _detached() -> None:
+    st.markdown("**A penalty that trains nothing.** In some modes the blocks were copied out of the weights before "
+                "their norms were taken. A copy has no connection to the weights: the penalty appears in the printed "
+                "loss, and changes nothing.")
+    lam = st.select_slider("λ", [0.0, 0.01, 0.1, 1.0], 0.1, key="lambda detached")
+    connected, copied = lesson.adam_against_proximal(lam)[0], lesson.adam_against_proximal(0.0)[0]
+    draw(figures.paths({"connected": connected, "copied: as if λ were 0": copied}, "training step", "norm of a block"),
+          "copied", "The norm of a block with the penalty connected and with it copied")
+    numbers(Connected_ends_at=f"{connected[-1]:.4f}", Copied_ends_at=f"{copied[-1]:.4f}")
+    question("How would you notice?",
+             "Not from the loss, which looks right. Ask for the gradient of the penalty, or set λ a thousand times "
+             "higher and see whether anything changes. The tests of Prunescope do the first.")
 
 
-def _divided() -> None:
-    st.markdown("**A penalty that is divided away.** Adam divides each gradient by its usual size. So a weight moves by about the *learning rate* in "
-                "a step, however high λ is. In a whole short training that is 0.005, where weights are some 0.04 large.")
+def _divided_away() -> None:
+    st.markdown("**A penalty that is divided away.** Adam divides each gradient by its usual size. So a weight moves "
+                "by about the *learning rate* in a step, however high λ is. Over a whole short training that makes "
+                "0.005, while weights are about 0.04.")
     power = st.slider("λ", 0, 4, 2, key="power", format="10^%d")
     inside, proximal = lesson.adam_against_proximal(10.0**power)
-    st.plotly_chart(figures.paths({"in the loss, under Adam": inside, "as a proximal step after it": proximal}, "training step", "norm of a block"),
-                    key="divided", config=widgets.chart(), alt="The norm of a block with the penalty in the loss and as a proximal step")
-    numbers(In_the_loss_ends_at=f"{inside[-1]:.3f}", Proximal_ends_at=f"{proximal[-1]:.3f}", It_began_at=f"{inside[0]:.3f}")
-    st.caption("Computed now: one block of 64 weights around 0.04, learning rate 2·10⁻⁵, 234 steps, as in three epochs of a small task.")
-    question("Why does the proximal step not have this fault?", "It comes after the optimizer and acts on the norm itself: nothing divides it. And where it "
-             "would pass zero it stops there, so that zeros are exact.")
+    draw(figures.paths({"in the loss, under Adam": inside, "as a proximal step after it": proximal},
+                        "training step", "norm of a block"),
+          "divided", "The norm of a block with the penalty in the loss and as a proximal step")
+    numbers(In_the_loss_ends_at=f"{inside[-1]:.3f}", Proximal_ends_at=f"{proximal[-1]:.3f}",
+            It_began_at=f"{inside[0]:.3f}")
+    st.caption("Computed now: one block of 64 weights around 0.04, learning rate 2·10⁻⁵, 234 steps, "
+               "as in three epochs of a small task.")
+    question("Why does the proximal step not have this fault?",
+             "It comes after the optimizer and acts on the norm itself: nothing divides it. And where it would pass "
+             "zero it stops there, so that zeros are exact.")
 
 
 def breaks() -> None:
-    st.markdown("How far can one go? These are recorded runs, each retrained after the cut. **Compression** 5x means that a fifth of the weights in the "
-                "pruned matrices is left. The dotted line is what always giving the most frequent answer scores: a model on that line has learned nothing.")
+    st.markdown("How far can one go? These are recorded runs, each retrained after the cut. **Compression** 5x means "
+                "that a fifth of the weights in the pruned matrices is left. The dotted line is what always giving the "
+                "most frequent answer scores: a model on that line has learned nothing.")
     st.markdown("**Do:** change the task. **See:** where the line of the model meets the dotted one.")
-    shipped = [one.run for one in loaders.listed() if one.run and one.run.recorded and one.run.points]
+    shipped = [entry.run for entry in loaders.listed() if entry.run and entry.run.recorded and entry.run.points]
     if not shipped:
         st.info("The recorded runs are not there: they ship in data/recorded.")
         return
     tasks = list(dict.fromkeys(run.task for run in shipped))
-    task = st.segmented_control("Task", tasks, default=tasks[0], format_func=str.upper, required=True, key="task that breaks")
-    chosen = [run for run in shipped if run.task == task]
-    lines = {run.name: [(1.0, run.dense_score), *((p["compression_encoder"], p["score_retrained"]) for p in run.points)] for run in chosen}
-    st.plotly_chart(figures.until_it_breaks(lines, chosen[0].metric, chosen[0].majority_score), key="breaks", config=widgets.chart(),
-                    alt="Dev score over compression of the recorded runs of a task, with the score of the most frequent answer")
+    task = st.segmented_control("Task", tasks, default=tasks[0], format_func=str.upper, required=True,
+                                key="task that breaks")
+    runs = [run for run in shipped if run.task == task]
+    lines = {run.name: [(1.0, run.dense_score), *((p["compression_encoder"], p["score_retrained"]) for p in run.points)]
+             for run in runs}
+    draw(figures.until_it_breaks(lines, runs[0].metric, runs[0].majority_score), "breaks",
+          "Dev score over compression of the recorded runs of a task, with the score of the most frequent answer")
     st.caption("Scores are on the whole dev set, measured when the runs were recorded; **Explore** opens each of them.")
     question("RTE has 277 dev sentences. How sure can one be of a difference of two points there?",
-             "Not at all: the 95% interval of such a score is about six points to either side. A single run on a small task shows nothing; several seeds, and "
-             "their spread, show a little. **Compare** says when a difference is more than the spread.")
+             "Not at all: the 95% interval of such a score is about six points to either side. A single run on a small "
+             "task shows nothing; several seeds, and their spread, show a little. "
+             "**Compare** says when a difference is more than the spread.")
 
 
-STEPS = (("Blocks", blocks), ("The penalty", penalty), ("Reweighting", reweight), ("A sentence", sentence), ("Speed", structure), ("Three faults", faults),
-         ("Where it breaks", breaks))
+STEPS = (("Blocks", blocks), ("The penalty", penalty), ("Reweighting", reweight), ("A sentence", sentence),
+         ("Speed", structure), ("Three faults", faults), ("Where it breaks", breaks))
 
 main()

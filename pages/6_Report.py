@@ -17,25 +17,23 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
 from prune_core.showing.report.finding import LIMITS
 
-AUDIENCES = {"short": "Those who decide (short)", "technical": "Colleagues (technical)"}
+AUDIENCES = {"short": "Decision makers (short)", "technical": "Colleagues (technical)"}
 
 
 def main() -> None:
     widgets.page("Report")
     st.title("Report", anchor=False)
-    st.caption("Something to hand out: a recommendation with its rule, sizes, scores with their intervals, measured speedups, what is lost, and the "
-               "**live map** with its threshold. One file that works without any connection and prints on two pages.")
-    names = list(dict.fromkeys(one.name for one in loaders.listed() if one.run and one.run.dense_score is not None and one.run.with_norms))
+    st.caption("Something to hand out: a recommendation with its rule, sizes, scores with their intervals, measured "
+               "speedups, what is lost, and the **live map** with its threshold. "
+               "One file that works without any connection and prints on two pages.")
+    names = list(dict.fromkeys(entry.name for entry in loaders.listed()
+                               if entry.run and entry.run.dense_score is not None and entry.run.with_norms))
     if not names:
-        st.info("There is no run to report on yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+        st.info("There is no run to report on yet. "
+                "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
         return
     with st.sidebar:
-        if (sent := st.session_state.pop("report of", None)) in names:  # by Explore, with its settings
-            st.session_state["run"] = sent
-            forget()
-        elif st.query_params.get("run") not in names:
-            st.session_state["run"] = loaders.first(names)
-        run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
+        run = chosen_run(names)
         data = widgets.data_field(run.data)
     st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
@@ -43,6 +41,16 @@ def main() -> None:
         ask(run, data)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
+
+
+def chosen_run(names: list[str]) -> Run:
+    """The run that Explore sent with its settings, or that the person chose."""
+    if (sent := st.session_state.pop("report of", None)) in names:
+        st.session_state["run"] = sent
+        forget()
+    elif st.query_params.get("run") not in names:
+        st.session_state["run"] = loaders.first(names)
+    return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
 
 
 def forget() -> None:
@@ -53,70 +61,88 @@ def forget() -> None:
 def offered(run: Run) -> dict[str, Setting]:
     """What can be chosen: what Explore sent here, then what was recorded."""
     name, sent = st.session_state.get("report settings") or ("", [])
-    return ({f"Explore: {one.name}": one for one in sent} if name == run.name else {}) | settings.offered(run)
+    explored = {f"Explore: {setting.name}": setting for setting in sent} if name == run.name else {}
+    return explored | settings.offered(run)
 
 
 def ask(run: Run, data: str) -> None:
     """The questions, and what comes of them."""
     known = offered(run)
-    if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
-        sent = [name for name in known if name.startswith("Explore: ")]
-        st.session_state["settings"] = sent or [one.name for one in settings.results(run)]
-    chosen = st.multiselect("Settings, at most four", list(known), key="settings", max_selections=MOST, placeholder="one or more",
-                            help="Others come from **Explore**: set the threshold, pin what you want to compare, then **Take away**, **Report**.")
-    title = st.text_input("Title", key="title", max_chars=LIMITS["title"], placeholder="How small can it be?", persist_state="session")
+    chosen = chosen_settings(run, known)
+    title = st.text_input("Title", key="title", max_chars=LIMITS["title"], placeholder="How small can it be?",
+                          persist_state="session")
     left, right = widgets.beside()
     with left:
-        audience = st.segmented_control("For", list(AUDIENCES), default="short", format_func=AUDIENCES.get, required=True, key="audience")
+        audience = st.segmented_control("For", list(AUDIENCES), default="short", format_func=AUDIENCES.get,
+                                        required=True, key="audience")
     with right:
-        allowed = st.number_input("Points of the score that may be lost", 0.0, 50.0, 1.0, 0.5, format="%.1f", key="allowed",
-                                  help="The recommendation is the fastest setting that loses no more. One point is 0.01 of the score.")
+        allowed = st.number_input("Points of the score that may be lost", 0.0, 50.0, 1.0, 0.5, format="%.1f",
+                                  key="allowed", help="The recommendation is the fastest setting that loses no more. "
+                                                      "One point is 0.01 of the score.")
     words = st.text_area("Your own words", key="words", max_chars=LIMITS["words"], persist_state="session", height=120,
-                         placeholder="Why this was asked, what it is for, what you advise. Shown under the title, as your words.")
-    measure = not loaders.read_only() and st.toggle("Measure the speedups", True, key="measure for the report", help="Those not measured on this "
-                                                    "machine yet: ten seconds each, best while nothing else runs. Without it they are predicted.")
-    asked = (run.name, settings.as_text([known[name] for name in chosen], run), title, audience, words, allowed / 100, data, measure)
+                         placeholder="Why this was asked, what it is for, what you advise. "
+                                     "Shown under the title, as your words.")
+    measure = not loaders.read_only() and st.toggle(
+        "Measure the speedups", True, key="measure for the report",
+        help="Ten seconds for each setting that was not measured on this machine yet; best while nothing else runs. "
+             "Without this they are predicted.")
+    text = settings.as_text([known[name] for name in chosen], run)
+    request = (run.name, text, title, audience, words, allowed / 100, data, measure)
     if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):
-        make(asked)
+        make(request)
     made = st.session_state.get("made report")
     if made and made[0][0] == run.name:
-        show(run, made, asked)
+        show(run, made, request)
     elif not chosen:
         st.info("Choose at least one setting.")
 
 
-def make(asked: tuple) -> None:
-    """Have it gathered by a process of its own, and keep it for this session."""
-    start, here = time.monotonic(), st.empty()
-    with here.container():
+def chosen_settings(run: Run, known: dict[str, Setting]) -> list[str]:
+    """The settings that the person chose, by name; at first those from Explore, else the run's own results."""
+    if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
+        sent = [name for name in known if name.startswith("Explore: ")]
+        st.session_state["settings"] = sent or [setting.name for setting in settings.results(run)]
+    return st.multiselect("Settings, at most four", list(known), key="settings", max_selections=MOST,
+                          placeholder="one or more", help="Add others from **Explore**: set the threshold, pin what "
+                                                          "you want to compare, then **Take away**, **Report**.")
+
+
+def make(request: tuple) -> None:
+    """Have it made by a process of its own, and keep it for this session."""
+    start, place = time.monotonic(), st.empty()
+    with place.container():
         bar = st.progress(0.0, "Loading the run …")
-        st.button("Cancel", icon=":material/close:", type="tertiary")  # pressing it begins the page anew, which ends the process
+        # Pressing it begins the page anew, which ends the process
+        st.button("Cancel", icon=":material/close:", type="tertiary")
     try:
-        making = Report(loaders.runs_dir(), *asked)
+        making = Report(loaders.runs_dir(), *request)
         with contextlib.closing(iter(making)) as steps:
             for done, total, doing in steps:
                 left = (time.monotonic() - start) * (total - done) / done if done else None
-                bar.progress(done / total, widgets.plain(doing) + (f", about {widgets.duration(left)} left" if left and left > 2 else " …"))
-        st.session_state["made report"] = (asked, making.html, making.markdown, making.told)
+                rest = f", about {widgets.duration(left)} left" if left and left > 2 else " …"
+                bar.progress(done / total, widgets.plain(doing) + rest)
+        st.session_state["made report"] = (request, making.html, making.markdown, making.told)
     except (Failed, InputError) as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
-    here.empty()
+    place.empty()
 
 
-def show(run: Run, made: tuple, asked: tuple) -> None:
+def show(run: Run, made: tuple, request: tuple) -> None:
     """The downloads, then the report itself."""
-    before, content, markdown, told = made
-    if before != asked:
+    made_of, html, markdown, told = made
+    if made_of != request:
         st.caption(":material/info: This report was made before you changed something above.")
     with st.container(horizontal=True, gap="small"):
-        st.download_button(f"HTML ({len(content) / 1e6:.1f} MB)", content, f"{run.name}-report.html", "text/html", on_click="ignore",
-                           icon=":material/download:", type="primary")
-        st.download_button("Markdown", markdown, f"{run.name}-report.md", "text/markdown", icon=":material/download:", on_click="ignore")
+        st.download_button(f"HTML ({len(html) / 1e6:.1f} MB)", html, f"{run.name}-report.html", "text/html",
+                           on_click="ignore", icon=":material/download:", type="primary")
+        st.download_button("Markdown", markdown, f"{run.name}-report.md", "text/markdown",
+                           icon=":material/download:", on_click="ignore")
     which = f"**{told['recommended']}** is recommended." if told["recommended"] else "None is recommended."
     st.caption(f"{which} {widgets.plain(told['rule'])} To print it, open the file in a browser.")
     # In a frame of its own origin: scripts in it reach nothing of this page
-    st.iframe('<iframe title="The report" sandbox="allow-scripts allow-downloads" style="width: 100%; height: 98vh; border: 0" srcdoc="'
-              f'{escape(content)}"></iframe>', height=900, alt="The report")
+    st.iframe('<iframe title="The report" sandbox="allow-scripts allow-downloads" '
+              f'style="width: 100%; height: 98vh; border: 0" srcdoc="{escape(html)}"></iframe>',
+              height=900, alt="The report")
 
 
 main()

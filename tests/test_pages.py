@@ -231,7 +231,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
     assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
-    assert ("Surfaces were recorded here for cuts alike for global" in texts(app)) == (scope != "global")
+    assert ("A surface was recorded here for cuts with one threshold for the whole encoder" in texts(app)) == (scope != "global")
 
 
 def test_thresholds_in_the_address(runs_dir):
@@ -468,7 +468,7 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir))
     app = opened("explore", view="Take away", pin="dense~global@0.25")
-    assert [b.label for b in app.get("download_button")] == ["Notebook"] and "The weights of this moment" in texts(app)
+    assert [b.label for b in app.get("download_button")] == ["Notebook"] and "The weights of this snapshot" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
     said = {"compression_encoder": 2.0, "score": 0.875, "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
     asked = []
@@ -482,7 +482,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     monkeypatch.setattr(processes, "export", export)
     app = opened("explore", view="Take away")
     next(b for b in app.button if b.label == "Prepare").click().run()
-    assert asked[0][:3] == ("sample", runs_dir, "hf") and asked[0][4:6] == ("penalty-2x", "global")
+    assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
     assert "accuracy 0.8750" in texts(checked(app)).replace("\\", "") and "70.0 MB with only the kept blocks" in texts(app).replace("\\", "")
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
@@ -514,16 +514,16 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     assert set(differ["Setting"]) == {"scope", "compressions"}
     for axis in ("compression of the whole model", "predicted speedup"):
         app = opened("compare", axis=axis)
-    assert "calibrate this one on **Speed**" in texts(app)
+    assert "calibrate this machine on **Speed**" in texts(app)
     profile_files.write(make_profile(), loaders.own_profile_file())
     assert len(opened("compare", axis="predicted speedup").get("plotly_chart")) == 1
 
 
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir, "one"))
-    assert "not timed on this machine" not in texts(opened("compare"))
+    assert "timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
-    assert "1 of these models was not timed on this machine yet" in texts(app) and not app.get("plotly_chart")
+    assert "1 of these models has not been timed on this machine yet" in texts(app) and not app.get("plotly_chart")
     said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(), "speedup": 1.75, "dtype": "fp32",
             "engine": "torch", "machine": machine.machine()}
     asked = []
@@ -536,7 +536,7 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "measure", measure)
     next(b for b in app.button if b.label == "Measure 1 now").click().run()
     assert asked == [("one", runs_dir, "retrain-2x", "global", 0.5, 32, 128)]
-    assert len(checked(app).get("plotly_chart")) == 1 and "not timed" not in texts(app)
+    assert len(checked(app).get("plotly_chart")) == 1 and "timed on this machine" not in texts(app)
     assert loaders.timed(run, "retrain-2x") == 1.75
 
 
@@ -697,7 +697,7 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
     app = learn(1)
     app.radio(key="shape").set_value("4x4").run()
     found = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse("4x4"), 0.5)
-    assert metrics(app) == {"Blocks": "24", "Weights each": "16", "Sparsity": "50%", "Left of the squares": f"{found.energy:.1%}"}
+    assert metrics(app) == {"Blocks": "24", "Weights in each": "16", "Sparsity": "50%", "Squares kept": f"{found.energy:.1%}"}
     app = learn(2)
     app.slider(key="lambda").set_value(0.5).run()
     assert metrics(app) == {"Needed block ends at": "0.50", "Hardly needed block ends at": "0.00"}
@@ -707,7 +707,7 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
     assert metrics(app) == {"Milestones reached": "none", "Blocks at zero": "0 of 4"}
     app.slider(key="epochs").set_value(20).run()
     assert metrics(app)["Milestones reached"] == "4, 8, 12, 16" and metrics(app)["Blocks at zero"] != "0 of 4"
-    for fault, shown in (("cut off", "Copied ends at"), ("divided away", "Proximal ends at")):
+    for fault, shown in (("detached", "Copied ends at"), ("divided away", "Proximal ends at")):
         app.segmented_control(key="fault").set_value(fault).run()
         assert shown in metrics(checked(app))
 
@@ -720,7 +720,7 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "predict", lambda *question: asked.append(question) or PREDICTED)
     loaders.predicted.clear()
     app = learn(4)
-    assert metrics(app) == {"The model says": "positive", "and is sure to": "90%", "It changes its mind at": "60%"}
+    assert metrics(app) == {"The model says": "positive", "Probability": "90%", "It changes its mind at": "60%"}
     app.select_slider(key="cut the sentence").set_value(2).run()
     assert metrics(app)["The model says"] == "negative" and len(asked) == 1
     app.text_input(key="sentence").set_value("dull").run()

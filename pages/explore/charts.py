@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -12,43 +14,74 @@ from pages.shared.widgets import download
 from prune_core.cutting.answers import predict
 from prune_core.runs.run import Run
 from prune_core.showing import figures, published
+from prune_core.showing.published import Published
 
 
 def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
-    """Score and speedup over compression, with the present setting, the pinned ones, and on request other runs and what others published."""
+    """Score and speedup over compression: the present setting, the pinned ones, on request other runs and publications.
+
+    `taken`: (sparsity, exact score) of the cuts that were scored in this session.
+    """
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
-        alike = [one.name for one in loaders.listed() if one.run and one.run.task == run.task and one.run.points and one.name != run.name]
-        chosen = st.multiselect("Other runs", alike, key="others", width=360, placeholder="of the same task") if alike else []
-        others = published.of(run.task, run.metric) if run.is_glue else []
-        shown = others if others and st.toggle("Published points", key="published", help="Of other methods on other models, as their sources tell them: "
-                                               "never measured here. Open grey marks.") else []
+        others = other_runs(run)
+        known = published.of(run.task, run.metric) if run.is_glue else []
+        shown = known if known and st.toggle(
+            "Published points", key="published",
+            help="Of other methods on other models, as their sources tell them: never measured here. Open grey marks.",
+        ) else []
     left, right = widgets.beside()
     with left:
-        st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
-        retrained = {f"{one.name}, retrained": _retrained(one) for one in (run, *(loaders.run(name) for name in chosen)) if _retrained(one)}
-        surface = view.surface or next(iter(view.surfaces.values()), ())  # the mark for here only where it holds for this cut
-        figure = figures.score_curve(run.metric, surface=surface, here=view.mask.sparsity if view.surface else None, dense=run.dense_score,
-                                     majority=run.majority_score, retrained=retrained, exact=[(1 / (1 - x), y) for x, y in taken if x < 1],
-                                     pins=_pinned(view, "score"), published=shown)
-        st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
-        if view.surfaces:
-            table = pd.DataFrame([{"scope": scope} | vars(point) for scope, points in view.surfaces.items() for point in points])
-            download(f"Surfaces of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
-        else:
-            st.caption("No score surface was recorded at this moment: it is at the ends of phases.")
+        scores(run, view, taken, others, shown)
     with right:
-        st.markdown("**Predicted speedup over compression**")
-        if profile := loaders.usual_profile():
-            pairs = loaders.speedups(run, view.at, run.config.scope, profile, SETTING)
-            here = (view.mask.compression_encoder, profile.speedup(view.mask, SETTING, run.heads))
-            name = f"predicted, by norm, scope {run.config.scope}"
-            figure = figures.speedup_curve({name: pairs}, here=here, pins=_pinned(view, "speedup"), published=shown)
-            st.plotly_chart(figure, key="speedups", config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
-            download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]), f"{run.name}-{view.label}-speedups.csv")
-        else:
-            st.caption("Predictions need times from a machine: calibrate this one on **Speed**.")
+        speedups(run, view, shown)
     if view.pins:
         compared(run, view)
+
+
+def other_runs(run: Run) -> list[Run]:
+    """Those of the same task that the person chose."""
+    alike = [entry.name for entry in loaders.listed()
+             if entry.run and entry.run.task == run.task and entry.run.points and entry.name != run.name]
+    if not alike:
+        return []
+    names = st.multiselect("Other runs", alike, key="others", width=360, placeholder="of the same task")
+    return [loaders.run(name) for name in names]
+
+
+def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[Run],
+           shown: Sequence[Published]) -> None:
+    """Dev score over compression, and the CSV of the recorded surfaces."""
+    st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
+    retrained = {f"{other.name}, retrained": pairs for other in (run, *others) if (pairs := _retrained(other))}
+    surface = view.surface or next(iter(view.surfaces.values()), ())
+    figure = figures.score_curve(
+        run.metric, surface=surface, dense=run.dense_score, majority=run.majority_score, retrained=retrained,
+        here=view.mask.sparsity if view.surface else None,  # only where the surface holds for this cut
+        exact=[(1 / (1 - x), y) for x, y in taken if x < 1], pins=_pinned(view, "score"), published=shown)
+    st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
+    if view.surfaces:
+        table = pd.DataFrame([{"scope": kind.scope} | vars(point)
+                              for kind, points in view.surfaces.items() for point in points])
+        download(f"Surfaces of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
+    else:
+        st.caption("No score surface was recorded for this snapshot. Stages (dense, penalty, retrained) have one.")
+
+
+def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
+    """Predicted speedup over compression, and its CSV."""
+    st.markdown("**Predicted speedup over compression**")
+    profile = loaders.usual_profile()
+    if not profile:
+        st.caption("Predictions need a latency profile: calibrate this machine on **Speed**.")
+        return
+    pairs = loaders.speedups(run, view.at, run.config.scope, profile, SETTING)
+    present = (view.mask.compression_encoder, profile.speedup(view.mask, SETTING, run.heads))
+    name = f"predicted, by norm, scope {run.config.scope}"
+    figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
+    st.plotly_chart(figure, key="speedups", config=widgets.chart(),
+                    alt="Predicted speedup over encoder compression, with the ideal line")
+    download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]),
+             f"{run.name}-{view.label}-speedups.csv")
 
 
 def _retrained(run: Run) -> list[tuple[float, float]]:
@@ -64,21 +97,22 @@ def _pinned(view: View, number: str) -> dict[str, tuple[float, float]]:
 
 def compared(run: Run, view: View) -> None:
     """The present setting and the pinned ones side by side, with what the present one has more or less than each."""
-    profile = loaders.usual_profile()
-    now = {"sparsity": view.mask.sparsity, "encoder": view.mask.compression_encoder, "model": view.mask.compression_model,
-           "speedup": profile.speedup(view.mask, SETTING, run.heads) if profile else None,
-           "score": predict(view.surface, view.mask.sparsity)[0] if view.surface else None}
-    names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression", "speedup": "Predicted speedup",
-             "score": f"Predicted {run.metric.replace('_', ' ')}"}
+    profile, mask = loaders.usual_profile(), view.mask
+    now = {"sparsity": mask.sparsity, "encoder": mask.compression_encoder, "model": mask.compression_model,
+           "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
+           "score": predict(view.surface, mask.sparsity)[0] if view.surface else None}
+    names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression",
+             "speedup": "Predicted speedup", "score": f"Predicted {run.metric.replace('_', ' ')}"}
     columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}
     for pin in view.pins:
         values = [pin["numbers"].get(name) for name in names]
         columns[pin["name"]] = values
-        columns[f"present − {pin['name']}"] = [None if a is None or b is None else a - b for a, b in zip(columns["present"], values, strict=True)]
+        columns[f"present − {pin['name']}"] = [None if a is None or b is None else a - b
+                                               for a, b in zip(columns["present"], values, strict=True)]
     table = pd.DataFrame(columns)
     st.markdown("**Pinned settings beside the present one**")
-    st.dataframe(table, hide_index=True, column_config={name: st.column_config.NumberColumn(format="%+.3f" if "−" in name else "%.3f")
-                                                        for name in columns if name})
+    st.dataframe(table, hide_index=True, column_config={
+        name: st.column_config.NumberColumn(format="%+.3f" if "−" in name else "%.3f") for name in columns if name})
     download("Comparison (CSV)", table, f"{run.name}-compared.csv")
 
 
@@ -89,7 +123,7 @@ def points(run: Run) -> None:
         return
     three = {"format": "%.3f"}
     st.dataframe(table, hide_index=True, column_config={
-        "compression": st.column_config.NumberColumn("Asked for", format="%.3gx"),
+        "compression": st.column_config.NumberColumn("Target", format="%.3gx"),
         "sparsity": st.column_config.NumberColumn("Sparsity", format="percent"),
         "compression_encoder": st.column_config.NumberColumn("Encoder compression", format="%.2fx"),
         "compression_model": st.column_config.NumberColumn("Model compression", format="%.2fx"),
@@ -102,6 +136,7 @@ def course(run: Run) -> None:
     """Loss, penalty, zeros and scores over the steps, and their CSV."""
     st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
                     alt="Training loss, penalty, share of zero weights and dev score over the steps")
-    table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam, "zero_share": s.zero_share,
-                           run.metric: (s.scores or {}).get(run.metric)} for s in run.snapshots])
+    table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,
+                           "zero_share": s.zero_share, run.metric: (s.scores or {}).get(run.metric)}
+                          for s in run.snapshots])
     download("How it went (CSV)", table, f"{run.name}-history.csv")

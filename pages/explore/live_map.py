@@ -12,7 +12,8 @@ from prune_core.showing import canvas
 
 @cache
 def _component():
-    return st.components.v2.component("prunescope_map", html=canvas.part("html"), css=canvas.part("css"), js=canvas.script())
+    return st.components.v2.component("prunescope_map", html=canvas.part("html"), css=canvas.part("css"),
+                                      js=canvas.script())
 
 
 def draw(content: bytes, on_change) -> None:
@@ -27,11 +28,11 @@ def said() -> Mapping:
 
 def there() -> list[str]:
     """What of it the browser has already, as canvas.pack calls it."""
-    found = said().get("has")
-    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+    parts = said().get("has")
+    return [part for part in parts if isinstance(part, str)] if isinstance(parts, list) else []
 
 
 def number() -> int:
     """The number of what the map said last; 0 before it said anything."""
-    found = said().get("number")
-    return found if isinstance(found, int) else 0
+    number = said().get("number")
+    return number if isinstance(number, int) else 0

@@ -1,8 +1,9 @@
 """Has a fragment of a page run again by itself: after the map has come to rest, or while something is waited for.
 
-Streamlit's own `run_every` asks at its pace whether or not it was answered: with many pages open its questions pile up. And what a
-fragment sends can be lost where another question comes just as it ends (`AppSession` then ignores what its old runner still says),
-so each question is asked again, later and later, until it is answered: what stands here stands last in its fragment.
+Streamlit's own `run_every` asks at its pace whether or not it was answered: with many pages open its questions pile up.
+And what a fragment sends can be lost where another question comes just as it ends (`AppSession` then ignores what its
+old runner still says), so each question is asked again, later and later, until it is answered: what stands here stands
+last in its fragment.
 """
 
 from __future__ import annotations
@@ -32,31 +33,37 @@ def until_the_map_is_answered() -> None:
 
 
 def after_the_map(drawn: bool) -> None:
-    """The fragment that this ends runs again when the map has rested a while or what was waited for has come, and one sees its place.
+    """The fragment that this ends runs again when the map has rested a while, or what was waited for has come.
 
-    Its place is the container of the key "after-the-map". `drawn`: it already shows what follows the map; else it runs as soon as
-    the map stands there.
+    It does so only while one sees its place, the container of the key "after-the-map".
+    `drawn`: it already shows what follows the map; else it runs as soon as the map stands there.
     """
     _show("after the map", {"answered": live_map.number(), "drawn": drawn})
 
 
 def soon(every: int) -> None:
-    """The fragment that this ends runs again `every` ms after it was shown; not with 0, which tells what follows the map instead."""
+    """The fragment that this ends runs again `every` ms after it was shown.
+
+    0: it does not, and what follows the map is told.
+    """
     _show("soon", {"every": every})
 
 
 def _calm() -> int:
-    """Milliseconds for which a map rests before charts follow it: none for one person, up to 2 s where many move theirs: all share one Python."""
+    """Milliseconds for which a map rests before charts follow it: 0 for one person, up to 2,000 where many move theirs.
+
+    All of them share one Python.
+    """
     now, hands = time.monotonic(), loaders.hands()
     hands[widgets.session()] = now
-    for gone in [one for one, at in list(hands.items()) if now - at > SECONDS]:
-        hands.pop(gone, None)
+    for session in [session for session, at in list(hands.items()) if now - at > SECONDS]:
+        hands.pop(session, None)
     return min(2000, 250 * (len(hands) - 1))
 
 
 def _show(of: str, data: dict) -> None:
-    # Another number each time: the browser is to see that it was answered
-    _component()(key=f"again {of}", data=data | {"of": of, "number": time.monotonic_ns() // 1000}, on_now_change=_nothing)
+    number = time.monotonic_ns() // 1000  # another one each time: the browser is to see that it was answered
+    _component()(key=f"again {of}", data=data | {"of": of, "number": number}, on_now_change=_nothing)
 
 
 def _nothing() -> None:

@@ -27,13 +27,16 @@ def show(run: Run, view: View) -> None:
     left, right = widgets.beside()
     with left:
         st.markdown("**This exploration as a notebook**")
-        st.caption("The present setting" + (f" and {len(view.pins)} pinned" if view.pins else "") + ": counts the same numbers again with "
-                   "`prune_core`, shows what is cut of each matrix, and takes the exact score where weights and data are there.")
-        st.download_button("Notebook", notebook.exploration(run, settings(run, view)), f"{run.name}-{view.label}.ipynb".replace(" ", "-"),
+        pinned = f" and {len(view.pins)} pinned" if view.pins else ""
+        st.caption(f"The present setting{pinned}: counts the same numbers again with `prune_core`, shows what is cut "
+                   "of each matrix, and computes the exact score where weights and data are there.")
+        file = f"{run.name}-{view.label}.ipynb".replace(" ", "-")
+        st.download_button("Notebook", notebook.exploration(run, settings(run, view)), file,
                            "application/x-ipynb+json", icon=":material/menu_book:", on_click="ignore")
         st.markdown("**A report of it**")
         st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
-        st.session_state.update({"report settings": (run.name, settings(run, view)[:MOST]), "report of": run.name})
+        st.session_state["report settings"] = (run.name, settings(run, view)[:MOST])
+        st.session_state["report of"] = run.name
         st.page_link("pages/6_Report.py", label="Report of these settings", icon=":material/description:")
     with right:
         st.markdown("**The pruned model**")
@@ -42,45 +45,59 @@ def show(run: Run, view: View) -> None:
 
 def settings(run: Run, view: View) -> list[Setting]:
     """The present one and the pinned ones."""
-    found = [Setting("present", view.at, view.cut)]
+    chosen = [Setting("present", view.at, view.cut)]
     for pin in view.pins:
-        there = cuts.from_json(pin.get("cut") or {}, run.layout)
-        if there and 0 <= pin.get("moment", -1) < len(run.with_norms):
-            found.append(Setting(str(pin["name"]), run.with_norms[pin["moment"]], there))
-    return found
+        cut = cuts.from_json(pin.get("cut") or {}, run.layout)
+        if cut and 0 <= pin.get("moment", -1) < len(run.with_norms):
+            chosen.append(Setting(str(pin["name"]), run.with_norms[pin["moment"]], cut))
+    return chosen
 
 
 def model(run: Run, view: View) -> None:
     """A button that makes it, then one that gives it: it is only made when it is asked for."""
-    saved = view.snapshot.saved
-    if saved is None or not (run.path / "weights" / f"{saved}.safetensors").exists():
-        st.caption(f"The weights of this moment ({widgets.plain(view.label)}) are not there. "
-                   + ("They are kept at the ends of phases." if saved is None else
-                      "Runs of your own have them; of the recorded ones, sst2-minilm-64x1 has its dense ones."))
+    stage = view.snapshot.saved
+    if stage is None or not (run.path / "weights" / f"{stage}.safetensors").exists():
+        why = ("Weights are kept for stages only (dense, penalty, retrained)." if stage is None else
+               "Runs of your own have them; of the recorded ones, sst2-minilm-64x1 has its dense ones.")
+        st.caption(f"The weights of this snapshot ({widgets.plain(view.label)}) are not there. {why}")
         return
     to = st.segmented_control("As", list(FORMS), default="hf", format_func=FORMS.get, required=True, key="take as")
-    asked = (run.name, to, saved, replace(view.cut, share=None, thresholds=view.thresholds), widgets.data())
+    request = (run.name, to, stage, replace(view.cut, share=None, thresholds=view.thresholds), widgets.data())
     made = st.session_state.get("taken")
-    if not made or made[0] != asked:
-        before = st.empty()  # gone as soon as there is something to download
-        with before.container():
-            st.caption("With its card: score with interval, sizes, and how it was made. Takes some ten seconds.")
-            if not st.button("Prepare", icon=":material/inventory_2:"):
-                return
-        try:
-            with st.spinner("Cutting, scoring and writing the model …", show_time=True):
-                made = st.session_state["taken"] = (asked, *packed(*asked))
-        except Failed as error:
-            st.error(widgets.plain(str(error)), icon=":material/error:")
-            return
-        before.empty()
-    _, told, content = made
-    score = "not scored: the task's data is not there (its folder is asked for in the sidebar)" if told["score"] is None else (
-        f"{run.metric.replace('_', ' ')} {told['score']:.4f}")
-    st.caption(widgets.plain(f"Encoder {told['compression_encoder']:.2f}x, {score}. {told['bytes'] / 1e6:.1f} MB on the disk; the weights are "
-                             f"{told['dense_bytes'] / 1e6:.1f} MB dense and {told['sparse_bytes'] / 1e6:.1f} MB with only the kept blocks stored."))
-    st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{saved}-{to}.zip", "application/zip", icon=":material/download:",
-                       on_click="ignore")
+    if not made or made[0] != request:
+        made = prepared(request)
+    if made:
+        _, told, content = made
+        st.caption(sizes(run, told))
+        st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{stage}-{to}.zip",
+                           "application/zip", icon=":material/download:", on_click="ignore")
+
+
+def prepared(request: tuple) -> tuple | None:
+    """(request, what `export` told, the zip), made when the button is pressed; None before, and on failure."""
+    place = st.empty()  # emptied as soon as there is something to download
+    with place.container():
+        st.caption("With its card: score with interval, sizes, and how it was made. Takes about ten seconds.")
+        if not st.button("Prepare", icon=":material/inventory_2:"):
+            return None
+    try:
+        with st.spinner("Cutting, scoring and writing the model …", show_time=True):
+            st.session_state["taken"] = (request, *packed(*request))
+    except Failed as error:
+        st.error(widgets.plain(str(error)), icon=":material/error:")
+        return None
+    place.empty()
+    return st.session_state["taken"]
+
+
+def sizes(run: Run, told: dict) -> str:
+    """Compression, score and bytes of a model that was made."""
+    score = (f"{run.metric.replace('_', ' ')} {told['score']:.4f}" if told["score"] is not None else
+             "not scored: the task's data is not there (its folder is asked for in the sidebar)")
+    return widgets.plain(
+        f"Encoder {told['compression_encoder']:.2f}x, {score}. {told['bytes'] / 1e6:.1f} MB on disk; the weights are "
+        f"{told['dense_bytes'] / 1e6:.1f} MB dense and {told['sparse_bytes'] / 1e6:.1f} MB with only the kept blocks "
+        "stored.")
 
 
 def packed(name: str, to: str, stage: str, cut: Cut, data: str) -> tuple[dict, bytes]:

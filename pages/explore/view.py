@@ -1,4 +1,7 @@
-"""What is in view on Explore: moment, cut, zoom, pinned settings. It lives in the map; the address holds it for whoever opens the link."""
+"""What is in view on Explore: snapshot, cut, zoom, pinned settings.
+
+It lives in the map; the address holds it for whoever opens the link.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class View:
     thresholds: Mapping[str, float]
     zoom: str | None
     pins: Sequence[Mapping]
-    frames: str  # none, want or have: whether the moments of the whole run are in the browser
+    frames: str  # none, want or have: whether the snapshots of the whole run are in the browser
     snapshot: Snapshot
     surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]  # recorded here for cuts ranked and repaired alike
 
@@ -47,46 +50,55 @@ class View:
 
 
 def forget() -> None:
-    """Another run has other moments, thresholds and matrices."""
+    """Another run has other snapshots, thresholds and matrices."""
     for name in ADDRESS:
         st.query_params.pop(name, None)
 
 
 def current(run: Run) -> View:
-    """What the map says, or before it has said anything, what the address says, or what the run itself did. Raises RunError."""
+    """What the map says; before it has said anything, what the address says, or what the run itself did.
+
+    Raises RunError.
+    """
     said = live_map.said()
     if said.get("run") != run.name:
         said = {}
         if (st.session_state.get("start") or ("",))[0] != run.name:
-            st.session_state["start"] = (run.name, _start(run), _moment(run))
+            st.session_state["start"] = (run.name, _start(run), _snapshot(run))
             st.session_state.pop("command", None)
     _, start, first = st.session_state["start"]
-    moments = run.with_norms
-    number = said.get("moment", moments.index(first))
-    at = moments[number] if isinstance(number, int) and 0 <= number < len(moments) else first
-    now = cuts.from_json(said.get("cut") or {}, run.layout) or start.cut
+    at = _position(run, said.get("moment"), first)
+    snapshot = run.snapshots[at]
     ranking = st.session_state.get("score") or "norm"
     ranking = ranking if ranking in rankings(run, at) else "norm"
-    now = replace(now, ranking=ranking, repaired=bool(st.session_state.get("repair")))
-    norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, run.snapshots[at].saved, ranking)
-    thresholds = now.resolved(norms, run.layout)
-    pins = [pin for pin in said.get("pins", start.pins) if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
-    mask = masks.mask_at(norms, run.layout, thresholds, now.scope)
-    view = View(at, run.snapshots[at].label, now, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), run.snapshots[at], recorded(run, at, now))
+    cut = replace(cuts.from_json(said.get("cut") or {}, run.layout) or start.cut,
+                  ranking=ranking, repaired=bool(st.session_state.get("repair")))
+    norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, snapshot.saved, ranking)
+    thresholds = cut.resolved(norms, run.layout)
+    mask = masks.mask_at(norms, run.layout, thresholds, cut.scope)
+    pins = [pin for pin in said.get("pins", start.pins)
+            if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
+    view = View(at, snapshot.label, cut, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
+                said.get("frames", "none"), snapshot, recorded(run, at, cut))
     if said:
         _write(run, view, said.get("key"))
     return view
 
 
+def _position(run: Run, number: object, first: int) -> int:
+    """Position of the snapshot that is number `number` of those with norms; `first` where there is none."""
+    with_norms = run.with_norms
+    return with_norms[number] if isinstance(number, int) and 0 <= number < len(with_norms) else first
+
+
 def rankings(run: Run, at: int) -> list[str]:
-    """What a threshold may be on at this moment."""
+    """What a threshold may be on at this snapshot."""
     saved = run.snapshots[at].saved
     return run.rankings(saved) if saved else ["norm"]
 
 
 def recorded(run: Run, at: int, cut: Cut) -> dict[SurfaceKind, Sequence[SurfacePoint]]:
-    """The whole surfaces recorded at this snapshot for cuts that are ranked and repaired as this one, of every scope."""
+    """The whole surfaces recorded at this snapshot for cuts of every scope, ranked and repaired as this one."""
     saved = run.snapshots[at].saved
     whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)} if saved else {}
     return {kind: points for kind, points in whole.items() if kind._replace(scope=cut.scope) == cut.kind}
@@ -96,18 +108,20 @@ def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
     st.session_state["commanded"] = st.session_state.get("command")
-    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run), loaders.usual_profile(), SETTING, view.surfaces)
-    asked = f"{st.session_state.get('score')} {st.session_state.get('repair')}"  # alike for all moments, also where only norms were recorded
-    head |= {"value": "norm" if view.cut.ranking == "norm" else f"{view.cut.ranking} score", "kind": asked}
+    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run), loaders.usual_profile(), SETTING,
+                         view.surfaces)
+    # What was asked for: alike for all snapshots, also where only norms were recorded
+    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')}"
+    head |= {"value": view.cut.ranking, "kind": kind}
     now = {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want" or not canvas.playable(run):
         return canvas.pack(head, view.norms, None, now, live_map.there())
-    found, scale = loaders.frames(run)
-    return canvas.pack(head, view.norms, found, now | {"frames": {"scale": scale}}, live_map.there())
+    frames, scale = loaders.frames(run)
+    return canvas.pack(head, view.norms, frames, now | {"frames": {"scale": scale}}, live_map.there())
 
 
 def _high(run: Run, view: View) -> float:
-    """The top of the colour scale: that of the run for norms, of this moment for another score."""
+    """The top of the colour scale: that of the run for norms, of this snapshot for another ranking."""
     return loaders.norm_scale(run) if view.cut.ranking == "norm" else masks.norm_scale([view.norms])
 
 
@@ -128,43 +142,45 @@ def waits() -> bool:
 
 def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
-    found = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom,
-             "pin": [f"{run.snapshots[run.with_norms[p['moment']]].label}~{c.text(run.layout)}" for p in view.pins
-                     if (c := cuts.from_json(p.get("cut") or {}, run.layout)) and 0 <= p.get("moment", -1) < len(run.with_norms)]}
-    for name, value in found.items():
+    pins = [f"{run.snapshots[run.with_norms[pin['moment']]].label}~{cut.text(run.layout)}" for pin in view.pins
+            if (cut := cuts.from_json(pin.get("cut") or {}, run.layout))
+            and 0 <= pin.get("moment", -1) < len(run.with_norms)]
+    address = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom, "pin": pins}
+    for name, value in address.items():
         if value:
             st.query_params[name] = value
         else:
             st.query_params.pop(name, None)
 
 
-def _moment(run: Run) -> int:
-    """Position of the snapshot that the address names; else the end of the penalty phase, where there is one; else the last."""
-    moments = run.with_norms
-    by_label = {run.snapshots[at].label: at for at in moments}
-    ends = [at for at in moments if (run.snapshots[at].saved or DENSE).kind == "penalty"]
-    return by_label.get(st.query_params.get("at", ""), ends[0] if ends else moments[-1])
+def _snapshot(run: Run) -> int:
+    """Position of the snapshot that the address names; else of the first penalty stage; else of the last snapshot."""
+    by_label = {run.snapshots[at].label: at for at in run.with_norms}
+    penalty = (at for at in run.with_norms if (run.snapshots[at].saved or DENSE).kind == "penalty")
+    return by_label.get(st.query_params.get("at", ""), next(penalty, run.with_norms[-1]))
 
 
 def _start(run: Run) -> Start:
     """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
-    asked, names = st.query_params, {m.name for m in run.layout.matrices}
-    now = cuts.parse(asked.get("cut", ""), run.layout) or settings.usual(run)
-    key, zoom = asked.get("key"), asked.get("zoom")
-    pins = [pin for number, text in enumerate(asked.get_all("pin")[:8]) if (pin := _pin(run, "ABCDEFGH"[number], text))]
-    return Start(now, key if key in by_scope(run.layout, now.scope) else None, zoom if zoom in names else None, tuple(pins))
+    address, names = st.query_params, {m.name for m in run.layout.matrices}
+    cut = cuts.parse(address.get("cut", ""), run.layout) or settings.usual(run)
+    key, zoom = address.get("key"), address.get("zoom")
+    pins = [pin for letter, text in zip("ABCDEFGH", address.get_all("pin"), strict=False)
+            if (pin := _pin(run, letter, text))]
+    return Start(cut, key if key in by_scope(run.layout, cut.scope) else None, zoom if zoom in names else None,
+                 tuple(pins))
 
 
 def _pin(run: Run, name: str, text: str) -> dict | None:
     """A pinned setting from the address, its numbers counted anew."""
     where, _, what = text.partition("~")
-    at = {run.snapshots[one].label: one for one in run.with_norms}.get(where)
-    if at is None or (found := cuts.parse(what, run.layout)) is None:
+    at = {run.snapshots[at].label: at for at in run.with_norms}.get(where)
+    if at is None or (cut := cuts.parse(what, run.layout)) is None:
         return None
-    mask = found.mask(loaders.norms(run, at), run.layout)
-    price = loaders.usual_profile()
-    encoder, surface = mask.compression_encoder, found.predicted_from(recorded(run, at, found))
-    return {"name": name, "moment": run.with_norms.index(at), "cut": found.to_json(), "numbers": {
-        "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None, "model": mask.compression_model,
-        "speedup": price.speedup(mask, SETTING, run.heads) if price else None,
+    mask = cut.mask(loaders.norms(run, at), run.layout)
+    profile = loaders.usual_profile()
+    encoder, surface = mask.compression_encoder, cut.predicted_from(recorded(run, at, cut))
+    return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json(), "numbers": {
+        "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None,
+        "model": mask.compression_model, "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
         "score": predict(surface, mask.sparsity)[0] if surface else None}}

@@ -27,7 +27,10 @@ def watch(name: str) -> None:
 
 
 def state_of(name: str) -> str:
-    """starting (no folder yet), running, interrupted, complete, or failed (ended before there was a folder). Raises RunError."""
+    """starting (no folder yet), running, interrupted, complete, or failed (ended before there was a folder).
+
+    Raises RunError.
+    """
     alive = processes.starting(name, loaders.runs_dir())
     try:
         run = loaders.run(name)
@@ -75,7 +78,8 @@ def buttons(name: str, state: str) -> None:
     if change and state in ("starting", "running") and st.button("Cancel", icon=":material/stop:", key="cancel"):
         stopped = processes.cancel(name, loaders.runs_dir())
         st.toast("Stopping; it can be resumed." if stopped else "Its process was not found, so nothing was stopped.")
-    if change and state == "interrupted" and st.button("Resume", icon=":material/play_arrow:", key="resume", type="primary"):
+    if change and state == "interrupted" and st.button("Resume", icon=":material/play_arrow:", key="resume",
+                                                       type="primary"):
         processes.resume(name, loaders.runs_dir())
         st.rerun(scope="app")
     if state == "complete":
@@ -93,7 +97,8 @@ def ended(name: str, state: str) -> None:
         last = processes.last_line(name, loaders.runs_dir())
         st.error(f"It ended before it recorded anything. {widgets.plain(last)}", icon=":material/error:")
     else:
-        st.info("It was stopped before its end." + ("" if loaders.read_only() else " **Resume** goes on from its last checkpoint, to the same numbers."))
+        st.info("It was stopped before its end." + (
+            "" if loaders.read_only() else " **Resume** goes on from its last checkpoint, to the same numbers."))
 
 
 def progress(run: Run) -> None:
@@ -111,7 +116,7 @@ def progress(run: Run) -> None:
 def numbers(run: Run) -> None:
     """The latest of what the snapshots tell."""
     def latest(value):
-        return next((found for s in reversed(run.snapshots) if (found := value(s)) is not None), None)
+        return next((known for s in reversed(run.snapshots) if (known := value(s)) is not None), None)
 
     loss, penalty, zero = (latest(lambda s, f=f: getattr(s, f)) for f in ("loss", "penalty", "zero_share"))
     score = latest(lambda s: s.scores and s.scores.get(run.metric))
@@ -127,9 +132,10 @@ def pictures(run: Run) -> None:
     if run.with_norms:
         at = run.with_norms[-1]
         norms, snapshot = loaders.norms(run, at), run.snapshots[at]
-        st.markdown(f"**Block norms** at {snapshot.phase}, step {snapshot.step:,}; groups at exactly zero count as cut")
+        st.markdown(f"**Block norms** at {snapshot.phase}, step {snapshot.step:,}; blocks at exactly zero count as cut")
         figure = figures.encoder_map(norms, mask_at(norms, run.layout, 0.0), loaders.norm_scale(run))
-        st.plotly_chart(figure, key="live_map", config=widgets.chart(), alt="Block norms of every layer and matrix, latest snapshot")
+        st.plotly_chart(figure, key="live_map", config=widgets.chart(),
+                        alt="Block norms of every layer and matrix, latest snapshot")
     if run.snapshots:
         st.markdown("**Loss, penalty, zeros and score**")
         st.plotly_chart(figures.history(run.snapshots, run.metric), key="live_curves", config=widgets.chart(),

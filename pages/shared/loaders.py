@@ -1,4 +1,4 @@
-"""What pages read, and the only caches. Every key holds what the answer depends on, so a run that grows is read anew."""
+"""What pages read, and the only caches. A key holds what the answer depends on, so a run that grows is read anew."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ def runs_dir() -> Path:
 
 
 def read_only() -> bool:
-    """Whether this app only shows (PRUNESCOPE_READ_ONLY): nothing is started, changed or deleted. The commands refuse it too."""
+    """Whether this app only shows (PRUNESCOPE_READ_ONLY): nothing is started, changed or deleted.
+
+    The commands refuse it too.
+    """
     return bool(os.environ.get("PRUNESCOPE_READ_ONLY"))
 
 
@@ -48,14 +51,14 @@ def data_folder() -> str:
 
 def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
     """Path, then time and size of each file that says what a run holds: a cache key."""
-    found: list = [str(path)]
+    parts: list = [str(path)]
     for name in names:
         try:
             stat = (path / name).stat()
-            found.append((stat.st_mtime_ns, stat.st_size))
+            parts.append((stat.st_mtime_ns, stat.st_size))
         except OSError:
-            found.append(None)
-    return repr(found)
+            parts.append(None)
+    return repr(parts)
 
 
 def listed() -> list[Listed]:
@@ -67,10 +70,14 @@ def listed() -> list[Listed]:
 
 
 def first(names: Sequence[str]) -> str:
-    """The run to show where none was asked for: the newest of one's own, else the one that ships with weights, so that exact scores come too."""
+    """The run to show where none was asked for: the newest of one's own, else the one that ships with weights.
+
+    With weights, exact scores come too.
+    """
     def place(name: str) -> int:
-        one = run(name)
-        return 0 if not one.recorded else 1 if any((one.path / "weights").glob("*.safetensors")) else 2
+        candidate = run(name)
+        with_weights = any((candidate.path / "weights").glob("*.safetensors"))
+        return 0 if not candidate.recorded else 1 if with_weights else 2
 
     return min(names, key=place)
 
@@ -93,16 +100,16 @@ def _run(path: str, print_: Print) -> Run:
 
 def norms(run: Run, at: int) -> Norms:
     """Block norms of snapshot `at`: matrix name -> (groups down, groups across), read only. Raises RunError."""
-    return (_large_norms if _large(run) else _norms)(run, at, _moments(run, [at]))
+    return (_large_norms if _large(run) else _norms)(run, at, _prints(run, [at]))
 
 
 def _large(run: Run) -> bool:
-    """Whether one moment's norms are so many that few are kept: 4 bytes each."""
+    """Whether the norms of one snapshot are so many that few are kept: 4 bytes each."""
     return canvas.groups(run.layout) > 500_000
 
 
 def ranking(run: Run, stage: str, name: str) -> Norms:
-    """Another ranking of the groups at the end of a phase than their norms, read only. Raises RunError."""
+    """Another ranking of the groups at a stage than their norms, read only. Raises RunError."""
     path = run.answers.ranking_path(stage, name)
     return _ranking(run, stage, name, f"{path} {path and path.stat().st_mtime_ns}")
 
@@ -112,9 +119,10 @@ def _ranking(_run: Run, stage: str, name: str, key: Print) -> Mapping[str, np.nd
     return _shared(_run.ranking(stage, name))
 
 
-def _moments(run: Run, at: list[int]) -> Print:
+def _prints(run: Run, at: list[int]) -> Print:
     """A cache key for the norms at these positions, which a run that goes on does not change."""
-    return fingerprint(run.path, _FILES[:1]) + repr([(one, run.snapshots[one].phase, run.snapshots[one].step, run.snapshots[one].saved) for one in at])
+    snapshots = [(position, run.snapshots[position]) for position in at]
+    return fingerprint(run.path, _FILES[:1]) + repr([(position, s.phase, s.step, s.saved) for position, s in snapshots])
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -136,18 +144,18 @@ def _shared(norms: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
 
 def norm_scale(run: Run) -> float:
     """The top of this run's colour scale, the same for all its snapshots. Raises RunError."""
-    return _norm_scale(run, _moments(run, run.with_norms))
+    return _norm_scale(run, _prints(run, run.with_norms))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def _norm_scale(_run: Run, key: Print) -> float:
     """Of six snapshots spread over the run: norms change slowly, and large runs take a while to read."""
-    at = _run.with_norms
-    some = sorted({at[i] for i in np.linspace(0, len(at) - 1, 6).round().astype(int)}) if at else []
-    return masks.norm_scale([_run.norms(one) for one in some])
+    with_norms = _run.with_norms
+    spread = np.linspace(0, len(with_norms) - 1, 6).round().astype(int) if with_norms else []
+    return masks.norm_scale([_run.norms(at) for at in sorted({with_norms[i] for i in spread})])
 
 
-@st.cache_resource(show_spinner=False, on_release=lambda one: one.close())
+@st.cache_resource(show_spinner=False, on_release=lambda client: client.close())
 def asker() -> ScoreClient:
     """The one that asks for exact scores, for all sessions."""
     return ScoreClient()
@@ -168,8 +176,8 @@ def usual_profile() -> Profile | None:
 
 
 def frames(run: Run) -> tuple[np.ndarray, float]:
-    """The norms of all recorded moments, as canvas.frames has them. Raises RunError."""
-    return _frames(run, _moments(run, run.with_norms))
+    """The norms of all snapshots, as canvas.frames has them. Raises RunError."""
+    return _frames(run, _prints(run, run.with_norms))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
@@ -178,14 +186,15 @@ def _frames(_run: Run, key: Print) -> tuple[np.ndarray, float]:
 
 
 def quantiles(run: Run, matrix: str) -> tuple[list[str], np.ndarray]:
-    """(moments, (moments, 5) quantiles 5, 25, 50, 75, 95% of a matrix's norms) of all recorded moments. Raises RunError."""
-    return _quantiles(run, matrix, _moments(run, run.with_norms))
+    """(labels, (snapshots, 5) quantiles 5, 25, 50, 75, 95% of a matrix's norms) of all snapshots. Raises RunError."""
+    return _quantiles(run, matrix, _prints(run, run.with_norms))
 
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _quantiles(_run: Run, matrix: str, key: Print) -> tuple[list[str], np.ndarray]:
     labels = [_run.snapshots[at].label for at in _run.with_norms]
-    return labels, np.stack([np.quantile(norms(_run, at)[matrix], (0.05, 0.25, 0.5, 0.75, 0.95)) for at in _run.with_norms])
+    return labels, np.stack([np.quantile(norms(_run, at)[matrix], (0.05, 0.25, 0.5, 0.75, 0.95))
+                             for at in _run.with_norms])
 
 
 def profiles() -> dict[str, Profile]:
@@ -193,7 +202,7 @@ def profiles() -> dict[str, Profile]:
 
     One that is damaged is left out.
     """
-    found, mine = {}, own_profile_file()
+    named, mine = {}, own_profile_file()
     for path in profile_files.known(mine):
         try:
             stat = path.stat()
@@ -202,8 +211,8 @@ def profiles() -> dict[str, Profile]:
             continue
         threads = f"{profile.threads} thread" + "s" * (profile.threads > 1)
         name = f"{profile.machine.get('cpu', 'unknown processor')}, {threads}"
-        found.setdefault(f"this machine ({name})" if path == mine else name, profile)
-    return found
+        named.setdefault(f"this machine ({name})" if path == mine else name, profile)
+    return named
 
 
 def own_profile_file() -> Path:
@@ -222,36 +231,50 @@ def _profile(path: str, time: int, size: int) -> Profile:
 
 
 def speedups(run: Run, at: int, scope: str, profile: Profile, setting: Batch) -> list[tuple[float, float]]:
-    """Predicted (encoder compression, speedup) pairs over the grid of sparsities, for the norms of snapshot `at`. Raises RunError."""
-    return _speedups(run, at, scope, profile, setting, f"{_moments(run, [at])} {profile.created} {profile.machine.get('cpu')}")
+    """Predicted (encoder compression, speedup) over the grid of sparsities, for the norms of snapshot `at`.
+
+    Raises RunError.
+    """
+    key = f"{_prints(run, [at])} {profile.created} {profile.machine.get('cpu')}"
+    return _speedups(run, at, scope, profile, setting, key)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _speedups(_run: Run, at: int, scope: str, _profile: Profile, setting: Batch, key: Print) -> list[tuple[float, float]]:
-    found, given = [], norms(_run, at)
+def _speedups(_run: Run, at: int, scope: str, _profile: Profile, setting: Batch,
+              key: Print) -> list[tuple[float, float]]:
+    speedup, of_snapshot = {}, norms(_run, at)
     for sparsity in (*np.arange(0, 0.90, 0.05), 0.9):
-        mask = mask_at_sparsity(given, _run.layout, float(sparsity), scope)
+        mask = mask_at_sparsity(of_snapshot, _run.layout, float(sparsity), scope)
         if mask.compression_encoder <= 10.5:
-            found.append((mask.compression_encoder, _profile.speedup(mask, setting, _run.heads)))
-    return sorted(dict(found).items())
+            speedup[mask.compression_encoder] = _profile.speedup(mask, setting, _run.heads)
+    return sorted(speedup.items())
 
 
-def measured(run: Run, phase: str, scope: str, sparsity: float, setting: Batch) -> dict:
+def measured(run: Run, stage: str, scope: str, sparsity: float, setting: Batch) -> dict:
     """`measure`'s answer. Raises processes.Failed with its error line."""
-    return processes.measure(run.name, runs_dir(), phase, scope, sparsity, setting.batch, setting.length)
+    return processes.measure(run.name, runs_dir(), stage, scope, sparsity, setting.batch, setting.length)
 
 
-def timed(run: Run, phase: str) -> float | None:
-    """The speedup of the end of a phase as `measure` last took it on this machine, fp32, all cores, at SETTING; None where it did not."""
-    here = _machine()
-    same = [one["speedup"] for one in run.answers.timings() if (one["phase"], one["batch"], one["length"], one["dtype"], one["engine"], one["threads"]) == (
-        phase, SETTING.batch, SETTING.length, "fp32", "torch", os.cpu_count()) and all(one["machine"][key] == here[key] for key in ("cpu", "cores"))
-        and abs(one["sparsity"] - run.snapshots[run.saved(phase)].point["sparsity"]) < 0.005]
-    return same[-1] if same else None
+def timed(run: Run, stage: str) -> float | None:
+    """The speedup of a stage as `measure` last took it on this machine, fp32, all cores, at SETTING.
+
+    None where it did not.
+    """
+    wanted = {"phase": stage, "batch": SETTING.batch, "length": SETTING.length, "dtype": "fp32", "engine": "torch",
+              "threads": os.cpu_count()}
+    this = _machine()
+    speedups = [timing["speedup"] for timing in run.answers.timings()
+                if all(timing[key] == value for key, value in wanted.items())
+                and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
+                and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
+    return speedups[-1] if speedups else None
 
 
 def keep_upload(name: str, content: bytes) -> Path:
-    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed. Raises InputError."""
+    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed.
+
+    Raises InputError.
+    """
     path = runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
     try:
         if not path.exists():

@@ -119,10 +119,10 @@ def writer(run: Run) -> psutil.Process | None:
     try:
         process = psutil.Process(run.now["pid"])
         args = process.cmdline()
-        at = next(at for at, one in enumerate(args)
-                  if Path(one).name == "prunescope" or (at and args[at - 1:at + 1] == ["-m", "prune_core"]))
+        at = next(at for at, arg in enumerate(args)
+                  if Path(arg).name == "prunescope" or (at and args[at - 1:at + 1] == ["-m", "prune_core"]))
         named = (run.name in args or f"--run={run.name}" in args
-                 or not any(a.startswith("--run") and a[5:6] in ("", "=") for a in args))
+                 or not any(arg.startswith("--run") and arg[5:6] in ("", "=") for arg in args))
         ours = args[at + 1] in ("prune", "resume") and named
         # The clock may have jumped back; the lock has not
         mine = process.create_time() <= run.now["updated"] or run.status == "running"
@@ -163,9 +163,9 @@ def error_line(name: str, runs_dir: Path) -> str:
     return line.removeprefix("error:").strip() if line.startswith("error:") else ""
 
 
-def measure(name: str, runs_dir: Path, phase: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
+def measure(name: str, runs_dir: Path, stage: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
     """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
-    return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={phase}", f"--scope={scope}",
+    return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={stage}", f"--scope={scope}",
                     f"--sparsity={sparsity}", f"--batch={batch}", f"--length={length}"])
 
 

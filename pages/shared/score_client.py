@@ -1,4 +1,7 @@
-"""Asks a process of its own (`serve`) for exact scores: nobody waits in a page, and no question is computed twice. Imports no streamlit."""
+"""Asks a process of its own (`serve`) for exact scores: nobody waits in a page, and no question is computed twice.
+
+Imports no streamlit.
+"""
 
 from __future__ import annotations
 
@@ -63,9 +66,10 @@ class ScoreClient:
         self._asked: OrderedDict[Question, _Asked] = OrderedDict()
 
     def want(self, who: str, question: Question, again: bool = False) -> Answer:
-        """How the answer stands; asks, where nobody has. What `who` wanted before is cancelled, unless others want it too.
+        """How the answer stands; asks, where nobody has.
 
-        `again`: ask even if it failed before. Call it every second or so while the answer is waited for.
+        What `who` wanted before is cancelled, unless others want it too. `again`: ask even if it failed before.
+        Call it every second or so while the answer is waited for.
         """
         with self._lock:
             now = time.monotonic()
@@ -81,18 +85,20 @@ class ScoreClient:
         """How many questions are answered before this one."""
         with self._lock:
             mine = self._asked.get(question)
-            return sum(not one.answer.ended and one.number < mine.number for one in self._asked.values()) if mine else 0
+            others = self._asked.values() if mine else ()
+            return sum(not other.answer.ended and other.number < mine.number for other in others)
 
     def waiting(self) -> int:
         """How many questions have no answer yet: pages then ask less often."""
         with self._lock:
-            return sum(not one.answer.ended for one in self._asked.values())
+            return sum(not asked.answer.ended for asked in self._asked.values())
 
     def failed_alike(self, question: Question) -> str:
-        """The error of another question to the same weights and data, '' if there was none: this one would end in it too."""
+        """The error of another question to the same weights and data, which this one would end in too; '' if none."""
         with self._lock:
-            return next((a.answer.error for q, a in self._asked.items() if a.answer.doing == "failed" and q != question
-                         and (q.run, q.stage, q.data) == (question.run, question.stage, question.data)), "")
+            return next((asked.answer.error for other, asked in self._asked.items()
+                         if asked.answer.doing == "failed" and other != question
+                         and (other.run, other.stage, other.data) == (question.run, question.stage, question.data)), "")
 
     def forget_failures(self) -> None:
         """So that they are asked again."""
@@ -111,7 +117,7 @@ class ScoreClient:
         for other, asked in list(self._asked.items()):
             if other == question or asked.answer.ended:
                 continue
-            asked.by = {one: at for one, at in asked.by.items() if one != who and now - at < LAPSE}
+            asked.by = {asker: at for asker, at in asked.by.items() if asker != who and now - at < LAPSE}
             if not asked.by:
                 del self._asked[other]
                 self._send({"cancel": asked.number})
@@ -130,7 +136,8 @@ class ScoreClient:
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         cut = question.cut
         self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
-                    "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired, "score": cut.ranking})
+                    "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired,
+                    "score": cut.ranking})
         return asked
 
     def _send(self, line: dict) -> None:
@@ -159,7 +166,8 @@ def _after(answer: Answer, said: dict) -> Answer:
     """The answer after one more line about it."""
     if "result" in said:
         result = said["result"]
-        return Answer("done", result["examples"], result["examples"], result["score"], result["low"], result["high"], result)
+        examples = result["examples"]
+        return Answer("done", examples, examples, result["score"], result["low"], result["high"], result)
     if "error" in said:
         return Answer("failed", error=str(said["error"]))
     if "score" in said:

@@ -27,8 +27,8 @@ def beside() -> tuple:
 
 def image_format() -> None:
     """In which format the camera over a chart saves it."""
-    st.segmented_control("Save charts as", ["png", "svg"], default="png", format_func=str.upper, required=True, key="image",
-                         help="What the camera over a chart gives. The map has buttons of its own.")
+    st.segmented_control("Save charts as", ["png", "svg"], default="png", format_func=str.upper, required=True,
+                         key="image", help="What the camera over a chart gives. The map has buttons of its own.")
 
 
 def chart() -> dict:
@@ -38,11 +38,13 @@ def chart() -> dict:
 
 # Blocks, some of them cut: drawn here, as a named icon would be fetched from a server on the internet
 _BLOCKS = np.array([[1, 0, 1, 1], [1, 1, 0, 1], [0, 1, 1, 0], [1, 0, 1, 1]], np.uint8)
-ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.uint8)))
+_BLUE, _EACH = np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.uint8)
+ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * _BLUE, _EACH))
 
 
 STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-ROOM = "[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} [data-testid=stMain] p {font-size: 1.35rem}"
+ROOM = ("[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} "
+        "[data-testid=stMain] p {font-size: 1.35rem}")
 # The primary colour as text on its own tint falls short of 4.5 : 1 too
 DARK = "[data-testid=stButtonGroup] [data-selected=true] p, [data-testid=stSliderThumbValue] p {color: #E7ECF3}"
 
@@ -63,20 +65,26 @@ def page(title: str) -> None:
             st.caption(":material/lock: Read only", help=SHOWING)
 
 
-SHOWING = "This copy is for showing: it is started with PRUNESCOPE_READ_ONLY, so nothing can be started, changed or deleted."
+SHOWING = ("This copy only shows: it was started with PRUNESCOPE_READ_ONLY, "
+           "so nothing can be started, changed or deleted.")
 
 
-def data_field(placeholder: str, label: str = "Data for exact scores", on_change=None, width: int | str = "stretch") -> str:
-    """The folder with the tasks' data, asked for once for all pages; in read-only mode, what the app was started with."""
+def data_field(placeholder: str, label: str = "Data for exact scores", on_change=None,
+               width: int | str = "stretch") -> str:
+    """The folder with the tasks' data, asked for once for all pages; read only, it is what the app was started with."""
     if loaders.read_only():
         return loaders.data_folder()
-    return st.text_input(label, loaders.data_folder(), key="data", placeholder=placeholder, persist_state="session", on_change=on_change, width=width,
-                         help="A local folder in the layout of nyu-mll/glue. Empty: where the run had it. PRUNESCOPE_DATA fills it in from the start.").strip()
+    folder = st.text_input(label, loaders.data_folder(), key="data", placeholder=placeholder, persist_state="session",
+                           on_change=on_change, width=width,
+                           help="A local folder in the layout of nyu-mll/glue. If empty, where the run had it. "
+                                "PRUNESCOPE_DATA fills it in from the start.")
+    return folder.strip()
 
 
 def presentation() -> None:
-    """The switch that hides the controls and enlarges the type, for a room; while it is on, a button on the page ends it."""
-    st.toggle("Presentation", key="present", bind="query-params", help="Hides the controls and enlarges the type, for a room. The map stays live.")
+    """The switch that hides the controls and enlarges the type, for a room; a button on the page ends it."""
+    st.toggle("Presentation", key="present", bind="query-params",
+              help="Hides the controls and enlarges the type, for a room. The map stays live.")
     if st.session_state.get("present"):
         st.html(f"<style>{ROOM}</style>")
 
@@ -84,7 +92,8 @@ def presentation() -> None:
 def end_presentation() -> None:
     """The way back, where the sidebar is hidden."""
     if st.session_state.get("present"):
-        st.button("End presentation", icon=":material/close_fullscreen:", type="tertiary", on_click=st.session_state.update, args=({"present": False},))
+        st.button("End presentation", icon=":material/close_fullscreen:", type="tertiary",
+                  on_click=st.session_state.update, args=({"present": False},))
 
 
 def not_glue(run: Run) -> None:
@@ -156,9 +165,12 @@ def plain(text: str) -> str:
 
 def data() -> str:
     """The folder that was said; '' for where the run had it."""
-    return loaders.data_folder() if loaders.read_only() else str(st.session_state.get("data", loaders.data_folder()) or "").strip()
+    if loaders.read_only():
+        return loaders.data_folder()
+    return str(st.session_state.get("data", loaders.data_folder()) or "").strip()
 
 
 def download(label: str, table: pd.DataFrame, file: str) -> None:
     """A link that gives this table as a CSV file."""
-    st.download_button(label, table.to_csv(index=False), file, "text/csv", icon=":material/download:", on_click="ignore", type="tertiary")
+    st.download_button(label, table.to_csv(index=False), file, "text/csv", icon=":material/download:",
+                       on_click="ignore", type="tertiary")
