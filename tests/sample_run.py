@@ -18,7 +18,8 @@ from prune_core.runs.snapshots import Snapshot
 from prune_core.runs.stages import Stage
 
 _ENDINGS = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-            "attention.output": "attention.output.dense", "intermediate": "intermediate.dense", "output": "output.dense"}
+            "attention.output": "attention.output.dense", "intermediate": "intermediate.dense",
+            "output": "output.dense"}
 
 
 def make_layout(layers: int = 2, hidden: int = 64, inner: int = 128, block: str = "16x1") -> Layout:
@@ -51,7 +52,8 @@ def make_surface(norms: dict[str, np.ndarray], layout: Layout, dense: float = 0.
     for wanted in np.arange(20) * 0.05:
         sparsity = mask_at_sparsity(norms, layout, float(wanted)).sparsity
         score = 0.51 + (dense - 0.51) / (1 + np.exp((sparsity - zeros - 0.3) * 14))
-        points.append(SurfacePoint(round(float(wanted), 2), sparsity, float(score), score - 0.02, min(1.0, score + 0.02)))
+        points.append(SurfacePoint(round(float(wanted), 2), sparsity, float(score),
+                                   score - 0.02, min(1.0, score + 0.02)))
     return points
 
 
@@ -66,18 +68,22 @@ def _moments(layout: Layout, compression: float, norms: dict, steps: int, moment
 
     target = sparsity_of(compression)
     amount = float(np.quantile(np.concatenate([v.ravel() for v in norms.values()]), target * 0.9))
-    found = [Snapshot("dense", step, loss=0.7 / (1 + step / steps)) for step in range(0, steps, max(1, steps // 10))]
-    found.append(end("dense", "dense", norms, 0.9, mask_at(norms, layout, 0.0)))
+    snapshots = [Snapshot("dense", step, loss=0.7 / (1 + step / steps))
+                 for step in range(0, steps, max(1, steps // 10))]
+    snapshots.append(end("dense", "dense", norms, 0.9, mask_at(norms, layout, 0.0)))
     for moment in range(1, moments + 1):
         now = shrunk(norms, amount * moment / moments)
-        found.append(Snapshot("penalty", moment * steps // (moments + 1), loss=0.4 + 0.1 / moment, penalty=3.0 / moment,
-                              lam=1e-3 * moment, zero_share=zero_share(now, layout), milestone=moment % 3 == 0, norms=now))
+        snapshots.append(Snapshot("penalty", moment * steps // (moments + 1), loss=0.4 + 0.1 / moment,
+                                  penalty=3.0 / moment,
+                              lam=1e-3 * moment, zero_share=zero_share(now, layout),
+                              milestone=moment % 3 == 0, norms=now))
     mask = mask_at_sparsity(now, layout, target)
-    found.append(end("penalty", Stage.of("penalty", compression), now, 0.86, mask))
+    snapshots.append(end("penalty", Stage.of("penalty", compression), now, 0.86, mask))
     kept = {name: np.where(mask.kept[name], values, np.float32(0)) for name, values in now.items()}
     retrain = Stage.of("retrain", compression)
-    found += [Snapshot(retrain, step, loss=0.35 - 0.1 * step / steps) for step in range(0, steps, max(1, steps // 5))]
-    return [*found, end(retrain, retrain, kept, 0.885, mask)]
+    snapshots += [Snapshot(retrain, step, loss=0.35 - 0.1 * step / steps)
+                  for step in range(0, steps, max(1, steps // 5))]
+    return [*snapshots, end(retrain, retrain, kept, 0.885, mask)]
 
 
 def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = None, data: str = "nyu-mll/glue",
@@ -85,7 +91,8 @@ def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = No
              upto: int | None = None, scope: str = "global") -> Path:
     """A recorded run: its folder. `finish=False` leaves it interrupted; `upto` keeps only so many snapshots."""
     layout = layout or make_layout()
-    config = PruneConfig(scope=scope, block=str(layout.block), compressions=(compression,), data=data, dense_steps=steps,
+    config = PruneConfig(scope=scope, block=str(layout.block), compressions=(compression,),
+                         data=data, dense_steps=steps,
                          penalty_steps=steps, retrain_steps=steps, threads=2)
     task = "practice" if data == "practice" else "sst2"
     about = {"config": config.to_json(), "layout": layout.to_json(), "task": {"name": task, "metric": "accuracy"},
@@ -107,5 +114,6 @@ def make_profile() -> Profile:
     layout = make_layout()
     mask = BlockMask(layout, {m.name: np.ones(layout.block.grid(m.m, m.n), bool) for m in layout.matrices})
     free = dict.fromkeys(work(mask, Batch(1, 1), Registers(16, 4)), 0.0) | {"call": 0.5}
-    return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4, compact=free | {"multiply 1": 1e-6},
+    return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4,
+                   compact=free | {"multiply 1": 1e-6},
                    dense=free | {"multiply": 2e-6}, error=0.05, error_dense=0.04, masks=30, created=1.0)

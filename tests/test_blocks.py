@@ -17,11 +17,11 @@ SHAPES = ("4x1", "1x4", "4x2", "2x4", "allx1", "1xall", "allx2", "allxall", "1x1
 def looped_norms(weight, rows: int, cols: int) -> list[list[float]]:
     """The definition, as a person would write it without knowing tensors."""
     m, n = weight.shape
-    found = [[0.0] * (n // cols) for _ in range(m // rows)]
+    sums = [[0.0] * (n // cols) for _ in range(m // rows)]
     for i in range(m):
         for j in range(n):
-            found[i // rows][j // cols] += float(weight[i][j]) ** 2
-    return [[math.sqrt(value) for value in row] for row in found]
+            sums[i // rows][j // cols] += float(weight[i][j]) ** 2
+    return [[math.sqrt(value) for value in row] for row in sums]
 
 
 @pytest.mark.parametrize("text, rows, cols", [
@@ -48,8 +48,8 @@ def test_norms_equal_a_plain_double_loop(text, kind):
     weight = np.random.default_rng(3).normal(size=(8, 12))
     block = BlockShape.parse(text)
     rows, cols = block.rows or 8, block.cols or 12
-    found = block.norms(torch.from_numpy(weight) if kind == "torch" else weight)
-    assert np.allclose(np.asarray(found), looped_norms(weight, rows, cols), rtol=1e-12, atol=0)
+    norms = block.norms(torch.from_numpy(weight) if kind == "torch" else weight)
+    assert np.allclose(np.asarray(norms), looped_norms(weight, rows, cols), rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("text, by_hand", [

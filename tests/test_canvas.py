@@ -65,8 +65,8 @@ def load(page, block: str, seed: int = 0, zeros: float = 0.0):
 
 
 def counted(page, run, norms, thresholds, scope) -> tuple[dict, BlockMask]:
-    found = page.evaluate("cut => numbers(model, cut)", {"scope": scope, "thresholds": thresholds})
-    return found, mask_at(norms, run.layout, thresholds, scope)
+    numbers = page.evaluate("cut => numbers(model, cut)", {"scope": scope, "thresholds": thresholds})
+    return numbers, mask_at(norms, run.layout, thresholds, scope)
 
 
 BLOCKS = ["16x1", "64x1", "8x1", "1x16", "16x16", "4x4", "allx1", "1xall", "1x1"]
@@ -78,15 +78,15 @@ def test_a_threshold_gives_the_numbers_of_the_core(page, block, scope):
     for seed, share, zeros in ((0, 0.3, 0.0), (1, 0.72, 0.2), (2, 0.97, 0.6), (3, 0.0, 0.0)):
         run, norms = load(page, block, seed, zeros)
         thresholds = thresholds_for(norms, run.layout, share, scope)
-        found, mask = counted(page, run, norms, thresholds, scope)
-        assert found["kept"] == sum(int(v.sum()) for v in mask.kept.values()) and found["groups"] == sum(v.size for v in mask.kept.values())
-        assert found["sparsity"] == pytest.approx(mask.sparsity, abs=1e-15)
-        assert found["model"] == pytest.approx(mask.compression_model, rel=1e-14)
+        numbers, mask = counted(page, run, norms, thresholds, scope)
+        assert numbers["kept"] == sum(int(v.sum()) for v in mask.kept.values()) and numbers["groups"] == sum(v.size for v in mask.kept.values())
+        assert numbers["sparsity"] == pytest.approx(mask.sparsity, abs=1e-15)
+        assert numbers["model"] == pytest.approx(mask.compression_model, rel=1e-14)
         if mask.kept_weights:
-            assert found["encoder"] == pytest.approx(mask.compression_encoder, rel=1e-14)
+            assert numbers["encoder"] == pytest.approx(mask.compression_encoder, rel=1e-14)
         score = predict(run.snapshots[run.saved("dense")].surface, mask.sparsity)
-        assert [found[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
-        assert found["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
+        assert [numbers[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
+        assert numbers["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -105,8 +105,8 @@ def test_heads_that_die_are_taken_out_as_the_core_takes_them(page, heads):
     run.about["heads"] = heads
     page.evaluate("heads => { model.header.heads = heads }", run.heads)
     thresholds = thresholds_for(norms, run.layout, 0.8, "global")
-    found, mask = counted(page, run, norms, thresholds, "global")
-    assert found["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
+    numbers, mask = counted(page, run, norms, thresholds, "global")
+    assert numbers["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
 
 
 def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
@@ -127,8 +127,9 @@ def test_what_the_browser_has_is_not_sent_again(page, tmp_path):
     head, norms = canvas.header(run, run.with_norms[0], 1.0, Start(settings.usual(run)), settings.usual(run), None, SETTING), run.norms(run.with_norms[0])
 
     def unpacked(blob: bytes) -> dict:
-        return page.evaluate("""(text) => { const found = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
-            return { ...found, header: Boolean(found.header), norms: found.norms?.length ?? 0, frames: found.frames && Array.from(found.frames) }; }""",
+        return page.evaluate("""(text) => { const message = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
+            return { ...message, header: Boolean(message.header),
+                     norms: message.norms?.length ?? 0, frames: message.frames && Array.from(message.frames) }; }""",
                              base64.b64encode(blob).decode())
 
     whole, present = canvas.pack(head, norms), {"present": True}

@@ -68,9 +68,9 @@ def last_line(out: str) -> dict:
     def refuse(name):
         raise AssertionError(f"{name} is no JSON")
 
-    found = json.loads(out.splitlines()[-1], parse_constant=refuse)
-    assert isinstance(found, dict)
-    return found
+    answer = json.loads(out.splitlines()[-1], parse_constant=refuse)
+    assert isinstance(answer, dict)
+    return answer
 
 
 # ---------------------------------------------------------------- what works
@@ -79,20 +79,20 @@ def last_line(out: str) -> dict:
 def test_every_pinned_package_tells_its_licence(tmp_path):
     from prune_core.cli.licences import licences
 
-    found = {one["package"]: one["licence"] for one in licences()}
-    assert len(found) > 100 and found["streamlit"] == "Apache-2.0" and "not installed here" not in found.values()
+    named = {one["package"]: one["licence"] for one in licences()}
+    assert len(named) > 100 and named["streamlit"] == "Apache-2.0" and "not installed here" not in named.values()
     (tmp_path / "requirements.txt").write_text("# nothing\nno-such-package==1.0  # x\n")
     assert licences(tmp_path / "requirements.txt") == [{"package": "no-such-package", "version": "1.0", "licence": "not installed here"}]
 
 
 def test_prune_prints_its_json_last_and_its_progress_on_stderr(call, small, tmp_path):
     code, out, err = call(*small, "--run", "one", "--runs-dir", tmp_path, "--json")
-    found = last_line(out)
-    assert code == 0 and found.keys() >= PRUNE
+    answer = last_line(out)
+    assert code == 0 and answer.keys() >= PRUNE
     assert len(out.splitlines()) == 1
-    assert (found["run"], found["task"], found["metric"], len(found["points"])) == ("one", "sst2", "accuracy", 2)
-    assert all(point.keys() >= POINT and None not in point.values() for point in found["points"])
-    assert 0 < found["penalty_share"] < 1 and 0 < found["seconds_per_step"] < found["seconds"]
+    assert (answer["run"], answer["task"], answer["metric"], len(answer["points"])) == ("one", "sst2", "accuracy", 2)
+    assert all(point.keys() >= POINT and None not in point.values() for point in answer["points"])
+    assert 0 < answer["penalty_share"] < 1 and 0 < answer["seconds_per_step"] < answer["seconds"]
     assert "left" in err and "steps" in err and "error" not in err
 
 
@@ -149,27 +149,27 @@ def test_runs_of_an_empty_folder(call, none_recorded, tmp_path):
                                       ["--threshold", '{"layer 0": 0.2, "layer 1": 0.9}', "--scope", "layer", "--phase", "dense"]])
 def test_evaluate_prints_its_json_last(call, folder, question):
     code, out, _ = call("evaluate", "done", *question, "--runs-dir", folder, "--json", "--threads", 1)
-    found = last_line(out)
-    assert code == 0 and found.keys() >= EVALUATE and found["examples"] == 24 and 0 <= found["score"] <= 1
+    answer = last_line(out)
+    assert code == 0 and answer.keys() >= EVALUATE and answer["examples"] == 24 and 0 <= answer["score"] <= 1
     assert call("evaluate", "done", *question, "--runs-dir", folder)[1].startswith("done ")
 
 
 def test_measure_prints_its_json_last(call, folder):
     question = ["measure", "done", "--sparsity", "0.6", "--batch", 2, "--length", 10, "--seconds", 0, "--threads", 1, "--runs-dir", folder]
     code, out, _ = call(*question, "--json")
-    found = last_line(out)
-    assert code == 0 and found.keys() >= {"dense_ms", "compact_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread", "compact_spread",
+    answer = last_line(out)
+    assert code == 0 and answer.keys() >= {"dense_ms", "compact_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread", "compact_spread",
                                           "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
-    assert (found["batch"], found["length"], found["threads"], found["weights"]) == (2, 10, 1, "of the run")
+    assert (answer["batch"], answer["length"], answer["threads"], answer["weights"]) == (2, 10, 1, "of the run")
     assert call(*question)[1].startswith("done ")
     kept = Run(folder / "done").answers.timings()
-    assert len(kept) == 2 and kept[0] == found
+    assert len(kept) == 2 and kept[0] == answer
 
 
 def test_predict_is_how_sure_the_masked_model_is(call, folder):
     """The sentence through the model with the mask multiplied in, by hand."""
     code, out, _ = call("predict", "done", "the film was lovely", "--sparsities", "0,0.5", "--runs-dir", folder, "--json")
-    found = last_line(out)
+    answer = last_line(out)
     run = Run(folder / "done")
     encoder = bench.encoder_of(run, "dense", 2)
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, run.config.scope)
@@ -177,17 +177,17 @@ def test_predict_is_how_sure_the_masked_model_is(call, folder):
         for name, weight in encoder.weights.items():
             weight *= torch.from_numpy(run.layout.block.expand(mask.kept[name], *weight.shape))
         logits = encoder.model.eval()(**encoder.tokenizer("the film was lovely", return_tensors="pt")).logits
-    assert code == 0 and found["labels"] == ["negative", "positive"] and found["sparsities"] == [0.0, mask.sparsity]
-    assert found["probabilities"][1][0] == pytest.approx(logits.softmax(-1)[0].tolist(), abs=1e-5)
+    assert code == 0 and answer["labels"] == ["negative", "positive"] and answer["sparsities"] == [0.0, mask.sparsity]
+    assert answer["probabilities"][1][0] == pytest.approx(logits.softmax(-1)[0].tolist(), abs=1e-5)
     assert "2 sentences; needed for sst2: 1" in refused(call, "predict", "done", "one", "two", "--runs-dir", folder)
     assert "sparsity 'x' is not a number" in refused(call, "predict", "done", "one", "--sparsities", "x", "--runs-dir", folder)
 
 
 def test_shapes_times_every_pattern_and_keeps_it(call, tmp_path):
     code, out, _ = call("shapes", "--seconds", 0, "--threads", 1, "--to", tmp_path / "shapes.json", "--json")
-    found = last_line(out)
-    assert code == 0 and [one["block"] for one in found["patterns"]] == [None, "1x1", "16x16", "64x1"]
-    assert json.loads((tmp_path / "shapes.json").read_text()) == found and all(one["ms"] > 0 for one in found["patterns"])
+    answer = last_line(out)
+    assert code == 0 and [one["block"] for one in answer["patterns"]] == [None, "1x1", "16x16", "64x1"]
+    assert json.loads((tmp_path / "shapes.json").read_text()) == answer and all(one["ms"] > 0 for one in answer["patterns"])
     assert "out of range" in refused(call, "shapes", "--sparsity", "1.5")
 
 
@@ -202,8 +202,8 @@ def test_exact_scores_are_shown_as_they_come(call, folder):
 
 
 def test_nothing_kept_is_still_json(call, folder):
-    found = last_line(call("evaluate", "done", "--threshold", "1e9", "--runs-dir", folder, "--json")[1])
-    assert (found["sparsity"], found["compression_encoder"]) == (1.0, None) and math.isfinite(found["compression_model"])
+    answer = last_line(call("evaluate", "done", "--threshold", "1e9", "--runs-dir", folder, "--json")[1])
+    assert (answer["sparsity"], answer["compression_encoder"]) == (1.0, None) and math.isfinite(answer["compression_model"])
 
 
 def test_resume_prints_what_prune_printed(call, folder):

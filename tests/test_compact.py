@@ -131,21 +131,21 @@ def test_attention_looks_at_each_sentence_alone(heads, depth):
     lengths = [30, 1, 0, 46, 13]
     q, k, v = torch.randn(3, sum(lengths), heads * depth).unbind(0)
     starts = torch.tensor([0, *np.cumsum(lengths)[:-1]])
-    found = native.attention(q, k, v, starts, torch.tensor(lengths), heads, 0.3)
+    out = native.attention(q, k, v, starts, torch.tensor(lengths), heads, 0.3)
     for start, length in zip(starts.tolist(), lengths, strict=True):
         if not length:
             continue
         parts = [x[start : start + length].view(1, length, heads, depth).transpose(1, 2) for x in (q, k, v)]
         alone = F.scaled_dot_product_attention(*parts, scale=0.3).transpose(1, 2).reshape(length, -1)
-        torch.testing.assert_close(found[start : start + length], alone, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(out[start : start + length], alone, rtol=1e-5, atol=1e-5)
 
 
 @needs_compiler
 def test_attention_with_scores_far_apart():
     q, k, v = (40 * torch.randn(3, 9, 16)).unbind(0)
-    found = native.attention(q, k, v, torch.tensor([0]), torch.tensor([9]), 1, 1.0)
+    out = native.attention(q, k, v, torch.tensor([0]), torch.tensor([9]), 1, 1.0)
     alone = F.scaled_dot_product_attention(q[None, None], k[None, None], v[None, None], scale=1.0)[0, 0]
-    torch.testing.assert_close(found, alone, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(out, alone, rtol=1e-5, atol=1e-4)
 
 
 @needs_compiler
@@ -233,20 +233,20 @@ def sizes(small: torch.nn.Module) -> dict[str, tuple[int, int]]:
 
 def test_what_has_died_is_taken_out_of_its_neighbours():
     encoder, mask = encoder_and_mask("bert", "16x1", True)
-    found = sizes(compact.compact(encoder.model, mask))
+    left = sizes(compact.compact(encoder.model, mask))
     layer = "bert.encoder.layer.{}."
     for number in (0, 1):  # one of two heads: in layer 0 its output is gone, in layer 1 its value
         where = layer.format(number)
-        assert [found[where + f"attention.self.{part}"] for part in ("query", "key", "value")] == [(16, 32)] * 3
-        assert found[where + "attention.output.dense"] == (32, 16)
-        inner = found[where + "intermediate.dense"][0]
-        assert inner <= 16 and found[where + "output.dense"] == (32, inner)
+        assert [left[where + f"attention.self.{part}"] for part in ("query", "key", "value")] == [(16, 32)] * 3
+        assert left[where + "attention.output.dense"] == (32, 16)
+        inner = left[where + "intermediate.dense"][0]
+        assert inner <= 16 and left[where + "output.dense"] == (32, inner)
 
 
 def test_heads_stay_where_attention_counts_them_itself():
     encoder, mask = encoder_and_mask("mpnet", "16x1", True)
-    found = sizes(compact.compact(encoder.model, mask))
-    assert {size for name, size in found.items() if "attention" in name} == {(32, 32)}
+    left = sizes(compact.compact(encoder.model, mask))
+    assert {size for name, size in left.items() if "attention" in name} == {(32, 32)}
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)

@@ -42,22 +42,22 @@ def test_what_cannot_be_planned(tiny_model, tiny_data, methods, seeds, budget, w
 
 
 def test_mean_spread_and_sentences_by_hand():
-    found = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01, 1.2), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0, 1.2), Row("magnitude", 3.0, (0.7,), 3.0, 1.3),
+    rows = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01, 1.2), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0, 1.2), Row("magnitude", 3.0, (0.7,), 3.0, 1.3),
              Row("admm", 3.0, (0.75,), 3.0, 1.3)]
-    assert found[0].mean == pytest.approx(0.82) and found[0].spread == pytest.approx(0.02) and found[2].spread == 0.0
-    assert list(compare.sentences(found, "accuracy")) == [
+    assert rows[0].mean == pytest.approx(0.82) and rows[0].spread == pytest.approx(0.02) and rows[2].spread == 0.0
+    assert list(compare.sentences(rows, "accuracy")) == [
         "At 2x, admm is 1.0 points of accuracy above magnitude: not more than the spread over 3 seeds (2.0).",
         "At 3x, admm is 5.0 points of accuracy above magnitude: one seed each, which says little."]
-    read = list(csv.DictReader(compare.as_csv(found).splitlines()))
+    read = list(csv.DictReader(compare.as_csv(rows).splitlines()))
     assert read[0] == {"method": "admm", "compression": "2.0", "compression_encoder": "2.0100", "compression_model": "1.2000",
                        "mean": "0.8200", "spread": "0.0200", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
-    assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(found, "sst2", "accuracy", [0.9, 0.92])
+    assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(rows, "sst2", "accuracy", [0.9, 0.92])
 
 
 def test_a_difference_beyond_the_spread_is_told():
-    found = [Row("a", 2.0, (0.9, 0.9), 2.0, 1.2), Row("b", 2.0, (0.8, 0.82), 2.0, 1.2)]
-    assert "more than the spread over 2 seeds (1.4)" in next(compare.sentences(found, "f1"))
+    rows = [Row("a", 2.0, (0.9, 0.9), 2.0, 1.2), Row("b", 2.0, (0.8, 0.82), 2.0, 1.2)]
+    assert "more than the spread over 2 seeds (1.4)" in next(compare.sentences(rows, "f1"))
 
 
 def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_data, tmp_path):
@@ -116,9 +116,9 @@ def test_a_quick_run_does_without_repaired_scores(tiny_model, tiny_data, tmp_pat
 def test_runs_that_differ_only_in_the_seed_are_one_group(tiny_model, tiny_data, tmp_path):
     made = [tiny.make_run(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), seed=seed, **more), tmp_path, name)
             for name, seed, more in (("a", 0, {}), ("b", 1, {}), ("c", 0, {"method": "magnitude"}))]
-    found = compare.groups(made)
-    assert [(group.label, [run.name for run in group.runs]) for group in found] == [("method group-lasso", ["a", "b"]), ("c", ["c"])]
-    first, second = compare.rows_of(found)
+    groups = compare.groups(made)
+    assert [(group.label, [run.name for run in group.runs]) for group in groups] == [("method group-lasso", ["a", "b"]), ("c", ["c"])]
+    first, second = compare.rows_of(groups)
     assert first.scores == tuple(run.points[0]["score_retrained"] for run in made[:2]) and second.scores == (made[2].points[0]["score_retrained"],)
     assert compare.differences(made[0], made[2]) == [("method", "group-lasso", "magnitude")]
     assert compare.differences(made[0], made[1]) == [("seed", 0, 1)]

@@ -45,9 +45,9 @@ def test_half_of_the_encoder_is_gone(done):
 def test_the_exact_score_of_the_saved_point_is_the_recorded_one(done, name):
     run, _, _ = done
     end = run.snapshots[run.saved(name)]
-    found = exact.evaluate(run, name, cut_of(run, 0.5 if name != "dense" else 0.0), threads=1)
-    assert found["score"] == end.scores["accuracy"] and found["examples"] == end.examples == 32
-    assert found["sparsity"] == end.point["sparsity"]
+    answer = exact.evaluate(run, name, cut_of(run, 0.5 if name != "dense" else 0.0), threads=1)
+    assert answer["score"] == end.scores["accuracy"] and answer["examples"] == end.examples == 32
+    assert answer["sparsity"] == end.point["sparsity"]
 
 
 def test_the_times_and_shares_that_it_tells_are_there(done):

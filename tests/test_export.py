@@ -82,9 +82,9 @@ def test_the_graph_runs_with_onnxruntime_alone(made, tmp_path):
             "folder, *texts = sys.argv[1:]\nsys.argv = [folder, *texts]\nrunpy.run_path(folder + '/run.py')")
     ours = dev_score.outputs(taken.encoder.model, encoded)
     for row in (0, 5):
-        found = json.loads(alone(code, str(tmp_path / "graph"), *texts[row], cwd=tmp_path))
-        assert list(found) == list(glue.task_named(made.task).labels)
-        assert list(found.values()) == pytest.approx(ours[row].tolist(), abs=1e-5)
+        answer = json.loads(alone(code, str(tmp_path / "graph"), *texts[row], cwd=tmp_path))
+        assert list(answer) == list(glue.task_named(made.task).labels)
+        assert list(answer.values()) == pytest.approx(ours[row].tolist(), abs=1e-5)
     assert sum(line.strip() != "" for line in (tmp_path / "graph" / "run.py").read_text().splitlines()) <= 12
 
 

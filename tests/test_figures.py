@@ -25,9 +25,9 @@ def test_codes_by_hand():
     norms, kept = np.array([[0.0, 0.5], [1.0, 9.0]]), np.array([[False, True], [True, True]])
     middle = LOWEST + (HIGHEST - LOWEST) / 2
     expected = [[CUT, round(middle)], [HIGHEST, HIGHEST]]
-    found = figures.codes(norms, kept, high=1.0)
-    assert found.dtype == np.uint8
-    assert abs(found.astype(int) - expected).max() <= 1
+    codes = figures.codes(norms, kept, high=1.0)
+    assert codes.dtype == np.uint8
+    assert abs(codes.astype(int) - expected).max() <= 1
 
 
 @pytest.mark.parametrize(("shape", "cells"), [((6, 40), (3, 10)), ((2, 5), (4, 10)), ((7, 11), (3, 4)), ((1, 384), (24, 96))])
@@ -45,9 +45,9 @@ def test_resample_equals_a_plain_loop(shape, cells):
 def test_raster_marks_cells_that_are_mostly_cut():
     norms = np.array([[1.0, 0.1, 0.1, 0.1, 1.0, 1.0]])
     kept = norms > 0.5
-    found = figures.raster(norms, kept, 1.0, 1, 2)
-    assert found[0, 0] == CUT  # one of three is kept
-    assert found[0, 1] == HIGHEST  # two of three: the mean of what is kept, 1.0
+    image = figures.raster(norms, kept, 1.0, 1, 2)
+    assert image[0, 0] == CUT  # one of three is kept
+    assert image[0, 1] == HIGHEST  # two of three: the mean of what is kept, 1.0
 
 
 def test_norm_scale_is_the_highest_quantile_and_never_zero():
@@ -113,10 +113,10 @@ def test_history_puts_phases_end_to_end(tmp_path):
 
 def test_long_curves_are_means_within_a_phase():
     points = [(step, float(step % 2), "dense" if step < 600 else "penalty") for step in range(1000)]
-    found = figures._thinned(points, most=100)
-    assert len(found) == 100
-    assert all(value == 0.5 for _, value, _ in found)
-    assert found[-1][0] == 999 and found[59][2] == "dense" and found[60][2] == "penalty"
+    thinned = figures._thinned(points, most=100)
+    assert len(thinned) == 100
+    assert all(value == 0.5 for _, value, _ in thinned)
+    assert thinned[-1][0] == 999 and thinned[59][2] == "dense" and thinned[60][2] == "penalty"
     assert figures._thinned(points[:100], most=100) == points[:100]
 
 

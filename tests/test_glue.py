@@ -64,12 +64,12 @@ def test_an_unknown_task_names_the_nine():
 @pytest.mark.parametrize("seed", range(3))
 def test_accuracy_and_f1_equal_their_formulas_and_scikit_learn(seed):
     labels, answers = drawn(seed)
-    found = metrics.score(TASKS["mrpc"], outputs_for(answers), labels)
+    scores = metrics.score(TASKS["mrpc"], outputs_for(answers), labels)
     hits = sum(1 for a, b in zip(labels, answers, strict=True) if a == b == 1)
     false_alarms, missed = int(((answers == 1) & (labels == 0)).sum()), int(((answers == 0) & (labels == 1)).sum())
-    assert found["f1"] == pytest.approx(2 * hits / (2 * hits + false_alarms + missed), rel=1e-12)
-    assert found["f1"] == pytest.approx(sklearn.metrics.f1_score(labels, answers), rel=1e-12)
-    assert found["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, answers), rel=1e-12)
+    assert scores["f1"] == pytest.approx(2 * hits / (2 * hits + false_alarms + missed), rel=1e-12)
+    assert scores["f1"] == pytest.approx(sklearn.metrics.f1_score(labels, answers), rel=1e-12)
+    assert scores["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(labels, answers), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -78,9 +78,9 @@ def test_matthews_equals_its_formula_and_scikit_learn(seed):
     tp, tn = int((answers & labels).sum()), int(((1 - answers) & (1 - labels)).sum())
     fp, fn = int((answers & (1 - labels)).sum()), int(((1 - answers) & labels).sum())
     by_hand = (tp * tn - fp * fn) / math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    found = metrics.score(TASKS["cola"], outputs_for(answers), labels)["matthews_correlation"]
-    assert found == pytest.approx(by_hand, rel=1e-12)
-    assert found == pytest.approx(sklearn.metrics.matthews_corrcoef(labels, answers), rel=1e-12)
+    matthews = metrics.score(TASKS["cola"], outputs_for(answers), labels)["matthews_correlation"]
+    assert matthews == pytest.approx(by_hand, rel=1e-12)
+    assert matthews == pytest.approx(sklearn.metrics.matthews_corrcoef(labels, answers), rel=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -88,15 +88,15 @@ def test_pearson_and_spearman_equal_their_formulas_and_scipy(seed):
     random = np.random.default_rng(seed)
     labels = (random.integers(0, 26, 200) / 5).astype(np.float32)  # with ties, as STS-B has them
     answers = (labels + random.normal(0, 1, 200)).astype(np.float32)
-    found = metrics.score(TASKS["stsb"], answers[:, None], labels)
+    scores = metrics.score(TASKS["stsb"], answers[:, None], labels)
 
     def pearson(a, b) -> float:
         a, b = np.asarray(a, float) - np.mean(a, dtype=float), np.asarray(b, float) - np.mean(b, dtype=float)
         return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
 
-    assert found["pearson"] == pytest.approx(pearson(labels, answers), abs=1e-6)
-    assert found["spearman"] == pytest.approx(pearson(stats.rankdata(labels), stats.rankdata(answers)), abs=1e-9)
-    assert found["spearman"] == pytest.approx(stats.spearmanr(labels, answers).statistic, abs=1e-12)
+    assert scores["pearson"] == pytest.approx(pearson(labels, answers), abs=1e-6)
+    assert scores["spearman"] == pytest.approx(pearson(stats.rankdata(labels), stats.rankdata(answers)), abs=1e-9)
+    assert scores["spearman"] == pytest.approx(stats.spearmanr(labels, answers).statistic, abs=1e-12)
 
 
 def test_constant_answers_score_zero_where_a_metric_is_not_defined():
@@ -109,8 +109,8 @@ def test_constant_answers_score_zero_where_a_metric_is_not_defined():
 def test_perfect_answers_score_one_on_every_task():
     labels, values = np.array([0, 1, 1, 0, 1]), np.array([0.0, 2.5, 5, 1, 3], np.float32)
     for task in TASKS.values():
-        found = metrics.score(task, outputs_for(labels, task.outputs) if task.labels else values[:, None], labels if task.labels else values)
-        assert list(found.values()) == pytest.approx([1.0] * len(task.metrics)), task.name
+        scores = metrics.score(task, outputs_for(labels, task.outputs) if task.labels else values[:, None], labels if task.labels else values)
+        assert list(scores.values()) == pytest.approx([1.0] * len(task.metrics)), task.name
 
 
 def test_three_classes_are_told_apart():
@@ -125,8 +125,8 @@ def test_the_interval_of_an_accuracy_is_wilsons(right, count):
     half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     labels = np.ones(count, int)
     answers = np.array([1] * right + [0] * (count - right))
-    found = metrics.interval(TASKS["sst2"], outputs_for(answers), labels)
-    assert found == pytest.approx((middle - half, middle + half), abs=1e-9)
+    interval = metrics.interval(TASKS["sst2"], outputs_for(answers), labels)
+    assert interval == pytest.approx((middle - half, middle + half), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ["cola", "mrpc"])
@@ -374,11 +374,11 @@ def test_a_silent_hub_is_given_up_on(monkeypatch):
 
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
-        found: list[bool] = []
-        asking = threading.Thread(target=lambda: found.append(hub.hub_answers(0.3)), daemon=True)
+        said: list[bool] = []
+        asking = threading.Thread(target=lambda: said.append(hub.hub_answers(0.3)), daemon=True)
         asking.start()
         asking.join(10)
-    assert found == [False]
+    assert said == [False]
 
 
 def test_a_hub_that_answers_is_seen(monkeypatch):

@@ -116,8 +116,8 @@ def test_what_is_no_json_is_one_line(tmp_path, content):
 
 
 def test_the_profiles_that_ship_are_good_ones():
-    found = [profile_files.read(path) for path in profile_files.shipped()]
-    assert found and all(p.error <= 0.1 and p.masks >= 30 for p in found)
+    profiles = [profile_files.read(path) for path in profile_files.shipped()]
+    assert profiles and all(p.error <= 0.1 and p.masks >= 30 for p in profiles)
 
 
 def test_another_machine_has_another_file(monkeypatch, tmp_path):
@@ -131,9 +131,9 @@ def test_another_machine_has_another_file(monkeypatch, tmp_path):
 
 def test_calls_are_timed_in_turn_after_two_rounds_to_warm_up():
     order = []
-    found = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0, least=5)
-    assert order == ["a", "b"] * 7 and {name: timing.runs for name, timing in found.items()} == {"a": 5, "b": 5}
-    assert all(t.low <= t.median <= t.high for t in found.values())
+    times = alternate({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, seconds=0.0, least=5)
+    assert order == ["a", "b"] * 7 and {name: timing.runs for name, timing in times.items()} == {"a": 5, "b": 5}
+    assert all(t.low <= t.median <= t.high for t in times.values())
 
 
 @pytest.fixture
@@ -148,13 +148,13 @@ def tiny_mask(encoder, share: float = 0.5) -> BlockMask:
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_measure_tells_what_it_did(encoder, dtype):
-    found = timing_.measure(encoder.model, tiny_mask(encoder), Batch(3, 20), 1, dtype, seconds=0.0)
-    assert found["speedup"] == pytest.approx(found["dense_ms"] / found["compact_ms"])
-    assert (found["batch"], found["length"], found["threads"], found["dtype"], found["rounds"]) == (3, 20, 1, dtype, 5)
-    assert found["ideal_speedup"] == pytest.approx(1 / (1 - found["sparsity"])) and sum(found["executed"].values()) == 12
-    assert found["dense_spread"][0] <= found["dense_ms"] <= found["dense_spread"][1]
-    assert [layer for layer, _, _ in found["layers_ms"]] == [0, 1]
-    assert all(dense > 0 and small > 0 for _, dense, small in found["layers_ms"])
+    answer = timing_.measure(encoder.model, tiny_mask(encoder), Batch(3, 20), 1, dtype, seconds=0.0)
+    assert answer["speedup"] == pytest.approx(answer["dense_ms"] / answer["compact_ms"])
+    assert (answer["batch"], answer["length"], answer["threads"], answer["dtype"], answer["rounds"]) == (3, 20, 1, dtype, 5)
+    assert answer["ideal_speedup"] == pytest.approx(1 / (1 - answer["sparsity"])) and sum(answer["executed"].values()) == 12
+    assert answer["dense_spread"][0] <= answer["dense_ms"] <= answer["dense_spread"][1]
+    assert [layer for layer, _, _ in answer["layers_ms"]] == [0, 1]
+    assert all(dense > 0 and small > 0 for _, dense, small in answer["layers_ms"])
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
@@ -191,8 +191,8 @@ def test_the_fit_finds_prices_that_made_the_times():
     for _ in range(60):
         counts = {"a": random.uniform(1, 100), "b": random.uniform(1e3, 1e6), "c": random.uniform(1, 9)}
         samples.append(Sample("compact", counts, sum(counts[k] * truth[k] for k in truth)))
-    found = calibrate._fit(samples, "compact")
-    assert found == pytest.approx(truth, rel=1e-6, abs=1e-9)
+    prices = calibrate._fit(samples, "compact")
+    assert prices == pytest.approx(truth, rel=1e-6, abs=1e-9)
 
 
 @needs_compiler
@@ -200,11 +200,11 @@ def test_a_short_calibration_prices_an_unseen_mask(monkeypatch):
     monkeypatch.setattr(calibrate, "_SIZES", ((64, 128, 2),))
     monkeypatch.setattr(calibrate, "_SETTINGS", (Batch(1, 8), Batch(4, 16), Batch(8, 32)))
     monkeypatch.setattr(calibrate, "_BLOCKS", ("16x1",))
-    *progress, found = calibrate.calibrate(1, fit=8, check=3, seconds=0.0)
-    assert progress == [(i, 11) for i in range(1, 12)] and found.threads == 1 and found.masks == 3
-    assert np.isfinite(found.error) and Profile.from_json(json.loads(json.dumps(found.to_json()))) == found
+    *progress, calibrated = calibrate.calibrate(1, fit=8, check=3, seconds=0.0)
+    assert progress == [(i, 11) for i in range(1, 12)] and calibrated.threads == 1 and calibrated.masks == 3
+    assert np.isfinite(calibrated.error) and Profile.from_json(json.loads(json.dumps(calibrated.to_json()))) == calibrated
     mask = full_mask(0.5)
-    assert all(price >= 0 for price in found.compact.values()) and found.compact_ms(mask, Batch(2, 16)) > 0
+    assert all(price >= 0 for price in calibrated.compact.values()) and calibrated.compact_ms(mask, Batch(2, 16)) > 0
 
 
 def test_without_kernels_there_is_nothing_to_calibrate(monkeypatch):

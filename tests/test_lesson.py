@@ -17,13 +17,13 @@ from prune_core.showing.lesson import EACH, EPS, EXAMPLES, GROUPS
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5])
 def test_a_cut_matrix_is_counted_as_a_loop_counts(block, share):
     weight, shape = lesson.small_matrix(), BlockShape.parse(block)
-    found = lesson.cut_matrix(weight, shape, share)
+    cut = lesson.cut_matrix(weight, shape, share)
     rows, cols = shape.sides(*weight.shape)
     kept = [weight[i:i + rows, j:j + cols] for i in range(0, weight.shape[0], rows) for j in range(0, weight.shape[1], cols)
-            if found.kept[i // rows, j // cols]]
-    assert found.size == rows * cols and found.sparsity == pytest.approx(1 - sum(part.size for part in kept) / weight.size)
-    assert found.energy == pytest.approx(sum((part**2).sum() for part in kept) / (weight**2).sum())
-    assert found.sparsity == pytest.approx(share, abs=0.5 / found.norms.size + 1e-9)
+            if cut.kept[i // rows, j // cols]]
+    assert cut.size == rows * cols and cut.sparsity == pytest.approx(1 - sum(part.size for part in kept) / weight.size)
+    assert cut.energy == pytest.approx(sum((part**2).sum() for part in kept) / (weight**2).sum())
+    assert cut.sparsity == pytest.approx(share, abs=0.5 / cut.norms.size + 1e-9)
 
 
 def test_larger_blocks_lose_more_at_the_same_sparsity():
@@ -50,10 +50,10 @@ def test_the_proximal_step_is_the_methods_own():
 @pytest.mark.parametrize("lam", [0.1, 0.3])
 def test_recover_solves_the_group_lasso(lam):
     """The same minimum as a general optimizer finds on the smoothed objective."""
-    found = lesson.recover(lam, False, rounds=1, steps=4000)
+    recovery = lesson.recover(lam, False, rounds=1, steps=4000)
     random = np.random.default_rng(0)
     truth = random.normal(size=(GROUPS, EACH))
-    truth *= (found.truth / np.linalg.norm(truth, axis=1))[:, None]
+    truth *= (recovery.truth / np.linalg.norm(truth, axis=1))[:, None]
     x, _ = random.normal(size=(EXAMPLES, GROUPS * EACH)), random.normal(size=(2000, GROUPS * EACH))
     y = x @ truth.ravel() + random.normal(size=EXAMPLES)
     from scipy.optimize import minimize
@@ -62,7 +62,7 @@ def test_recover_solves_the_group_lasso(lam):
         return ((x @ flat - y) ** 2).sum() / 2 / EXAMPLES + lam * np.linalg.norm(flat.reshape(truth.shape) + 1e-9, axis=1).sum()
 
     best = minimize(objective, truth.ravel() + 0.01, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 10**6})
-    assert found.found == pytest.approx(np.linalg.norm(best.x.reshape(truth.shape), axis=1), abs=0.03)
+    assert recovery.found == pytest.approx(np.linalg.norm(best.x.reshape(truth.shape), axis=1), abs=0.03)
 
 
 def test_reweighting_finds_the_groups_that_plain_leaves_among_the_wrong():

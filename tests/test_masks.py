@@ -117,11 +117,11 @@ def test_with_unequal_groups_the_nearest_whole_group_is_taken():
     assert mask_at_sparsity(norms, made, 0.33).sparsity == 8 / 16  # 5.28: now 8 is
 
 
-@pytest.mark.parametrize("threshold, found", [
+@pytest.mark.parametrize("threshold, words", [
     (-0.1, "-0.1"), (float("nan"), "nan"), ({"layer 0": 1.0}, "missing"), ({"layer 0": 1.0, "layer 1": float("nan")}, "nan")])
-def test_bad_thresholds_are_refused(threshold, found):
+def test_bad_thresholds_are_refused(threshold, words):
     scope = "layer" if isinstance(threshold, dict) else "global"
-    with pytest.raises(InputError, match=f"threshold.* {found}"):
+    with pytest.raises(InputError, match=f"threshold.* {words}"):
         mask_at(NORMS, layout(), threshold, scope)
 
 

@@ -25,8 +25,8 @@ def size(paths) -> int:
 
 
 def test_four_tasks_and_three_block_shapes_of_one_task_ship():
-    found = {(run.task, str(run.layout.block)) for run in map(Run, map(places.RECORDED.joinpath, SHIPPED))}
-    assert found >= {("sst2", "64x1"), ("mrpc", "64x1"), ("mrpc", "16x1"), ("mrpc", "384x1"), ("rte", "64x1"), ("cola", "64x1")}
+    shipped = {(run.task, str(run.layout.block)) for run in map(Run, map(places.RECORDED.joinpath, SHIPPED))}
+    assert shipped >= {("sst2", "64x1"), ("mrpc", "64x1"), ("mrpc", "16x1"), ("mrpc", "384x1"), ("rte", "64x1"), ("cola", "64x1")}
 
 
 @shipped
@@ -69,8 +69,8 @@ def test_the_shipped_weights_score_what_was_recorded_to_the_last_digit():
     run = Run(places.RECORDED / "sst2-minilm-64x1")
     surface = run.snapshots[run.saved("dense")].surface
     for point in (surface[0], surface[3]):
-        found = exact.evaluate(run, "dense", cut_of(run, point.wanted), str(GLUE))
-        assert (found["score"], found["sparsity"]) == (point.score, point.sparsity)
+        answer = exact.evaluate(run, "dense", cut_of(run, point.wanted), str(GLUE))
+        assert (answer["score"], answer["sparsity"]) == (point.score, point.sparsity)
     assert run.dense_score == surface[0].score
 
 
@@ -103,8 +103,8 @@ def test_a_repaired_score_that_shipped_comes_out_again():
 
     run = Run(places.RECORDED / "sst2-minilm-64x1")
     shipped = {point.wanted: point for point in run.surfaces("dense")[SurfaceKind("surgeon", "global", True)]}[0.5]
-    found = exact.evaluate(run, "dense", cut_of(run, 0.5, scope="global", ranking="surgeon", repaired=True), str(GLUE), fresh=True)
-    assert found["sparsity"] == shipped.sparsity and abs(found["score"] - shipped.score) < 0.004  # least squares round off by the machine
+    answer = exact.evaluate(run, "dense", cut_of(run, 0.5, scope="global", ranking="surgeon", repaired=True), str(GLUE), fresh=True)
+    assert answer["sparsity"] == shipped.sparsity and abs(answer["score"] - shipped.score) < 0.004  # least squares round off by the machine
 
 
 def test_the_lesson_tells_the_truth_about_its_sentences():

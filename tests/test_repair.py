@@ -40,27 +40,27 @@ def kept_of(rows: int, cols: int, seed: int = 0, share: float = 0.5) -> torch.Te
 
 def test_without_damping_it_is_the_least_squares_solution_row_by_row():
     x, weight, kept = inputs(), torch.randn(8, 12, generator=torch.Generator().manual_seed(1)), kept_of(8, 12)
-    found = repair.repaired(weight, kept, gram_of(x), damp=0.0)
+    repaired = repair.repaired(weight, kept, gram_of(x), damp=0.0)
     centred = (x - x.mean(0)).double()
     for row in range(8):
         at = kept[row].nonzero()[:, 0]
         expected = torch.linalg.lstsq(centred[:, at], centred @ weight[row].double()).solution
-        torch.testing.assert_close(found[row, at].double(), expected, atol=2e-3, rtol=2e-3)
-    assert (found[~kept] == 0).all()
+        torch.testing.assert_close(repaired[row, at].double(), expected, atol=2e-3, rtol=2e-3)
+    assert (repaired[~kept] == 0).all()
 
 
 def test_nothing_near_it_is_better_and_cutting_alone_is_worse():
     x, weight, kept = inputs(3), torch.randn(8, 12, generator=torch.Generator().manual_seed(2)), kept_of(8, 12, 2)
-    found = repair.repaired(weight, kept, gram_of(x), damp=0.0)
+    repaired = repair.repaired(weight, kept, gram_of(x), damp=0.0)
     centred = x - x.mean(0)
 
     def loss(w):
         return float(((centred @ (w - weight).T) ** 2).sum())
 
-    assert loss(found) < 0.9 * loss(weight * kept)
+    assert loss(repaired) < 0.9 * loss(weight * kept)
     for seed in range(20):
-        step = 0.02 * torch.randn(found.shape, generator=torch.Generator().manual_seed(seed)) * kept
-        assert loss(found + step) > loss(found)
+        step = 0.02 * torch.randn(repaired.shape, generator=torch.Generator().manual_seed(seed)) * kept
+        assert loss(repaired + step) > loss(repaired)
 
 
 def test_damping_pulls_towards_the_old_weights():
@@ -72,9 +72,9 @@ def test_damping_pulls_towards_the_old_weights():
 def test_rows_of_which_nothing_or_all_is_kept():
     x, weight = inputs(5), torch.randn(4, 12, generator=torch.Generator().manual_seed(2))
     kept = torch.tensor([[True] * 12, [True] * 12, [False] * 12, [False] * 12])
-    found = repair.repaired(weight, kept, gram_of(x))
-    torch.testing.assert_close(found[:2], weight[:2], atol=1e-4, rtol=1e-3)
-    assert (found[2:] == 0).all()
+    repaired = repair.repaired(weight, kept, gram_of(x))
+    torch.testing.assert_close(repaired[:2], weight[:2], atol=1e-4, rtol=1e-3)
+    assert (repaired[2:] == 0).all()
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def batches(encoder, count: int = 24) -> list[dict]:
 def test_grams_are_those_of_a_plain_loop(encoder):
     """Inputs of one matrix, sentence by sentence without padding, multiplied out."""
     given = batches(encoder)
-    found = repair.collect(encoder.model, encoder.linears, given)
+    grams = repair.collect(encoder.model, encoder.linears, given)
     for name in (encoder.matrices[1].name, encoder.matrices[3].name, encoder.matrices[5].name):
         seen = []
         hook = encoder.linears[name].register_forward_pre_hook(lambda _m, a, seen=seen: seen.append(a[0].detach()))
@@ -102,10 +102,10 @@ def test_grams_are_those_of_a_plain_loop(encoder):
                     encoder.model.eval()(**{k: v[row : row + 1, :length] for k, v in one.items()})
         hook.remove()
         rows = torch.cat([x.reshape(-1, x.shape[-1]) for x in seen])
-        torch.testing.assert_close(found[name].products, rows.T @ rows, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(found[name].total, rows.sum(0), atol=1e-3, rtol=1e-4)
-        assert found[name].count == len(rows)
-    parts = {m.type: found[m.name] for m in encoder.matrices if m.layer == 0}
+        torch.testing.assert_close(grams[name].products, rows.T @ rows, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(grams[name].total, rows.sum(0), atol=1e-3, rtol=1e-4)
+        assert grams[name].count == len(rows)
+    parts = {m.type: grams[m.name] for m in encoder.matrices if m.layer == 0}
     assert parts["query"] is parts["key"] is parts["value"] and parts["query"] is not parts["attention.output"]
 
 

@@ -34,10 +34,10 @@ def made(tiny_model, tiny_data, tmp_path) -> Run:
 
 
 def test_each_point_is_the_real_cut_to_the_last_digit(made):
-    found = [point for *_, point in sensitivity.sensitivity(made, "dense", ("layer", "matrix"), (0.5, 0.9), threads=1)]
-    assert len(found) == 2 * (2 + 12)
+    points = [point for *_, point in sensitivity.sensitivity(made, "dense", ("layer", "matrix"), (0.5, 0.9), threads=1)]
+    assert len(points) == 2 * (2 + 12)
     norms = made.norms(made.saved("dense"))
-    for point in found[::5]:
+    for point in points[::5]:
         assert point.threshold == thresholds_for(norms, made.layout, point.share, point.scope)[point.key]
         thresholds = dict.fromkeys(by_scope(made.layout, point.scope), 0.0) | {point.key: point.threshold}
         real = exact.evaluate(made, "dense", cut_of(made, None, thresholds, scope=point.scope), threads=1, fresh=True)
@@ -135,14 +135,14 @@ def test_what_costs_nothing_is_cut_first():
     layout = make_layout()
     points = points_of({"layer 0": {0.5: 0.0, 0.9: 0.0}, "layer 1": {0.5: 0.2, 0.9: 0.3}})
     assert allocate.shares(points, layout, "layer", 0.45, 0.9) == pytest.approx({"layer 0": 0.9, "layer 1": 0.0}, abs=1e-9)
-    found = allocate.shares(points, layout, "layer", 0.7, 0.9)
-    assert found["layer 0"] == pytest.approx(0.9) and found["layer 1"] == pytest.approx(0.5)
+    shares = allocate.shares(points, layout, "layer", 0.7, 0.9)
+    assert shares["layer 0"] == pytest.approx(0.9) and shares["layer 1"] == pytest.approx(0.5)
 
 
 def test_among_equals_it_cuts_evenly():
     points = points_of({f"layer {at}": {0.25: 0.0, 0.5: 0.0, 0.9: 0.0} for at in (0, 1)})
-    found = allocate.shares(points, make_layout(), "layer", 0.5, 0.9)
-    assert found == pytest.approx({"layer 0": 0.5, "layer 1": 0.5})
+    shares = allocate.shares(points, make_layout(), "layer", 0.5, 0.9)
+    assert shares == pytest.approx({"layer 0": 0.5, "layer 1": 0.5})
 
 
 def test_no_cut_of_the_grid_is_cheaper():
@@ -151,14 +151,14 @@ def test_no_cut_of_the_grid_is_cheaper():
     random = np.random.default_rng(1)
     losses = {f"layer {at}": dict(zip((0.25, 0.5, 0.75), np.cumsum(np.sort(random.uniform(0, 0.2, 3))).tolist(), strict=True)) for at in range(3)}
     points = points_of(losses)
-    found = allocate.shares(points, layout, "layer", 0.4, 0.9)
+    cheapest = allocate.shares(points, layout, "layer", 0.4, 0.9)
 
     def loss(shares):
         return sum(np.interp(share, [0, *curve], [0, *curve.values()]) + EVEN * share**2 for share, curve in zip(shares, losses.values(), strict=True))
 
     grid = np.arange(0, 0.76, 0.05)
     best = min(loss(shares) for shares in itertools.product(grid, repeat=3) if abs(sum(shares) / 3 - 0.4) < 1e-9)
-    assert sum(found.values()) / 3 == pytest.approx(0.4) and loss(found.values()) <= best + 1e-4
+    assert sum(cheapest.values()) / 3 == pytest.approx(0.4) and loss(cheapest.values()) <= best + 1e-4
 
 
 def test_the_cheapest_cut_reaches_what_was_asked():

@@ -55,15 +55,15 @@ def fine(call) -> None:
 @given(st.text())
 @quickly
 def test_any_text_is_a_cut_of_this_layout_or_none(text):
-    found = cuts.parse(text, LAYOUT)
-    assert found is None or cuts.parse(found.text(LAYOUT), LAYOUT) is not None
+    cut = cuts.parse(text, LAYOUT)
+    assert cut is None or cuts.parse(cut.text(LAYOUT), LAYOUT) is not None
 
 
 @given(st.sampled_from(["global", "layer", "type", "matrix"]), st.floats(0, 0.999, allow_subnormal=False))
 @quickly
 def test_a_share_survives_the_address(scope, share):
-    found = cuts.parse(Cut(scope, share).text(LAYOUT), LAYOUT)
-    assert found.scope == scope and found.share == pytest.approx(share, rel=1e-9, abs=1e-300)
+    cut = cuts.parse(Cut(scope, share).text(LAYOUT), LAYOUT)
+    assert cut.scope == scope and cut.share == pytest.approx(share, rel=1e-9, abs=1e-300)
 
 
 @given(ANYTHING)
@@ -130,5 +130,5 @@ def whole_run(tmp_path_factory) -> Run:
 @given(st.text(min_size=1))
 @quickly
 def test_what_stands_in_a_markdown_cell_stays_text(text):
-    found = write._cell(text)
-    assert "<" not in found and ">" not in found and "\n" not in found and not found.replace("\\\\", "").replace("\\|", "").count("|")
+    cell = write._cell(text)
+    assert "<" not in cell and ">" not in cell and "\n" not in cell and not cell.replace("\\\\", "").replace("\\|", "").count("|")

@@ -26,7 +26,7 @@ def main() -> None:
 
 @app.command()
 def speed(
-    only: Annotated[str | None, typer.Option(help="One part: " + "linear, encoder, engines, score, large, model.")] = None,
+    only: Annotated[str | None, typer.Option(help="One part: linear, encoder, engines, score, large, model.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Compact layers, whole encoders, engines, exact scores, the latency model."""
@@ -48,14 +48,14 @@ def ui(
 
 def tell(rows, as_json: bool) -> None:
     """A line for each row as it comes, or all of them as JSON."""
-    found = []
+    told = []
     for row in rows:
-        found.append(row)
+        told.append(row)
         if not as_json:
             aim = "" if row.get("aim") is None else f"   aim {row['aim']:.4g}: {'met' if row['met'] else 'MISSED'}"
             print(f"{row['part']:8} {row['what']:74} {row['figure']:9.3g} {row['unit']:11}{aim}", flush=True)
     if as_json:
-        print(json.dumps(found))
+        print(json.dumps(told))
 
 
 app()

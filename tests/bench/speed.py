@@ -36,13 +36,15 @@ GLUE = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "glue"
 
 def row(what: str, figure: float, unit: str, aim: float | None = None, below: bool = False) -> dict:
     """One line; met when the figure is at least the aim (at most, with `below`)."""
-    return {"what": what, "figure": figure, "unit": unit, "aim": aim, "met": aim is None or (figure <= aim if below else figure >= aim)}
+    met = aim is None or (figure <= aim if below else figure >= aim)
+    return {"what": what, "figure": figure, "unit": unit, "aim": aim, "met": met}
 
 
 def linear() -> Iterator[dict]:
     """The six matrices of a BERT-base layer, random groups: share of the ideal speedup over torch's dense product."""
     torch.set_num_threads(THREADS)
-    aims = {(1024, 64): (0.95, 0.9, 0.75), (4096, 64): (0.95, 0.9, 0.75), (1024, 16): (0.85, 0.8, 0.65), (4096, 16): (0.85, 0.8, 0.65),
+    aims = {(1024, 64): (0.95, 0.9, 0.75), (4096, 64): (0.95, 0.9, 0.75),
+            (1024, 16): (0.85, 0.8, 0.65), (4096, 16): (0.85, 0.8, 0.65),
             (32, 64): (0.9, 0.8, 0.6), (32, 16): (0.9, 0.8, 0.6)}
     random = np.random.default_rng(0)
     for (tokens, rows), aim in aims.items():
@@ -53,9 +55,11 @@ def linear() -> Iterator[dict]:
                 block = BlockShape(rows, 1)
                 layer = CompactLinear(weight, bias, random.random(block.grid(m, n)) >= sparsity, block)
                 with torch.inference_mode():
-                    found = alternate({"dense": lambda: F.linear(x, weight, bias), "compact": lambda: layer(x)}, 1.0, most=300)  # noqa: B023
-                dense, fast = dense + count * found["dense"].median, fast + count * found["compact"].median
-            yield row(f"BERT-base linear layers, {tokens} tokens, {rows}x1, {sparsity:.0%} cut ({dense:.2f} -> {fast:.2f} ms)",
+                    calls = {"dense": lambda: F.linear(x, weight, bias), "compact": lambda: layer(x)}  # noqa: B023
+                    times = alternate(calls, 1.0, most=300)
+                dense, fast = dense + count * times["dense"].median, fast + count * times["compact"].median
+            yield row(f"BERT-base linear layers, {tokens} tokens, {rows}x1, {sparsity:.0%} cut "
+                      f"({dense:.2f} -> {fast:.2f} ms)",
                       dense / fast * (1 - sparsity), "of ideal", least)
 
 
@@ -71,13 +75,14 @@ def encoder() -> Iterator[dict]:
     for compression, aim in ((5.0, 3.0), (2.0, 1.6)):
         model, mask = minilm(compression)
         for batch, length in ((32, 128), (32, 32), (1, 32)):
-            found = timing_.measure(model, mask, Batch(batch, length), THREADS, seconds=5)
-            yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, fp32 ({found['dense_ms']:.1f} -> {found['compact_ms']:.1f} ms)",
-                      found["speedup"], "x dense", aim if (batch, length) == (32, 128) else None)
+            measured = timing_.measure(model, mask, Batch(batch, length), THREADS, seconds=5)
+            yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, fp32 "
+                      f"({measured['dense_ms']:.1f} -> {measured['compact_ms']:.1f} ms)",
+                      measured["speedup"], "x dense", aim if (batch, length) == (32, 128) else None)
 
 
 def dense_engines() -> Iterator[dict]:
-    """The compact encoder against every dense engine, and the compact graph against the dense graph in the same engine."""
+    """The compact encoder against every dense engine, and in each engine the compact graph against the dense one."""
     model, mask = minilm(5.0)
     torch.set_num_threads(THREADS)
     inputs = sentences(model, Batch(32, 128))
@@ -87,27 +92,30 @@ def dense_engines() -> Iterator[dict]:
         calls = {"dense torch fp32": forward(model, inputs), "dense torch bf16": forward(model, inputs, "bf16"),
                  "compact here": forward(small_model(model, mask), inputs)}
         for name, path in (("dense", dense), ("compact", graph)):
-            for engine, at, dtype, word in (("onnxruntime", path, "fp32", "fp32"), ("onnxruntime", engines.quantized(path), "fp32", "int8"),
+            for engine, at, dtype, word in (("onnxruntime", path, "fp32", "fp32"),
+                                            ("onnxruntime", engines.quantized(path), "fp32", "int8"),
                                             ("openvino", path, "fp32", "fp32"), ("openvino", path, "bf16", "bf16")):
                 call = engines.session(engine, at, THREADS, dtype)
                 calls[f"{name} {engine} {word}"] = lambda call=call: call(inputs)
-        found = {name: timing.median for name, timing in alternate(calls, 25).items()}
+        ms_of = {name: timing.median for name, timing in alternate(calls, 25).items()}
         with torch.inference_mode():
             wanted = compact(model, mask)(**inputs).logits.numpy()
         for engine in ("onnxruntime", "openvino"):
             off = np.abs(engines.session(engine, graph, THREADS)(inputs) - wanted).max()
             yield row(f"logits of the compact graph in {engine}: largest difference", float(off), "", 1e-4, below=True)
-    for name, ms in found.items():
+    for name, ms in ms_of.items():
         if name.startswith("dense"):
-            yield row(f"MiniLM at 5x against {name} ({ms:.1f} -> {found['compact here']:.1f} ms)", ms / found["compact here"], "x faster",
+            yield row(f"MiniLM at 5x against {name} ({ms:.1f} -> {ms_of['compact here']:.1f} ms)",
+                      ms / ms_of["compact here"], "x faster",
                       3.0 if name == "dense torch fp32" else 1.0)
     for engine in ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino bf16"):
-        dense_ms, ms = found[f"dense {engine}"], found[f"compact {engine}"]
-        yield row(f"compact graph against dense graph in {engine} ({dense_ms:.1f} -> {ms:.1f} ms)", dense_ms / ms, "x dense", 1.5)
+        dense_ms, ms = ms_of[f"dense {engine}"], ms_of[f"compact {engine}"]
+        yield row(f"compact graph against dense graph in {engine} ({dense_ms:.1f} -> {ms:.1f} ms)",
+                  dense_ms / ms, "x dense", 1.5)
 
 
 def score() -> Iterator[dict]:
-    """The exact SST-2 dev score at half the weights, against the dense model on padded batches of 64 in the data's order."""
+    """The exact SST-2 dev score at half the weights, against the dense model in padded batches of 64, unsorted."""
     if not GLUE.is_dir():
         return
     torch.set_num_threads(THREADS)
@@ -119,7 +127,8 @@ def score() -> Iterator[dict]:
 
     def plain():
         with torch.inference_mode():
-            return [bench.encoder.model.eval()(**data.batch(range(i, min(i + 64, len(data))))[0]).logits for i in range(0, len(data), 64)]
+            return [bench.encoder.model.eval()(**data.batch(range(i, min(i + 64, len(data))))[0]).logits
+                    for i in range(0, len(data), 64)]
 
     def exact():
         start = time.perf_counter()
@@ -129,9 +138,10 @@ def score() -> Iterator[dict]:
             if running.done <= FIRST:
                 first.append(time.perf_counter() - start)
 
-    found = alternate({"plain": plain, "exact": exact}, 20)
-    yield row(f"exact SST-2 dev score at 50% ({found['plain'].median:.0f} -> {found['exact'].median:.0f} ms, building the model included)",
-              found["plain"].median / found["exact"].median, "x plain", 5.0)
+    times = alternate({"plain": plain, "exact": exact}, 20)
+    yield row(f"exact SST-2 dev score at 50% ({times['plain'].median:.0f} -> {times['exact'].median:.0f} ms, "
+              f"building the model included)",
+              times["plain"].median / times["exact"].median, "x plain", 5.0)
     yield row("first running score after", 1e3 * float(np.median(first)), "ms", 200.0, below=True)
 
 
@@ -141,16 +151,19 @@ def large() -> Iterator[dict]:
 
     random = np.random.default_rng(0)
     for name, hidden, layers, heads in (("BERT-base", 768, 12, 12), ("BERT-large", 1024, 24, 16)):
-        config = BertConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=4 * hidden)
+        config = BertConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+                            intermediate_size=4 * hidden)
         model = BertForSequenceClassification(config).eval()
         layout = encoders.describe(name, model, None).layout(BlockShape(64, 1))
         mask = BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < 0.25 for m in layout.matrices})
-        found = timing_.measure(model, mask, Batch(8, 64), THREADS, seconds=3)
-        yield row(f"{name} size at 4x, batch 8, length 64 ({found['dense_ms']:.0f} -> {found['compact_ms']:.0f} ms)", found["speedup"], "x dense")
+        measured = timing_.measure(model, mask, Batch(8, 64), THREADS, seconds=3)
+        yield row(f"{name} size at 4x, batch 8, length 64 "
+                  f"({measured['dense_ms']:.0f} -> {measured['compact_ms']:.0f} ms)", measured["speedup"], "x dense")
         if profile := own_profile():
             start = time.perf_counter()
             predicted = profile.compact_ms(mask, Batch(8, 64), heads_of(model, mask.layout.matrices))
-            yield row(f"{name} size: predicted {predicted:.0f} ms, off by", abs(predicted / found["compact_ms"] - 1), "of measured")
+            yield row(f"{name} size: predicted {predicted:.0f} ms, off by",
+                      abs(predicted / measured["compact_ms"] - 1), "of measured")
             yield row(f"{name} size: a prediction takes", 1e3 * (time.perf_counter() - start), "ms")
 
 
@@ -167,7 +180,8 @@ def model() -> Iterator[dict]:
     if profile is None:
         *_, profile = calibrate.calibrate(THREADS)
         profile_files.write(profile, profile_files.own_file(machine(), THREADS))
-    yield row(f"latency model: median error over {profile.masks} masks not used to calibrate", profile.error, "of measured", 0.1, below=True)
+    yield row(f"latency model: median error over {profile.masks} masks not used to calibrate",
+              profile.error, "of measured", 0.1, below=True)
     yield row("latency model: the same for the dense model", profile.error_dense, "of measured")
 
 

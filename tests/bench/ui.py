@@ -1,4 +1,4 @@
-"""Explore under a real hand: frames while a threshold is dragged, the server's answer after it, the first map, bytes sent."""
+"""Explore under a real hand: frames while a threshold is dragged, the server's answer, the first map, bytes sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ SIZES = {"minilm": ((6, 384, 1536, "64x1"), 1000 / 60, 150), "bert-base": ((12, 
 WATCH = """
 () => {
   window.frames_ = []; window.draws = []; window.answers = []; window.held = false; window.released = null;
-  const root = () => window.inner ??= [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope')).find(Boolean);
+  const maps = () => [...document.querySelectorAll('*')].map((e) => e.shadowRoot?.querySelector('.prunescope'));
+  const root = () => window.inner ??= maps().find(Boolean);
   addEventListener('pointerdown', () => { held = true; }, true);
   addEventListener('pointerup', () => { held = false; released = performance.now(); }, true);
   let last = 0;
@@ -32,7 +33,8 @@ WATCH = """
   new MutationObserver(() => {
     if (released === null) return;
     const wanted = 'sparsity ' + root().querySelector('[data-number=sparsity] .value').textContent;
-    const said = [...document.querySelectorAll('[data-testid=stCaptionContainer]')].some((e) => e.textContent.includes(wanted));
+    const captions = [...document.querySelectorAll('[data-testid=stCaptionContainer]')];
+    const said = captions.some((e) => e.textContent.includes(wanted));
     if (said) { answers.push(performance.now() - released); released = null; }
   }).observe(document.body, {subtree: true, childList: true, characterData: true});
 }
@@ -52,13 +54,15 @@ def run(only: str | None = None) -> Iterator[dict]:
 
 def _one(browser, address: str, name: str, frame_aim: float, answer_aim: float) -> Iterator[dict]:
     def row(what: str, value: float, unit: str, aim: float | None = None) -> dict:
-        return {"what": f"{name}: {what}", "figure": value, "unit": unit, "aim": aim, "met": aim is None or value <= aim}
+        return {"what": f"{name}: {what}", "figure": value, "unit": unit, "aim": aim,
+                "met": aim is None or value <= aim}
 
     firsts = []
     for _ in range(3):
         page = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
         received = []
-        page.on("websocket", lambda socket, received=received: socket.on("framereceived", lambda data: received.append(len(data))))
+        page.on("websocket", lambda socket, received=received: socket.on(
+            "framereceived", lambda data: received.append(len(data))))
         start = time.perf_counter()
         page.goto(f"{address}/Explore?run={name}&at=dense")
         page.wait_for_selector(".prunescope[data-draw-ms]", timeout=60_000)

@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json")]
 
 @app.command()
 def faults(short: Short = False, as_json: AsJson = False) -> None:
-    """Processes killed at random moments, full and read-only disks, a clock that jumps, too little memory, the app killed beside a run."""
+    """Processes killed at random moments, full disks, a clock that jumps, no memory, the app killed beside a run."""
     from stress.faults import rows
 
     tell(rows(short), as_json)
@@ -46,22 +46,23 @@ def memory(short: Short = False, as_json: AsJson = False) -> None:
 
 @app.command("input")
 def bad_input(short: Short = False, as_json: AsJson = False) -> None:
-    """Malformed run folders, tensors, JSON, tables, block shapes, addresses and names: each must end in one clear line."""
+    """Malformed folders, tensors, JSON, tables, block shapes, addresses, names: each must end in one clear line."""
     from stress.input import rows
 
     tell(rows(short), as_json)
 
 
 def tell(rows: Iterable[Mapping], as_json: bool) -> None:
-    """A line for each row ({what, figure, unit, ok, needed}) as it comes, or all of them as JSON; exit code 1 where one does not hold."""
-    found = []
+    """A line for each row ({what, figure, unit, ok, needed}) as it comes, or all as JSON; code 1 where one fails."""
+    told = []
     for row in rows:
-        found.append(row)
+        told.append(row)
         if not as_json:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'} {row['what']:88} {row['figure']:>10.4g} {row['unit']:10} {row.get('needed', '')}", flush=True)
+            print(f"{'ok  ' if row['ok'] else 'FAIL'} {row['what']:88} {row['figure']:>10.4g} {row['unit']:10} "
+                  f"{row.get('needed', '')}", flush=True)
     if as_json:
-        print(json.dumps(found))
-    raise typer.Exit(0 if found and all(row["ok"] for row in found) else 1)
+        print(json.dumps(told))
+    raise typer.Exit(0 if told and all(row["ok"] for row in told) else 1)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Bad input: each of several hundred malformed things ends in one clear line or is read as what it is; none takes anything down or writes elsewhere."""
+"""Bad input: several hundred malformed things. Each ends in one clear line or is read as what it is.
+
+None takes anything down or writes elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -67,14 +70,17 @@ def probe(path: Path) -> None:
     listed = {one.name: one for one in shelf.listing(path.parent)}
     assert listed["well"].run is not None, "the run beside it is no longer listed"
     run = Run(path)
-    run.points, run.status, run.warnings, run.dense_score, run.now, run.heads, run.command(), run.answers.timings()  # noqa: B018
+    run.points, run.status, run.warnings, run.dense_score, run.now, run.heads  # noqa: B018
+    run.command(), run.answers.timings()  # noqa: B018
     refused: InputError | None = None
     for read in (
         *(
-            lambda at=at: canvas.pack(canvas.header(run, at, 1.0, Start(usual(run)), usual(run), None, Batch()), run.norms(at))
+            lambda at=at: canvas.pack(canvas.header(run, at, 1.0, Start(usual(run)), usual(run), None, Batch()),
+                                      run.norms(at))
             for at in run.with_norms[:3]
         ),
-        *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.rankings(phase)) for phase in run.stages),
+        *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.rankings(phase))
+          for phase in run.stages),
         lambda: bench.encoder_of(run, "dense", run.outputs),
     ):
         try:
@@ -108,11 +114,13 @@ def folders(folder: Path, made: Path) -> Iterator[Case]:
     run = Run(made)
     files.append_sealed(
         made / "sensitivity-dense.jsonl",
-        {"scope": "layer", "key": "layer 0", "share": 0.5, "threshold": 0.1, "sparsity": 0.25, "score": 0.5, "low": 0.4, "high": 0.6, "examples": 24},
+        {"scope": "layer", "key": "layer 0", "share": 0.5, "threshold": 0.1,
+         "sparsity": 0.25, "score": 0.5, "low": 0.4, "high": 0.6, "examples": 24},
     )
     files.write_json(made / "status.json", {"phase": "penalty", "step": 3, "steps": 9, "pid": 1, "updated": 1.0})
     norms = f"norms/{run.progress.lines[run.with_norms[0]]['i']:06d}.safetensors"
-    names = ["run.json", "progress.jsonl", "result.json", "status.json", norms, "weights/dense.safetensors", "sensitivity-dense.jsonl"]
+    names = ["run.json", "progress.jsonl", "result.json", "status.json", norms, "weights/dense.safetensors",
+             "sensitivity-dense.jsonl"]
     for name in names:
         content, other = (made / name).read_bytes(), (made / names[(names.index(name) + 1) % len(names)]).read_bytes()
         for what, bad in broken(content, other, chance):
@@ -122,10 +130,12 @@ def folders(folder: Path, made: Path) -> Iterator[Case]:
             ("a folder", lambda path: (path.unlink(), path.mkdir())),
             ("a link to itself", lambda path: (path.unlink(), path.symlink_to(path))),
         ):
-            yield "run folders", f"{name}: {what}", lambda name=name, change=change: probe(_with(folder, made, name, None, change))
+            yield "run folders", f"{name}: {what}", lambda name=name, change=change: probe(
+                _with(folder, made, name, None, change))
 
 
-def _with(folder: Path, made: Path, name: str, content: bytes | None, change: Callable[[Path], object] = lambda path: None) -> Path:
+def _with(folder: Path, made: Path, name: str, content: bytes | None,
+          change: Callable[[Path], object] = lambda path: None) -> Path:
     """A copy of the run with one file changed."""
     path = folder / "bad"
     shutil.rmtree(path, ignore_errors=True)
@@ -188,7 +198,8 @@ def abouts(folder: Path, made: Path) -> Iterator[Case]:
             if value is ... and keys == "config.future_setting":
                 continue
             what = f"run.json: {keys} {'missing' if value is ... else repr(value)[:50]}"
-            yield "run.json", what, lambda keys=keys, value=value: probe(_with(folder, made, "run.json", changed(keys, value)))
+            yield "run.json", what, lambda keys=keys, value=value: probe(
+                _with(folder, made, "run.json", changed(keys, value)))
     bombs = {
         "nested lists": b"[" * 200_000,
         "nested objects": b'{"a":' * 200_000,
@@ -205,7 +216,8 @@ def abouts(folder: Path, made: Path) -> Iterator[Case]:
     }
     for name in ("run.json", "result.json", "status.json"):
         for what, content in bombs.items():
-            yield "JSON bombs", f"{name}: {what}", lambda name=name, content=content: probe(_with(folder, made, name, content))
+            yield "JSON bombs", f"{name}: {what}", lambda name=name, content=content: probe(
+                _with(folder, made, name, content))
     lines = {
         "a sealed list": [],
         "a sealed number": 3,
@@ -270,9 +282,11 @@ def tensors(folder: Path, made: Path) -> Iterator[Case]:
     run = Run(made)
     matrix = run.layout.matrices[0]
     norms = f"norms/{run.progress.lines[run.with_norms[0]]['i']:06d}.safetensors"
-    for where, shape in ((norms, run.layout.block.grid(matrix.m, matrix.n)), ("weights/dense.safetensors", (matrix.m, matrix.n))):
+    for where, shape in ((norms, run.layout.block.grid(matrix.m, matrix.n)),
+                         ("weights/dense.safetensors", (matrix.m, matrix.n))):
         for what, content in lying(shape, matrix.name):
-            yield "safetensors", f"{where}: {what}", lambda where=where, content=content: probe(_with(folder, made, where, content))
+            yield "safetensors", f"{where}: {what}", lambda where=where, content=content: probe(
+                _with(folder, made, where, content))
 
 
 # ---------------------------------------------------------------- tables, text, names, addresses
@@ -326,7 +340,8 @@ def tables(folder: Path) -> Iterator[Case]:
                 glue.load("sst2", str(path), table.columns, "", 0)
 
             yield "tables", f"{suffix}: {what}", read
-    yield "tables", "a folder called .csv", lambda: ((folder / "dir.csv").mkdir(exist_ok=True), table_files.read(folder / "dir.csv"))
+    yield "tables", "a folder called .csv", lambda: (
+        (folder / "dir.csv").mkdir(exist_ok=True), table_files.read(folder / "dir.csv"))
     yield "tables", "a file that is not there", lambda: table_files.read(folder / "nowhere.csv")
     yield "tables", "a device", lambda: table_files.read(Path("/dev/zero"))
     for name in ("../../etc/passwd.csv", "a\0b.csv", "x" * 400 + ".csv", "/etc/.csv"):
@@ -501,9 +516,11 @@ def texts(folder: Path, made: Path) -> Iterator[Case]:
 
 def cases(folder: Path, short: bool) -> Iterator[Case]:
     """All of them; in the short form every third of the run folders' and names'."""
-    made = tiny.make_run(tiny.settings(tiny.checkpoint(folder / "model"), tiny.data_folder(folder / "data", ("sst2",))), folder / "made", "made").path
+    model, data = tiny.checkpoint(folder / "model"), tiny.data_folder(folder / "data", ("sst2",))
+    made = tiny.make_run(tiny.settings(model, data), folder / "made", "made").path
     (folder / "runs").mkdir()
-    for part in (folders(folder / "runs", made), abouts(folder / "runs", made), tensors(folder / "runs", made), tables(folder), texts(folder / "runs", made)):
+    runs = folder / "runs"
+    for part in (folders(runs, made), abouts(runs, made), tensors(runs, made), tables(folder), texts(runs, made)):
         yield from (case for at, case in enumerate(part) if not short or at % 3 == 0)
 
 
@@ -511,13 +528,13 @@ def rows(short: bool) -> Iterator[Mapping]:
     folder = Path(tempfile.mkdtemp(prefix="prunescope-input-"))
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # a latency profile that is taken in is kept here
     try:
-        found: dict[str, list[str]] = {}
+        answers: dict[str, list[str]] = {}
         for kind, what, call in cases(folder, short):
             wrong = judged(call)
             if wrong:
                 print(f"{kind}: {what}: {wrong}", file=sys.stderr, flush=True)
-            found.setdefault(kind, []).append(f"{what}: {wrong}" if wrong else "")
-        for kind, told in found.items():
+            answers.setdefault(kind, []).append(f"{what}: {wrong}" if wrong else "")
+        for kind, told in answers.items():
             wrong = [line for line in told if line]
             yield {
                 "what": f"{kind}: malformed, each one clear line or read as what it is",
@@ -526,7 +543,8 @@ def rows(short: bool) -> Iterator[Mapping]:
                 "ok": not wrong,
                 "needed": " | ".join(wrong[:12]),
             }
-        total = sum(map(len, found.values()))
-        yield {"what": "all of them", "figure": total, "unit": "inputs", "ok": short or total >= 200, "needed": "at least 200"}
+        total = sum(map(len, answers.values()))
+        yield {"what": "all of them", "figure": total, "unit": "inputs", "ok": short or total >= 200,
+               "needed": "at least 200"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,11 +1,9 @@
-"""Questions to a finished run: the exact score of any cut, against one made by plain loops; the copy that ships."""
+"""Questions to a finished run: the exact score of any cut, against one made by plain loops."""
 
 from __future__ import annotations
 
-import json
 import shutil
 
-import numpy as np
 import pytest
 import tiny
 import torch
@@ -14,14 +12,10 @@ from safetensors.torch import load_file, save_file
 from prune_core import InputError
 from prune_core.evaluation import exact
 from prune_core.models import encoders
-from prune_core.runs import pack, places, shelf
-from prune_core.runs.config import PruneConfig
-from prune_core.runs.pack import PACKED_BYTES
+from prune_core.runs import places
 from prune_core.runs.places import RunError
-from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of, default_stage
-from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks import glue, hub
 
 
@@ -61,36 +55,36 @@ def looped_score(run: Run, phase: str, keep) -> tuple[float, float]:
 
 
 def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
-    found = exact.evaluate(made, "dense", cut_of(made, None, 0.8, scope="global"), threads=1)
+    answer = exact.evaluate(made, "dense", cut_of(made, None, 0.8, scope="global"), threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > 0.8)
     assert 0.1 < zero < 0.9
-    assert (found["score"], found["threshold"], found["examples"]) == (score, 0.8, 24)
-    assert found["sparsity"] == pytest.approx(zero, abs=1e-12)
-    assert found["compression_encoder"] == pytest.approx(1 / (1 - zero), rel=1e-12)
+    assert (answer["score"], answer["threshold"], answer["examples"]) == (score, 0.8, 24)
+    assert answer["sparsity"] == pytest.approx(zero, abs=1e-12)
+    assert answer["compression_encoder"] == pytest.approx(1 / (1 - zero), rel=1e-12)
 
 
 def test_a_threshold_per_layer_cuts_each_at_its_own(made):
-    found = exact.evaluate(made, "dense", cut_of(made, None, {"layer 0": 0.0, "layer 1": 0.9}, scope="layer"), threads=1)
+    answer = exact.evaluate(made, "dense", cut_of(made, None, {"layer 0": 0.0, "layer 1": 0.9}, scope="layer"), threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > (0.0, 0.9)[matrix.layer])
-    assert found["score"] == score and found["sparsity"] == pytest.approx(zero, abs=1e-12)
-    assert found["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
+    assert answer["score"] == score and answer["sparsity"] == pytest.approx(zero, abs=1e-12)
+    assert answer["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
 
 
 def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
-    found = exact.evaluate(made, "dense", cut_of(made, 0.25), threads=1)
-    assert (found["scope"], found["sparsity"]) == ("matrix", 0.25)
-    assert set(found["threshold"]) == {m.name for m in made.layout.matrices}
-    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > found["threshold"][matrix.name] * (1 + 1e-6))
-    assert found["score"] == score and zero == 0.25
+    answer = exact.evaluate(made, "dense", cut_of(made, 0.25), threads=1)
+    assert (answer["scope"], answer["sparsity"]) == ("matrix", 0.25)
+    assert set(answer["threshold"]) == {m.name for m in made.layout.matrices}
+    score, zero = looped_score(made, "dense", lambda matrix, norm: norm > answer["threshold"][matrix.name] * (1 + 1e-6))
+    assert answer["score"] == score and zero == 0.25
 
 
 @pytest.mark.parametrize("name, sparsity", [
     ("dense", 0.0), ("penalty-1.5x", 1 / 3), ("penalty-3x", 2 / 3), ("retrain-1.5x", 1 / 3), ("retrain-3x", 2 / 3)])
 def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity):
     end = made.snapshots[made.saved(name)]
-    found = exact.evaluate(made, name, cut_of(made, sparsity), threads=1)
-    assert found["score"] == end.scores["accuracy"]
-    assert all(found[key] == end.point[key] for key in ("sparsity", "compression_encoder", "compression_model"))
+    answer = exact.evaluate(made, name, cut_of(made, sparsity), threads=1)
+    assert answer["score"] == end.scores["accuracy"]
+    assert all(answer[key] == end.point[key] for key in ("sparsity", "compression_encoder", "compression_model"))
 
 
 def test_the_surface_and_the_exact_score_agree_where_both_have_all_examples(tiny_model, tiny_data, tmp_path):
@@ -162,8 +156,8 @@ def test_scores_of_a_run_that_ships_are_kept_elsewhere(copied, monkeypatch, tmp_
 
 def test_running_scores_are_reported_and_end_at_the_score(copied):
     seen = []
-    found = asked(copied, report=seen.append)
-    assert seen[-1].final.scores == found["scores"] and found["seconds_to_first"] <= found["seconds"]
+    answer = asked(copied, report=seen.append)
+    assert seen[-1].final.scores == answer["scores"] and answer["seconds_to_first"] <= answer["seconds"]
 
 
 # ---------------------------------------------------------------- what cannot be answered
@@ -210,86 +204,3 @@ def test_data_that_is_gone_is_told_and_never_replaced(made, tmp_path, no_hub, mo
         exact.evaluate(made, default_stage(made, 0.5), cut_of(made, 0.5), "nyu-mll/glue")
     with pytest.raises(InputError, match="needs sst2"):
         exact.evaluate(made, default_stage(made, 0.5), cut_of(made, 0.5), "practice")
-
-
-# ---------------------------------------------------------------- the copy that ships
-
-
-@pytest.fixture
-def recorded(monkeypatch, tmp_path):
-    """An empty data/recorded elsewhere."""
-    monkeypatch.setattr(pack, "PROJECT", tmp_path)
-    monkeypatch.setattr(places, "RECORDED", tmp_path / "data" / "recorded")
-    return tmp_path / "data" / "recorded"
-
-
-def test_a_packed_run_says_the_same_in_fewer_bytes(made, recorded):
-    result = pack.pack(made, "shipped", [], "nyu-mll/glue")
-    run = shelf.find("shipped", recorded.parent / "none")
-    assert run.recorded and run.status == "complete" and run.data == run.config.data == "nyu-mll/glue"
-    assert run.snapshots == made.snapshots and run.points == made.points and run.layout == made.layout
-    assert result["bytes"] == sum(f.stat().st_size for f in (recorded / "shipped").rglob("*") if f.is_file()) < 10_000_000
-    assert result["path"] == "data/recorded/shipped" and not list(recorded.glob(".*"))
-    assert run.result["run"] == "shipped"
-
-
-def test_packed_norms_are_close_and_their_zeros_exact(made, recorded):
-    pack.pack(made, "shipped", [], "nyu-mll/glue")
-    run = Run(recorded / "shipped")
-    assert run.with_norms == made.with_norms
-    for at in run.with_norms:
-        for name, values in made.norms(at).items():
-            back, top = run.norms(at)[name], 65535 if made.snapshots[at].saved else 255
-            assert np.array_equal(back == 0, values == 0)
-            assert np.abs(back - values).max() <= 1.001 * values.max() / top
-
-
-def test_with_weights_packed_the_exact_score_is_the_same(made, recorded):
-    pack.pack(made, "shipped", ["dense"], "nyu-mll/glue")
-    run = Run(recorded / "shipped")
-    shipped, own = (exact.evaluate(r, "dense", cut_of(r, 0.5), made.data, 1) for r in (run, made))
-    assert shipped["score"] == own["score"] and shipped["sparsity"] == own["sparsity"] == 0.5
-    assert default_stage(run, 0.9) == "dense"
-    with pytest.raises(RunError, match=r"without the weights of 'retrain-3x' \(with: dense\)"):
-        run.weights_file("retrain-3x")
-
-
-def test_packing_replaces_an_older_copy_and_leaves_the_run_alone(made, recorded):
-    before = {p: p.read_bytes() for p in made.path.rglob("*") if p.is_file()}
-    pack.pack(made, "shipped", ["dense"], "nyu-mll/glue")
-    pack.pack(made, "shipped", [], "nyu-mll/glue")
-    assert not list((recorded / "shipped" / "weights").iterdir())
-    assert {p: p.read_bytes() for p in made.path.rglob("*") if p.is_file()} == before
-
-
-def test_a_recorded_run_cannot_be_packed_over_a_bad_name_or_unfinished(made, recorded, tmp_path):
-    with pytest.raises(RunError, match="run name"):
-        pack.pack(made, "../x", [], "nyu-mll/glue")
-    with pytest.raises(RunError, match="no phase 'retrain-9x'"):
-        pack.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
-    layout = tiny.layout()
-    with Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:
-        recorder.append(Snapshot("dense", 0))
-    with pytest.raises(RunError, match="not complete"):
-        pack.pack(Run(tmp_path / "open"), "shipped", [], "nyu-mll/glue")
-    assert not (recorded / "shipped").exists()
-
-
-def test_a_large_run_is_packed_within_ten_megabytes_with_all_its_ends(recorded, tmp_path):
-    """Small blocks, many moments: moments in between go first."""
-    layout = tiny.layout("1x1", ((1000, 1000),), 2_000_000)
-    norms = {"m0": np.random.default_rng(0).random((1000, 1000)).astype(np.float32)}
-    about = tiny.about(layout, config=PruneConfig(block="1x1").to_json())
-    with Recorder.create(tmp_path, "large", about) as recorder:
-        for step in range(12):
-            recorder.append(Snapshot("penalty", step, norms=norms))
-        point = {"sparsity": 0.0, "compression_encoder": 1.0, "compression_model": 1.0}
-        for saved in ("dense", "penalty-2x"):
-            recorder.append(Snapshot("penalty", 12, saved=saved, scores={"accuracy": 0.9}, point=point, norms=norms))
-        recorder.finish({"run": "large"})
-    result = pack.pack(Run(tmp_path / "large"), "large", [], "nyu-mll/glue")
-    run = Run(recorded / "large")
-    assert result["bytes"] <= PACKED_BYTES
-    assert [run.snapshots[at].saved for at in run.with_norms if run.snapshots[at].saved] == ["dense", "penalty-2x"]
-    assert 2 < len(run.with_norms) < 14 and len(run.snapshots) == 14
-    assert json.loads((recorded / "large" / "result.json").read_text())["run"] == "large"

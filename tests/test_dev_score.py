@@ -34,12 +34,12 @@ def mask_of(encoder, sparsity: float):
 
 
 def test_outputs_in_batches_equal_one_sentence_at_a_time(encoder, dev):
-    found = dev_score.outputs(encoder.model, dev)
+    outputs = dev_score.outputs(encoder.model, dev)
     encoder.model.eval()
     with torch.no_grad():
         for at in range(len(dev)):
             ids = torch.tensor([dev.inputs["input_ids"][at]])
-            assert np.allclose(found[at], encoder.model(input_ids=ids).logits[0].numpy(), atol=1e-5)
+            assert np.allclose(outputs[at], encoder.model(input_ids=ids).logits[0].numpy(), atol=1e-5)
 
 
 def test_outputs_leave_the_model_in_the_mode_it_was_in(encoder, dev):
@@ -50,19 +50,19 @@ def test_outputs_leave_the_model_in_the_mode_it_was_in(encoder, dev):
 
 
 def test_the_dev_score_is_the_share_of_right_answers(encoder, dev):
-    found = dev_score.dev_score(encoder.model, TASKS["sst2"], {"validation": dev})
+    answer = dev_score.dev_score(encoder.model, TASKS["sst2"], {"validation": dev})
     right = sum(int(row.argmax()) == label for row, label in zip(dev_score.outputs(encoder.model, dev), dev.labels, strict=True))
-    assert found.scores == {"accuracy": right / len(dev)} and found.examples == len(dev)
-    assert found.low < found.scores["accuracy"] < found.high
+    assert answer.scores == {"accuracy": right / len(dev)} and answer.examples == len(dev)
+    assert answer.low < answer.scores["accuracy"] < answer.high
 
 
 def test_two_dev_splits_are_scored_each_under_its_name(tiny_model, tiny_data):
     encoder, data = encoders.load(str(tiny_model), 3), glue.load("mnli", str(tiny_data))
     encoded = {name: encoding.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
-    found = dev_score.dev_score(encoder.model, data.task, encoded)
-    assert set(found.scores) == {"accuracy_matched", "accuracy_mismatched"} and found.examples == 48
+    answer = dev_score.dev_score(encoder.model, data.task, encoded)
+    assert set(answer.scores) == {"accuracy_matched", "accuracy_mismatched"} and answer.examples == 48
     alone = metrics.score(data.task, dev_score.outputs(encoder.model, encoded["validation_mismatched"]), encoded["validation_mismatched"].labels)
-    assert found.scores["accuracy_mismatched"] == alone["accuracy"]
+    assert answer.scores["accuracy_mismatched"] == alone["accuracy"]
 
 
 def test_inside_masked_the_cut_groups_are_zero_and_afterwards_all_is_as_it_was(encoder):

@@ -34,9 +34,9 @@ def table(folder: Path, rows=ROWS, header: str = "text,label", name: str = "mine
 
 
 def test_text_and_label_are_found_and_classes_are_named(tmp_path):
-    found = table_files.read(table(tmp_path))
-    assert found.columns == ("text",) and found.classes == ("bad", "good", "so so")
-    assert found.texts[0] == ("sentence number 0",) and found.labels[:3].tolist() == [1, 0, 2]
+    data = table_files.read(table(tmp_path))
+    assert data.columns == ("text",) and data.classes == ("bad", "good", "so so")
+    assert data.texts[0] == ("sentence number 0",) and data.labels[:3].tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -45,26 +45,26 @@ def test_every_format_gives_the_same(tmp_path, suffix):
     path = tmp_path / f"mine{suffix}"
     {".csv": lambda: frame.to_csv(path, index=False), ".tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
      ".parquet": lambda: frame.to_parquet(path)}[suffix]()
-    found, plain = table_files.read(path), table_files.read(table(tmp_path, name="plain.csv"))
-    assert found.texts == plain.texts and found.labels.tolist() == plain.labels.tolist() and found.classes == plain.classes
+    data, plain = table_files.read(path), table_files.read(table(tmp_path, name="plain.csv"))
+    assert data.texts == plain.texts and data.labels.tolist() == plain.labels.tolist() and data.classes == plain.classes
 
 
 def test_a_mark_of_byte_order_and_quoted_lines_do_no_harm(tmp_path):
     text = "\ufefftext,label\n" + "".join(f'"two\nlines, ""{row}""",{row % 2}\n' for row in range(30))
-    found = table_files.read(csv(tmp_path, text.encode("utf-8")))
-    assert found.texts[3] == ('two\nlines, "3"',) and found.classes == ("0", "1")
+    data = table_files.read(csv(tmp_path, text.encode("utf-8")))
+    assert data.texts[3] == ('two\nlines, "3"',) and data.classes == ("0", "1")
 
 
 def test_words_that_pandas_takes_for_missing_are_text(tmp_path):
-    found = table_files.read(table(tmp_path, [("NA" if row % 2 else "null", ("None", "n/a")[row % 2]) for row in range(30)]))
-    assert set(found.texts) == {("NA",), ("null",)} and found.classes == ("None", "n/a")
+    data = table_files.read(table(tmp_path, [("NA" if row % 2 else "null", ("None", "n/a")[row % 2]) for row in range(30)]))
+    assert set(data.texts) == {("NA",), ("null",)} and data.classes == ("None", "n/a")
 
 
 def test_pairs_named_columns_and_numbers_as_labels(tmp_path):
     rows = [(row, f"a {row}", f"b {row}", row % 2, row / 7) for row in range(1, 41)]
     path = table(tmp_path, rows, "id,one,two,label,grade")
-    found = table_files.read(path, ("one", "two"), "label")
-    assert found.texts[0] == ("a 1", "b 1") and found.classes == ("0", "1")
+    data = table_files.read(path, ("one", "two"), "label")
+    assert data.texts[0] == ("a 1", "b 1") and data.classes == ("0", "1")
     graded = table_files.read(path, ("one",), "grade")
     assert graded.classes == () and graded.labels.dtype == np.float32 and graded.labels[6] == 1.0
 
@@ -74,11 +74,11 @@ def test_ten_comes_after_nine(tmp_path):
 
 
 def test_the_split_is_the_seeds_and_holds_every_class(tmp_path):
-    found = table_files.read(table(tmp_path))
-    train, dev = found.split(3)
+    data = table_files.read(table(tmp_path))
+    train, dev = data.split(3)
     assert sorted([*train, *dev]) == list(range(60)) and len(dev) == 12
-    assert set(found.labels[dev]) == set(found.labels[train]) == {0, 1, 2}
-    assert found.split(3)[1].tolist() == dev.tolist() != found.split(4)[1].tolist()
+    assert set(data.labels[dev]) == set(data.labels[train]) == {0, 1, 2}
+    assert data.split(3)[1].tolist() == dev.tolist() != data.split(4)[1].tolist()
 
 
 MANY = [(f"t {row}", row % 2) for row in range(40)]
@@ -153,8 +153,8 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
     run = tiny.make_run(asked, tmp_path / "runs", "moods")
     assert (run.task, run.metric, run.outputs, run.is_own, run.is_glue, run.is_practice) == ("moods-own", "accuracy", 3, True, False, False)
     assert run.about["task"]["labels"] == ["calm", "glad", "sad"] and run.majority_score == pytest.approx(1 / 3, abs=0.02)
-    found = exact.evaluate(run, "dense", cut_of(run, 0.0), threads=1)
-    assert found["score"] == run.dense_score and found["examples"] == 18
+    answer = exact.evaluate(run, "dense", cut_of(run, 0.0), threads=1)
+    assert answer["score"] == run.dense_score and answer["examples"] == 18
     content = path.read_bytes()
     path.write_bytes(content + b"one more,x,sad\n")  # another split: rows that were trained on would be scored on
     with pytest.raises(InputError, match="'moods.csv' has changed since run 'moods' was made"):
