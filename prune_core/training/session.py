@@ -25,7 +25,8 @@ from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.tasks import metrics, table_files
 from prune_core.tasks.glue import Task
 from prune_core.training.data import EncodedTask
-from prune_core.training.loop import Pruning, faster_precision
+from prune_core.training.loop import Pruning
+from prune_core.training.step import faster_precision
 
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
 
@@ -116,17 +117,18 @@ def _weights_of(path: Path) -> Callable[[str], Mapping]:
 
 def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
     """Everything the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
-    before = pruning.spent.get("seconds", 0.0)
+    before = pruning.spent.seconds
     started = last_checkpoint = last_status = time.monotonic()
     with _asked_to_stop() as stop:
         for event in pruning:
             now = time.monotonic()
-            pruning.spent["seconds"] = before + now - started
+            pruning.spent.seconds = before + now - started
             if isinstance(event, Snapshot):
                 recorder.append(event)
             report(event, pruning)
             due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
-            if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:  # before a step there is nothing to keep
+            begun = pruning.steps_done > 0  # before a step there is nothing to keep
+            if pruning.at_rest and begun and isinstance(event, Snapshot) and due:
                 recorder.checkpoint(TrainState(*pruning.state()))
                 last_checkpoint = now
             if now - last_status > 1.0 or stop:
@@ -144,7 +146,7 @@ def _where(event: Snapshot | Working, pruning: Pruning) -> dict:
     """What status.json says."""
     working = {"doing": event.doing, "done": event.done, "total": event.total} if isinstance(event, Working) else {"doing": "training"}
     return {"phase": event.phase, "step": pruning.steps_done, "steps": pruning.plan.steps,
-            "seconds": pruning.spent["seconds"], "seconds_left": pruning.seconds_left()} | working
+            "seconds": pruning.spent.seconds, "seconds_left": pruning.seconds_left()} | working
 
 
 def _result(run: Run, pruning: Pruning) -> dict:
@@ -152,9 +154,8 @@ def _result(run: Run, pruning: Pruning) -> dict:
     spent = pruning.spent
     return {
         "run": run.name, "task": run.task, "model": run.config.model, "data": run.data, "metric": run.metric,
-        "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points, "seconds": spent["seconds"],
-        "seconds_per_step": spent["step_seconds"] / max(1, spent["steps"]),
-        "penalty_share": spent["method_seconds"] / spent["penalty_seconds"] if spent["penalty_seconds"] else 0.0,
+        "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points, "seconds": spent.seconds,
+        "seconds_per_step": spent.step_seconds / max(1, spent.steps), "penalty_share": spent.penalty_share,
         "precision": run.config.precision, "threads": run.config.threads, "warnings": run.warnings,
     }
 
