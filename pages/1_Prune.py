@@ -129,9 +129,8 @@ def how(chosen: str) -> dict[str, object]:
 def methods_help() -> str:
     """A line for each method, and how those in closed form are special."""
     lines = [f"{name}: {row.words}." for name, row in METHODS.items()]
-    closed = f"{' and '.join(table.at_once())} take no steps to choose: they cut at once, repair what is kept, and put " \
-             "all training into what follows."
-    return "  \n".join([*lines, closed])
+    closed = "take no steps to choose: they cut at once, repair what is kept, and put all training into what follows."
+    return "  \n".join([*lines, f"{' and '.join(table.at_once())} {closed}"])
 
 
 class Nothing(InputError):
@@ -139,7 +138,7 @@ class Nothing(InputError):
 
 
 def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
-    """(path, text columns, label column) of the person's own file: typed or uploaded, and checked. Raises InputError."""
+    """(path, text columns, label column) of the person's own file, typed or uploaded; checked. Raises InputError."""
     path = typed if table_files.is_own(typed) else ""
     if not path:
         given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in SUFFIXES],

@@ -16,6 +16,7 @@ from prune_core.models.teacher import Teacher, hidden_loss, mixed
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks import encoding, glue
+from prune_core.training.step import taught_rows
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def encoder(tiny_model):
 
 
 def teacher_of(encoder, temperature: float = 2.0) -> Teacher:
-    return Teacher(encoder.model, {name: p.detach().clone() for name, p in encoder.trainable().items()}, encoder.trainable(), temperature)
+    return Teacher(encoder, encoder.copies(), temperature)
 
 
 def test_the_loss_by_hand(encoder):
@@ -81,7 +82,7 @@ def test_the_teachers_outputs_are_the_dense_models_for_the_examples_asked_for(en
 
 def test_making_a_teacher_leaves_the_student_as_it_is(encoder):
     before = copy.deepcopy(encoder.model.state_dict())
-    Teacher(encoder.model, {name: torch.zeros_like(p) for name, p in encoder.trainable().items()}, encoder.trainable(), 2.0)
+    Teacher(encoder, {name: torch.zeros_like(p) for name, p in encoder.trainable().items()}, 2.0)
     assert all(torch.equal(before[name], value) for name, value in encoder.model.state_dict().items())
     assert all(p.requires_grad for p in encoder.trainable().values())
 
@@ -122,7 +123,8 @@ def test_every_example_that_comes_up_was_asked_for_and_no_other(tiny_model, tiny
     for _ in pruning:
         pass
     known = ~pruning.teacher.outputs.isnan().any(1)
-    assert known.nonzero()[:, 0].tolist() == pruning._taught_rows().tolist() and 4 <= int(known.sum()) <= 12 < len(known)
+    rows = taught_rows(pruning.plan, pruning.data.train.lengths, pruning.config)
+    assert known.nonzero()[:, 0].tolist() == rows.tolist() and 4 <= int(known.sum()) <= 12 < len(known)
 
 
 def test_runs_from_before_were_not_taught():
@@ -146,7 +148,7 @@ def test_the_inputs_are_weighed_as_the_dense_model_sees_them(tiny_model, tiny_da
     for event in pruning:
         if isinstance(event, Snapshot) and event.phase == "penalty":
             break
-    found = pruning.method.importance
+    found = pruning.position.steps.method.importance
     assert np.mean(np.concatenate([one.numpy().ravel() for one in found.values()])) == pytest.approx(1.0, rel=1e-5)
     name = pruning.layout.matrices[5].name
     linear, seen = pruning.teacher.model.get_submodule(name), []

@@ -18,6 +18,7 @@ from commands import prune_core
 from safetensors.torch import load_file
 
 from prune_core import InputError
+from prune_core.cutting.answers import GRID
 from prune_core.cutting.masks import by_scope, mask_at_sparsity, sparsity_of
 from prune_core.evaluation import dev_score
 from prune_core.models import encoders
@@ -30,8 +31,9 @@ from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.tasks import encoding, glue, hub
 from prune_core.training import session
 from prune_core.training.data import EncodedTask
-from prune_core.training.loop import GRID, Pruning, faster_precision
+from prune_core.training.loop import Pruning
 from prune_core.training.session import Interrupted
+from prune_core.training.step import faster_precision
 
 REPO = Path(__file__).resolve().parent.parent
 SAVED = ["dense", "penalty-1.5x", "penalty-3x", "retrain-1.5x", "retrain-3x"]
@@ -119,8 +121,9 @@ def test_working_counts_to_its_total(asked):
 def test_time_left_is_known_after_some_steps_and_ends_near_nothing(whole):
     pruning, _, _ = whole
     assert pruning.steps_done == pruning.plan.steps
-    assert 0 <= pruning.seconds_left() < 0.5 * pruning.spent["eval_seconds"], "at the end it awaits less than half the evaluations that were"
-    assert 0 < pruning.spent["method_seconds"] < pruning.spent["penalty_seconds"] < pruning.spent["step_seconds"]
+    # At the end it awaits less than half the evaluations that were
+    assert 0 <= pruning.seconds_left() < 0.5 * pruning.spent.eval_seconds
+    assert 0 < pruning.spent.method_seconds < pruning.spent.penalty_seconds < pruning.spent.step_seconds
 
 
 # ---------------------------------------------------------------- zeros and scores are exact
@@ -129,9 +132,10 @@ def test_time_left_is_known_after_some_steps_and_ends_near_nothing(whole):
 def test_masked_retraining_leaves_cut_groups_exactly_zero_after_every_step(asked):
     pruning, seen = tiny.pruning(asked), 0
     for event in pruning:
-        if isinstance(event, Snapshot) and pruning.mask is not None and event.phase.startswith("retrain") and not event.saved:
+        if isinstance(event, Snapshot) and event.phase.startswith("retrain") and not event.saved:
+            mask = pruning.position.steps.mask
             for name, weight in pruning.encoder.weights.items():
-                kept = torch.from_numpy(pruning.layout.block.expand(pruning.mask.kept[name], *weight.shape))
+                kept = torch.from_numpy(pruning.layout.block.expand(mask.kept[name], *weight.shape))
                 assert not weight[~kept].any() and weight[kept].all()
             seen += 1
     assert seen == 2 * (asked.retrain_steps - 1)

@@ -1,4 +1,4 @@
-"""A method is one new file and one row; so is a ranking. Here a toy of each is added, with nothing else touched, and used."""
+"""A method is one new file and one row; so is a ranking. A toy of each is added and used here, nothing else touched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def build_ranking(*given):
 
 
 METHOD = MethodRow("toy", "the lowest blocks are cut when their turn comes", build_method)
-RANKING = RankingRow("largest", "largest weight", "the largest weight of a block counts", build_ranking, in_training=True)
+RANKING = RankingRow("largest", "largest weight", "the largest weight of a block counts", build_ranking,
+                     in_training=True)
 
 
 @pytest.fixture
@@ -74,14 +75,16 @@ def small(model: Path, data: Path) -> list[str]:
 
 def test_a_toy_method_and_a_toy_ranking_go_all_the_way(toys, call, runs_dir, tiny_model, tiny_data):
     """Trained by both, recorded, ranked, cut and scored; then offered where Explore asks what blocks are ranked by."""
-    made = call("prune", *small(tiny_model, tiny_data), "--compression", "2", "--preset", "quick", "--method", "toy", "--score", "largest",
-                "--dense-steps", "3", "--penalty-steps", "12", "--retrain-steps", "2", "--run", "toys", "--runs-dir", runs_dir)
+    made = call("prune", *small(tiny_model, tiny_data), "--method", "toy", "--score", "largest", "--run", "toys",
+                "--runs-dir", runs_dir, "--preset", "quick", "--compression", "2", "--dense-steps", "3",
+                "--penalty-steps", "12", "--retrain-steps", "2")
     run = Run(runs_dir / "toys")
     assert (run.status, run.config.method, run.config.ranking) == ("complete", "toy", "largest")
     assert run.about["config"]["score"] == "largest" and made["points"][0]["sparsity"] == pytest.approx(0.5, abs=0.06)
-    assert list(call("score", "toys", "--by", "largest", "--runs-dir", runs_dir, "--threads", 1, "--json")["files"]) == ["largest"]
-    by_largest, by_norm = (call("evaluate", "toys", "--sparsity", 0.5, "--scope", "matrix", "--phase", "dense", "--by", by,
-                                "--runs-dir", runs_dir, "--threads", 1, "--json") for by in ("largest", "norm"))
+    here = ["--runs-dir", runs_dir, "--threads", 1, "--json"]
+    assert list(call("score", "toys", "--by", "largest", *here)["files"]) == ["largest"]
+    cut = ["--sparsity", 0.5, "--scope", "matrix", "--phase", "dense"]
+    by_largest, by_norm = (call("evaluate", "toys", *cut, "--by", by, *here) for by in ("largest", "norm"))
     assert by_largest["by"] == "largest" and by_largest["threshold"] != by_norm["threshold"]
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
     app.query_params.update({"run": "toys", "at": "dense"})
@@ -93,9 +96,9 @@ def test_a_toy_method_and_a_toy_ranking_go_all_the_way(toys, call, runs_dir, tin
 
 
 def test_the_toy_method_takes_part_in_a_comparison(toys, call, runs_dir, tiny_model, tiny_data):
-    found = call("compare", *small(tiny_model, tiny_data), "--compressions", "2", "--methods", "toy,magnitude", "--seeds", 1,
-                 "--budget-steps", 9, "--dense-steps", 3, "--score", "largest", "--runs-dir", runs_dir)
-    assert [row["method"] for row in found["rows"]] == ["toy", "magnitude"]
+    made = call("compare", *small(tiny_model, tiny_data), "--methods", "toy,magnitude", "--score", "largest",
+                "--seeds", 1, "--compressions", "2", "--budget-steps", 9, "--dense-steps", 3, "--runs-dir", runs_dir)
+    assert [row["method"] for row in made["rows"]] == ["toy", "magnitude"]
 
 
 def test_the_prune_page_offers_both(toys, runs_dir):
@@ -122,9 +125,10 @@ for command in sys.argv[1:]:
 
 def test_help_names_them():
     """Help is written when the command line is imported, so the rows are there first, as in the tables."""
-    named = {"prune": "toy", "compare": "toy", "evaluate": "largest", "score": "largest", "surface": "largest", "export": "largest"}
-    done = subprocess.run([sys.executable, "-c", HELP, *named], env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"},
-                          capture_output=True, text=True, check=True)
+    named = {"prune": "toy", "compare": "toy", "evaluate": "largest", "score": "largest", "surface": "largest",
+             "export": "largest"}
+    wide = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    done = subprocess.run([sys.executable, "-c", HELP, *named], env=wide, capture_output=True, text=True, check=True)
     _, *helps = done.stdout.split("Usage: ")
     assert [word in text for text, word in zip(helps, named.values(), strict=True)] == [True] * len(named)
     assert "largest" in helps[0] and "largest" in helps[1]
@@ -157,13 +161,15 @@ def test_settings_and_variants_of_a_method_are_settings_of_a_run(row):
 
 def test_what_compare_offers():
     offered = table.variants()
-    assert offered["surgeon"] == {"method": "surgeon", "scope": "global"} and offered["magnitude"] == {"method": "magnitude"}
+    assert offered["surgeon"] == {"method": "surgeon", "scope": "global"}
+    assert offered["magnitude"] == {"method": "magnitude"}
     assert offered["admm-once"] == {"method": "admm", "progressive": False}
     assert {one["method"] for one in offered.values()} == set(METHODS)
 
 
-@pytest.mark.parametrize("settings, scope", [({"method": "surgeon"}, "global"), ({"ranking": "surgeon"}, "global"), ({}, "matrix"),
-                                             ({"method": "admm-closed"}, "matrix"), ({"method": "surgeon", "scope": "layer"}, "layer")])
+@pytest.mark.parametrize("settings, scope", [
+    ({"method": "surgeon"}, "global"), ({"ranking": "surgeon"}, "global"), ({}, "matrix"),
+    ({"method": "admm-closed"}, "matrix"), ({"method": "surgeon", "scope": "layer"}, "layer")])
 def test_one_threshold_serves_all_where_matrices_are_compared(settings, scope):
     assert PruneConfig(**settings).scope == scope
 
@@ -175,12 +181,10 @@ def test_the_ranking_is_called_score_outside():
         PruneConfig.from_json({"ranking": "norm"})
 
 
-def test_a_ranking_that_training_uses_weighs_norms(tiny_model, tiny_data):
-    """Whatever the ranking: what it says of a group, divided by its norm, up to one number for all; by columns of their own."""
-    asked = tiny.settings(tiny_model, tiny_data, ranking="surgeon")
-    pruning = tiny.pruning(asked)
+def test_what_norms_count_has_the_mean_one(tiny_model, tiny_data):
+    pruning = tiny.pruning(tiny.settings(tiny_model, tiny_data, ranking="surgeon"))
     for event in pruning:
-        if event.phase == "penalty" and pruning.method is not None and pruning.method.importance:
+        if event.phase == "penalty" and getattr(event, "loss", None) is not None:
             break
-    values = np.concatenate([one.numpy().ravel() for one in pruning.method.importance.values()])
+    values = np.concatenate([one.numpy().ravel() for one in pruning.position.steps.method.importance.values()])
     assert values.mean() == pytest.approx(1.0, rel=1e-5) and (values >= 0).all()

@@ -41,10 +41,7 @@ def encoder_of(run: Run, phase: str, labels: int) -> Encoder:
     file = run.weights_file(phase)
     encoder = encoders.load(run.config.model, labels, run.config.seed, run.config.train_embeddings)
     try:
-        tensors = load_file(file)
-        with torch.no_grad():
-            for name, parameter in encoder.trainable().items():
-                parameter.copy_(tensors[name])
+        encoder.load_(load_file(file))
     except (KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise RunError(f"run {run.name!r}: weights {phase!r} do not fit {run.config.model!r}: {' '.join(str(error).split())[:160]}") from None
     if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):

@@ -2,8 +2,9 @@
 
     W-step: minimise f(W) + rho/2 ||W - Z + U||^2 by the optimizer;  Z = Proj(W + U);  U += W - Z
 
-Proj keeps the groups of the largest norm. Z = Proj(W), U = 0 at the start; rho doubles at milestones. The wanted share rises
-along the run's line (progressive), so one run passes all compressions; with `progressive=False` it is the whole from the start.
+Proj keeps the groups of the largest norm. Z = Proj(W), U = 0 at the start; rho doubles at milestones. The wanted share
+rises along the run's line (progressive), so one run passes all compressions; with `progressive=False` it is the whole
+from the start.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ GROWTH = 2.0  # of rho, at a milestone
 class ADMM:
     """`norms` are those of Z: zero where the projection has cut, though W is only drawn there."""
 
-    def __init__(self, weights: Mapping[str, torch.Tensor], layout: Layout, scope: str = "global", progressive: bool = True):
+    def __init__(self, weights: Mapping[str, torch.Tensor], layout: Layout, scope: str = "global",
+                 progressive: bool = True):
         self.weights, self.layout, self.scope, self.progressive = weights, layout, scope, progressive
         self.lam = dict.fromkeys(by_scope(layout, scope), RHO)  # rho, under the name that every method has
         self.importance: dict[str, torch.Tensor] = {}

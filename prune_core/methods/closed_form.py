@@ -1,11 +1,12 @@
-"""Methods without gradient steps: groups are chosen and what is kept is moved, in closed form, from the inputs that every matrix meets.
+"""Methods without gradient steps: groups are chosen and what is kept is moved, from the inputs that every matrix meets.
 
-    Surgeon      the groups whose removal costs least when their turn comes (saliency.py)
-    BlockADMM    W0 = W * norm;  Z = (W + U) * mask;  U = U + W - Z;  W = (W0 H + rho (Z - U)) (H + rho I)^-1        (arXiv 2401.02938)
+    SurgeonCut   the groups whose removal costs least when their turn comes (surgeon.py)
+    BlockADMM    W0 = W * norm;  Z = (W + U) * mask;  U = U + W - Z;  W = (W0 H + rho (Z - U)) (H + rho I)^-1
 
-There the mask is of single weights, |W + U|; here of groups, by their norm. H is the Gram matrix of the inputs scaled to a
-diagonal of 1, so that norms are those of Wanda; the wanted share rises with the cube, s_t = s - s (1 - t/15)^3, over the first 15
-of 20 iterations. Both end in the least-squares optimum of their mask (repair.py). All training goes into what follows.
+The second is of arXiv 2401.02938. There the mask is of single weights, |W + U|; here of groups, by their norm. H is the
+Gram matrix of the inputs scaled to a diagonal of 1, so that norms are those of Wanda; the wanted share rises with the
+cube, s_t = s - s (1 - t/15)^3, over the first 15 of 20 iterations. Both end in the least-squares optimum of their mask
+(repair.py). All training goes into what follows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ ITERATIONS, RISING = 20, 15
 class ClosedForm:
     """Ranks the groups of the dense model once, or for every share; cuts and repairs in place."""
 
-    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: Encoded, sentences: Sequence[int]):
+    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: Encoded,
+                 sentences: Sequence[int]):
         """`grams`: of the encoder as it is, from these `sentences` of `data`."""
         self.encoder, self.layout, self.scope, self.grams = encoder, layout, scope, grams
 
@@ -42,13 +44,15 @@ class ClosedForm:
 
     def cut_(self, sparsity: float) -> None:
         """Zero the share `sparsity` of the dense weights' groups, and move what is kept."""
-        repair.repair_(self.encoder.linears, mask_at_sparsity(self.ranks(sparsity), self.layout, sparsity, self.scope), self.grams)
+        mask = mask_at_sparsity(self.ranks(sparsity), self.layout, sparsity, self.scope)
+        repair.repair_(self.encoder.linears, mask, self.grams)
 
 
 class SurgeonCut(ClosedForm):
     """One ranking serves every share."""
 
-    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: Encoded, sentences: Sequence[int]):
+    def __init__(self, encoder: Encoder, layout: Layout, scope: str, grams: Mapping[str, Gram], data: Encoded,
+                 sentences: Sequence[int]):
         super().__init__(encoder, layout, scope, grams, data, sentences)
         self._ranks = Surgeon(grams, data, sentences[:SENTENCES]).of(encoder, layout)
 
@@ -67,15 +71,16 @@ class BlockADMM(ClosedForm):
         wanted, inverse = {}, {}
         for name, gram in self.grams.items():
             h = gram.products / gram.count / torch.outer(norms[name], norms[name]) + DAMP * torch.eye(len(norms[name]))
-            wanted[name], inverse[name] = start[name] @ h, torch.cholesky_inverse(torch.linalg.cholesky(h + RHO * torch.eye(len(h))))
+            wanted[name] = start[name] @ h
+            inverse[name] = torch.cholesky_inverse(torch.linalg.cholesky(h + RHO * torch.eye(len(h))))
         w, u = dict(start), {name: torch.zeros_like(value) for name, value in start.items()}
         for t in range(ITERATIONS):
             share = sparsity - sparsity * max(0.0, 1 - (t + 1) / RISING) ** 3
-            found = {name: block.norms(w[name] + u[name]).numpy() for name in w}
-            kept = mask_at_sparsity(found, self.layout, share, self.scope).kept
+            ranks = {name: block.norms(w[name] + u[name]).numpy() for name in w}
+            kept = mask_at_sparsity(ranks, self.layout, share, self.scope).kept
             for name in w:
                 z = w[name] + u[name]
                 block.scale_(z, torch.from_numpy(kept[name]).float())
                 u[name] = u[name] + w[name] - z
                 w[name] = (wanted[name] + RHO * (z - u[name])) @ inverse[name]
-        return found
+        return ranks

@@ -23,12 +23,13 @@ Weights = Mapping[str, torch.Tensor]  # matrix name -> (m, n)
 class _GroupLasso:
     """What both forms share: gamma, lambda, norms. `reweighted=False` keeps gamma at 1: plain group Lasso."""
 
-    def __init__(self, weights: Weights, layout: Layout, lam: float = 0.0, scope: str = "global", reweighted: bool = True):
+    def __init__(self, weights: Weights, layout: Layout, lam: float = 0.0, scope: str = "global",
+                 reweighted: bool = True):
         self.weights, self.layout, self.scope, self.reweighted = weights, layout, scope, reweighted
         self.lam = dict.fromkeys(by_scope(layout, scope), lam)
         self._keys = {matrix.name: scope_key(matrix, scope) for matrix in layout.matrices}
         self.measure_()
-        self.importance: dict[str, torch.Tensor] = {}  # name -> what a group's norm counts, broadcastable to the groups; none: 1
+        self.importance: dict[str, torch.Tensor] = {}  # name -> what norms count, broadcastable to the groups; none: 1
         self.gamma = {name: torch.ones_like(norms) for name, norms in self.norms.items()}
         self.refresh_()
 
@@ -40,7 +41,8 @@ class _GroupLasso:
     def refresh_(self) -> None:
         """gamma = 1 / (norm + eps): groups that are small from here on pay more, large ones less."""
         if self.reweighted:
-            self.gamma = {name: 1.0 / (norms * self.importance.get(name, 1.0) + EPS) for name, norms in self.norms.items()}
+            self.gamma = {name: 1.0 / (norms * self.importance.get(name, 1.0) + EPS)
+                          for name, norms in self.norms.items()}
 
     @staticmethod
     def share(progress: float) -> float:
@@ -51,7 +53,10 @@ class _GroupLasso:
         """Nothing: what is not zero yet, the threshold cuts."""
 
     def weigh_(self, importance: Mapping[str, torch.Tensor], fresh: bool) -> None:
-        """Let norms count by what they are multiplied with (name -> (groups down, across) or less); `fresh`: gamma is set anew."""
+        """Let norms count by what they are multiplied with, name -> (groups down, across) or less.
+
+        `fresh`: gamma is set anew.
+        """
         self.importance = dict(importance)
         if fresh:
             self.refresh_()
@@ -59,7 +64,8 @@ class _GroupLasso:
     @torch.no_grad()
     def penalty(self) -> float:
         """sum of lambda * gamma * norm over all groups."""
-        return sum(self.lam[self._keys[name]] * float((gamma * self.norms[name]).sum()) for name, gamma in self.factors.items())
+        return sum(self.lam[self._keys[name]] * float((gamma * self.norms[name]).sum())
+                   for name, gamma in self.factors.items())
 
     @property
     def factors(self) -> dict[str, torch.Tensor]:
@@ -125,9 +131,8 @@ class ProximalGroupLasso(_GroupLasso):
         group by at most about lr * sqrt(size).
 
         Norms inside one matrix lie close together (MiniLM, layer 0, intermediate: 0.39 to 0.64 from the
-        5th to the 95th percentile), so the whole
-        penalty shrinks what is to stay almost as much as what is to go. With `spare` only the groups up
-        to the quantile are penalised until the next call.
+        5th to the 95th percentile), so the whole penalty shrinks what is to stay almost as much as what
+        is to go. With `spare` only the groups up to the quantile are penalised until the next call.
         """
         time_to_zero = {name: (n / self.gamma[name]).numpy() for name, n in self.norms.items()}
         needed = thresholds_for(time_to_zero, self.layout, sparsity, self.scope)
@@ -145,11 +150,12 @@ class ProximalGroupLasso(_GroupLasso):
 
 
 class DynamicGroupLasso(ProximalGroupLasso):
-    """Dynamic regularisation: every scope key has the whole share R as its target from the start, and lambda = bound * max(LEAST, (R - r)^2 / R^2).
+    """Dynamic regularisation: lambda = bound * max(LEAST, (R - r)^2 / R^2); R, the whole share, is the target always.
 
-    r is the share of its groups that are zero now: the penalty is bounded, falls as the target comes near and ends there, key by
-    key (as MLPruning, arXiv 2105.14636, bounds the coefficient of its (R - r)^2). The bound is the largest lambda so far that
-    would have brought all that was missing to zero in HORIZONS times the steps that `lr_ahead` sums over.
+    r is the share of groups that are zero now: the penalty is bounded, falls as the target comes near and ends there,
+    scope key by scope key (as MLPruning, arXiv 2105.14636, bounds the coefficient of its (R - r)^2). The bound is the
+    largest lambda so far that would have brought all that was missing to zero in HORIZONS times the steps that
+    `lr_ahead` sums over.
     """
 
     HORIZONS = 3.0
@@ -170,7 +176,8 @@ class DynamicGroupLasso(ProximalGroupLasso):
             self._bound[at] = max(float(self._bound[at]), self.lam[key])
             zero = sum(float((self.norms[m.name] == 0).sum()) * self.layout.group_size(m) for m in matrices)
             missing = max(0.0, sparsity - zero / sum(m.m * m.n for m in matrices)) / sparsity if sparsity else 0.0
-            self.lam[key] = max(float(self._bound[at]) * max(missing**2, self.LEAST), self.hold) if missing else self.hold
+            bounded = float(self._bound[at]) * max(missing**2, self.LEAST)
+            self.lam[key] = max(bounded, self.hold) if missing else self.hold
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return super().tensors() | {"bound": self._bound}

@@ -41,17 +41,20 @@ class GradualMagnitude:
         return 1.0 - (1.0 - progress) ** 3
 
     def scores(self) -> dict[str, torch.Tensor]:
-        """Matrix name -> (groups down, groups across), at least 0: the lowest go. What is cut competes with what it was."""
+        """Matrix name -> (groups down, groups across), at least 0: the lowest go. What is cut competes as it was."""
         block = self.layout.block
-        return {name: block.norms(weight + self._hidden[name]) * self.importance.get(name, 1.0) for name, weight in self.weights.items()}
+        return {name: block.norms(weight + self._hidden[name]) * self.importance.get(name, 1.0)
+                for name, weight in self.weights.items()}
 
     @torch.no_grad()
     def control_(self, sparsity: float, lr_ahead: float) -> None:
         """Choose what is cut until the next call: this share of the weights, lowest scores first."""
         scores = {name: score.numpy() for name, score in self.scores().items()}
         limits = thresholds_for(scores, self.layout, sparsity, self.scope)
-        self._keep = {name: torch.from_numpy((score > limits[self._keys[name]]).astype("float32")) if limits[self._keys[name]] > 0 else
-                      torch.ones(score.shape) for name, score in scores.items()}
+        for name, score in scores.items():
+            limit = limits[self._keys[name]]
+            keep = torch.from_numpy((score > limit).astype("float32"))
+            self._keep[name] = keep if limit > 0 else torch.ones(score.shape)
 
     def before_step_(self) -> None:
         """Nothing."""
@@ -83,7 +86,8 @@ class GradualMagnitude:
         return 0.0
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {f"hidden.{name}": value for name, value in self._hidden.items()} | {f"keep.{name}": value for name, value in self._keep.items()}
+        hidden = {f"hidden.{name}": value for name, value in self._hidden.items()}
+        return hidden | {f"keep.{name}": value for name, value in self._keep.items()}
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
         self._hidden = {name: tensors[f"hidden.{name}"].clone() for name in self._hidden}
@@ -92,11 +96,15 @@ class GradualMagnitude:
 
 
 class Movement(GradualMagnitude):
-    """Cuts the groups whose weights move towards zero: S_g -= sum of w_ij * dL/dw_ij, straight through the mask (Sanh et al., arXiv 2005.07683)."""
+    """Cuts the groups whose weights move towards zero: S_g -= sum of w_ij * dL/dw_ij, straight through the mask.
+
+    Sanh et al., arXiv 2005.07683.
+    """
 
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
-        self._moved = {name: norms * ORDER for name, norms in self.norms.items()}  # until something has moved, the norms decide
+        # until something has moved, the norms decide
+        self._moved = {name: norms * ORDER for name, norms in self.norms.items()}
 
     @torch.no_grad()
     def before_step_(self) -> None:

@@ -33,7 +33,10 @@ class Method(Protocol):
         """The share of the wanted sparsity that is aimed at, at this progress (0 to 1) of the ramp."""
 
     def weigh_(self, importance: Mapping[str, torch.Tensor], fresh: bool) -> None:
-        """Let norms count by what they are multiplied with, name -> (groups down, across); `fresh`: not after a resume."""
+        """Let norms count by what they are multiplied with, name -> (groups down, across).
+
+        `fresh`: not after a resume.
+        """
 
     def penalty(self) -> float:
         """What the method adds to the objective now, already times lambda."""

@@ -1,4 +1,4 @@
-"""The rankings that decide which groups go, one row each: what is said of them, and what builds them. Imports no torch."""
+"""The rankings that decide which groups go, one row each: what is said of them, what builds them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ class Ranking(Protocol):
     """What a row builds. `encoder`: a models.encoders.Encoder."""
 
     def of(self, encoder, layout: Layout) -> dict[str, np.ndarray]:
-        """Matrix name -> (groups down, groups across) float32, at least 0, and 0 where the group is 0: the lowest go first."""
+        """Matrix name -> (groups down, groups across) float32, 0 where the group is 0, never less: the lowest go."""
 
     def factors(self, encoder, layout: Layout) -> Mapping:
-        """Matrix name -> tensor (groups down, groups across): what a norm is multiplied with in training. Only of those used there."""
+        """Matrix name -> tensor (groups down, groups across): what a norm is multiplied with in training.
+
+        Asked only of those that are `in_training`.
+        """
 
 
 @dataclass(frozen=True)
 class RankingRow:
-    """`build(grams, data, sentences)`: from methods.repair.Gram of every matrix, and these sentences of the training data."""
+    """`build(grams, data, sentences)`: from every matrix's repair.Gram and these sentences of the training data."""
 
     name: str
     label: str  # where one is chosen
@@ -58,12 +61,12 @@ def _surgeon(grams, data, sentences):
 
 ROWS = (
     RankingRow("norm", "norm", "the smallest norms go", None, in_training=True),
-    RankingRow("activation", "norm × inputs it meets", "the norm is weighted by the inputs that a block meets", _activation,
-               in_training=True),
+    RankingRow("activation", "norm × inputs it meets", "the norm is weighted by the inputs that a block meets",
+               _activation, in_training=True),
     RankingRow("taylor", "gradient (Taylor)", "by what the gradient says of its removal", _taylor),
     RankingRow("loss", "least-squares loss", "by what repairing the rest of its rows cannot make up for", _loss),
-    RankingRow("surgeon", "surgeon (loss in turn × gradient)", "by what its removal costs, in every matrix alike", _surgeon,
-               in_training=True, compares_matrices=True),
+    RankingRow("surgeon", "surgeon (loss in turn × gradient)", "by what its removal costs, in every matrix alike",
+               _surgeon, in_training=True, compares_matrices=True),
 )
 RANKINGS: dict[str, RankingRow] = {row.name: row for row in ROWS}
 

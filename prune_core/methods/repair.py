@@ -1,6 +1,6 @@
-"""Repair: after a mask is chosen, what is kept is moved to where the outputs of every matrix are nearest to the dense ones.
+"""Repair: after a mask is chosen, what is kept is moved to where every matrix's outputs are nearest to the dense ones.
 
-Per strip S of rows with kept columns K, from the Gram matrix H = X^T X of the layer's inputs (least squares, closed form):
+Per strip S of rows with kept columns K, from the Gram matrix H = X^T X of the layer's inputs (least squares):
 
     W[S, K] = (W0 H)[S, K] (H[K, K] + damp I)^-1        and the bias takes what is lost in the mean
 
@@ -37,13 +37,17 @@ class Gram:
         return self.products - torch.outer(self.total, self.total) / self.count
 
 
+# long: the hook and what it adds to are one thing
 @torch.inference_mode()
 def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]],
             report: Callable[[int], None] = lambda done: None) -> dict[str, Gram]:
-    """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding. Matrices with one input share one Gram."""
-    found: dict[str, list] = {}
+    """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding.
+
+    Matrices with one input share one Gram.
+    """
+    sums: dict[str, list] = {}  # products, total, count
     keep: torch.Tensor | None = None
-    seen: dict[int, str] = {}  # data pointer of an input -> the first matrix that had it: query, key and value share theirs
+    seen: dict[int, str] = {}  # data pointer of an input -> its first matrix: query, key and value share theirs
     shared: dict[str, str] = {}
 
     def hook(name: str):
@@ -54,11 +58,11 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
             if shared[name] != name:
                 return
             rows = x.reshape(-1, x.shape[-1])[keep].float()
-            if name not in found:
-                found[name] = [torch.zeros(x.shape[-1], x.shape[-1]), torch.zeros(x.shape[-1]), 0]
-            found[name][0].addmm_(rows.T, rows)
-            found[name][1] += rows.sum(0)
-            found[name][2] += len(rows)
+            if name not in sums:
+                sums[name] = [torch.zeros(x.shape[-1], x.shape[-1]), torch.zeros(x.shape[-1]), 0]
+            sums[name][0].addmm_(rows.T, rows)
+            sums[name][1] += rows.sum(0)
+            sums[name][2] += len(rows)
             alive.append(x)  # a pointer is an identity only while its tensor lives
 
         return add
@@ -78,7 +82,7 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
         model.train(training)
         for one in hooks:
             one.remove()
-    grams = {name: Gram(*parts) for name, parts in found.items()}
+    grams = {name: Gram(*parts) for name, parts in sums.items()}
     return {name: grams[shared[name]] for name in linears}
 
 
@@ -91,25 +95,29 @@ def repair_(linears: Mapping[str, nn.Linear], mask: BlockMask, grams: Mapping[st
         if kept.all():
             continue
         before = linear.weight.clone()
-        linear.weight.copy_(repaired(before, mask.layout.block.expand(kept, matrix.m, matrix.n), grams[matrix.name], damp))
+        gram, whole = grams[matrix.name], mask.layout.block.expand(kept, matrix.m, matrix.n)
+        linear.weight.copy_(repaired(before, whole, gram, damp))
         if linear.bias is not None:
-            linear.bias += (before - linear.weight) @ (grams[matrix.name].total / grams[matrix.name].count)
+            linear.bias += (before - linear.weight) @ (gram.total / gram.count)
 
 
 def repaired(weight: torch.Tensor, kept: torch.Tensor, gram: Gram, damp: float = DAMP) -> torch.Tensor:
-    """(m, n) weights, zero where `kept` (m, n, bool) is not, whose outputs are nearest to those of `weight`; rows with like columns are solved together."""
+    """(m, n) weights, zero where `kept` (m, n, bool) is not, whose outputs are nearest to those of `weight`.
+
+    Rows with like columns are solved together.
+    """
     h = gram.centred()
     ridge = damp * float(h.diagonal().mean()) + 1e-12
     wanted = weight @ h  # (m, n)
-    found = torch.zeros_like(weight)
+    nearest = torch.zeros_like(weight)
     patterns, which = torch.unique(kept, dim=0, return_inverse=True)
     for number, columns in enumerate(patterns):
         at = columns.nonzero()[:, 0]
         if not len(at):
             continue
         rows = (which == number).nonzero()[:, 0]
-        # (W - W0) H (W - W0)^T + ridge ||W - W0||^2 over the kept columns: damping pulls towards the old weights, not towards zero
+        # (W - W0) H (W - W0)^T + ridge ||W - W0||^2 over the kept columns: damping pulls to the old weights, not zero
         system = h[at][:, at] + ridge * torch.eye(len(at))
         right = wanted[rows][:, at] + ridge * weight[rows][:, at]
-        found[rows[:, None], at] = torch.cholesky_solve(right.T, torch.linalg.cholesky(system)).T
-    return found
+        nearest[rows[:, None], at] = torch.cholesky_solve(right.T, torch.linalg.cholesky(system)).T
+    return nearest

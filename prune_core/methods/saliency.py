@@ -1,10 +1,13 @@
 """Rankings of groups beside the plain norm: what a threshold may be on. Each is a rankings.Ranking.
 
-    Activation   sqrt(sum of w_ij^2 * E[x_j^2])             the norm, weighted by the inputs it meets (Wanda's, per group)
-    Taylor       sqrt(E[(sum of w_ij * dL/dw_ij)^2])        Fisher information of a mask on the group (Kwon et al., 2204.09656)
-    Loss         sqrt(w_C ([H^-1]_CC)^-1 w_C^T, summed)     what is lost in least squares when the group goes and the rest of its row is repaired
-    Surgeon      the same, but group after group: each is chosen after the rest has been repaired for all that went before,
-                 and every row counts by how much the model's outputs hang on it, so that matrices can be compared
+    Activation   sqrt(sum of w_ij^2 * E[x_j^2])           the norm, weighted by the inputs it meets (Wanda's, per group)
+    Taylor       sqrt(E[(sum of w_ij * dL/dw_ij)^2])      Fisher information of a mask on the group (Kwon et al.,
+                                                          arXiv 2204.09656)
+    Loss         sqrt(w_C ([H^-1]_CC)^-1 w_C^T, summed)   what is lost in least squares when the group goes and the rest
+                                                          of its row is repaired
+    Surgeon      (surgeon.py) the same, but group after group: each is chosen after the rest has been repaired for all
+                 that went before, and every row counts by how much the model's outputs hang on it, so that matrices can
+                 be compared
 
 All are at least 0, and 0 where the group is 0.
 """
@@ -49,7 +52,8 @@ class Loss:
     grams: Mapping[str, Gram]
 
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
-        return {m.name: self._one(encoder.weights[m.name].detach(), self.grams[m.name], layout.block) for m in layout.matrices}
+        return {m.name: self._one(encoder.weights[m.name].detach(), self.grams[m.name], layout.block)
+                for m in layout.matrices}
 
     def _one(self, weight: torch.Tensor, gram: Gram, block: BlockShape) -> np.ndarray:
         n = weight.shape[1]
@@ -57,7 +61,7 @@ class Loss:
         h = gram.centred() / gram.count
         h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
-        own = BlockShape(cols, cols).view(inverse).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (groups across, cols, cols)
+        own = BlockShape(cols, cols).view(inverse).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (across, cols, cols)
         return torch.einsum("draj,ajk,drak->da", cut, torch.linalg.inv(own), cut).clamp_min(0.0).sqrt().numpy()
 
 

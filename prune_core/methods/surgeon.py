@@ -23,11 +23,11 @@ MEMORY = 1 << 26  # floats of inverse matrices that are held at a time
 
 @dataclass(frozen=True)
 class Surgeon:
-    """Optimal Brain Surgeon on groups, with Kronecker-factored curvature: inputs' Gram matrix x mean square of the outputs' gradients.
+    """Optimal Brain Surgeon on groups; curvature: Gram matrix of the inputs x mean square of the outputs' gradients.
 
-    As The LLM Surgeon has it (van der Ouderaa et al., arXiv 2312.17244), with the diagonal of the outputs' side only and with
-    the gradient of the model's outputs in place of its loss, whose own is close to 0 after training. The score of a group is
-    the root of what its removal costs when its turn has come; a group that goes after another never scores less.
+    As The LLM Surgeon has it (van der Ouderaa et al., arXiv 2312.17244), with the diagonal of the outputs' side only
+    and with the gradient of the model's outputs in place of its loss, whose own is close to 0 after training. A group
+    ranks by the root of what its removal costs when its turn has come; one that goes after another never ranks lower.
     """
 
     grams: Mapping[str, Gram]
@@ -38,13 +38,15 @@ class Surgeon:
         asked = np.asarray(self.sentences)
         batches = (self.data.batch(asked[at])[0] for at in encoding.dev_batches(self.data.lengths[asked], WIDE))
         weighs = outputs_weigh(encoder.model, encoder.linears, batches)
-        return {m.name: self._one(encoder.weights[m.name].detach(), weighs[m.name], self.grams[m.name], layout.block).numpy()
+        weights = {name: weight.detach() for name, weight in encoder.weights.items()}
+        return {m.name: self._one(weights[m.name], weighs[m.name], self.grams[m.name], layout.block).numpy()
                 for m in layout.matrices}
 
     def factors(self, encoder: Encoder, layout: Layout) -> dict[str, torch.Tensor]:
         """What the removal of each group costs, over its norm."""
         costs, norms = self.of(encoder, layout), encoder.norms(layout.block)
-        return {name: torch.from_numpy(cost) / torch.from_numpy(norms[name]).clamp_min(1e-9) for name, cost in costs.items()}
+        return {name: torch.from_numpy(cost) / torch.from_numpy(norms[name]).clamp_min(1e-9)
+                for name, cost in costs.items()}
 
     @torch.no_grad()
     def _one(self, weight: torch.Tensor, weighs: torch.Tensor, gram: Gram, block: BlockShape) -> torch.Tensor:
@@ -60,9 +62,10 @@ class Surgeon:
 
 
 def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> torch.Tensor:
-    """(strips, rows, n) weights, (n, n) inverse of H: what each group of `cols` columns costs when its turn comes, (strips, n / cols).
+    """(strips, n / cols): what each group of `cols` columns costs when its turn comes.
 
-    After the groups C have gone:  W -= W_C ([H^-1]_CC)^-1 [H^-1]_C,:   and   H^-1 -= [H^-1]_:,C ([H^-1]_CC)^-1 [H^-1]_C,:
+    `strips`: weights (strips, rows, n); `inverse`: (n, n) of H. After the groups C have gone:
+    W -= W_C ([H^-1]_CC)^-1 [H^-1]_C,:   and   H^-1 -= [H^-1]_:,C ([H^-1]_CC)^-1 [H^-1]_C,:
     """
     count, _, n = strips.shape
     w, h = strips.clone(), inverse.expand(count, n, n).clone()
@@ -90,7 +93,8 @@ def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> t
         moved = torch.linalg.solve(corner, h_gone)  # (strips, columns gone, columns kept)
         w_gone = w.gather(2, gone[:, None].expand(-1, w.shape[1], -1))
         w = w.gather(2, kept[:, None].expand(-1, w.shape[1], -1)).baddbmm_(w_gone, moved, alpha=-1)
-        h = h.gather(1, kept[:, :, None].expand(-1, -1, h.shape[2])).gather(2, kept[:, None].expand(-1, kept.shape[1], -1))
+        h = h.gather(1, kept[:, :, None].expand(-1, -1, h.shape[2]))
+        h = h.gather(2, kept[:, None].expand(-1, kept.shape[1], -1))
         h = h.baddbmm_(h_gone.transpose(1, 2), moved, alpha=-1)
     return costs
 
@@ -100,10 +104,12 @@ def _columns(groups: torch.Tensor, cols: int) -> torch.Tensor:
     return (groups[..., None] * cols + torch.arange(cols)).flatten(1)
 
 
-def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Matrix name -> (m,) root mean square, over tokens that are no padding, of the gradient of the model's outputs by this matrix's.
+def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear],
+                  batches: Iterable[Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Matrix name -> (m,) root mean square of the gradient of the model's outputs by this matrix's, over tokens.
 
-    With several outputs: of one of them, drawn for each sentence, about the mean of all (a softmax does not see the mean).
+    Padding does not count. With several outputs: of one of them, drawn for each sentence, about the mean of all (a
+    softmax does not see the mean).
     """
     sums = {name: torch.zeros(linear.out_features) for name, linear in linears.items()}
     drawing, tokens, training = torch.Generator().manual_seed(0), 0, model.training

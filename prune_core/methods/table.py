@@ -1,4 +1,4 @@
-"""The pruning methods, one row each: what is said of them, which settings are theirs, and what builds them. Imports no torch."""
+"""The pruning methods, one row each: what is said of them, their own settings, what builds them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class MethodRow:
-    """`build(weights, layout, scope, **settings)` makes a methods.method.Method on weights name -> (m, n);
-    in closed form `build(encoder, layout, scope, grams, data, sentences, **settings)` makes a closed_form.ClosedForm."""
+    """`build(weights, layout, scope, **settings)` makes a method.Method, on weights name -> (m, n).
+
+    In closed form `build(encoder, layout, scope, grams, data, sentences, **settings)` makes a closed_form.ClosedForm.
+    """
 
     name: str
     words: str
     build: Callable
     settings: tuple[str, ...] = ()  # of the run's, those that only this method knows
     closed_form: bool = False  # takes no steps: all training is retraining
-    ranking: str | None = None  # by which it cuts, whatever the run says; None: the run's, or one of its own that is not recorded
+    ranking: str | None = None  # a row of rankings.py by which it cuts, whatever the run says; None: there is none such
     scope: str | None = None  # what shares a threshold where nothing is said; None: as it suits the run's ranking
     variants: Mapping[str, Mapping] | None = None  # what `compare` offers: name -> settings; None: the method as it is
 

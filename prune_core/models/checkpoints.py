@@ -26,7 +26,8 @@ def source_of(name: str) -> str:
     from prune_core.tasks.hub import hub_answers
 
     if not hub_answers(8.0) and not _cached(name):
-        raise InputError(f"model {name!r} is unknown here: no such folder, and the hub did not answer; the embedded one is {EMBEDDED!r}")
+        raise InputError(f"model {name!r} is unknown here: no such folder, and the hub did not answer; "
+                         f"the embedded one is {EMBEDDED!r}")
     return name
 
 
@@ -60,7 +61,8 @@ def _checked_folder(folder: Path) -> Path:
         raise InputError(f"model folder {str(folder)!r} asks to run its own code, which is never done here")
     if not list(folder.glob("*.safetensors")):
         other = next((p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")), None)
-        why = f"{other} is a pickle, which can run code; save it as safetensors" if other else "model.safetensors is missing"
+        pickle = f"{other} is a pickle, which can run code; save it as safetensors"
+        why = pickle if other else "model.safetensors is missing"
         raise InputError(f"model folder {str(folder)!r} is no checkpoint that is read here: {why}")
     return folder
 

@@ -18,7 +18,7 @@ from prune_core.models.checkpoints import first_line, source_of
 
 
 def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
-    """Heads per layer, where attention counts them by the width it is given (as with transformers' attention interface); else None."""
+    """Heads per layer where attention counts them by the width it is given, as transformers' own does; else None."""
     modules = dict(model.named_modules())
     values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
     return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
@@ -26,15 +26,18 @@ def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
 
 # The type of a linear layer by the end of its name: the one table that knows architectures apart.
 _TYPES = {
-    "query": ("attention.self.query", "attention.self.query_proj", "attention.q_lin", "attention.attn.q", "attention.query"),
+    "query": ("attention.self.query", "attention.self.query_proj", "attention.q_lin", "attention.attn.q",
+              "attention.query"),
     "key": ("attention.self.key", "attention.self.key_proj", "attention.k_lin", "attention.attn.k", "attention.key"),
-    "value": ("attention.self.value", "attention.self.value_proj", "attention.v_lin", "attention.attn.v", "attention.value"),
+    "value": ("attention.self.value", "attention.self.value_proj", "attention.v_lin", "attention.attn.v",
+              "attention.value"),
     "attention.output": ("attention.output.dense", "attention.out_lin", "attention.attn.o", "attention.dense"),
     "intermediate": ("intermediate.dense", "ffn.lin1", "ffn"),
     "output": ("output.dense", "ffn.lin2", "ffn_output"),
 }
 TYPES = tuple(_TYPES)
-_LAYER = re.compile(r"^(?:\w+\.)?(?:encoder|transformer)\.(?:layer\.(\d+)|albert_layer_groups\.(\d+)\.albert_layers\.(\d+))\.(.+)$")
+_LAYER = re.compile(r"^(?:\w+\.)?(?:encoder|transformer)\."
+                    r"(?:layer\.(\d+)|albert_layer_groups\.(\d+)\.albert_layers\.(\d+))\.(.+)$")
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,13 @@ class Encoder:
         """Name -> parameter of all that training changes."""
         return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
 
+    def copies(self) -> dict[str, torch.Tensor]:
+        """A copy of all that is trainable, as `load_` takes it."""
+        return {name: p.detach().clone() for name, p in self.trainable().items()}
+
     @torch.no_grad()
     def load_(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy these into all that is trainable, by name. Raises KeyError for one that is missing, RuntimeError where a shape differs."""
+        """Copy these into all that is trainable, by name. Raises KeyError or RuntimeError where they do not fit."""
         for name, parameter in self.trainable().items():
             parameter.copy_(tensors[name])
 
@@ -115,12 +122,14 @@ def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
-    found = [(layer, TYPES.index(kind), module_name, module) for layer, kind, module_name, module in _walk(model)]
-    if not found:
-        raise InputError(f"model {name!r} ({type(model).__name__}) has no query, key, value or feed-forward layers that are known here")
-    found.sort(key=lambda one: one[:3])
-    linears = {module_name: module for _, _, module_name, module in found}
-    matrices = tuple(Matrix(n, layer, TYPES[t], module.out_features, module.in_features) for layer, t, n, module in found)
+    prunable = sorted(((layer, TYPES.index(kind), path, module) for layer, kind, path, module in _walk(model)),
+                      key=lambda one: one[:3])
+    if not prunable:
+        raise InputError(f"model {name!r} ({type(model).__name__}) has no query, key, value or feed-forward layers "
+                         "that are known here")
+    linears = {path: module for _, _, path, module in prunable}
+    matrices = tuple(Matrix(path, layer, TYPES[kind], module.out_features, module.in_features)
+                     for layer, kind, path, module in prunable)
     return Encoder(name, model, tokenizer, linears, matrices)
 
 

@@ -1,9 +1,11 @@
 """Distillation: the run's own dense model as a teacher, in the penalty stage and in retraining.
 
-    L = (1 - share) * L_task + share * T^2 * KL(teacher / T || student / T) + hidden * mean over layers of MSE(hidden states)
+    L = (1 - share) * L_task + share * T^2 * KL(teacher / T || student / T)
+        + hidden * mean over layers of MSE(hidden states)
 
 Hinton et al., arXiv 1503.02531; for regression the KL is a squared difference of outputs. The teacher never changes and
-sees each sentence as it is, so its outputs are computed once for all training sentences that come up; hidden states only step by step.
+sees each sentence as it is, so its outputs are computed once for all training sentences that come up; hidden states
+only step by step.
 MixKD (Liang et al., arXiv 2011.00593) adds the same on sentences that are mixed in pairs at the embeddings.
 """
 
@@ -17,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
@@ -25,21 +28,18 @@ MIX = 0.4  # of the Beta distribution from which the mixing share is drawn
 
 
 class Teacher:
-    """Holds the dense model's outputs on the training set, and the model itself where more than outputs is asked for."""
+    """Holds the dense model's outputs on the training set, and the model itself for what else is asked of it."""
 
-    def __init__(self, model: nn.Module, weights: Mapping[str, torch.Tensor], parameters: Mapping[str, nn.Parameter], temperature: float):
-        """`weights`: of the dense model; `parameters`: of `model`, by the same names. `model` stays as it is."""
-        now = {name: p.detach().clone() for name, p in parameters.items()}
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(weights[name])
-            self.model = copy.deepcopy(model).eval().requires_grad_(False)
-            for name, parameter in parameters.items():
-                parameter.copy_(now[name])
+    def __init__(self, encoder: Encoder, weights: Mapping[str, torch.Tensor], temperature: float):
+        """`weights`: of the dense model, by the names of what is trainable. The encoder stays as it is."""
+        now = encoder.copies()
+        encoder.load_(weights)
+        self.model = copy.deepcopy(encoder.model).eval().requires_grad_(False)
+        encoder.load_(now)
         self.temperature, self.outputs = temperature, None
 
     def prepare(self, data: Encoded, rows: np.ndarray, bf16: bool) -> Iterator[tuple[int, int]]:
-        """Compute `outputs` (examples, classes) on these examples of `data`, NaN elsewhere; yields (done, total) batches."""
+        """Compute `outputs` (examples, classes) on these rows of `data`, NaN elsewhere; yields (batches done, all)."""
         outputs = torch.full((len(data), self.model.config.num_labels), torch.nan)
         batches = [rows[at] for at in encoding.dev_batches(data.lengths[rows], BATCH)]
         for done, at in enumerate(batches):
@@ -54,7 +54,8 @@ class Teacher:
         if student.shape[-1] == 1:
             return F.mse_loss(student.float(), teacher)
         t = self.temperature
-        return t * t * F.kl_div(F.log_softmax(student.float() / t, -1), F.log_softmax(teacher / t, -1), log_target=True, reduction="batchmean")
+        ours, wanted = F.log_softmax(student.float() / t, -1), F.log_softmax(teacher / t, -1)
+        return t * t * F.kl_div(ours, wanted, log_target=True, reduction="batchmean")
 
     def at(self, rows: np.ndarray) -> torch.Tensor:
         """(batch, classes) outputs for these training examples."""
@@ -66,15 +67,18 @@ class Teacher:
         return self.model(**inputs, output_hidden_states=True).hidden_states
 
 
-def hidden_loss(student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...], attention_mask: torch.Tensor) -> torch.Tensor:
+def hidden_loss(student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, ...],
+                attention_mask: torch.Tensor) -> torch.Tensor:
     """() mean squared difference of all layers' hidden states, on the tokens that are no padding."""
     keep = attention_mask.bool()
-    return torch.stack([F.mse_loss(a[keep].float(), b[keep].float()) for a, b in zip(student[1:], teacher[1:], strict=True)]).mean()
+    layers = zip(student[1:], teacher[1:], strict=True)
+    return torch.stack([F.mse_loss(ours[keep].float(), wanted[keep].float()) for ours, wanted in layers]).mean()
 
 
 def mixed(model: nn.Module, inputs: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    """The batch with every sentence's word embeddings mixed with those of its neighbour: share * own + (1 - share) * neighbour's."""
+    """The batch with the word embeddings of each sentence mixed: share * own + (1 - share) * its neighbour's."""
     embeddings = model.get_input_embeddings()(inputs["input_ids"])
     mask = inputs["attention_mask"]
-    return {"inputs_embeds": share * embeddings + (1 - share) * embeddings.roll(1, 0), "attention_mask": torch.maximum(mask, mask.roll(1, 0))} | {
-        name: value for name, value in inputs.items() if name == "token_type_ids"}
+    types = {name: value for name, value in inputs.items() if name == "token_type_ids"}
+    return {"inputs_embeds": share * embeddings + (1 - share) * embeddings.roll(1, 0),
+            "attention_mask": torch.maximum(mask, mask.roll(1, 0))} | types

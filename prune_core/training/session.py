@@ -25,7 +25,8 @@ from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.tasks import metrics, table_files
 from prune_core.tasks.glue import Task
 from prune_core.training.data import EncodedTask
-from prune_core.training.loop import Pruning, faster_precision
+from prune_core.training.loop import Pruning
+from prune_core.training.step import faster_precision
 
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
 
@@ -135,12 +136,12 @@ def _weights_of(path: Path) -> Callable[[str], Mapping]:
 
 def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
     """All that the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
-    before = pruning.spent.get("seconds", 0.0)
+    before = pruning.spent.seconds
     started = last_checkpoint = last_status = time.monotonic()
     with _asked_to_stop() as stop:
         for event in pruning:
             now = time.monotonic()
-            pruning.spent["seconds"] = before + now - started
+            pruning.spent.seconds = before + now - started
             if isinstance(event, Snapshot):
                 recorder.append(event)
             report(event, pruning)
@@ -166,7 +167,7 @@ def _where(event: Snapshot | Working, pruning: Pruning) -> dict:
     if isinstance(event, Working):
         working = {"doing": event.doing, "done": event.done, "total": event.total}
     return {"phase": event.phase, "step": pruning.steps_done, "steps": pruning.plan.steps,
-            "seconds": pruning.spent["seconds"], "seconds_left": pruning.seconds_left()} | working
+            "seconds": pruning.spent.seconds, "seconds_left": pruning.seconds_left()} | working
 
 
 def _result(run: Run, pruning: Pruning) -> dict:
@@ -175,9 +176,8 @@ def _result(run: Run, pruning: Pruning) -> dict:
     return {
         "run": run.name, "task": run.task, "model": run.config.model, "data": run.data, "metric": run.metric,
         "dense_score": run.dense_score, "majority_score": run.majority_score, "points": run.points,
-        "seconds": spent["seconds"],
-        "seconds_per_step": spent["step_seconds"] / max(1, spent["steps"]),
-        "penalty_share": spent["method_seconds"] / spent["penalty_seconds"] if spent["penalty_seconds"] else 0.0,
+        "seconds": spent.seconds, "seconds_per_step": spent.step_seconds / max(1, spent.steps),
+        "penalty_share": spent.penalty_share,
         "precision": run.config.precision, "threads": run.config.threads, "warnings": run.warnings,
     }
 

@@ -1,0 +1,97 @@
+"""Where a run stands, and how it begins a phase; this is what a checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import mask_at_sparsity, sparsity_of
+from prune_core.evaluation import dev_score
+from prune_core.methods.table import METHODS
+from prune_core.models.encoders import Encoder
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.schedule import Schedule, saved_name
+from prune_core.tasks.encoding import Encoded
+from prune_core.training.forecast import Spent
+from prune_core.training.step import Steps
+
+
+class Position:
+    """The phase, its steps once it has begun, and the compressions whose weights the penalty phase has kept."""
+
+    def __init__(self, encoder: Encoder, train: Encoded, config: PruneConfig, layout: Layout, plan: Schedule,
+                 saved: Callable[[str], Mapping[str, torch.Tensor]], spent: Spent):
+        self.encoder, self.train, self.config, self.layout, self.plan = encoder, train, config, layout, plan
+        self.saved, self.spent = saved, spent
+        self.number = 0  # of the phase
+        self.steps: Steps | None = None
+        self.crossed: list[float] = []
+
+    @property
+    def at_end(self) -> bool:
+        """Whether no phase is left."""
+        return self.number >= len(self.plan.phases)
+
+    @property
+    def phase(self) -> str:
+        """dense, penalty, retrain-2x ..."""
+        return self.plan.phases[self.number][0]
+
+    @property
+    def step(self) -> int:
+        """Steps done in this phase."""
+        return self.steps.done if self.steps else 0
+
+    @property
+    def steps_done(self) -> int:
+        """Training steps done, over all phases."""
+        return sum(steps for _, steps in self.plan.phases[: self.number]) + self.step
+
+    def begin_(self) -> None:
+        """Set up the phase, unless it has begun: method, mask, optimizer."""
+        if self.steps:
+            return
+        config, (phase, count), method, mask = self.config, self.plan.phases[self.number], None, None
+        self.encoder.model.train(phase == "dense" or config.dropout)
+        if phase == "penalty":
+            row = METHODS[config.method]
+            if not row.closed_form:
+                method = row.build(self.encoder.weights, self.layout, config.scope, **config.of_method)
+        elif phase != "dense":
+            compression = self.plan.compressions[self.number - 2]
+            self.encoder.load_(self.saved(saved_name("penalty", compression)))
+            norms = self.encoder.norms(self.layout.block)
+            mask = mask_at_sparsity(norms, self.layout, sparsity_of(compression), config.scope)
+            dev_score.apply_mask_(self.encoder.weights, mask)
+        self.steps = Steps(self.encoder, self.train, config, phase, self.number, count, self.spent, method, mask)
+
+    def next_(self) -> None:
+        """Go to the next phase, without beginning it: the weights are those of this one."""
+        self.number, self.steps = self.number + 1, None
+
+    def just_crossed(self, zeros: float, last: bool) -> list[float]:
+        """Compressions whose sparsity the zero groups have just reached; at the last step all that are left."""
+        left = [c for c in self.config.compressions if c not in self.crossed]
+        return [c for c in left if last or zeros >= sparsity_of(c)]
+
+    def state(self) -> tuple[dict[str, torch.Tensor], dict]:
+        """(tensors, numbers) from which `restore_` goes on bit for bit."""
+        tensors = {f"weight.{name}": p.detach() for name, p in self.encoder.trainable().items()}
+        method = self.steps and self.steps.method
+        numbers = {"phase_index": self.number, "step": self.step, "crossed": self.crossed,
+                   "spent": dict(vars(self.spent)), "lam": method.lam if method else {}}
+        return tensors | (self.steps.tensors() if self.step else {}), numbers
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping) -> None:
+        """Continue from a `state`."""
+        self.number, self.crossed = numbers["phase_index"], list(numbers["crossed"])
+        vars(self.spent).update(numbers["spent"])
+        if self.at_end:
+            return
+        if numbers["step"]:  # else it stands between two phases, and this one begins as always
+            self.begin_()
+        self.encoder.load_({name: tensors[f"weight.{name}"] for name in self.encoder.trainable()})
+        if numbers["step"]:
+            self.steps.restore_(tensors, numbers["lam"], numbers["step"])

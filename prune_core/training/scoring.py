@@ -1,0 +1,68 @@
+"""Scores while a run trains: of weights that are kept, with their surface, and quick ones in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+
+from prune_core.cutting.answers import GRID, SurfacePoint
+from prune_core.cutting.blocks import Layout
+from prune_core.cutting.masks import mask_at_sparsity
+from prune_core.evaluation import dev_score
+from prune_core.models.encoders import Encoder
+from prune_core.runs.snapshots import Snapshot, Working
+from prune_core.tasks import metrics
+from prune_core.training.data import EncodedTask
+from prune_core.training.forecast import Spent
+
+
+class Scorer:
+    """Scores the encoder as it is, or cut by norm; writes down in `spent` how long it takes."""
+
+    def __init__(self, encoder: Encoder, data: EncodedTask, layout: Layout, scope: str, spent: Spent):
+        self.encoder, self.data, self.layout, self.scope, self.spent = encoder, data, layout, scope, spent
+
+    def keep_(self, phase: str, step: int, name: str, sparsity: float, **now) -> Iterator[Snapshot | Working]:
+        """Round what was trained to bf16, in which it is kept, and score exactly that, cut at `sparsity`.
+
+        Comes with work in progress, last with the Snapshot, which holds `now` as well; the encoder is left rounded.
+        """
+        rounded = {name: p.detach().to(torch.bfloat16) for name, p in self.encoder.trainable().items()}
+        self.encoder.load_(rounded)
+        norms = self.encoder.norms(self.layout.block)
+        mask = mask_at_sparsity(norms, self.layout, sparsity, self.scope)
+        surface = yield from self._surface(name, norms)
+        yield Working(name, "scoring", len(GRID), len(GRID))
+        with self.spent.an_evaluation(), dev_score.masked(self.encoder.weights, mask):
+            exact = dev_score.dev_score(self.encoder.model, self.data.task, self.data.dev)
+        point = {key: getattr(mask, key) for key in ("sparsity", "compression_encoder", "compression_model")}
+        yield Snapshot(phase, step, saved=name, point=point, norms=norms, scores=exact.scores, examples=exact.examples,
+                       surface=surface, surface_examples=len(self.data.surface), weights=lambda: rounded, **now)
+
+    def look(self) -> dict:
+        """For a Snapshot in between: norms, and the headline score of the model as it is, on the surface's examples."""
+        return {"norms": self.encoder.norms(self.layout.block), "examples": len(self.data.surface),
+                "scores": {self.data.task.metric: self._on_surface()[0]}}
+
+    def _surface(self, name: str, norms: Mapping[str, np.ndarray]) -> Iterator[Working]:
+        """Dev score with the mask at every sparsity of GRID; equal masks are scored once. Returns SurfacePoints."""
+        points: list[SurfacePoint] = []
+        known: dict[str, tuple[float, float, float]] = {}
+        for done, wanted in enumerate(GRID):
+            yield Working(name, "scoring the surface", done, len(GRID))
+            mask = mask_at_sparsity(norms, self.layout, wanted, self.scope)
+            if (key := mask.digest()) not in known:
+                with dev_score.masked(self.encoder.weights, mask):
+                    known[key] = self._on_surface()
+            points.append(SurfacePoint(wanted, mask.sparsity, *known[key]))
+        return points
+
+    def _on_surface(self) -> tuple[float, float, float]:
+        """(headline score, low, high) on the surface's examples, of the model as it is."""
+        task, labels = self.data.task, self.data.surface.labels
+        with self.spent.an_evaluation():
+            outputs = dev_score.outputs(self.encoder.model, self.data.surface)
+            score = metrics.score(task, outputs, labels)[task.metrics[0]]
+            return score, *metrics.interval(task, outputs, labels)

@@ -1,0 +1,198 @@
+"""The steps of one phase: forward, backward, gradient of the method, optimizer, proximal step."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from prune_core import InputError
+from prune_core.cutting.masks import BlockMask, sparsity_of
+from prune_core.evaluation import dev_score
+from prune_core.methods.method import Method
+from prune_core.models.encoders import Encoder
+from prune_core.models.teacher import MIX, Teacher, hidden_loss, mixed
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.schedule import Schedule
+from prune_core.tasks import encoding
+from prune_core.tasks.encoding import Encoded
+from prune_core.training.forecast import Spent
+
+RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
+HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
+MAX_GRADIENT = 1.0
+
+
+@dataclass
+class Steps:
+    """The training steps of one phase, after those done: optimizer, learning rate, losses, control of lambda."""
+
+    encoder: Encoder
+    train: Encoded
+    config: PruneConfig
+    phase: str  # dense, penalty, retrain-2x ...
+    number: int  # of the phase in the run: what is drawn hangs on it
+    count: int
+    spent: Spent
+    method: Method | None = None  # under the penalty
+    mask: BlockMask | None = None  # in retraining: what it cuts gets no gradient
+    done: int = 0
+
+    def __post_init__(self):
+        decayed = [p for p in self.encoder.trainable().values() if p.ndim > 1]
+        others = [p for p in self.encoder.trainable().values() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": self.config.weight_decay},
+                  {"params": others, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+
+    @property
+    def kind(self) -> str:
+        """dense, penalty, retrain"""
+        return self.phase.partition("-")[0]
+
+    def batches(self) -> Iterator[np.ndarray]:
+        """The training sentences of every step that is left, in turn."""
+        return _batches(self.train.lengths, self.config, self.number, self.done, self.count)
+
+    def step_(self, rows: np.ndarray, teacher: Teacher | None) -> float:
+        """One step on these training sentences; the task's loss. Raises InputError where that is no number any more."""
+        start = time.perf_counter()
+        loss = self._step_(rows, teacher)
+        seconds = time.perf_counter() - start
+        self.spent.step_seconds += seconds
+        self.spent.penalty_seconds += seconds * (self.kind == "penalty")
+        self.spent.steps += 1
+        if not np.isfinite(loss):
+            raise InputError(f"training diverged: loss {loss} at step {self.done} of {self.phase}; needed: "
+                             f"a smaller {self.kind}_lr")
+        return loss
+
+    def _step_(self, rows: np.ndarray, teacher: Teacher | None) -> float:
+        lr = self._lr(self.done)
+        # All randomness of a step comes from where it stands, so a resumed run needs no generator state.
+        seed = np.random.SeedSequence([self.config.seed, self.number, self.done]).generate_state(1, np.uint64)
+        torch.manual_seed(int(seed[0]) >> 1)
+        inputs, labels = self.train.batch(rows)
+        bf16 = torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16")
+        with bf16, _plain_attention(self.encoder.model):
+            loss, whole = self._losses(inputs, labels, teacher, rows)
+        whole.backward()
+        if self.method:
+            self._timed(self._control_)
+            self._timed(self.method.before_step_)
+        if self.mask:
+            dev_score.apply_mask_({name: w.grad for name, w in self.encoder.weights.items()}, self.mask)
+        nn.utils.clip_grad_norm_(self.encoder.trainable().values(), MAX_GRADIENT)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.done += 1
+        if self.method:
+            self._timed(self.method.after_step_, lr)
+        return float(loss.detach())
+
+    def _losses(self, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, teacher: Teacher | None,
+                rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the task's loss, what is minimised: that mixed with the distance to the teacher)."""
+        config, model = self.config, self.encoder.model
+        out = model(**inputs, labels=labels, output_hidden_states=bool(teacher and config.distill_hidden))
+        if teacher is None:
+            return out.loss, out.loss
+        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(rows))
+        if config.distill_hidden:
+            distance = hidden_loss(out.hidden_states, teacher.hidden(inputs), inputs["attention_mask"])
+            whole = whole + config.distill_hidden * distance
+        if config.mixkd:
+            share = float(np.random.default_rng([config.seed, self.number, self.done]).beta(MIX, MIX))
+            there = teacher.model(**mixed(teacher.model, inputs, share)).logits.float()
+            whole = whole + teacher.loss(model(**mixed(model, inputs, share)).logits, there)
+        return out.loss, whole
+
+    def _timed(self, part: Callable, *arguments) -> None:
+        """Time what the method adds to a step."""
+        start = time.perf_counter()
+        part(*arguments)
+        self.spent.method_seconds += time.perf_counter() - start
+
+    def _lr(self, step: int) -> float:
+        """Warm-up, then linear decay to zero; constant under the penalty, whose last steps matter like the first."""
+        warm = max(1, round(self.config.warmup * self.count))
+        peak = getattr(self.config, f"{self.kind}_lr")
+        if step < warm:
+            return peak * (step + 1) / warm
+        return peak if self.kind == "penalty" else peak * (self.count - step) / max(1, self.count - warm)
+
+    def _control_(self) -> None:
+        """Set lambda anew about 200 times in the phase, aiming at the line HORIZON ahead."""
+        if self.config.lam is not None or self.done % max(1, self.count // 200):
+            return
+        ahead = max(1, round(HORIZON * self.count))
+        share = self.method.share(min(1.0, (self.done + ahead) / (RAMP * self.count)))
+        wanted = sparsity_of(max(self.config.compressions)) * share
+        self.method.control_(wanted, sum(self._lr(self.done + i) for i in range(ahead)))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold beside the weights: the optimizer's moments, and what the method says."""
+        names = {p: name for name, p in self.encoder.trainable().items()}
+        moments = {f"adam.{slot}.{names[p]}": value for p, slots in self.optimizer.state.items()
+                   for slot, value in slots.items()}
+        return moments | (self.method.tensors() if self.method else {})
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float], done: int) -> None:
+        """Continue after so many steps, from `tensors` and the method's lambda."""
+        self.done = done
+        slots = {key.split(".", 2)[1] for key in tensors if key.startswith("adam.")}
+        for name, parameter in self.encoder.trainable().items():
+            self.optimizer.state[parameter] = {slot: tensors[f"adam.{slot}.{name}"].clone() for slot in slots}
+        if self.method:
+            self.method.restore_(tensors, lam)
+
+
+def _batches(lengths: np.ndarray, config: PruneConfig, number: int, start: int, stop: int) -> Iterator[np.ndarray]:
+    """The training sentences of these steps of a phase, drawn by the seed and the phase's number."""
+    return itertools.islice(encoding.training_batches(lengths, config.batch_size, (config.seed, number)), start, stop)
+
+
+def taught_rows(plan: Schedule, lengths: np.ndarray, config: PruneConfig) -> np.ndarray:
+    """The training examples that come up after the dense phase, ascending."""
+    rows = [np.empty(0, int)]
+    for number, (_, count) in enumerate(plan.phases):
+        if number:
+            rows += _batches(lengths, config, number, 0, count)
+    return np.unique(np.concatenate(rows))
+
+
+def faster_precision(tries: int = 5) -> str:
+    """'bf16' if this machine multiplies bf16 at least 1.2 times as fast as fp32, else 'fp32'. Takes about 50 ms."""
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
+        times = []
+        for _ in range(tries + 2):
+            start = time.perf_counter()
+            a @ b
+            times.append(time.perf_counter() - start)
+        return float(np.median(times[2:]))
+
+    return "bf16" if seconds(torch.float32) > 1.2 * seconds(torch.bfloat16) else "fp32"
+
+
+@contextlib.contextmanager
+def _plain_attention(model: nn.Module) -> Iterator[None]:
+    """Attention written out, not torch's fused one, whose backward is slow on processors.
+
+    A step of MiniLM takes 0.44 s instead of 0.70 without dropout, 0.59 instead of 0.65 with it (MRPC, bf16, two
+    threads); forward alone the fused one is the faster.
+    """
+    usual = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(usual)
