@@ -1,4 +1,5 @@
-"""The model to take away: a Hugging Face folder that plain transformers loads, or a compact ONNX graph with a script that runs it."""
+"""The model to take away: a Hugging Face folder that plain transformers loads, or a compact ONNX graph and its script.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ class CutModel:
         return self.run.labels or [self.run.task]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block that says so)."""
+        """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block)."""
         return {"dense_bytes": BYTES * self.mask.layout.model_weights, "sparse_bytes": self.mask.stored_bytes}
 
 
@@ -102,7 +103,8 @@ def onnx(taken: CutModel, out: Path) -> dict:
     """A folder for ONNX Runtime: the compact graph, the tokenizer, a script of ten lines, a card. Raises InputError."""
     small: nn.Module = compact(taken.encoder.model, taken.mask, kernels=False)
     tokenizer = taken.encoder.tokenizer
-    script = SCRIPT.format(length=taken.encoder.max_length(taken.run.config.max_length), labels=json.dumps(taken.labels))
+    length = taken.encoder.max_length(taken.run.config.max_length)
+    script = SCRIPT.format(length=length, labels=json.dumps(taken.labels))
 
     def fill(folder: Path) -> None:
         engines.to_onnx(small, folder / "model.onnx", types="token_type_ids" in tokenizer.model_input_names)
@@ -133,16 +135,18 @@ def _written(taken: CutModel, out: Path, fill: Callable[[Path], None], weights: 
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    return {"path": str(out), "bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.sizes() | about(taken)
+    sizes = {"bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.sizes()
+    return {"path": str(out)} | sizes | about(taken)
 
 
 def about(taken: CutModel) -> dict:
-    """What was taken: run, phase, cut, compressions and score (None where the data was not there)."""
-    mask, score = taken.mask, taken.score or {}
-    return {"run": taken.run.name, "phase": str(taken.stage), "by": taken.cut.ranking, "repaired": taken.cut.repaired, "sparsity": mask.sparsity,
-            "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model, "data": taken.run.data,
-            "metric": taken.run.metric, "score": score.get("score"), "low": score.get("low"), "high": score.get("high"),
-            "examples": score.get("examples")}
+    """What was taken: run, stage, cut, compressions and score (None where the data was not there)."""
+    run, cut, mask, score = taken.run, taken.cut, taken.mask, taken.score or {}
+    return {
+        "run": run.name, "phase": str(taken.stage), "by": cut.ranking, "repaired": cut.repaired,
+        "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
+        "compression_model": mask.compression_model, "data": run.data, "metric": run.metric,
+        **{name: score.get(name) for name in ("score", "low", "high", "examples")}}
 
 
 _USE_HF = '''\
@@ -153,39 +157,74 @@ classify = pipeline("text-classification", "PATH/TO/THIS/FOLDER")
 print(classify({example}))
 ```
 
-The cut blocks are stored as zeros, so that every version of transformers can load it; the compact ONNX export is the one that runs faster.
+The cut blocks are stored as zeros, so that every version of transformers can load it; the compact ONNX export is the \
+one that runs faster.
 '''
 _USE_ONNX = '''\
 ```sh
 python run.py {arguments}
 ```
 
-`run.py` needs onnxruntime, tokenizers and numpy. Neurons, heads, rows and columns that were cut entirely are taken out of the graph; inputs
+`run.py` needs onnxruntime, tokenizers and numpy. Neurons, heads, rows and columns that were cut entirely are taken \
+out of the graph; inputs
 and outputs are those of the dense model.
 '''
 
 
+_CARD = '''\
+---
+library_name: transformers
+pipeline_tag: text-classification
+tags: [pruned, block-sparse]
+---
+
+# {model} on {of}, encoder pruned {mask.compression_encoder:.2f}x
+
+| | |
+|---|---|
+| dev {metric} | {score} |
+| dev {metric} before pruning | {dense} |
+| always the most frequent answer | {run.majority_score:.4f} |
+| sparsity of the encoder | {mask.sparsity:.1%} in blocks of {run.layout.block} |
+| compression | encoder {mask.compression_encoder:.2f}x, whole model {mask.compression_model:.2f}x |
+| weights, fp32 | dense {dense_bytes:,} bytes; only kept blocks stored {sparse_bytes:,} bytes |
+
+Run `{run.name}`, weights of `{stage}`, blocks ranked by {ranking}{repaired}. The run was made with:
+
+```sh
+{command}
+```
+
+## Use
+
+{use}'''
+
+
 def card(taken: CutModel, use: str) -> str:
-    """The model card: what it is, how good and how large, how it was made, how to use it. Only what was measured or counted."""
-    run, facts, sizes = taken.run, about(taken), taken.sizes()
-    metric, columns = run.metric.replace("_", " "), run.about["task"].get("columns") or glue.task_named(run.task).columns
-    pair = len(columns) > 1
+    """The model card: what it is, how good and how large, how it was made, how to use it.
+
+    Only what was measured or counted. `use`: a text with places for {example} and {arguments}.
+    """
+    run, cut = taken.run, taken.cut
+    pair = len(run.about["task"].get("columns") or glue.task_named(run.task).columns) > 1
     example = '{"text": "It rained all day.", "text_pair": "It was dry."}' if pair else '"a warm and funny film"'
     arguments = '"It rained all day." "It was dry."' if pair else '"a warm and funny film"'
-    of = f"GLUE {run.task}" if run.is_glue else "the synthetic practice set (not GLUE)" if run.is_practice else run.task
-    scored = (f"{facts['score']:.4f}, 95% interval {facts['low']:.3f} to {facts['high']:.3f}, {facts['examples']:,} dev examples"
-              if taken.score else "not taken: the task's data was not there at the export")
-    dense = "" if run.dense_score is None else f"{run.dense_score:.4f}"
-    lines = ["---", "library_name: transformers", "pipeline_tag: text-classification", "tags: [pruned, block-sparse]", "---", "",
-             f"# {run.config.model} on {of}, encoder pruned {taken.mask.compression_encoder:.2f}x", "", "| | |", "|---|---|",
-             f"| dev {metric} | {scored} |", f"| dev {metric} before pruning | {dense} |", f"| always the most frequent answer | {run.majority_score:.4f} |",
-             f"| sparsity of the encoder | {taken.mask.sparsity:.1%} in blocks of {run.layout.block} |",
-             f"| compression | encoder {taken.mask.compression_encoder:.2f}x, whole model {taken.mask.compression_model:.2f}x |",
-             f"| weights, fp32 | dense {sizes['dense_bytes']:,} bytes; only kept blocks stored {sizes['sparse_bytes']:,} bytes |", "",
-             f"Run `{run.name}`, weights of `{taken.stage}`, blocks ranked by {taken.cut.ranking}"
-             f"{', what is kept repaired by least squares' if taken.cut.repaired else ''}. The run was made with:", "", "```sh", run.command(), "```", "",
-             "## Use", "", use.replace("{example}", example).replace("{arguments}", arguments)]
-    return "\n".join(lines)
+    of = f"GLUE {run.task}" if run.is_glue else run.task
+    return _CARD.format(
+        run=run, mask=taken.mask, stage=taken.stage, model=run.config.model,
+        of="the synthetic practice set (not GLUE)" if run.is_practice else of,
+        metric=run.metric.replace("_", " "), score=_scored(taken),
+        dense="" if run.dense_score is None else f"{run.dense_score:.4f}", **taken.sizes(), ranking=cut.ranking,
+        repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
+        use=use.replace("{example}", example).replace("{arguments}", arguments))
+
+
+def _scored(taken: CutModel) -> str:
+    """The score with its interval, in words."""
+    if not taken.score:
+        return "not taken: the task's data was not there at the export"
+    score, low, high, examples = (taken.score[name] for name in ("score", "low", "high", "examples"))
+    return f"{score:.4f}, 95% interval {low:.3f} to {high:.3f}, {examples:,} dev examples"
 
 
 FORMS = {"hf": hf, "onnx": onnx}

@@ -1,4 +1,4 @@
-"""Pure functions: numbers -> plotly figures. Backgrounds are clear and text takes the page's colour: they suit any theme.
+"""Pure functions: numbers -> plotly figures. Backgrounds are clear, text takes the page's colour: they suit any theme.
 
 Norms are drawn on one perceptually uniform, colour-blind-safe scale (viridis), fixed over a run; what is
 cut leaves that scale for a colour of its own. Maps are sent as uint8 codes, to keep pages small.
@@ -7,7 +7,7 @@ cut leaves that scale for a colour of its own. Maps are sent as uint8 codes, to 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import groupby
+from itertools import cycle, groupby
 
 import numpy as np
 import plotly.graph_objects as go
@@ -20,19 +20,20 @@ from prune_core.cutting.masks import BlockMask, Norms
 from prune_core.runs.snapshots import Snapshot
 from prune_core.showing.published import Published
 
-# After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, to be seen on black too
+# After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, for black pages
 BLUE, ORANGE, GREEN, PINK, GREY = "#2E86C8", "#E69F00", "#009E73", "#CC79A7", "#8a8f98"
 CUT_COLOUR = "#d9d4f0"  # pale violet: at neither end of viridis, and apart from white and from black
 NOTHING, CUT, LOWEST, HIGHEST = 0, 24, 48, 255  # codes of a map: between panels, cut, norm 0, highest norm
 CLEAR = "rgba(0,0,0,0)"
 Pair = tuple[float, float]
-PUBLISHED_SYMBOLS = ("circle-open", "square-open", "triangle-up-open", "cross-open", "hexagon-open", "triangle-down-open", "pentagon-open")
+PUBLISHED_SYMBOLS = ("circle-open", "square-open", "triangle-up-open", "cross-open", "hexagon-open",
+                     "triangle-down-open", "pentagon-open")
 
 # ---------------------------------------------------------------- maps
 
 
 def codes(norms, kept, high: float) -> np.ndarray:
-    """Norms and bool `kept`, both (a, b) -> uint8 codes (a, b): CUT, or LOWEST (norm 0) to HIGHEST (norm `high` or more)."""
+    """Norms and bool `kept`, both (a, b) -> uint8 codes (a, b): CUT, or LOWEST (norm 0) to HIGHEST (`high` or more)."""
     shades = LOWEST + np.clip(np.asarray(norms) / high, 0, 1) * (HIGHEST - LOWEST)
     return np.where(kept, np.rint(shades), CUT).astype(np.uint8)
 
@@ -64,7 +65,8 @@ def _colour_scale() -> list:
     steps = np.linspace(0, 1, 16)
     shades = sample_colorscale("Viridis", list(steps))
     scale = [[at[0], CLEAR], [at[1], CLEAR], [at[1], CUT_COLOUR], [at[2], CUT_COLOUR]]
-    return scale + [[float(at[2] + (at[3] - at[2]) * step), shade] for step, shade in zip(steps, shades, strict=True)]
+    places = at[2] + (at[3] - at[2]) * steps
+    return scale + [[float(place), shade] for place, shade in zip(places, shades, strict=True)]
 
 
 def _colour_axis(high: float) -> dict:
@@ -73,8 +75,8 @@ def _colour_axis(high: float) -> dict:
     at = [CUT, *(LOWEST + share * (HIGHEST - LOWEST) for share in shares)]
     words = ["cut", "0", *(f"{share * high:.2g}" for share in shares[1:-1]), f"≥ {high:.2g}"]
     bar = dict(orientation="h", thickness=10, len=0.7, x=1, xanchor="right", yref="container", y=0, yanchor="bottom",
-               ypad=4, tickangle=0, tickvals=at,
-               ticktext=words, title=dict(text="block norm", side="top", font=dict(size=12)), outlinewidth=0)
+               ypad=4, tickangle=0, tickvals=at, ticktext=words, outlinewidth=0,
+               title=dict(text="block norm", side="top", font=dict(size=12)))
     return dict(cmin=0, cmax=HIGHEST, colorscale=_colour_scale(), colorbar=bar)
 
 
@@ -85,7 +87,7 @@ def _clear(figure: go.Figure, height: int, **layout) -> go.Figure:
 
 
 def encoder_map(norms: Norms, mask: BlockMask, high: float) -> go.Figure:
-    """The whole encoder at a glance: layers down, matrix types across, each panel resampled, with the share it has cut."""
+    """The whole encoder at a glance: layers down, matrix types across, each panel resampled, with what it has cut."""
     layout = mask.layout
     types = list(dict.fromkeys(m.type for m in layout.matrices))
     layers = sorted({m.layer for m in layout.matrices})
@@ -93,24 +95,26 @@ def encoder_map(norms: Norms, mask: BlockMask, high: float) -> go.Figure:
     canvas = np.full((len(layers) * (rows + between), len(types) * (cols + aside) - aside), NOTHING, np.uint8)
     words: dict[str, list] = {"x": [], "y": [], "text": [], "hovertext": []}
     for m in layout.matrices:
-        top = layers.index(m.layer) * (rows + between) + between
-        left = types.index(m.type) * (cols + aside)
-        canvas[top:top + rows, left:left + cols] = raster(norms[m.name], mask.kept[m.name], high, rows, cols)
+        top, left = layers.index(m.layer) * (rows + between) + between, types.index(m.type) * (cols + aside)
+        kept = mask.kept[m.name]
+        canvas[top:top + rows, left:left + cols] = raster(norms[m.name], kept, high, rows, cols)
         words["x"].append(left - 0.5)
         words["y"].append(top - between / 2 - 0.5)
         words["text"].append(f"{mask.matrix_sparsity(m.name):.0%} cut")
-        words["hovertext"].append(f"layer {m.layer} {m.type}: {int(mask.kept[m.name].sum()):,} of {mask.kept[m.name].size:,} kept")
+        words["hovertext"].append(f"layer {m.layer} {m.type}: {int(kept.sum()):,} of {kept.size:,} kept")
     figure = go.Figure([
         go.Heatmap(z=canvas, coloraxis="coloraxis", hoverinfo="skip"),
-        go.Scatter(**words, mode="text", textposition="middle right", textfont_size=11, hoverinfo="text", cliponaxis=False),
+        go.Scatter(**words, mode="text", textposition="middle right", textfont_size=11, hoverinfo="text",
+                   cliponaxis=False),
     ])
-    middles = [left * (cols + aside) + cols / 2 for left in range(len(types))]
-    figure.update_xaxes(side="top", tickvals=middles, ticktext=[_broken(t) for t in types], showgrid=False, zeroline=False,
-                        tickangle=0, ticks="", showline=False)
-    figure.update_yaxes(autorange="reversed", tickvals=[at * (rows + between) + between + rows / 2 for at in range(len(layers))],
-                        ticktext=[f"layer {layer} " for layer in layers], showgrid=False, zeroline=False, ticks="", showline=False)
+    bare = dict(showgrid=False, zeroline=False, ticks="", showline=False)
+    across = [left * (cols + aside) + cols / 2 for left in range(len(types))]
+    down = [at * (rows + between) + between + rows / 2 for at in range(len(layers))]
+    figure.update_xaxes(side="top", tickvals=across, ticktext=[_broken(t) for t in types], tickangle=0, **bare)
+    figure.update_yaxes(autorange="reversed", tickvals=down, ticktext=[f"layer {layer} " for layer in layers], **bare)
     height = round(canvas.shape[0] * 1.9) + 120
-    return _clear(figure, height, coloraxis=_colour_axis(high), showlegend=False, dragmode=False, margin=dict(t=44, b=66))
+    return _clear(figure, height, coloraxis=_colour_axis(high), showlegend=False, dragmode=False,
+                  margin=dict(t=44, b=66))
 
 
 def _broken(kind: str) -> str:
@@ -124,175 +128,260 @@ def _legend() -> dict:
     return dict(orientation="h", x=0, y=1.02, yanchor="bottom", font_size=12)
 
 
-def score_curve(metric: str, *, surface: Sequence[SurfacePoint] = (), here: float | None = None, dense: float | None = None,
-                majority: float | None = None, retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
-                pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = ()) -> go.Figure:
-    """Dev score over encoder compression: the recorded surface with its 95% band, and marks on it; a Pair is (compression, score).
+def _xy(pairs: Sequence[Sequence[float]]) -> dict:
+    """Where a trace goes: the first two numbers of each."""
+    return dict(x=[pair[0] for pair in pairs], y=[pair[1] for pair in pairs])
 
-    `here`: the present sparsity; `retrained`: run -> its points; `published`: of others, open marks, never joined with ours.
+
+def _hover(form: str, beside: str) -> str:
+    """What a trace says under the pointer, and `beside` it in a box of its own."""
+    return f"{form}<extra>{beside}</extra>"
+
+
+def score_curve(
+    metric: str, *, surface: Sequence[SurfacePoint] = (), here: float | None = None, dense: float | None = None,
+    majority: float | None = None, retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
+    pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = (),
+) -> go.Figure:
+    """Dev score over encoder compression: the recorded surface with its 95% band, and marks on it.
+
+    A Pair is (compression, score). `here`: the present sparsity; `retrained`: run -> its points; `published`: of
+    others, open marks, never joined with ours.
     """
     figure = go.Figure()
     points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
-    xs = [1 / (1 - p.sparsity) for p in points]
     if points:
-        figure.add_trace(go.Scatter(x=[*xs, *xs[::-1]], y=[p.high for p in points] + [p.low for p in points][::-1], fill="toself", mode="lines",
-                                    line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"))
-        figure.add_trace(go.Scatter(x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded surface", marker_size=5,
-                                    line=dict(color=BLUE, width=2), hovertemplate="%{x:.2f}x: %{y:.3f}<extra>recorded, not retrained</extra>"))
-    for (name, pairs), colour in zip((retrained or {}).items(), (GREEN, ORANGE, PINK, BLUE, GREY) * 3, strict=False):
-        figure.add_trace(go.Scatter(x=[x for x, _ in pairs], y=[y for _, y in pairs], mode="lines+markers", name=name,
-                                    line=dict(color=colour, width=1, dash="dot"), marker=dict(symbol="star", size=12),
-                                    hovertemplate="%{x:.2f}x: %{y:.4f}<extra>" + name + "</extra>"))
+        _add_surface(figure, points)
+    colours = (GREEN, ORANGE, PINK, BLUE, GREY) * 3
+    for (name, pairs), colour in zip((retrained or {}).items(), colours, strict=False):
+        figure.add_trace(go.Scatter(
+            **_xy(pairs), mode="lines+markers", name=name, line=dict(color=colour, width=1, dash="dot"),
+            marker=dict(symbol="star", size=12), hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", name)))
     if exact:
-        figure.add_trace(go.Scatter(x=[x for x, _ in exact], y=[y for _, y in exact], mode="markers", name="exact",
-                                    marker=dict(symbol="diamond", size=11, color=PINK), hovertemplate="%{x:.2f}x: %{y:.4f}<extra>exact</extra>"))
-    _add_published(figure, [one for one in published if one.score is not None], lambda one: one.score)
-    for name, (x, y) in (pins or {}).items():
-        figure.add_trace(go.Scatter(x=[x], y=[y], mode="markers+text", text=[name], textposition="top center", showlegend=False,
-                                    marker=dict(symbol="square", size=11, color=GREY), hovertemplate="%{x:.2f}x: %{y:.3f}<extra>pinned " + name + "</extra>"))
+        figure.add_trace(go.Scatter(
+            **_xy(exact), mode="markers", name="exact", marker=dict(symbol="diamond", size=11, color=PINK),
+            hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", "exact")))
+    _add_published(figure, [point for point in published if point.score is not None], lambda point: point.score)
+    _add_pins(figure, pins or {}, "%{x:.2f}x: %{y:.3f}")
     if points and here is not None and here < 1:
-        figure.add_trace(go.Scatter(x=[1 / (1 - here)], y=[predict(points, here)[0]], mode="markers", name="predicted here",
-                                    marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white")),
-                                    hovertemplate="%{x:.2f}x: %{y:.3f}<extra>predicted</extra>"))
+        _add_here(figure, (1 / (1 - here), predict(points, here)[0]),
+                  hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "predicted"))
     for value, words in ((dense, "dense"), (majority, "majority class")):
         if value is not None:
             figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text=words,
-                             annotation_position="bottom right" if words == "dense" else "top left", annotation_font_size=11)
+                             annotation_position="bottom right" if words == "dense" else "top left",
+                             annotation_font_size=11)
     _compression_axis(figure, 21)
-    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    _score_axis(figure, metric)
     return _clear(figure, 420, legend=_legend(), margin=dict(t=96))
+
+
+def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
+    """The recorded scores as a line with marks, after the band of their intervals."""
+    xs = [1 / (1 - p.sparsity) for p in points]
+    figure.add_trace(go.Scatter(
+        x=[*xs, *xs[::-1]], y=[p.high for p in points] + [p.low for p in points][::-1], fill="toself", mode="lines",
+        line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"))
+    figure.add_trace(go.Scatter(
+        x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded surface", marker_size=5,
+        line=dict(color=BLUE, width=2), hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "recorded, not retrained")))
+
+
+def _add_pins(figure: go.Figure, pins: Mapping[str, Pair], form: str) -> None:
+    """Grey squares with their names above them; `form`: of what the pointer is told."""
+    for name, pair in pins.items():
+        figure.add_trace(go.Scatter(
+            **_xy([pair]), mode="markers+text", text=[name], textposition="top center", showlegend=False,
+            marker=dict(symbol="square", size=11, color=GREY), hovertemplate=_hover(form, "pinned " + name)))
+
+
+def _add_here(figure: go.Figure, pair: Pair, **more) -> None:
+    """The present setting, as it is predicted."""
+    figure.add_trace(go.Scatter(
+        **_xy([pair]), mode="markers", name="predicted here",
+        marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white")), **more))
 
 
 def _add_published(figure: go.Figure, published: Sequence[Published], value: Callable[[Published], float]) -> None:
     """Open grey marks, a shape for each method; the hover says whose they are and where they were told."""
-    for number, method in enumerate(dict.fromkeys(one.method for one in published)):
-        mine = [one for one in published if one.method == method]
-        words = [f"{one.method}, {one.pattern}, {one.model}<br>{one.removed:.0%} removed: {one.score:.3f}"
-                 + (f" (dense {one.dense:.3f})" if one.dense else "") + (f"<br>{one.speedup:g}x faster on {one.hardware}" if one.speedup else "")
-                 + f"<br>published: {one.source}" for one in mine]
-        figure.add_trace(go.Scatter(x=[1 / (1 - one.removed) for one in mine], y=[value(one) for one in mine], mode="markers", text=words,
-                                    name=f"published: {method}", hovertemplate="%{text}<extra></extra>",
-                                    marker=dict(symbol=PUBLISHED_SYMBOLS[number % len(PUBLISHED_SYMBOLS)], size=11, color=GREY, line_width=2)))
+    for number, method in enumerate(dict.fromkeys(point.method for point in published)):
+        mine = [point for point in published if point.method == method]
+        symbol = PUBLISHED_SYMBOLS[number % len(PUBLISHED_SYMBOLS)]
+        figure.add_trace(go.Scatter(
+            x=[1 / (1 - point.removed) for point in mine], y=[value(point) for point in mine], mode="markers",
+            text=[_of_others(point) for point in mine], name=f"published: {method}",
+            hovertemplate=_hover("%{text}", ""), marker=dict(symbol=symbol, size=11, color=GREY, line_width=2)))
+
+
+def _of_others(point: Published) -> str:
+    """What the pointer is told of a published point."""
+    dense = f" (dense {point.dense:.3f})" if point.dense else ""
+    faster = f"<br>{point.speedup:g}x faster on {point.hardware}" if point.speedup else ""
+    return (f"{point.method}, {point.pattern}, {point.model}<br>{point.removed:.0%} removed: {point.score:.3f}"
+            f"{dense}{faster}<br>published: {point.source}")
 
 
 def _compression_axis(figure: go.Figure, highest: float) -> None:
     """Encoder compression, logarithmic."""
     ticks = [t for t in (1, 1.5, 2, 3, 5, 10, 20) if t <= highest]
-    figure.update_xaxes(title_text="compression of the encoder", type="log", tickvals=ticks, ticktext=[f"{t:g}x" for t in ticks],
-                        showgrid=False, zeroline=False)
+    figure.update_xaxes(title_text="compression of the encoder", type="log", tickvals=ticks,
+                        ticktext=[f"{t:g}x" for t in ticks], showgrid=False, zeroline=False)
 
 
-def comparison(lines: Mapping[str, Sequence[tuple[float, float, float]]], metric: str, axis: str, dense: Mapping[str, float] | None = None) -> go.Figure:
-    """Score after retraining over `axis` (a compression or a speedup): name -> (x, mean, spread over seeds); `dense`: name -> score uncut."""
+def _score_axis(figure: go.Figure, metric: str) -> None:
+    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+
+
+def _looks(number: int) -> tuple[str, str]:
+    """(colour, dash) of a line among many: all colours first, then the next dash."""
+    colours, dashes = (BLUE, ORANGE, GREEN, PINK, GREY), ("solid", "dash", "dot", "dashdot")
+    return colours[number % 5], dashes[number // 5 % len(dashes)]
+
+
+def comparison(
+    lines: Mapping[str, Sequence[tuple[float, float, float]]], metric: str, axis: str,
+    dense: Mapping[str, float] | None = None,
+) -> go.Figure:
+    """Score after retraining over `axis` (a compression or a speedup): name -> (x, mean, spread over seeds).
+
+    `dense`: name -> score uncut.
+    """
     figure = go.Figure()
-    looks = [(colour, dash) for dash in ("solid", "dash", "dot") for colour in (BLUE, ORANGE, GREEN, PINK, GREY)]
     symbols = ("circle", "square", "diamond", "triangle-up", "cross")
     for number, (name, points) in enumerate(lines.items()):
-        colour, dash = looks[number % len(looks)]
-        figure.add_trace(go.Scatter(x=[x for x, _, _ in points], y=[y for _, y, _ in points], mode="lines+markers", name=name,
-                                    error_y=dict(type="data", array=[spread for *_, spread in points], visible=any(spread for *_, spread in points)),
-                                    line=dict(color=colour, width=2, dash=dash), marker=dict(size=9, symbol=symbols[number % len(symbols)]),
-                                    hovertemplate="%{x:.2f}x: %{y:.4f}<extra>" + name + "</extra>"))
+        colour, dash = _looks(number % 15)
+        spreads = [spread for *_, spread in points]
+        figure.add_trace(go.Scatter(
+            **_xy(points), mode="lines+markers", name=name,
+            error_y=dict(type="data", array=spreads, visible=any(spreads)),
+            line=dict(color=colour, width=2, dash=dash), marker=dict(size=9, symbol=symbols[number % len(symbols)]),
+            hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", name)))
     for value in {round(v, 4) for v in (dense or {}).values()}:
-        figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text="dense", annotation_font_size=11,
-                         annotation_position="bottom right")
+        figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text="dense",
+                         annotation_font_size=11, annotation_position="bottom right")
     _compression_axis(figure, 21)
     figure.update_xaxes(title_text=axis)
-    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    _score_axis(figure, metric)
     return _clear(figure, 460, legend=_legend(), margin=dict(t=100))
 
 
-def sensitivity_curves(points: Sequence[Sensitivity], metric: str, dense: float, names: Mapping[str, str], chosen: str | None = None) -> go.Figure:
-    """Dev score over the share that is cut of one part alone: a line for each scope key in `names` (key -> what to call it); `chosen` stands out."""
+def sensitivity_curves(
+    points: Sequence[Sensitivity], metric: str, dense: float, names: Mapping[str, str], chosen: str | None = None,
+) -> go.Figure:
+    """Dev score over the share that is cut of one part alone: a line for each scope key in `names`.
+
+    `names`: key -> what to call it; `chosen` stands out; `dense`: the score uncut.
+    """
     figure = go.Figure()
-    looks = [(colour, dash) for dash in ("solid", "dash", "dot", "dashdot") for colour in (BLUE, ORANGE, GREEN, PINK, GREY)]
     for number, (key, name) in enumerate(names.items()):
-        shade, dash = looks[number % len(looks)]
+        colour, dash = _looks(number)
         mine = sorted((p for p in points if p.key == key), key=lambda p: p.share)
-        strong = chosen in (None, key)
-        figure.add_trace(go.Scatter(x=[0, *(p.share for p in mine)], y=[dense, *(p.score for p in mine)], mode="lines+markers", name=name,
-                                    opacity=1 if strong else 0.35, line=dict(color=shade, dash=dash, width=4 if key == chosen else 1.8),
-                                    marker_size=6, hovertemplate="%{x:.0%} cut: %{y:.4f}<extra>" + name + "</extra>"))
+        figure.add_trace(go.Scatter(
+            **_xy([(0, dense), *((p.share, p.score) for p in mine)]), mode="lines+markers", name=name,
+            opacity=1 if chosen in (None, key) else 0.35, marker_size=6,
+            line=dict(color=colour, dash=dash, width=4 if key == chosen else 1.8),
+            hovertemplate=_hover("%{x:.0%} cut: %{y:.4f}", name)))
     figure.add_hline(dense, line=dict(color=GREY, width=1, dash="dash"))
-    figure.update_xaxes(title_text="share of its weights that is cut, nothing else", tickformat=".0%", showgrid=False, zeroline=False)
-    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
-    return _clear(figure, 400, legend=_legend() if len(names) <= 12 else dict(font_size=10), showlegend=True, margin=dict(t=80))
+    figure.update_xaxes(title_text="share of its weights that is cut, nothing else", tickformat=".0%",
+                        showgrid=False, zeroline=False)
+    _score_axis(figure, metric)
+    legend = _legend() if len(names) <= 12 else dict(font_size=10)
+    return _clear(figure, 400, legend=legend, showlegend=True, margin=dict(t=80))
 
 
 def norms_over_time(labels: Sequence[str], quantiles: np.ndarray, at: int | None = None) -> go.Figure:
-    """How the norms of one matrix moved: (moments, 5) quantiles 5, 25, 50, 75, 95%; `at`: the moment in view."""
+    """How the norms of one matrix moved: (snapshots, 5) quantiles 5, 25, 50, 75, 95%; `at`: the snapshot in view."""
     figure = go.Figure()
     xs = list(range(len(labels)))
-    for low, high, words, colour in ((0, 4, "5 – 95% of its blocks", "rgba(46,134,200,0.18)"), (1, 3, "25 – 75%", "rgba(46,134,200,0.38)")):
-        figure.add_trace(go.Scatter(x=[*xs, *xs[::-1]], y=[*quantiles[:, high], *quantiles[::-1, low]], fill="toself", mode="lines", line_width=0,
-                                    fillcolor=colour, name=words, hoverinfo="skip"))
-    figure.add_trace(go.Scatter(x=xs, y=quantiles[:, 2], text=labels, mode="lines+markers", name="median", line=dict(color=BLUE, width=2), marker_size=5,
-                                hovertemplate="%{text}: %{y:.4g}<extra>median</extra>"))
+    for low, high, words, opacity in ((0, 4, "5 – 95% of its blocks", 0.18), (1, 3, "25 – 75%", 0.38)):
+        figure.add_trace(go.Scatter(
+            x=[*xs, *xs[::-1]], y=[*quantiles[:, high], *quantiles[::-1, low]], fill="toself", mode="lines",
+            line_width=0, fillcolor=f"rgba(46,134,200,{opacity})", name=words, hoverinfo="skip"))
+    figure.add_trace(go.Scatter(
+        x=xs, y=quantiles[:, 2], text=labels, mode="lines+markers", name="median", line=dict(color=BLUE, width=2),
+        marker_size=5, hovertemplate=_hover("%{text}: %{y:.4g}", "median")))
     if at is not None:
         figure.add_vline(at, line=dict(color=ORANGE, width=1.5, dash="dot"))
     some = [x for x in xs if x % max(1, len(xs) // 6) == 0]
-    figure.update_xaxes(tickvals=some, ticktext=[labels[x].replace(" (milestone)", "") for x in some], showgrid=False, zeroline=False, tickangle=30)
+    figure.update_xaxes(tickvals=some, ticktext=[labels[x].replace(" (milestone)", "") for x in some],
+                        showgrid=False, zeroline=False, tickangle=30)
     figure.update_yaxes(title_text="block norm", zeroline=False, rangemode="tozero")
     return _clear(figure, 400, legend=_legend(), margin=dict(t=80))
 
 
-def speedup_curve(lines: Mapping[str, Sequence[tuple[float, float]]], *, here: Pair | None = None,
-                  measured: Sequence[Pair] = (), pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = (),
-                  highest: float = 10.0) -> go.Figure:
-    """Predicted speedup over encoder compression: name -> (compression, speedup) pairs; the ideal; the present setting; measured pairs;
-    pinned settings; what others published, on hardware of their own."""
-    ideal = np.geomspace(1, highest, 40)  # a curve, as the x axis is logarithmic
-    figure = go.Figure(go.Scatter(x=ideal, y=ideal, mode="lines", name="ideal", line=dict(color=GREY, width=1.5, dash="dash"), hoverinfo="skip"))
-    for (name, pairs), colour, dash in zip(lines.items(), (BLUE, GREEN, PINK, ORANGE, GREY) * 3, ("solid", "dash", "dot") * 5, strict=False):
-        figure.add_trace(go.Scatter(x=[p[0] for p in pairs], y=[p[1] for p in pairs], mode="lines+markers", name=name, marker_size=5,
-                                    line=dict(color=colour, width=2, dash=dash if len(lines) > 1 else "solid"),
-                                    hovertemplate="%{x:.2f}x smaller: %{y:.2f}x faster<extra>" + name + "</extra>"))
+def speedup_curve(
+    lines: Mapping[str, Sequence[tuple[float, float]]], *, here: Pair | None = None,
+    measured: Sequence[Pair] = (), pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = (),
+    highest: float = 10.0,
+) -> go.Figure:
+    """Predicted speedup over encoder compression: name -> (compression, speedup) pairs, beside the ideal.
+
+    Marks: the present setting, measured pairs, pinned settings, and what others published, on hardware of their own.
+    """
+    ideal, form = np.geomspace(1, highest, 40), "%{x:.2f}x smaller: %{y:.2f}x faster"  # a curve, as x is logarithmic
+    figure = go.Figure(go.Scatter(x=ideal, y=ideal, mode="lines", name="ideal", hoverinfo="skip",
+                                  line=dict(color=GREY, width=1.5, dash="dash")))
+    colours, dashes = (BLUE, GREEN, PINK, ORANGE, GREY) * 3, ("solid", "dash", "dot") * 5
+    for (name, pairs), colour, dash in zip(lines.items(), colours, dashes, strict=False):
+        figure.add_trace(go.Scatter(
+            **_xy(pairs), mode="lines+markers", name=name, marker_size=5, hovertemplate=_hover(form, name),
+            line=dict(color=colour, width=2, dash=dash if len(lines) > 1 else "solid")))
     if measured:
-        figure.add_trace(go.Scatter(x=[p[0] for p in measured], y=[p[1] for p in measured], mode="markers", name="measured here",
-                                    marker=dict(symbol="diamond", size=12, color=PINK),
-                                    hovertemplate="%{x:.2f}x smaller: %{y:.2f}x faster<extra>measured</extra>"))
-    _add_published(figure, [one for one in published if one.speedup], lambda one: one.speedup)
-    for name, (x, y) in (pins or {}).items():
-        figure.add_trace(go.Scatter(x=[x], y=[y], mode="markers+text", text=[name], textposition="top center", showlegend=False,
-                                    marker=dict(symbol="square", size=11, color=GREY), hovertemplate="%{x:.2f}x: %{y:.2f}x<extra>pinned " + name + "</extra>"))
+        figure.add_trace(go.Scatter(
+            **_xy(measured), mode="markers", name="measured here", hovertemplate=_hover(form, "measured"),
+            marker=dict(symbol="diamond", size=12, color=PINK)))
+    _add_published(figure, [point for point in published if point.speedup], lambda point: point.speedup)
+    _add_pins(figure, pins or {}, "%{x:.2f}x: %{y:.2f}x")
     if here:
-        figure.add_trace(go.Scatter(x=[here[0]], y=[here[1]], mode="markers", name="predicted here",
-                                    marker=dict(size=13, color=ORANGE, line=dict(width=2, color="white"))))
-    figure.add_hline(1, line=dict(color=GREY, width=1), annotation_text="as fast as dense", annotation_position="bottom right",
-                     annotation_font_size=11)
+        _add_here(figure, here)
+    figure.add_hline(1, line=dict(color=GREY, width=1), annotation_text="as fast as dense",
+                     annotation_position="bottom right", annotation_font_size=11)
     _compression_axis(figure, highest)
     figure.update_yaxes(title_text="speedup over the dense model", ticksuffix="x", rangemode="tozero", zeroline=False)
     return _clear(figure, 380, legend=_legend(), margin=dict(t=70))
 
 
-def layer_latency(layers: Sequence[tuple[int, float, float]], measured: Sequence[tuple[int, float, float]] = ()) -> go.Figure:
+def layer_latency(
+    layers: Sequence[tuple[int, float, float]], measured: Sequence[tuple[int, float, float]] = (),
+) -> go.Figure:
     """Predicted (layer, dense ms, compact ms) as two bars a layer, and what was measured as a mark on each bar."""
+    def of(rows: Sequence[tuple[int, float, float]], at: int) -> dict:
+        return dict(x=[f"layer {row[0]}" for row in rows], y=[row[at] for row in rows])
+
     kinds = (("dense", 1, GREY), ("compact", 2, BLUE))
-    figure = go.Figure([go.Bar(x=[f"layer {one[0]}" for one in layers], y=[one[at] for one in layers], name=f"{kind}, predicted", marker_color=colour,
-                               offsetgroup=kind, hovertemplate="%{y:.2f} ms<extra>" + kind + ", predicted</extra>") for kind, at, colour in kinds])
+    figure = go.Figure([go.Bar(
+        **of(layers, at), name=f"{kind}, predicted", marker_color=colour, offsetgroup=kind,
+        hovertemplate=_hover("%{y:.2f} ms", f"{kind}, predicted")) for kind, at, colour in kinds])
     for kind, at, _ in kinds if measured else ():
-        figure.add_trace(go.Scatter(x=[f"layer {one[0]}" for one in measured], y=[one[at] for one in measured], mode="markers", offsetgroup=kind,
-                                    name=f"{kind}, measured", hovertemplate="%{y:.2f} ms<extra>" + kind + ", measured</extra>",
-                                    marker=dict(symbol="diamond" if kind == "compact" else "diamond-open", size=11, color=PINK,
-                                                line=dict(width=2, color=PINK))))
+        symbol = "diamond" if kind == "compact" else "diamond-open"
+        figure.add_trace(go.Scatter(
+            **of(measured, at), mode="markers", offsetgroup=kind, name=f"{kind}, measured",
+            hovertemplate=_hover("%{y:.2f} ms", f"{kind}, measured"),
+            marker=dict(symbol=symbol, size=11, color=PINK, line=dict(width=2, color=PINK))))
     figure.update_yaxes(title_text="milliseconds", zeroline=False, rangemode="tozero")
     figure.update_xaxes(showgrid=False)
     return _clear(figure, 380, legend=_legend(), margin=dict(t=70), barmode="group", scattermode="group")
 
 
 def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
-    """Loss, penalty, zero share and dev score over all steps of a run, phases one after the other; long curves as running means."""
+    """Loss, penalty, zero share and dev score over all steps of a run, phases one after the other.
+
+    Long curves are running means.
+    """
     starts = phase_starts(snapshots)
     panels = (("training loss", lambda s: s.loss), ("penalty (times λ)", lambda s: s.penalty),
-              ("share of zero weights", lambda s: s.zero_share), (f"dev {metric}", lambda s: s.scores and s.scores.get(metric)))
-    figure = make_subplots(2, 2, subplot_titles=[name for name, _ in panels], vertical_spacing=0.2, horizontal_spacing=0.12)
+              ("share of zero weights", lambda s: s.zero_share),
+              (f"dev {metric}", lambda s: s.scores and s.scores.get(metric)))
+    figure = make_subplots(2, 2, subplot_titles=[name for name, _ in panels],
+                           vertical_spacing=0.2, horizontal_spacing=0.12)
     for at, ((_, value), colour) in enumerate(zip(panels, (BLUE, ORANGE, GREEN, PINK), strict=True)):
-        found = _thinned([(starts[s.phase] + s.step, value(s), s.phase) for s in snapshots if value(s) is not None])
-        lone = {"mode": "lines+markers" if len(found) < 40 else "lines"}
-        figure.add_trace(go.Scatter(x=[f[0] for f in found], y=[f[1] for f in found], text=[f[2] for f in found], **lone,
-                                    line=dict(color=colour, width=2), marker_size=5, showlegend=False,
-                                    hovertemplate="%{text}, step %{x}: %{y:.4g}<extra></extra>"), at // 2 + 1, at % 2 + 1)
-        figure.update_yaxes(showticklabels=bool(found), row=at // 2 + 1, col=at % 2 + 1)  # no numbers on an axis without data
+        points = _thinned([(starts[s.phase] + s.step, value(s), s.phase) for s in snapshots if value(s) is not None])
+        row, col = at // 2 + 1, at % 2 + 1
+        figure.add_trace(go.Scatter(
+            **_xy(points), text=[phase for *_, phase in points], mode="lines+markers" if len(points) < 40 else "lines",
+            line=dict(color=colour, width=2), marker_size=5, showlegend=False,
+            hovertemplate=_hover("%{text}, step %{x}: %{y:.4g}", "")), row, col)
+        figure.update_yaxes(showticklabels=bool(points), row=row, col=col)  # no numbers on an axis without data
     for start in list(starts.values())[1:]:
         figure.add_vline(start, line=dict(color=GREY, width=1, dash="dot"))
     figure.update_xaxes(showgrid=False, zeroline=False, matches="x")
@@ -304,17 +393,20 @@ def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
 
 
 def _thinned(points: list[tuple[int, float, str]], most: int = 400) -> list[tuple[int, float, str]]:
-    """(step, value, phase) of at most about `most` points: means over equally many neighbours of one phase, so curves stay readable."""
+    """(step, value, phase) of at most about `most` points, so that curves stay readable.
+
+    Each is the mean over equally many neighbours of one phase.
+    """
     size = -(-len(points) // most)
     if size <= 1:
         return points
-    found = []
-    for _, phase in groupby(points, key=lambda point: point[2]):
-        part = list(phase)
+    means = []
+    for phase, part in groupby(points, key=lambda point: point[2]):
+        part = list(part)
         for start in range(0, len(part), size):
             some = part[start:start + size]
-            found.append((some[-1][0], float(np.mean([value for _, value, _ in some])), some[-1][2]))
-    return found
+            means.append((some[-1][0], float(np.mean([value for _, value, _ in some])), phase))
+    return means
 
 
 def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:
@@ -330,11 +422,12 @@ def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:
 
 
 def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.Figure:
-    """A matrix (m, n) with its weights as colours, and blocks (groups down, across) that are not `kept` in the colour of what is cut."""
-    shown, top = np.abs(weight), float(np.quantile(np.abs(weight), 0.98))
-    shades = codes(shown, block.expand(kept, *weight.shape), top)
-    figure = go.Figure(go.Heatmap(z=shades, customdata=weight, zmin=0, zmax=255, colorscale=_colour_scale(), showscale=False, xgap=1, ygap=1,
-                                  hovertemplate="row %{y}, column %{x}: %{customdata:.2f}<extra></extra>"))
+    """A matrix (m, n), its weights as colours; blocks not `kept` (groups down, across) in the colour of what is cut."""
+    sizes = np.abs(weight)
+    shades = codes(sizes, block.expand(kept, *weight.shape), float(np.quantile(sizes, 0.98)))
+    figure = go.Figure(go.Heatmap(
+        z=shades, customdata=weight, zmin=0, zmax=255, colorscale=_colour_scale(), showscale=False, xgap=1, ygap=1,
+        hovertemplate=_hover("row %{y}, column %{x}: %{customdata:.2f}", "")))
     rows, cols = block.sides(*weight.shape)
     edges = dict(type="line", line=dict(color=GREY, width=1))
     for row in range(rows, weight.shape[0], rows):
@@ -346,38 +439,48 @@ def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.
     return _clear(figure, 380, margin=dict(t=10, b=10, l=0, r=0))
 
 
-def paths(lines: Mapping[str, np.ndarray], along: str, what: str, xs: Sequence[float] | None = None, here: float | None = None) -> go.Figure:
-    """Lines by name over steps, or over `xs`; a mark at `here`."""
+def paths(
+    lines: Mapping[str, np.ndarray], along: str, what: str, xs: Sequence[float] | None = None,
+    here: float | None = None,
+) -> go.Figure:
+    """Lines by name over steps, or over `xs`; a mark at `here`. `along`, `what`: titles of the axes."""
     figure = go.Figure()
-    for (name, values), colour, dash in zip(lines.items(), (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "dot", "dashdot"), strict=False):
-        figure.add_trace(go.Scatter(x=list(range(len(values))) if xs is None else list(xs), y=[float(v) for v in values], name=name, mode="lines",
-                                    line=dict(color=colour, width=3, dash=dash), hovertemplate="%{y:.3f}<extra>" + name + "</extra>"))
+    colours, dashes = (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "dot", "dashdot")
+    for (name, values), colour, dash in zip(lines.items(), colours, dashes, strict=False):
+        figure.add_trace(go.Scatter(
+            x=list(range(len(values))) if xs is None else list(xs), y=[float(v) for v in values], name=name,
+            mode="lines", line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{y:.3f}", name)))
     if here is not None:
         figure.add_vline(here, line=dict(color=GREY, width=2, dash="dot"))
-    figure.update_xaxes(title_text=along, showgrid=False, zeroline=False, **({} if xs is None else {"tickformat": ".0%"}))
+    shares = {} if xs is None else {"tickformat": ".0%"}
+    figure.update_xaxes(title_text=along, showgrid=False, zeroline=False, **shares)
     figure.update_yaxes(title_text=what, rangemode="tozero")
     return _clear(figure, 360, legend=_legend(), margin=dict(t=60))
 
 
-def recovered(found: Mapping[str, np.ndarray]) -> go.Figure:
+def recovered(lines: Mapping[str, np.ndarray]) -> go.Figure:
     """Norms of groups side by side: name -> (groups,)."""
     figure = go.Figure()
-    for (name, norms), colour in zip(found.items(), (GREY, ORANGE, BLUE), strict=True):
-        figure.add_trace(go.Bar(x=list(range(1, len(norms) + 1)), y=[float(v) for v in norms], name=name, marker_color=colour,
-                                hovertemplate="block %{x}: %{y:.3f}<extra>" + name + "</extra>"))
+    for (name, norms), colour in zip(lines.items(), (GREY, ORANGE, BLUE), strict=True):
+        figure.add_trace(go.Bar(
+            x=list(range(1, len(norms) + 1)), y=[float(v) for v in norms], name=name, marker_color=colour,
+            hovertemplate=_hover("block %{x}: %{y:.3f}", name)))
     figure.update_xaxes(title_text="block", dtick=1, showgrid=False)
     figure.update_yaxes(title_text="norm")
     return _clear(figure, 360, legend=_legend(), margin=dict(t=60), barmode="group")
 
 
-def patterns(found: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Figure:
+def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Figure:
     """Speedups over the dense product: (pattern, speedup, quartiles of its milliseconds, median milliseconds)."""
+    speedups = [speedup for _, speedup, _, _ in rows]
     figure = go.Figure(go.Bar(
-        x=[speedup for _, speedup, _, _ in found], y=[name for name, *_ in found], orientation="h", marker_color=[GREY, ORANGE, GREEN, BLUE][: len(found)],
-        text=[f"{speedup:.2f}x" for _, speedup, _, _ in found], textposition="inside", insidetextanchor="start",
-        error_x=dict(type="data", symmetric=False, array=[s * (ms / low - 1) for _, s, (low, _), ms in found],
-                     arrayminus=[s * (1 - ms / high) for _, s, (_, high), ms in found]),
-        customdata=[ms for *_, ms in found], hovertemplate="%{customdata:.3f} ms<extra>%{y}</extra>"))
+        x=speedups, y=[name for name, *_ in rows], orientation="h",
+        marker_color=[GREY, ORANGE, GREEN, BLUE][: len(rows)],
+        text=[f"{speedup:.2f}x" for speedup in speedups], textposition="inside", insidetextanchor="start",
+        error_x=dict(type="data", symmetric=False,
+                     array=[speedup * (ms / low - 1) for _, speedup, (low, _), ms in rows],
+                     arrayminus=[speedup * (1 - ms / high) for _, speedup, (_, high), ms in rows]),
+        customdata=[ms for *_, ms in rows], hovertemplate=_hover("%{customdata:.3f} ms", "%{y}")))
     figure.add_vline(1.0, line=dict(color=GREY, width=1, dash="dash"))
     figure.update_xaxes(title_text="speedup over dense (median, quartiles)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
@@ -387,12 +490,13 @@ def patterns(found: Sequence[tuple[str, float, Sequence[float], float]]) -> go.F
 def until_it_breaks(lines: Mapping[str, Sequence[Pair]], metric: str, majority: float) -> go.Figure:
     """Score over encoder compression, a line for each run, and what the most frequent answer scores."""
     figure = go.Figure()
-    for number, (name, points) in enumerate(lines.items()):
-        figure.add_trace(go.Scatter(x=[x for x, _ in points], y=[y for _, y in points], name=name, mode="lines+markers", marker_size=9,
-                                    line=dict(color=(BLUE, ORANGE, GREEN, PINK)[number % 4], width=3, dash=("solid", "dash", "dot", "dashdot")[number % 4]),
-                                    hovertemplate="%{x:.2f}x: %{y:.3f}<extra>" + name + "</extra>"))
-    figure.add_hline(majority, line=dict(color=GREY, width=2, dash="dot"), annotation_text="always the most frequent answer",
-                     annotation_position="bottom right")
+    colours, dashes = cycle((BLUE, ORANGE, GREEN, PINK)), cycle(("solid", "dash", "dot", "dashdot"))
+    for (name, points), colour, dash in zip(lines.items(), colours, dashes, strict=False):
+        figure.add_trace(go.Scatter(
+            **_xy(points), name=name, mode="lines+markers", marker_size=9,
+            line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", name)))
+    figure.add_hline(majority, line=dict(color=GREY, width=2, dash="dot"),
+                     annotation_text="always the most frequent answer", annotation_position="bottom right")
     _compression_axis(figure, 6)
-    figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
+    _score_axis(figure, metric)
     return _clear(figure, 400, legend=_legend(), margin=dict(t=80))

@@ -14,17 +14,12 @@ WIDE, TALL, LEFT, BOTTOM = 640, 250, 46, 34
 
 
 def places(run: Run, findings: Sequence[Finding], best: int) -> dict:
-    """What the template draws: places in an SVG of WIDE x TALL. The surface is the one behind the recommended setting."""
+    """What the template draws: places in an SVG of WIDE x TALL. The surface is the one behind the setting at `best`."""
     surface = sorted((p for p in findings[best].setting.surface(run) or () if p.sparsity < 1), key=lambda p: p.sparsity)
-    compressions = [one.mask.compression_encoder for one in findings if one.mask.compression_encoder < float("inf")]
-    right = min(20.0, max(2.0, 1.25 * max(compressions, default=2.0)))
+    compressions = [finding.mask.compression_encoder for finding in findings]
+    right = min(20.0, max(2.0, 1.25 * max((c for c in compressions if c < float("inf")), default=2.0)))
     surface = [p for p in surface if 1 / (1 - p.sparsity) <= right * 1.001]
-    values = [run.dense_score, *(p.score for p in surface), *(one.score.value for one in findings if one.score)]
-    values += [end for one in findings if one.score and one.score.low is not None for end in (one.score.low, one.score.high)]
-    low, high = min(values), max(values)
-    floor = run.majority_score > low - 0.6 * (high - low)  # far below, it would flatten all that is to be seen
-    low = min(low, run.majority_score) if floor else low
-    low, high = low - 0.08 * (high - low or 0.1), high + 0.12 * (high - low or 0.1)
+    low, high, floor = _span(run, findings, surface)
 
     def x(compression: float) -> float:
         return LEFT + (WIDE - LEFT - 16) * float(np.log(compression) / np.log(right))
@@ -35,13 +30,30 @@ def places(run: Run, findings: Sequence[Finding], best: int) -> dict:
     def place(point: SurfacePoint, score: float) -> str:
         return f"{x(1 / (1 - point.sparsity)):.1f},{y(score):.1f}"
 
+    def mark(letter: str, finding: Finding, recommended: bool) -> dict:
+        score = finding.score
+        low, high = (None if end is None else y(end) for end in (score.low, score.high))
+        return {"letter": letter, "x": x(min(right, finding.mask.compression_encoder)), "y": y(score.value),
+                "exact": score.exact, "best": recommended, "low": low, "high": high}
+
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if (high - low) / s <= 7)
     return {
-        "wide": WIDE, "tall": TALL, "left": LEFT, "floor": TALL - BOTTOM, "dense_y": y(run.dense_score), "majority_y": y(run.majority_score) if floor else None,
+        "wide": WIDE, "tall": TALL, "left": LEFT, "floor": TALL - BOTTOM,
+        "dense_y": y(run.dense_score), "majority_y": y(run.majority_score) if floor else None,
         "line": " ".join(place(p, p.score) for p in surface),
         "band": " ".join([place(p, p.high) for p in surface] + [place(p, p.low) for p in reversed(surface)]),
         "x": [(f"{c:g}x", x(c)) for c in (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20) if c <= right],
         "y": [(f"{v:.2f}", y(v)) for v in np.arange(np.ceil(low / step), high / step) * step],
-        "marks": [{"letter": letter, "x": x(min(right, one.mask.compression_encoder)), "y": y(one.score.value), "exact": one.score.exact, "best": at == best,
-                   "low": None if one.score.low is None else y(one.score.low), "high": None if one.score.high is None else y(one.score.high)}
-                  for at, (letter, one) in enumerate(zip("ABCD", findings, strict=False)) if one.score]}
+        "marks": [mark(letter, finding, at == best)
+                  for at, (letter, finding) in enumerate(zip("ABCD", findings, strict=False)) if finding.score]}
+
+
+def _span(run: Run, findings: Sequence[Finding], surface: Sequence[SurfacePoint]) -> tuple[float, float, bool]:
+    """(lowest, highest score that the chart shows, whether the most frequent answer's is among them)."""
+    values = [run.dense_score, *(p.score for p in surface)]
+    for score in (finding.score for finding in findings if finding.score):
+        values += [score.value] if score.low is None else [score.value, score.low, score.high]
+    low, high = min(values), max(values)
+    floor = run.majority_score > low - 0.6 * (high - low)  # far below, it would flatten all that is to be seen
+    low = min(low, run.majority_score) if floor else low
+    return low - 0.08 * (high - low or 0.1), high + 0.12 * (high - low or 0.1), floor

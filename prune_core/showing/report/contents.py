@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 
 import numpy as np
@@ -17,7 +17,7 @@ from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
-from prune_core.showing.report.finding import Finding, Request
+from prune_core.showing.report.finding import Finding, ReportedSpeed, Request
 from prune_core.showing.report.recommend import keeps, points, recommended
 
 TEXT = 200  # characters of a sentence that is shown
@@ -29,85 +29,111 @@ METRICS = {
 
 
 def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
-    """What the setting is, in words: `cut` (how much, and for technical readers by what), `weights` (of which moment)."""
+    """What the setting is, in words: `cut` (how much; for technical readers by what), `weights` (of which snapshot)."""
     setting, snapshot = one.setting, run.snapshots[one.setting.at]
-    where = {"global": "one threshold for all", "layer": "each layer", "type": "each type of matrix", "matrix": "each matrix"}[setting.cut.scope]
-    own = bool(snapshot.saved and setting.cut.ranking == "norm" and 0 < one.mask.sparsity and abs(one.mask.sparsity - snapshot.point["sparsity"]) < 1e-9)
-    how = "as the run cut it" if own else "the same share of " + where if setting.cut.share is not None and setting.cut.scope != "global" else (
-        where if setting.cut.scope == "global" else "a threshold for " + where)
+    how = _how(one, run)
     ranked = "" if setting.cut.ranking == "norm" else f", ranked by {setting.cut.ranking}"
     words = f"{one.mask.sparsity:.1%} of the encoder cut" if one.mask.sparsity else "nothing cut"
     words += f" ({how}{ranked})" if audience == "technical" and one.mask.sparsity else ""
     at_once = METHODS[run.config.method].closed_form
     cut = "cut and repaired at once, not retrained" if at_once else "trained under the method, not retrained"
     trained = {"dense": "fine-tuned, never pruned", "penalty": cut, "retrain": "retrained after the cut"}
-    return {"cut": words + (", then repaired" if setting.cut.repaired else ""), "weights": f"{snapshot.label}: {trained[kind_of(snapshot.phase)]}"}
+    return {"cut": words + (", then repaired" if setting.cut.repaired else ""),
+            "weights": f"{snapshot.label}: {trained[kind_of(snapshot.phase)]}"}
 
 
-def contents(run: Run, findings: Sequence[Finding], asked: Request, made: date) -> dict:
+def _how(finding: Finding, run: Run) -> str:
+    """How the setting is cut: as the run did it, or by what shares a threshold or a share."""
+    cut, sparsity, snapshot = finding.setting.cut, finding.mask.sparsity, run.snapshots[finding.setting.at]
+    if snapshot.saved and cut.ranking == "norm" and 0 < sparsity and abs(sparsity - snapshot.point["sparsity"]) < 1e-9:
+        return "as the run cut it"
+    if cut.scope == "global":
+        return "one threshold for all"
+    where = {"layer": "each layer", "type": "each type of matrix", "matrix": "each matrix"}[cut.scope]
+    return ("a threshold for " if cut.share is None else "the same share of ") + where
+
+
+def contents(run: Run, findings: Sequence[Finding], request: Request, made: date) -> dict:
     """Everything that a report says, as plain values for a template. Raises InputError."""
     if not 1 <= len(findings) <= MOST:
         raise InputError(f"{len(findings)} settings; a report takes 1 to {MOST}")
     if run.dense_score is None:
         raise InputError(f"run {run.name!r} has no dense score yet: a report needs the end of its dense phase")
-    best, rule = recommended(run.dense_score, findings, asked.allowed)
-    rows = [_row(letter, one, run, asked.audience) for letter, one in zip("ABCD", findings, strict=False)]
-    of = "the practice set (synthetic, not GLUE)" if run.is_practice else f"{run.task} (own data)" if run.is_own else f"GLUE {run.task.upper()}"
+    at, rule = recommended(run.dense_score, findings, request.allowed)
+    best = None if at is None else findings[at]
+    rows = [_row(letter, finding, run, request.audience) for letter, finding in zip("ABCD", findings, strict=False)]
+    keeping = best is not None and keeps(run.dense_score, best, request.allowed)
     return {
-        "title": asked.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": asked.audience,
-        "words": [part.strip() for part in asked.words.split("\n") if part.strip()], "made": f"{made.day} {made:%B %Y}", "of": of, "run": run,
-        "metric": run.metric.replace("_", " "), "explained": METRICS.get(run.metric.removesuffix("_matched"), "the task's metric on the dev set"),
-        "allowed": points(asked.allowed), "rule": rule, "best": None if best is None else rows[best],
-        "verdict": "Recommended" if best is not None and keeps(run.dense_score, findings[best], asked.allowed) else "None recommended; nearest",
-        "rows": rows, "dense": run.dense_score,
-        "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights, "majority": run.majority_score,
-        "doubts": _doubts(run, findings[best], asked.allowed) if best is not None else [], "block": run.layout.block, "warnings": run.warnings,
-        "lost": _lost(findings[best], run) if best is not None else None, "known": _known(findings, run), "types": _types(findings, run.layout),
-        "commands": [_command(run, one) for one in findings], "made_by": run.command(), "machine": run.about.get("machine") or {},
-        "long": len(asked.words) > 400 or (asked.audience == "technical" and len(rows) > 2),
-        "settings": shlex.quote(as_text([one.setting for one in findings], run))}
+        **_named(run, request), "made": f"{made.day} {made:%B %Y}", "run": run, "block": run.layout.block,
+        "allowed": points(request.allowed), "rule": rule, "best": None if best is None else rows[at],
+        "verdict": "Recommended" if keeping else "None recommended; nearest",
+        "rows": rows, "dense": run.dense_score, "majority": run.majority_score,
+        "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights,
+        "doubts": [] if best is None else _doubts(run, best, request.allowed), "warnings": run.warnings,
+        "lost": None if best is None else _lost(best), "known": _known(findings),
+        "types": _types(findings, run.layout), "commands": [_command(run, finding) for finding in findings],
+        "made_by": run.command(), "machine": run.about.get("machine") or {},
+        "long": len(request.words) > 400 or (request.audience == "technical" and len(rows) > 2),
+        "settings": shlex.quote(as_text([finding.setting for finding in findings], run))}
 
 
-def _row(letter: str, one: Finding, run: Run, audience: str) -> dict:
+def _named(run: Run, request: Request) -> dict:
+    """What the report is called and for whom, of which task, and what its metric means."""
+    of = ("the practice set (synthetic, not GLUE)" if run.is_practice
+          else f"{run.task} (own data)" if run.is_own else f"GLUE {run.task.upper()}")
+    return {
+        "title": request.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": request.audience,
+        "words": [part.strip() for part in request.words.split("\n") if part.strip()], "of": of,
+        "metric": run.metric.replace("_", " "),
+        "explained": METRICS.get(run.metric.removesuffix("_matched"), "the task's metric on the dev set")}
+
+
+def _row(letter: str, finding: Finding, run: Run, audience: str) -> dict:
     """A setting as the table shows it."""
-    found = {"letter": letter, "sparsity": one.mask.sparsity, "encoder": one.mask.compression_encoder, "model": one.mask.compression_model,
-             "mb": one.mask.stored_bytes / 1e6, "score": one.score, "speed": one.speed, "repaired": one.setting.cut.repaired,
-             "kept": 1 - one.mask.sparsity, **described(one, run, audience)}
-    if one.score:
-        found |= {"loss": one.score.value - run.dense_score, "interval": None if one.score.low is None else f"{one.score.low:.3f} – {one.score.high:.3f}",
-                  "useless": one.score.value <= run.majority_score}
-    return found
+    mask, score = finding.mask, finding.score
+    row = {"letter": letter, "sparsity": mask.sparsity, "kept": 1 - mask.sparsity,
+           "encoder": mask.compression_encoder, "model": mask.compression_model, "mb": mask.stored_bytes / 1e6,
+           "score": score, "speed": finding.speed, "repaired": finding.setting.cut.repaired,
+           **described(finding, run, audience)}
+    if score:
+        row |= {"loss": score.value - run.dense_score, "useless": score.value <= run.majority_score,
+                "interval": None if score.low is None else f"{score.low:.3f} – {score.high:.3f}"}
+    return row
 
 
-def _doubts(run: Run, one: Finding, allowed: float) -> list[str]:
+def _doubts(run: Run, finding: Finding, allowed: float) -> list[str]:
     """What a reader must know before believing the recommendation."""
-    found, score = [], one.score
+    doubts, score, flips = [], finding.score, finding.flips
     if not score.exact:
-        found.append(f"Its score is predicted from scores recorded at {len(GRID)} sparsities on {score.examples:,} dev examples, not measured at this one.")
+        doubts.append(f"Its score is predicted from scores recorded at {len(GRID)} sparsities on {score.examples:,} "
+                      "dev examples, not measured at this one.")
     if score.low is not None and (half := (score.high - score.low) / 2) > allowed:
-        found.append(f"With {score.examples:,} examples a score is known to about ±{points(half)}: more than the {points(allowed)} allowed. "
-                     "Its real loss may be larger or smaller.")
+        doubts.append(f"With {score.examples:,} examples a score is known to about ±{points(half)}: "
+                      f"more than the {points(allowed)} allowed. Its real loss may be larger or smaller.")
     if score.value <= run.majority_score:
-        found.append(f"Its score is no better than always giving the most frequent answer ({run.majority_score:.3f}).")
-    if flips := one.flips:
-        if flips.lost is not None and flips.lost + flips.won:
-            from scipy.stats import binomtest
+        doubts.append("Its score is no better than always giving the most frequent answer "
+                      f"({run.majority_score:.3f}).")
+    if flips and flips.lost is not None and flips.lost + flips.won:
+        from scipy.stats import binomtest
 
-            chance = binomtest(flips.won, flips.lost + flips.won).pvalue
-            how = f"in {chance:.0%} of cases" if chance >= 0.01 else "in less than 1% of cases"
-            found.append(f"Against the uncut model it loses {flips.lost} answers and wins {flips.won} of {flips.examples:,}: if both were equally good, "
-                         f"a difference this large would come about by chance {how}.")
-    return found
+        chance = binomtest(flips.won, flips.lost + flips.won).pvalue
+        how = f"in {chance:.0%} of cases" if chance >= 0.01 else "in less than 1% of cases"
+        doubts.append(f"Against the uncut model it loses {flips.lost} answers and wins {flips.won} of "
+                      f"{flips.examples:,}: if both were equally good, a difference this large would come about "
+                      f"by chance {how}.")
+    return doubts
 
 
-def _lost(one: Finding, run: Run) -> dict:
+def _lost(finding: Finding) -> dict:
     """What the recommended setting answers wrongly that was right before, with a few sentences."""
-    if one.flips is None:
-        return {"why": one.why_no_flips, "flips": []}
-    flips = one.flips
-    shown = [{"text": " ⁄ ".join(_short(text, TEXT // len(flip.texts)) for text in flip.texts), "truth": _short(flip.truth, 40),
-              "before": _short(flip.before, 40), "after": _short(flip.after, 40), "sure": flip.sure} for flip in flips.worst]
-    return {"why": "", "flips": shown, "lost": flips.lost, "won": flips.won, "changed": flips.changed, "examples": flips.examples}
+    flips = finding.flips
+    if flips is None:
+        return {"why": finding.why_no_flips, "flips": []}
+    shown = [{"text": " ⁄ ".join(_short(text, TEXT // len(flip.texts)) for text in flip.texts),
+              "truth": _short(flip.truth, 40), "before": _short(flip.before, 40), "after": _short(flip.after, 40),
+              "sure": flip.sure} for flip in flips.worst]
+    return {"why": "", "flips": shown, "lost": flips.lost, "won": flips.won, "changed": flips.changed,
+            "examples": flips.examples}
 
 
 def _short(text: str, most: int) -> str:
@@ -115,39 +141,49 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else text[:most - 1].rstrip() + "…"
 
 
-def _known(findings: Sequence[Finding], run: Run) -> dict[str, list[str]]:
+def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
     """What was counted, what measured, what predicted, in words."""
-    def letters(ok) -> str:
-        return ", ".join(letter for letter, one in zip("ABCD", findings, strict=False) if ok(one))
+    def letters(fits: Callable[[Finding], object]) -> str:
+        return ", ".join(letter for letter, finding in zip("ABCD", findings, strict=False) if fits(finding))
 
     measured, predicted = ["dev score of the uncut model, recorded with the run"], []
-    for exact, where in ((True, measured), (False, predicted)):
-        if said := letters(lambda one, exact=exact: one.score and one.score.exact is exact):
-            where.append(f"dev score of {said}" + (", on all examples" if exact else f", read off the score surface recorded with the run, "
-                                                   f"straight lines between {len(GRID)} sparsities"))
+    if exact := letters(lambda finding: finding.score and finding.score.exact):
+        measured.append(f"dev score of {exact}, on all examples")
+    if read_off := letters(lambda finding: finding.score and not finding.score.exact):
+        predicted.append(f"dev score of {read_off}, read off the score surface recorded with the run, "
+                         f"straight lines between {len(GRID)} sparsities")
     for timed, where in ((True, measured), (False, predicted)):
-        of = [one for one in findings if one.speed and one.speed.measured is timed]
-        if of:
-            speed = of[0].speed
-            said = letters(lambda one, timed=timed: one.speed and one.speed.measured is timed)
-            where.append(f"speedup of {said}: compact model against dense torch, fp32, {speed.batch.batch} sentences of {speed.batch.length} tokens, "
-                         f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.cpu}"
-                         + ("; medians, taken in turn" if timed else f"; a model of the latency with a median error of {speed.error:.0%}"))
-    missing = [f"{what} of {said}" for what, said in (("no score", letters(lambda one: not one.score)), ("no speedup", letters(lambda one: not one.speed)))
-               if said]
-    return {"counted": ["sparsity, compression and sizes (fp32, kept blocks only), from the recorded block norms"], "measured": measured,
-            "predicted": predicted, "missing": missing}
+        speeds = [finding.speed for finding in findings if finding.speed and finding.speed.measured is timed]
+        if speeds:
+            timings = letters(lambda finding, timed=timed: finding.speed and finding.speed.measured is timed)
+            where.append(f"speedup of {timings}: {_of_what(speeds[0])}")
+    missing = [f"{what} of {absent}" for what, absent in (
+        ("no score", letters(lambda finding: not finding.score)),
+        ("no speedup", letters(lambda finding: not finding.speed))) if absent]
+    counted = ["sparsity, compression and sizes (fp32, kept blocks only), from the recorded block norms"]
+    return {"counted": counted, "measured": measured, "predicted": predicted, "missing": missing}
+
+
+def _of_what(speed: ReportedSpeed) -> str:
+    """What was timed against what, on which batch and processor, and how sure that is."""
+    sure = ("; medians, taken in turn" if speed.measured
+            else f"; a model of the latency with a median error of {speed.error:.0%}")
+    return (f"compact model against dense torch, fp32, {speed.batch.batch} sentences of {speed.batch.length} tokens, "
+            f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.cpu}{sure}")
 
 
 def _types(findings: Sequence[Finding], layout: Layout) -> list[tuple[str, list[float]]]:
     """Share that is cut of each type of matrix, for every setting."""
-    types = list(dict.fromkeys(m.type for m in layout.matrices))
-    return [(kind, [float(np.mean([one.mask.matrix_sparsity(m.name) for m in layout.matrices if m.type == kind])) for one in findings]) for kind in types]
+    names: dict[str, list[str]] = {}
+    for matrix in layout.matrices:
+        names.setdefault(matrix.type, []).append(matrix.name)
+    return [(kind, [float(np.mean([finding.mask.matrix_sparsity(name) for name in mine])) for finding in findings])
+            for kind, mine in names.items()]
 
 
-def _command(run: Run, one: Finding) -> str | None:
-    """What scores this setting again; None where the moment has no weights."""
-    cut, saved = one.setting.cut, run.snapshots[one.setting.at].saved
+def _command(run: Run, finding: Finding) -> str | None:
+    """What scores this setting again; None where the snapshot has no weights."""
+    cut, saved = finding.setting.cut, run.snapshots[finding.setting.at].saved
     if not saved:
         return None
     given = (f"--sparsity {cut.share!r}" if cut.share is not None

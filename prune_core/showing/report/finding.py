@@ -16,7 +16,7 @@ LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
 
 @dataclass(frozen=True)
 class Request:
-    """What the person wants: a title, for whom, in their own words; how much of the score may be lost (0.01: one point)."""
+    """What the person wants: a title, for whom, in their own words; how much score may be lost (0.01: one point)."""
 
     title: str = ""
     audience: str = "short"
@@ -28,14 +28,18 @@ class Request:
             raise InputError(f"audience {self.audience!r} is unknown; one of {', '.join(AUDIENCES)}")
         for name, most in LIMITS.items():
             if (length := len(getattr(self, name))) > most:
-                raise InputError(f"the {name} {'is' if name == 'title' else 'are'} {length:,} characters long; at most {most:,} fit on two pages")
+                raise InputError(f"the {name} {'is' if name == 'title' else 'are'} {length:,} characters long; "
+                                 f"at most {most:,} fit on two pages")
         if not 0 <= self.allowed <= 1:
             raise InputError(f"allowed loss {self.allowed:g} is out of range; needed: 0 to 1 (0.01 is one point)")
 
 
 @dataclass(frozen=True)
 class ReportedScore:
-    """A dev score: exact (of all `examples`, or recorded with the run), or predicted from the recorded surface. No interval: None."""
+    """A dev score: exact (of all `examples`, or recorded with the run), or predicted from the recorded surface.
+
+    `low` and `high` are None where there is no interval.
+    """
 
     value: float
     low: float | None
@@ -46,7 +50,7 @@ class ReportedScore:
 
 @dataclass(frozen=True)
 class ReportedSpeed:
-    """Dense / compact latency: measured, with both medians, or predicted by the latency model, with its median error."""
+    """Dense / compact latency: measured, with both medians, or predicted by the latency model, with its error."""
 
     value: float
     batch: Batch
@@ -54,7 +58,7 @@ class ReportedSpeed:
     cpu: str
     dense_ms: float
     compact_ms: float
-    error: float | None = None  # of a prediction
+    error: float | None = None  # median, of a prediction
 
     @property
     def measured(self) -> bool:

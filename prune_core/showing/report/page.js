@@ -1,4 +1,5 @@
-// In a report: what Python does in the app. The map is given the norms of the setting in view; what it says goes nowhere.
+// In a report: what Python does in the app. The map is given the norms of the setting in view; what it says goes
+// nowhere.
 // Stands in one module after the map's own script (prune_core.showing.canvas.script).
 
 const host = document.getElementById("map").attachShadow({ mode: "open" });

@@ -15,51 +15,60 @@ from prune_core.latency.profile import Batch, Profile
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
+from prune_core.showing.report import chart
 from prune_core.showing.report.contents import contents
 from prune_core.showing.report.finding import Finding, Request
 from prune_core.showing.report.recommend import points
 
 HERE = Path(__file__).parent
-MAPS = 1_000_000  # groups above which only the recommended setting gets its map: 4 bytes each, for each moment
+MAPS = 1_000_000  # groups above which only the recommended setting gets its map: 4 bytes each, for each snapshot
 
 
-def markdown(run: Run, findings: Sequence[Finding], asked: Request, made: date) -> str:
+def markdown(run: Run, findings: Sequence[Finding], request: Request, made: date) -> str:
     """The report as Markdown. Raises InputError."""
-    return _templates().get_template("page.md").render(contents(run, findings, asked, made))
+    return _templates().get_template("page.md").render(contents(run, findings, request, made))
 
 
-def html(run: Run, findings: Sequence[Finding], asked: Request, made: date, profile: Profile | None = None) -> str:
+def html(
+    run: Run, findings: Sequence[Finding], request: Request, made: date, profile: Profile | None = None,
+) -> str:
     """The report as one HTML file: no part of it is fetched from anywhere. Raises InputError.
 
     `profile`: prices what the map's threshold would save, as in the app.
     """
-    found = contents(run, findings, asked, made)
-    best = next((at for at, row in enumerate(found["rows"]) if row is found["best"]), 0)
-    shown = range(len(findings)) if sum(m.size for m in findings[0].mask.kept.values()) <= MAPS else [best]
-    norms: dict[tuple, int] = {}
+    said = contents(run, findings, request, made)
+    best = next((at for at, row in enumerate(said["rows"]) if row is said["best"]), 0)
+    script = canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8")
+    return _templates().get_template("page.html").render(
+        said, chart=chart.places(run, findings, best), data=_in_script(_maps(run, findings, best, profile)),
+        script=script, map_html=canvas.part("html"), map_css=canvas.part("css"))
+
+
+def _maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | None) -> dict:
+    """What the live map is given: a header for each setting that is shown; norms, once where settings share them."""
+    shown = range(len(findings)) if sum(kept.size for kept in findings[0].mask.kept.values()) <= MAPS else [best]
+    places: dict[tuple, int] = {}  # (snapshot, ranking) -> where its norms are
     data = {"first": best, "maps": [], "norms": []}
     for at in shown:
         setting = findings[at].setting
         key = (setting.at, setting.cut.ranking)
-        if key not in norms:
-            norms[key] = len(data["norms"])
-            values = setting.ranking(run)
-            data["norms"].append(base64.b64encode(canvas.norms_bytes([m.name for m in run.layout.matrices], values)).decode())
-        data["maps"].append({"letter": found["rows"][at]["letter"], "norms": norms[key], "header": _header(run, findings[at], profile)})
-    from prune_core.showing.report import chart
-
-    return _templates().get_template("page.html").render(
-        found, chart=chart.places(run, findings, best), data=_in_script(data), script=canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8"),
-        map_html=canvas.part("html"), map_css=canvas.part("css"))
+        if key not in places:
+            places[key] = len(data["norms"])
+            norms = canvas.norms_bytes([m.name for m in run.layout.matrices], setting.ranking(run))
+            data["norms"].append(base64.b64encode(norms).decode())
+        header = _header(run, findings[at], profile)
+        data["maps"].append({"letter": "ABCD"[at], "norms": places[key], "header": header})
+    return data
 
 
-def _header(run: Run, one: Finding, profile: Profile | None) -> dict:
-    """What the map is sent for this setting: one moment only."""
-    setting, values = one.setting, one.setting.ranking(run)
-    high = norm_scale([values])
-    surface = setting.surface(run)
-    head = canvas.header(run, setting.at, high, Start(setting.cut), setting.cut, profile, Batch(), {setting.cut.kind: surface} if surface else {})
-    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": "norm" if setting.cut.ranking == "norm" else f"{setting.cut.ranking} score"}
+def _header(run: Run, finding: Finding, profile: Profile | None) -> dict:
+    """What the map is sent for this setting: one snapshot only."""
+    setting = finding.setting
+    cut, surface, high = setting.cut, setting.surface(run), norm_scale([setting.ranking(run)])
+    surfaces = {cut.kind: surface} if surface else {}
+    head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces)
+    value = "norm" if cut.ranking == "norm" else f"{cut.ranking} score"
+    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": value}
 
 
 def _in_script(data: Mapping) -> str:
@@ -71,8 +80,8 @@ def _in_script(data: Mapping) -> str:
 def _templates():
     import jinja2
 
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=jinja2.select_autoescape(["html"]), undefined=jinja2.StrictUndefined,
-                              trim_blocks=True, lstrip_blocks=True)
+    made = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=jinja2.select_autoescape(["html"]),
+                              undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     made.filters |= {"times": lambda value: "all cut" if value == float("inf") else f"{value:.2f}x",
                      "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−"), "points": points, "cell": _cell}
     return made
@@ -80,7 +89,8 @@ def _templates():
 
 def _cell(text: str) -> str:
     """Text from outside in Markdown: no marks, no HTML, no cell of a table ended."""
-    return "".join("\\" + sign if sign in "\\`*_{}[]#|~" else {"<": "&lt;", ">": "&gt;", "\n": " "}.get(sign, sign) for sign in str(text))
+    others = {"<": "&lt;", ">": "&gt;", "\n": " "}
+    return "".join("\\" + sign if sign in "\\`*_{}[]#|~" else others.get(sign, sign) for sign in str(text))
 
 
 def write(path: Path, content: str) -> dict:
