@@ -1,4 +1,4 @@
-"""A method as a stranger would add it: this file, and the row. After every step the lowest groups are zero, and stay."""
+"""A method as a stranger would add it: this file and the row. After each step the lowest groups are zero, and stay."""
 
 from __future__ import annotations
 

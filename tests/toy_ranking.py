@@ -13,8 +13,10 @@ class Largest:
 
     def of(self, encoder, layout):
         with torch.no_grad():
-            return {name: layout.block.view(weight).abs().amax((1, 3)).numpy() for name, weight in encoder.weights.items()}
+            return {name: layout.block.view(weight).abs().amax((1, 3)).numpy()
+                    for name, weight in encoder.weights.items()}
 
     def factors(self, encoder, layout):
         norms = encoder.norms(layout.block)
-        return {name: torch.from_numpy(largest / norms[name].clip(1e-9)) for name, largest in self.of(encoder, layout).items()}
+        return {name: torch.from_numpy(largest / norms[name].clip(1e-9))
+                for name, largest in self.of(encoder, layout).items()}
