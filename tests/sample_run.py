@@ -57,7 +57,7 @@ def make_surface(norms: dict[str, np.ndarray], layout: Layout, dense: float = 0.
     return points
 
 
-def _moments(layout: Layout, compression: float, norms: dict, steps: int, moments: int) -> list[Snapshot]:
+def _snapshots(layout: Layout, compression: float, norms: dict, steps: int, moments: int) -> list[Snapshot]:
     """The snapshots of a run: dense, a penalty stage that reaches `compression`, masked retraining."""
     def end(phase, saved, norms, score, mask):
         point = {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
@@ -74,9 +74,8 @@ def _moments(layout: Layout, compression: float, norms: dict, steps: int, moment
     for moment in range(1, moments + 1):
         now = shrunk(norms, amount * moment / moments)
         snapshots.append(Snapshot("penalty", moment * steps // (moments + 1), loss=0.4 + 0.1 / moment,
-                                  penalty=3.0 / moment,
-                              lam=1e-3 * moment, zero_share=zero_share(now, layout),
-                              milestone=moment % 3 == 0, norms=now))
+                                  penalty=3.0 / moment, lam=1e-3 * moment, zero_share=zero_share(now, layout),
+                                  milestone=moment % 3 == 0, norms=now))
     mask = mask_at_sparsity(now, layout, target)
     snapshots.append(end("penalty", Stage.of("penalty", compression), now, 0.86, mask))
     kept = {name: np.where(mask.kept[name], values, np.float32(0)) for name, values in now.items()}
@@ -92,15 +91,14 @@ def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = No
     """A recorded run: its folder. `finish=False` leaves it interrupted; `upto` keeps only so many snapshots."""
     layout = layout or make_layout()
     config = PruneConfig(scope=scope, block=str(layout.block), compressions=(compression,),
-                         data=data, dense_steps=steps,
-                         penalty_steps=steps, retrain_steps=steps, threads=2)
+                         data=data, dense_steps=steps, penalty_steps=steps, retrain_steps=steps, threads=2)
     task = "practice" if data == "practice" else "sst2"
     about = {"config": config.to_json(), "layout": layout.to_json(), "task": {"name": task, "metric": "accuracy"},
              "data": data, "majority_score": 0.5092, "machine": machine(), "versions": versions(),
              "command": f"python -m prune_core prune --block {layout.block} --run {name}-again"}
     Path(runs_dir).mkdir(parents=True, exist_ok=True)
     with Recorder.create(runs_dir, name, about) as recorder:
-        for snapshot in _moments(layout, compression, make_norms(layout), steps, moments)[:upto]:
+        for snapshot in _snapshots(layout, compression, make_norms(layout), steps, moments)[:upto]:
             recorder.append(snapshot)
         recorder.status(phase="penalty", step=steps + steps // 2, steps=3 * steps, doing="training", done=0, total=0,
                         seconds=42.0, seconds_left=61.0)

@@ -31,7 +31,8 @@ def test_parse_reads_every_form(text, rows, cols):
     assert BlockShape.parse(text) == BlockShape(rows, cols)
 
 
-@pytest.mark.parametrize("text", ["", "64", "64x", "x1", "0x1", "-4x1", "64x1x1", "1.5x1", "axb", "64 x 1", "64*1", "1e3x1", "99999999x1"])
+@pytest.mark.parametrize("text", ["", "64", "64x", "x1", "0x1", "-4x1", "64x1x1",
+                                  "1.5x1", "axb", "64 x 1", "64*1", "1e3x1", "99999999x1"])
 def test_parse_refuses_what_is_no_shape_and_names_one_that_is(text):
     with pytest.raises(InputError, match="64x1"):
         BlockShape.parse(text)
@@ -113,7 +114,8 @@ def test_a_shape_that_does_not_divide_names_sides_that_do(text, wanted):
     with pytest.raises(InputError) as error:
         BlockShape.parse(text).sides(384, 1536, "enc.w")
     assert all(part in str(error.value) for part in wanted)
-    assert all(384 % int(d) == 0 if "rows" in wanted else 1536 % int(d) == 0 for d in str(error.value).split("try ")[1].split(", "))
+    sides = str(error.value).split("try ")[1].split(", ")
+    assert all(384 % int(d) == 0 if "rows" in wanted else 1536 % int(d) == 0 for d in sides)
 
 
 @pytest.mark.parametrize("text", ["400x1", "1x400", "400x400"])
@@ -133,7 +135,8 @@ def test_a_layout_names_shapes_that_fit_all_its_matrices():
 
 
 def test_a_layout_counts_its_weights_and_the_size_of_a_group():
-    layout = Layout.of([Matrix("a", 0, "query", 48, 32), Matrix("b", 0, "output", 32, 64)], BlockShape.parse("1xall"), 9_000)
+    layout = Layout.of([Matrix("a", 0, "query", 48, 32), Matrix("b", 0, "output", 32, 64)],
+                       BlockShape.parse("1xall"), 9_000)
     assert layout.encoder_weights == 48 * 32 + 32 * 64
     assert [layout.group_size(m) for m in layout.matrices] == [32, 64]
 

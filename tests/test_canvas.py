@@ -1,4 +1,4 @@
-"""The map's own counting, run in a real browser, against prune_core: masks, thresholds, scores, latencies, for every kind of block."""
+"""The map's own counting, in a real browser, against prune_core: masks, thresholds, scores, latencies, every block."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ def test_a_threshold_gives_the_numbers_of_the_core(page, block, scope):
         run, norms = load(page, block, seed, zeros)
         thresholds = thresholds_for(norms, run.layout, share, scope)
         numbers, mask = counted(page, run, norms, thresholds, scope)
-        assert numbers["kept"] == sum(int(v.sum()) for v in mask.kept.values()) and numbers["groups"] == sum(v.size for v in mask.kept.values())
+        assert numbers["kept"] == sum(int(v.sum()) for v in mask.kept.values())
+        assert numbers["groups"] == sum(v.size for v in mask.kept.values())
         assert numbers["sparsity"] == pytest.approx(mask.sparsity, abs=1e-15)
         assert numbers["model"] == pytest.approx(mask.compression_model, rel=1e-14)
         if mask.kept_weights:
@@ -95,8 +96,8 @@ def test_a_share_gives_the_thresholds_of_the_core(page, block, scope):
     for seed, zeros in ((4, 0.0), (5, 0.4)):
         run, norms = load(page, block, seed, zeros)
         for share in (0.0, 0.125, 0.3333, 0.5, 0.875, 0.999):
-            assert page.evaluate("([scope, share]) => thresholdsFor(model, scope, share)", [scope, share]) == pytest.approx(
-                thresholds_for(norms, run.layout, share, scope), abs=0)
+            thresholds = page.evaluate("([scope, share]) => thresholdsFor(model, scope, share)", [scope, share])
+            assert thresholds == pytest.approx(thresholds_for(norms, run.layout, share, scope), abs=0)
 
 
 @pytest.mark.parametrize("heads", [None, 2, 4])
@@ -119,12 +120,14 @@ def test_frames_are_near_the_norms_and_zeros_stay_zeros(page, tmp_path):
     for row, at in zip(there, run.with_norms, strict=True):
         norms = np.concatenate([v.ravel() for v in run.norms(at).values()])
         assert np.abs(row / LEVELS * scale - norms).max() <= scale / LEVELS * 1.001
-        assert ((row == 0) == (norms == 0)).all() and (row == 0).mean() == pytest.approx(zero_share(run.norms(at), run.layout), abs=1e-12)
+        assert ((row == 0) == (norms == 0)).all()
+        assert (row == 0).mean() == pytest.approx(zero_share(run.norms(at), run.layout), abs=1e-12)
 
 
 def test_what_the_browser_has_is_not_sent_again(page, tmp_path):
     run = Run(make_run(tmp_path))
-    head, norms = canvas.header(run, run.with_norms[0], 1.0, Start(settings.usual(run)), settings.usual(run), None, SETTING), run.norms(run.with_norms[0])
+    at, usual = run.with_norms[0], settings.usual(run)
+    head, norms = canvas.header(run, at, 1.0, Start(usual), usual, None, SETTING), run.norms(at)
 
     def unpacked(blob: bytes) -> dict:
         return page.evaluate("""(text) => { const message = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
@@ -136,24 +139,29 @@ def test_what_the_browser_has_is_not_sent_again(page, tmp_path):
     first = unpacked(whole)
     assert first == {"id": first["id"], "header": True, "norms": canvas.groups(run.layout), "now": {}, "frames": None}
     again = canvas.pack(head, norms, None, present, [first["id"]])
-    assert len(again) < 100 and unpacked(again) == {"id": first["id"], "header": False, "norms": 0, "now": present, "frames": None}
+    assert len(again) < 100
+    assert unpacked(again) == {"id": first["id"], "header": False, "norms": 0, "now": present, "frames": None}
     frames, scale = canvas.frames(run)
-    moments = unpacked(canvas.pack(head, norms, frames, {"frames": {"scale": scale}}, [first["id"]]))
-    assert moments["norms"] == 0 and moments["frames"] == frames.ravel().tolist()
+    frames_sent = unpacked(canvas.pack(head, norms, frames, {"frames": {"scale": scale}}, [first["id"]]))
+    assert frames_sent["norms"] == 0 and frames_sent["frames"] == frames.ravel().tolist()
     name = next(iter(norms))
     for about, values in ((head | {"high": 2.0}, norms), (head, norms | {name: norms[name] * 2})):
         other = canvas.pack(about, values, None, present, [first["id"]])
-        assert len(other) > len(whole) and unpacked(other)["id"] != first["id"]  # anything else than what is there is sent whole
+        assert len(other) > len(whole)  # anything else than what is there is sent whole
+        assert unpacked(other)["id"] != first["id"]
 
 
 def test_a_cut_is_predicted_from_the_surface_of_its_own_kind(page):
     run, _ = load(page, "16x1")
     points = run.snapshots[run.saved("dense")].surface
-    page.evaluate("points => { model.header.surfaces = {global: points, layer: points.map(([x, s, l, h]) => [x, s / 2, l / 2, h / 2])} }",
+    page.evaluate("""points => { model.header.surfaces = {
+                       global: points, layer: points.map(([x, s, l, h]) => [x, s / 2, l / 2, h / 2])} }""",
                   [[p.sparsity, p.score, p.low, p.high] for p in points])
-    whole, alike, own = (page.evaluate("cut => numbers(model, {...cut, thresholds: thresholdsFor(model, cut.scope, 0.5)})", cut) for cut in (
+    count = "cut => numbers(model, {...cut, thresholds: thresholdsFor(model, cut.scope, 0.5)})"
+    whole, alike, own = (page.evaluate(count, cut) for cut in (
         {"scope": "global", "share": None}, {"scope": "layer", "share": 0.5}, {"scope": "layer", "share": None}))
-    assert alike["score"] == pytest.approx(predict(points, alike["sparsity"])[0] / 2) and own["score"] == pytest.approx(predict(points, own["sparsity"])[0])
+    assert alike["score"] == pytest.approx(predict(points, alike["sparsity"])[0] / 2)
+    assert own["score"] == pytest.approx(predict(points, own["sparsity"])[0])
     assert whole["score"] == pytest.approx(predict(points, whole["sparsity"])[0])
 
 
@@ -168,7 +176,8 @@ def test_a_cut_comes_back_from_the_address_and_from_json(given):
     assert cuts.from_json(json.loads(json.dumps(given.to_json())), layout) == given
 
 
-@pytest.mark.parametrize("text", ["", "global", "global@1", "global@-1", "global@x", "global@nan", "rows@0.5", "layer:0.1", "layer:0.1,x", "layer:0.1,-2",
+@pytest.mark.parametrize("text", ["", "global", "global@1", "global@-1", "global@x", "global@nan",
+                                  "rows@0.5", "layer:0.1", "layer:0.1,x", "layer:0.1,-2",
                                   "layer:0.1,inf", "global:", "layer:0.1,0.2,0.3", "@", ":::"])
 def test_what_is_no_cut_is_refused(text):
     assert cuts.parse(text, make_layout()) is None
@@ -177,5 +186,6 @@ def test_what_is_no_cut_is_refused(text):
 def test_a_cut_masks_as_the_core_does():
     layout = make_layout()
     norms = make_norms(layout)
-    assert Cut("type", 0.4).mask(norms, layout).digest() == mask_at(norms, layout, thresholds_for(norms, layout, 0.4, "type"), "type").digest()
+    mask = mask_at(norms, layout, thresholds_for(norms, layout, 0.4, "type"), "type")
+    assert Cut("type", 0.4).mask(norms, layout).digest() == mask.digest()
     assert Cut("global", None, {"all": 0.5}).mask(norms, layout).digest() == mask_at(norms, layout, 0.5).digest()

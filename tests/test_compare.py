@@ -21,7 +21,8 @@ from prune_core.training.session import Interrupted
 
 def test_the_plan_gives_every_method_the_same(tiny_model, tiny_data):
     planned = comparison.plan(tiny.settings(tiny_model, tiny_data), ["reweighted", "magnitude", "admm"], 2, 30)
-    assert [name for name, _ in planned] == [f"compare-sst2-{m}-s{s}" for s in (0, 1) for m in ("reweighted", "magnitude", "admm")]
+    assert [name for name, _ in planned] == [
+        f"compare-sst2-{m}-s{s}" for s in (0, 1) for m in ("reweighted", "magnitude", "admm")]
     for name, config in planned:
         assert (config.penalty_steps, config.retrain_steps, f"s{config.seed}") == (20, 10, name[-2:])
         assert config.start_from == (None if "reweighted" in name else f"compare-sst2-reweighted-s{config.seed}")
@@ -34,22 +35,24 @@ def test_a_method_without_steps_retrains_for_the_whole_budget(tiny_model, tiny_d
     assert (second.method, second.retrain_steps, second.scope) == ("surgeon", 30, "global")
 
 
-@pytest.mark.parametrize("methods, seeds, budget, words", [(["best"], 1, 30, "best"), ([], 1, 30, "at least one"), (["admm", "admm"], 1, 30, "once"),
-                                                           (["admm"], 0, 30, "0 seeds"), (["admm"], 1, 2, "2 steps")])
+@pytest.mark.parametrize("methods, seeds, budget, words", [
+    (["best"], 1, 30, "best"), ([], 1, 30, "at least one"), (["admm", "admm"], 1, 30, "once"),
+    (["admm"], 0, 30, "0 seeds"), (["admm"], 1, 2, "2 steps")])
 def test_what_cannot_be_planned(tiny_model, tiny_data, methods, seeds, budget, words):
     with pytest.raises(InputError, match=words):
         comparison.plan(tiny.settings(tiny_model, tiny_data), methods, seeds, budget)
 
 
 def test_mean_spread_and_sentences_by_hand():
-    rows = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01, 1.2), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0, 1.2), Row("magnitude", 3.0, (0.7,), 3.0, 1.3),
-             Row("admm", 3.0, (0.75,), 3.0, 1.3)]
+    rows = [Row("admm", 2.0, (0.80, 0.82, 0.84), 2.01, 1.2), Row("magnitude", 2.0, (0.80, 0.81, 0.82), 2.0, 1.2),
+            Row("magnitude", 3.0, (0.7,), 3.0, 1.3), Row("admm", 3.0, (0.75,), 3.0, 1.3)]
     assert rows[0].mean == pytest.approx(0.82) and rows[0].spread == pytest.approx(0.02) and rows[2].spread == 0.0
     assert list(compare.sentences(rows, "accuracy")) == [
         "At 2x, admm is 1.0 points of accuracy above magnitude: not more than the spread over 3 seeds (2.0).",
         "At 3x, admm is 5.0 points of accuracy above magnitude: one seed each, which says little."]
     read = list(csv.DictReader(compare.as_csv(rows).splitlines()))
-    assert read[0] == {"method": "admm", "compression": "2.0", "compression_encoder": "2.0100", "compression_model": "1.2000",
+    assert read[0] == {"method": "admm", "compression": "2.0",
+                       "compression_encoder": "2.0100", "compression_model": "1.2000",
                        "mean": "0.8200", "spread": "0.0200", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
     assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(rows, "sst2", "accuracy", [0.9, 0.92])
@@ -61,32 +64,40 @@ def test_a_difference_beyond_the_spread_is_told():
 
 
 def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_data, tmp_path):
-    command = ["compare", "--task=sst2", f"--model={tiny_model}", f"--data={tiny_data}", "--methods=reweighted,magnitude", "--compressions=2",
-               "--seeds=2", "--budget-steps=9", "--dense-steps=4", "--block=16x1", "--threads=1", f"--runs-dir={tmp_path}", "--json"]
+    command = ["compare", "--task=sst2", f"--model={tiny_model}", f"--data={tiny_data}",
+               "--methods=reweighted,magnitude", "--compressions=2",
+               "--seeds=2", "--budget-steps=9", "--dense-steps=4", "--block=16x1", "--threads=1",
+               f"--runs-dir={tmp_path}", "--json"]
     planned_first = "compare-sst2-reweighted-s0"
     done = prune_core(*command)
     assert done.returncode == 0, done.stderr[-2000:]
     said = json.loads(done.stdout.strip().splitlines()[-1])
-    made = {name: Run(tmp_path / name) for name in sorted(p.name for p in tmp_path.iterdir() if p.is_dir() and not p.name.startswith("."))}
+    made = {name: Run(tmp_path / name) for name in sorted(p.name for p in tmp_path.iterdir()
+                                                          if p.is_dir() and not p.name.startswith("."))}
     assert len(made) == 4 and all(run.status == "complete" for run in made.values())
     assert made["compare-sst2-magnitude-s0"].dense_score == made[planned_first].dense_score
     assert made["compare-sst2-magnitude-s0"].config.start_from == planned_first
     for row in said["rows"]:
-        assert row["scores"] == [made[f"compare-sst2-{row['method']}-s{seed}"].points[0]["score_retrained"] for seed in (0, 1)]
-    assert Path(said["csv"]).read_text().startswith("method,") and "| method | 2x |" in Path(said["markdown"]).read_text()
+        runs = [made[f"compare-sst2-{row['method']}-s{seed}"] for seed in (0, 1)]
+        assert row["scores"] == [run.points[0]["score_retrained"] for run in runs]
+    assert Path(said["csv"]).read_text().startswith("method,")
+    assert "| method | 2x |" in Path(said["markdown"]).read_text()
     before = {name: (run.path / "result.json").stat().st_mtime_ns for name, run in made.items()}
     import shutil
 
     shutil.rmtree(tmp_path / "compare-sst2-magnitude-s1")  # as if it had not been reached
     again = prune_core(*command)
-    assert json.loads(again.stdout.strip().splitlines()[-1])["rows"] == said["rows"] and again.stderr.count("is there") == 3
-    assert all((tmp_path / name / "result.json").stat().st_mtime_ns == time for name, time in before.items() if name != "compare-sst2-magnitude-s1")
+    assert json.loads(again.stdout.strip().splitlines()[-1])["rows"] == said["rows"]
+    assert again.stderr.count("is there") == 3
+    assert all((tmp_path / name / "result.json").stat().st_mtime_ns == time
+               for name, time in before.items() if name != "compare-sst2-magnitude-s1")
     other = prune_core(*command, "--distill=0.1")
     assert other.returncode == 2 and "made with distill 0.9, asked: 0.1" in other.stderr
 
 
 def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
-    ((name, config), *_) = comparison.plan(tiny.settings(tiny_model, tiny_data, compressions=(2.0,)), ["reweighted"], 1, 9)
+    asked = tiny.settings(tiny_model, tiny_data, compressions=(2.0,))
+    ((name, config), *_) = comparison.plan(asked, ["reweighted"], 1, 9)
     def stop(event, pruning):
         if event.phase == "penalty":
             raise Interrupted("stopped")
@@ -117,8 +128,10 @@ def test_runs_that_differ_only_in_the_seed_are_one_group(tiny_model, tiny_data, 
     made = [tiny.make_run(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), seed=seed, **more), tmp_path, name)
             for name, seed, more in (("a", 0, {}), ("b", 1, {}), ("c", 0, {"method": "magnitude"}))]
     groups = compare.groups(made)
-    assert [(group.label, [run.name for run in group.runs]) for group in groups] == [("method group-lasso", ["a", "b"]), ("c", ["c"])]
+    assert [(group.label, [run.name for run in group.runs]) for group in groups] == [
+        ("method group-lasso", ["a", "b"]), ("c", ["c"])]
     first, second = compare.rows_of(groups)
-    assert first.scores == tuple(run.points[0]["score_retrained"] for run in made[:2]) and second.scores == (made[2].points[0]["score_retrained"],)
+    assert first.scores == tuple(run.points[0]["score_retrained"] for run in made[:2])
+    assert second.scores == (made[2].points[0]["score_retrained"],)
     assert compare.differences(made[0], made[2]) == [("method", "group-lasso", "magnitude")]
     assert compare.differences(made[0], made[1]) == [("seed", 0, 1)]

@@ -17,7 +17,8 @@ MINILM = 10_616_832
 
 def test_the_defaults_are_the_embedded_default_main_job():
     asked = PruneConfig()
-    assert (asked.model, asked.task, asked.data, asked.block, asked.compressions) == ("minilm", "sst2", "nyu-mll/glue", "64x1", (2.0,))
+    assert (asked.model, asked.task, asked.data, asked.block, asked.compressions) == (
+        "minilm", "sst2", "nyu-mll/glue", "64x1", (2.0,))
     assert (asked.preset, asked.penalty, asked.seed, asked.threads) == ("standard", "proximal", 0, os.cpu_count())
 
 
@@ -33,8 +34,9 @@ def test_compressions_are_sorted_and_each_comes_once():
 @pytest.mark.parametrize("bad, named", [
     ({"block": "64"}, "64x1"), ({"compressions": (0.5,)}, "compression"), ({"compressions": ()}, "compression"),
     ({"lam": -1.0}, "lambda"), ({"lam": float("nan")}, "lambda"), ({"penalty": "l2"}, "proximal, in-loss"),
-    ({"scope": "row"}, "global, layer, type, matrix"), ({"precision": "int8"}, "auto, bf16, fp32"), ({"batch_size": 0}, "batch_size"),
-    ({"dense_steps": -1}, "dense_steps"), ({"threads": -2}, "threads"), ({"seed": -1}, "seed"), ({"train_examples": 0}, "train_examples")])
+    ({"scope": "row"}, "global, layer, type, matrix"), ({"precision": "int8"}, "auto, bf16, fp32"),
+    ({"batch_size": 0}, "batch_size"), ({"dense_steps": -1}, "dense_steps"), ({"threads": -2}, "threads"),
+    ({"seed": -1}, "seed"), ({"train_examples": 0}, "train_examples")])
 def test_a_setting_out_of_range_is_refused_by_name(bad, named):
     with pytest.raises(InputError, match=named):
         PruneConfig(**bad)

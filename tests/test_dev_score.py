@@ -51,7 +51,8 @@ def test_outputs_leave_the_model_in_the_mode_it_was_in(encoder, dev):
 
 def test_the_dev_score_is_the_share_of_right_answers(encoder, dev):
     answer = dev_score.dev_score(encoder.model, TASKS["sst2"], {"validation": dev})
-    right = sum(int(row.argmax()) == label for row, label in zip(dev_score.outputs(encoder.model, dev), dev.labels, strict=True))
+    answers = dev_score.outputs(encoder.model, dev)
+    right = sum(int(row.argmax()) == label for row, label in zip(answers, dev.labels, strict=True))
     assert answer.scores == {"accuracy": right / len(dev)} and answer.examples == len(dev)
     assert answer.low < answer.scores["accuracy"] < answer.high
 
@@ -61,7 +62,8 @@ def test_two_dev_splits_are_scored_each_under_its_name(tiny_model, tiny_data):
     encoded = {name: encoding.encode(examples, encoder.tokenizer, 32) for name, examples in data.dev.items()}
     answer = dev_score.dev_score(encoder.model, data.task, encoded)
     assert set(answer.scores) == {"accuracy_matched", "accuracy_mismatched"} and answer.examples == 48
-    alone = metrics.score(data.task, dev_score.outputs(encoder.model, encoded["validation_mismatched"]), encoded["validation_mismatched"].labels)
+    mismatched = encoded["validation_mismatched"]
+    alone = metrics.score(data.task, dev_score.outputs(encoder.model, mismatched), mismatched.labels)
     assert answer.scores["accuracy_mismatched"] == alone["accuracy"]
 
 
@@ -96,14 +98,16 @@ def test_positions_bound_the_length(encoder):
 
 
 def test_the_running_score_ends_at_the_exact_one(encoder, dev):
-    task, several = TASKS["sst2"], encoding.encode(Examples([(f"film was {word}",) for word in tiny.GOOD + tiny.BAD] * 20,
-                                                                  np.array([1] * 4 + [0] * 4)[None].repeat(20, 0).ravel()), encoder.tokenizer, 32)
+    task, words = TASKS["sst2"], (tiny.GOOD + tiny.BAD) * 20
+    labels = np.array(([1] * 4 + [0] * 4) * 20)
+    several = encoding.encode(Examples([(f"film was {word}",) for word in words], labels), encoder.tokenizer, 32)
     encoder.model.eval()
     running = list(dev_score.stream(encoder.model, task, {"validation": several}))
     assert [r.done for r in running] == [32, 96, 160] and {r.total for r in running} == {160}
     assert [r.final is None for r in running] == [True, True, False]
     assert running[-1].final == dev_score.dev_score(encoder.model, task, {"validation": several})
-    assert all(r.low <= r.score <= r.high for r in running) and running[-1].score == running[-1].final.scores["accuracy"]
+    assert all(r.low <= r.score <= r.high for r in running)
+    assert running[-1].score == running[-1].final.scores["accuracy"]
     assert running[0].high - running[0].low > running[-1].high - running[-1].low
 
 

@@ -65,8 +65,8 @@ def test_embeddings_are_frozen_unless_asked_for(folder):
 
 def test_two_steps_of_the_whole_loop(folder, tiny_data):
     """Of every phase: dense, penalty, masked retraining."""
-    asked = tiny.settings(folder, tiny_data, task="rte", dense_steps=2, penalty_steps=2, retrain_steps=2, compressions=(2.0,),
-                          train_examples=16, dev_examples=6)
+    asked = tiny.settings(folder, tiny_data, task="rte", dense_steps=2, penalty_steps=2, retrain_steps=2,
+                          compressions=(2.0,), train_examples=16, dev_examples=6)
     pruning = tiny.pruning(asked)
     snapshots = [event for event in pruning if isinstance(event, Snapshot)]
     assert [s.saved for s in snapshots if s.saved] == ["dense", "penalty-2x", "retrain-2x"]
@@ -199,7 +199,8 @@ def test_a_model_type_that_is_not_known(copy):
 def test_a_model_without_prunable_layers_says_so(tmp_path):
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.for_model("gpt2", n_layer=1, n_embd=16, n_head=2, vocab_size=len(tiny.VOCABULARY), pad_token_id=0)
+    config = AutoConfig.for_model("gpt2", n_layer=1, n_embd=16, n_head=2,
+                                  vocab_size=len(tiny.VOCABULARY), pad_token_id=0)
     with encoders.quiet():
         AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
         tiny.tokenizer("distilbert").save_pretrained(tmp_path)

@@ -15,10 +15,12 @@ from prune_core.training import session
 @pytest.fixture(scope="module")
 def done(glue_folder, tmp_path_factory):
     """(the complete run, its events)"""
-    asked = preset("quick", task="rte", data=str(glue_folder), dense_steps=6, penalty_steps=8, retrain_steps=3, batch_size=8, max_length=48,
-                   train_examples=64, dev_examples=32, surface_examples=8, moments=2, threads=1, precision="fp32")
+    asked = preset("quick", task="rte", data=str(glue_folder), dense_steps=6, penalty_steps=8, retrain_steps=3,
+                   batch_size=8, max_length=48, train_examples=64, dev_examples=32, surface_examples=8,
+                   moments=2, threads=1, precision="fp32")
     folder, events = tmp_path_factory.mktemp("runs"), []
-    result = session.start(asked, folder, "rte", "python -m prune_core prune --task rte", lambda event, _: events.append(event))
+    result = session.start(asked, folder, "rte", "python -m prune_core prune --task rte",
+                           lambda event, _: events.append(event))
     return Run(folder / "rte"), events, result
 
 
@@ -27,13 +29,15 @@ def test_it_runs_through_all_phases_and_is_recorded_as_it_went(done):
     assert run.status == "complete" and run.result == result
     assert run.stages == ["dense", "penalty-2x", "retrain-2x"]
     assert run.snapshots == [event for event in events if isinstance(event, Snapshot)]
-    assert (run.task, run.metric, run.config.model, run.layout.encoder_weights) == ("rte", "accuracy", "minilm", 10_616_832)
+    assert (run.task, run.metric, run.config.model) == ("rte", "accuracy", "minilm")
+    assert run.layout.encoder_weights == 10_616_832
 
 
 def test_half_of_the_encoder_is_gone(done):
     run, _, result = done
     (point,) = result["points"]
-    assert point["sparsity"] == pytest.approx(0.5, abs=0.02) and point["compression_encoder"] == pytest.approx(2, abs=0.1)
+    assert point["sparsity"] == pytest.approx(0.5, abs=0.02)
+    assert point["compression_encoder"] == pytest.approx(2, abs=0.1)
     dense, total = run.layout.encoder_weights, run.layout.model_weights
     assert point["compression_model"] == pytest.approx(total / (total - dense * point["sparsity"]))
     norms = run.norms(run.saved("retrain-2x"))

@@ -1,4 +1,4 @@
-"""Questions to a finished run: the exact score of any cut, against one made by plain loops."""
+"""The exact score of any cut of a finished run, against one made by plain loops."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def copied(made, tmp_path) -> Run:
     return Run(shutil.copytree(made.path, tmp_path / "copied", ignore=shutil.ignore_patterns("scores")))
 
 
-def looped_score(run: Run, phase: str, keep) -> tuple[float, float]:
+def looped_score(run: Run, stage: str, keep) -> tuple[float, float]:
     """(accuracy, share of zeros) with every 16x1 group zeroed for which keep(matrix, norm) is false."""
     encoder, data = encoders.load(run.config.model, 2), glue.load(run.task, run.data)
-    tensors = load_file(run.path / "weights" / f"{phase}.safetensors")
+    tensors = load_file(run.path / "weights" / f"{stage}.safetensors")
     with torch.no_grad():
         for name, parameter in encoder.trainable().items():
             parameter.copy_(tensors[name])
@@ -64,7 +64,8 @@ def test_a_threshold_cuts_and_scores_as_plain_loops_do(made):
 
 
 def test_a_threshold_per_layer_cuts_each_at_its_own(made):
-    answer = exact.evaluate(made, "dense", cut_of(made, None, {"layer 0": 0.0, "layer 1": 0.9}, scope="layer"), threads=1)
+    cut = cut_of(made, None, {"layer 0": 0.0, "layer 1": 0.9}, scope="layer")
+    answer = exact.evaluate(made, "dense", cut, threads=1)
     score, zero = looped_score(made, "dense", lambda matrix, norm: norm > (0.0, 0.9)[matrix.layer])
     assert answer["score"] == score and answer["sparsity"] == pytest.approx(zero, abs=1e-12)
     assert answer["threshold"] == {"layer 0": 0.0, "layer 1": 0.9}
@@ -80,7 +81,7 @@ def test_a_sparsity_cuts_that_share_of_every_matrix_as_the_run_does(made):
 
 @pytest.mark.parametrize("name, sparsity", [
     ("dense", 0.0), ("penalty-1.5x", 1 / 3), ("penalty-3x", 2 / 3), ("retrain-1.5x", 1 / 3), ("retrain-3x", 2 / 3)])
-def test_at_its_own_point_a_phase_scores_what_was_recorded(made, name, sparsity):
+def test_at_its_own_point_a_stage_scores_what_was_recorded(made, name, sparsity):
     end = made.snapshots[made.saved(name)]
     answer = exact.evaluate(made, name, cut_of(made, sparsity), threads=1)
     assert answer["score"] == end.scores["accuracy"]
@@ -93,10 +94,11 @@ def test_the_surface_and_the_exact_score_agree_where_both_have_all_examples(tiny
         assert exact.evaluate(run, "dense", cut_of(run, point.wanted), threads=1)["score"] == point.score
 
 
-@pytest.mark.parametrize("sparsity, phase", [
-    (None, "retrain-3x"), (0.9, "retrain-3x"), (0.7, "retrain-3x"), (0.5, "retrain-1.5x"), (0.1, "dense"), (0.0, "dense")])
-def test_without_a_phase_it_is_the_most_trained_that_is_not_sparser(made, sparsity, phase):
-    assert default_stage(made, sparsity) == phase
+@pytest.mark.parametrize("sparsity, stage", [
+    (None, "retrain-3x"), (0.9, "retrain-3x"), (0.7, "retrain-3x"), (0.5, "retrain-1.5x"),
+    (0.1, "dense"), (0.0, "dense")])
+def test_without_a_stage_it_is_the_most_trained_that_is_not_sparser(made, sparsity, stage):
+    assert default_stage(made, sparsity) == stage
 
 
 # ---------------------------------------------------------------- never computed twice
@@ -109,8 +111,8 @@ def no_computing(monkeypatch):
     monkeypatch.setattr("prune_core.evaluation.bench.stream", stream)
 
 
-def asked(run: Run, sparsity: float = 0.25, phase: str = "dense", **settings) -> dict:
-    return exact.evaluate(run, phase, cut_of(run, sparsity), threads=1, **settings)
+def asked(run: Run, sparsity: float = 0.25, stage: str = "dense", **settings) -> dict:
+    return exact.evaluate(run, stage, cut_of(run, sparsity), threads=1, **settings)
 
 
 def test_a_score_that_is_known_is_not_computed_again(copied, monkeypatch):
@@ -118,10 +120,11 @@ def test_a_score_that_is_known_is_not_computed_again(copied, monkeypatch):
     assert len(list((copied.path / "scores").iterdir())) == 1
     no_computing(monkeypatch)
     times = {"seconds", "seconds_to_first"}
-    assert {k: v for k, v in asked(copied).items() if k not in times} == {k: v for k, v in first.items() if k not in times}
+    again = {k: v for k, v in asked(copied).items() if k not in times}
+    assert again == {k: v for k, v in first.items() if k not in times}
 
 
-@pytest.mark.parametrize("other", ["mask", "phase", "weights", "embeddings", "data", "fresh"])
+@pytest.mark.parametrize("other", ["mask", "stage", "weights", "embeddings", "data", "fresh"])
 def test_what_determines_a_score_is_in_its_key(copied, tiny_model, tiny_data, tmp_path, monkeypatch, other):
     asked(copied)
     no_computing(monkeypatch)
@@ -136,7 +139,8 @@ def test_what_determines_a_score_is_in_its_key(copied, tiny_model, tiny_data, tm
     elif other == "data":
         source = str(tiny.data_folder(tmp_path / "data", ("sst2",), dev=23))
     with pytest.raises(AssertionError, match="is known"):
-        asked(copied, 0.5 if other == "mask" else 0.25, "penalty-1.5x" if other == "phase" else "dense", source=source, fresh=other == "fresh")
+        asked(copied, 0.5 if other == "mask" else 0.25, "penalty-1.5x" if other == "stage" else "dense",
+              source=source, fresh=other == "fresh")
 
 
 def test_a_damaged_score_is_computed_again(copied):
@@ -164,8 +168,10 @@ def test_running_scores_are_reported_and_end_at_the_score(copied):
 
 
 @pytest.mark.parametrize("cut, reason", [
-    ({"share": 1.0}, "sparsity 1.0"), ({"share": -0.5}, "sparsity"), ({"threshold": -1.0}, "threshold"), ({"threshold": float("nan")}, "threshold"),
-    ({"threshold": {"layer 0": 1.0}, "scope": "layer"}, "missing"), ({"share": 0.5, "scope": "row"}, "global, layer"),
+    ({"share": 1.0}, "sparsity 1.0"), ({"share": -0.5}, "sparsity"),
+    ({"threshold": -1.0}, "threshold"), ({"threshold": float("nan")}, "threshold"),
+    ({"threshold": {"layer 0": 1.0}, "scope": "layer"}, "missing"),
+    ({"share": 0.5, "scope": "row"}, "global, layer"),
     ({"share": 0.5, "stage": "retrain-9x"}, "it has: dense, penalty-1.5x")])
 def test_a_bad_question_is_one_line(made, cut, reason):
     with pytest.raises(InputError, match=reason):
@@ -179,7 +185,8 @@ def test_weights_that_are_gone_are_told_with_the_command(copied):
 
 
 @pytest.mark.parametrize("damage, reason", [
-    (lambda t: t.pop("classifier.weight"), "do not fit"), (lambda t: t.update({"classifier.weight": torch.zeros(5, 5)}), "do not fit"),
+    (lambda t: t.pop("classifier.weight"), "do not fit"),
+    (lambda t: t.update({"classifier.weight": torch.zeros(5, 5)}), "do not fit"),
     (lambda t: t["classifier.weight"].fill_(float("nan")), "NaN")])
 def test_weights_that_do_not_fit_are_told(copied, damage, reason):
     file = copied.path / "weights" / "dense.safetensors"

@@ -1,4 +1,4 @@
-"""What is taken away: loaded by plain transformers and by ONNX Runtime alone, in processes that cannot import prune_core."""
+"""What is taken away: loaded by plain transformers and by ONNX Runtime alone, where nothing can import prune_core."""
 
 from __future__ import annotations
 
@@ -31,9 +31,11 @@ except ImportError:
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder, sentences = sys.argv[1], json.loads(sys.argv[2])
-model, tokenizer = AutoModelForSequenceClassification.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
 with torch.inference_mode():
-    logits = [model(**tokenizer(*texts, return_tensors="pt", truncation=True, max_length=128)).logits[0].tolist() for texts in sentences]
+    logits = [model(**tokenizer(*texts, return_tensors="pt", truncation=True, max_length=128)).logits[0].tolist()
+              for texts in sentences]
 print(json.dumps([logits, model.config.id2label]))
 """
 
@@ -41,12 +43,14 @@ print(json.dumps([logits, model.config.id2label]))
 @pytest.fixture(scope="module", params=["sst2", "mrpc"])
 def made(request, tiny_model, tiny_data, tmp_path_factory) -> Run:
     """A run on single sentences, and one on pairs."""
-    return tiny.make_run(tiny.settings(tiny_model, tiny_data, task=request.param), tmp_path_factory.mktemp("runs"), "made")
+    settings = tiny.settings(tiny_model, tiny_data, task=request.param)
+    return tiny.make_run(settings, tmp_path_factory.mktemp("runs"), "made")
 
 
 def alone(code: str, *arguments: str, cwd: Path) -> str:
     """What Python prints, isolated from this repository."""
-    done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-I", "-c", code, *arguments], cwd=cwd,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout.strip().splitlines()[-1]
 
@@ -96,9 +100,11 @@ def test_sizes_and_card_tell_what_was_counted(made, tmp_path):
     by_hand = sum(int(mask.kept[m.name].sum()) * layout.group_size(m) for m in layout.matrices)
     groups = sum(mask.kept[m.name].size for m in layout.matrices)
     assert told["sparse_bytes"] == 4 * (layout.model_weights - layout.encoder_weights + by_hand) + -(-groups // 8)
-    assert told["bytes"] == sum(p.stat().st_size for p in (tmp_path / "model").iterdir()) > told["weights_bytes"] > told["dense_bytes"]
+    size = sum(p.stat().st_size for p in (tmp_path / "model").iterdir())
+    assert told["bytes"] == size > told["weights_bytes"] > told["dense_bytes"]
     card = (tmp_path / "model" / "README.md").read_text()
-    for fact in (f"{told['score']:.4f}", f"{mask.compression_encoder:.2f}x", f"{mask.compression_model:.2f}x", f"{made.majority_score:.4f}", made.command()):
+    for fact in (f"{told['score']:.4f}", f"{mask.compression_encoder:.2f}x", f"{mask.compression_model:.2f}x",
+                 f"{made.majority_score:.4f}", made.command()):
         assert fact in card
 
 
@@ -134,6 +140,7 @@ def test_the_command(made, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told["to"] == "hf" and (Path(told["path"]) / "model.safetensors").exists()
-    for wrong, words in ((["--to=zip", str(tmp_path / "x")], "zip"), (["--to=hf", str(tmp_path / "model")], "is there already")):
+    for wrong, words in ((["--to=zip", str(tmp_path / "x")], "zip"),
+                         (["--to=hf", str(tmp_path / "model")], "is there already")):
         done = prune_core(*command, *wrong)
         assert done.returncode == 2 and done.stderr.count("\n") <= 1 and words in done.stderr

@@ -30,7 +30,8 @@ def test_codes_by_hand():
     assert abs(codes.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.parametrize(("shape", "cells"), [((6, 40), (3, 10)), ((2, 5), (4, 10)), ((7, 11), (3, 4)), ((1, 384), (24, 96))])
+@pytest.mark.parametrize(("shape", "cells"),
+                         [((6, 40), (3, 10)), ((2, 5), (4, 10)), ((7, 11), (3, 4)), ((1, 384), (24, 96))])
 def test_resample_equals_a_plain_loop(shape, cells):
     values = np.random.default_rng(0).random(shape).astype(np.float32)
     expected = np.empty(cells)
@@ -69,8 +70,8 @@ def test_encoder_map_is_small_and_says_what_each_matrix_has_cut():
 
 def test_score_curve_marks_the_present_setting_where_predict_puts_it():
     surface = [SurfacePoint(w, w, 0.9 - w / 2, 0.85 - w / 2, 0.95 - w / 2) for w in (0.0, 0.5, 0.95)]
-    figure = figures.score_curve("accuracy", surface=surface, here=0.25, dense=0.9, exact=[(2.0, 0.6)], retrained={"retrained": [(2.0, 0.88)]},
-                                 pins={"A": (1.5, 0.7)})
+    figure = figures.score_curve("accuracy", surface=surface, here=0.25, dense=0.9,
+                                 exact=[(2.0, 0.6)], retrained={"retrained": [(2.0, 0.88)]}, pins={"A": (1.5, 0.7)})
     by_name = {trace.name: trace for trace in figure.data}
     assert by_name["predicted here"].y[0] == pytest.approx(predict(surface, 0.25)[0]) == pytest.approx(0.775)
     assert by_name["predicted here"].x[0] == pytest.approx(4 / 3) and by_name["recorded surface"].x[1] == 2.0
@@ -80,18 +81,23 @@ def test_score_curve_marks_the_present_setting_where_predict_puts_it():
 
 def test_published_points_are_open_marks_that_say_whose_they_are():
     points = published.of("sst2", "accuracy")
-    assert len(points) >= 5 and all(0 < p.removed < 1 and 0.3 < p.score < 1 and p.source and p.evidence in ("code", "readme") for p in published.points())
+    assert len(points) >= 5
+    assert all(0 < p.removed < 1 and 0.3 < p.score < 1 for p in published.points())
+    assert all(p.source and p.evidence in ("code", "readme") for p in published.points())
     for figure, mine in ((figures.score_curve("accuracy", published=points), points),
                          (figures.speedup_curve({}, published=points), [p for p in points if p.speedup])):
         drawn = [trace for trace in figure.data if (trace.name or "").startswith("published: ")]
-        assert sum(len(trace.x) for trace in drawn) == len(mine) and all(trace.marker.symbol.endswith("-open") for trace in drawn)
+        assert sum(len(trace.x) for trace in drawn) == len(mine)
+        assert all(trace.marker.symbol.endswith("-open") for trace in drawn)
         assert all("published: " in words for trace in drawn for words in trace.text)
     assert not published.of("sst2", "f1")
 
 
 def test_sensitivity_curves_start_at_the_dense_score():
-    points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.0, 0.9 - share * at / 10, 0.0, 1.0, 10) for at in (0, 1) for share in (0.9, 0.5)]
-    figure = figures.sensitivity_curves(points, "accuracy", 0.9, {"layer 0": "layer 0", "layer 1": "layer 1"}, "layer 1")
+    points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.0, 0.9 - share * at / 10, 0.0, 1.0, 10)
+              for at in (0, 1) for share in (0.9, 0.5)]
+    figure = figures.sensitivity_curves(points, "accuracy", 0.9,
+                                        {"layer 0": "layer 0", "layer 1": "layer 1"}, "layer 1")
     assert tuple(figure.data[1].x) == (0, 0.5, 0.9) and figure.data[1].y == pytest.approx((0.9, 0.85, 0.81))
     assert figure.data[0].opacity < figure.data[1].opacity
 
@@ -121,5 +127,6 @@ def test_long_curves_are_means_within_a_phase():
 
 
 def test_figures_load_neither_torch_nor_transformers():
-    code = "import sys, prune_core.showing.figures; sys.exit(bool({'torch', 'transformers', 'streamlit'} & set(sys.modules)))"
+    code = ("import sys, prune_core.showing.figures; "
+            "sys.exit(bool({'torch', 'transformers', 'streamlit'} & set(sys.modules)))")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

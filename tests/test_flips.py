@@ -24,7 +24,8 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 def test_first_flips_are_those_of_a_plain_loop(made, repaired):
     told = flips.first(made, SPARSITIES, "matrix", repaired=repaired)
     bench, norms = Bench(made, "dense"), made.ranking("dense")
-    answers = [bench.outputs(mask_at_sparsity(norms, made.layout, s, "matrix"), repaired).argmax(1) for s in (0.0, *SPARSITIES)]
+    answers = [bench.outputs(mask_at_sparsity(norms, made.layout, s, "matrix"), repaired).argmax(1)
+               for s in (0.0, *SPARSITIES)]
     truth = bench.examples.labels
     expected = {}
     for i, label in enumerate(truth):

@@ -45,7 +45,8 @@ def test_the_table_has_the_nine_tasks_with_their_official_metrics():
 
 
 def test_mnli_is_scored_matched_and_mismatched():
-    assert TASKS["mnli"].dev == ("validation_matched", "validation_mismatched") and TASKS["mnli"].metric == "accuracy_matched"
+    assert TASKS["mnli"].dev == ("validation_matched", "validation_mismatched")
+    assert TASKS["mnli"].metric == "accuracy_matched"
 
 
 def test_outputs_of_the_head():
@@ -103,19 +104,22 @@ def test_constant_answers_score_zero_where_a_metric_is_not_defined():
     labels = np.array([0, 1, 1, 0])
     assert metrics.score(TASKS["cola"], outputs_for(np.ones(4, int)), labels) == {"matthews_correlation": 0.0}
     assert metrics.score(TASKS["mrpc"], outputs_for(np.zeros(4, int)), labels) == {"f1": 0.0, "accuracy": 0.5}
-    assert metrics.score(TASKS["stsb"], np.ones((4, 1), np.float32), np.array([1.0, 2, 3, 4])) == {"spearman": 0.0, "pearson": 0.0}
+    constant, labels = np.ones((4, 1), np.float32), np.array([1.0, 2, 3, 4])
+    assert metrics.score(TASKS["stsb"], constant, labels) == {"spearman": 0.0, "pearson": 0.0}
 
 
 def test_perfect_answers_score_one_on_every_task():
     labels, values = np.array([0, 1, 1, 0, 1]), np.array([0.0, 2.5, 5, 1, 3], np.float32)
     for task in TASKS.values():
-        scores = metrics.score(task, outputs_for(labels, task.outputs) if task.labels else values[:, None], labels if task.labels else values)
+        answers, right = (outputs_for(labels, task.outputs), labels) if task.labels else (values[:, None], values)
+        scores = metrics.score(task, answers, right)
         assert list(scores.values()) == pytest.approx([1.0] * len(task.metrics)), task.name
 
 
 def test_three_classes_are_told_apart():
     labels, answers = drawn(1, classes=3)
-    assert metrics.score(TASKS["mnli"], outputs_for(answers, 3), labels)["accuracy"] == float((labels == answers).mean())
+    accuracy = metrics.score(TASKS["mnli"], outputs_for(answers, 3), labels)["accuracy"]
+    assert accuracy == float((labels == answers).mean())
 
 
 @pytest.mark.parametrize("right, count", [(8, 10), (0, 20), (20, 20), (780, 872)])
@@ -142,7 +146,8 @@ def test_other_intervals_bracket_the_score_as_resampled_examples_do(name):
 
 @pytest.mark.parametrize("name", ["cola", "mrpc"])
 def test_an_interval_where_nothing_can_be_told_is_a_point(name):
-    assert metrics.interval(TASKS[name], outputs_for(np.zeros(9, int)), np.array([0, 1, 0, 1, 1, 0, 0, 1, 0])) == (0.0, 0.0)
+    labels = np.array([0, 1, 0, 1, 1, 0, 0, 1, 0])
+    assert metrics.interval(TASKS[name], outputs_for(np.zeros(9, int)), labels) == (0.0, 0.0)
 
 
 def test_the_interval_of_a_correlation_brackets_it():
@@ -156,7 +161,8 @@ def test_the_interval_of_a_correlation_brackets_it():
 
 
 @pytest.mark.parametrize("name, labels, by_hand", [
-    ("sst2", [1, 1, 1, 0], 0.75), ("cola", [1, 1, 1, 0], 0.0), ("mrpc", [1, 1, 1, 0], 6 / 7), ("mnli", [2, 2, 0, 1], 0.5), ("stsb", [1.0, 2.0], 0.0)])
+    ("sst2", [1, 1, 1, 0], 0.75), ("cola", [1, 1, 1, 0], 0.0), ("mrpc", [1, 1, 1, 0], 6 / 7),
+    ("mnli", [2, 2, 0, 1], 0.5), ("stsb", [1.0, 2.0], 0.0)])
 def test_what_the_majority_class_scores_by_hand(name, labels, by_hand):
     examples = Examples([("x",)] * len(labels), np.array(labels))
     assert metrics.majority_score(TASKS[name], examples) == pytest.approx(by_hand)
@@ -195,7 +201,8 @@ def test_dev_batches_cover_all_shortest_first():
 
 
 def test_a_batch_is_padded_on_the_right_with_the_tokenizers_pad():
-    encoded = Encoded({"input_ids": [[5, 6, 7], [8], [9, 9]], "token_type_ids": [[0, 1, 1], [0], [0, 1]]}, np.array([1, 0, 1]), pad=4)
+    inputs = {"input_ids": [[5, 6, 7], [8], [9, 9]], "token_type_ids": [[0, 1, 1], [0], [0, 1]]}
+    encoded = Encoded(inputs, np.array([1, 0, 1]), pad=4)
     inputs, labels = encoded.batch([1, 0])
     assert inputs["input_ids"].tolist() == [[8, 4, 4], [5, 6, 7]]
     assert inputs["attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
@@ -211,7 +218,8 @@ def test_padding_changes_no_answer(tiny_model):
 
     encoder = encoders.load(str(tiny_model), 2)
     encoder.model.eval()
-    encoded = encoding.encode(Examples([("a fine film",), ("the soup was very cold and dull here today",)], np.array([1, 0])), encoder.tokenizer, 32)
+    texts = [("a fine film",), ("the soup was very cold and dull here today",)]
+    encoded = encoding.encode(Examples(texts, np.array([1, 0])), encoder.tokenizer, 32)
     with torch.no_grad():
         both, alone = (encoder.model(**encoded.batch(at)[0]).logits[0] for at in ([0, 1], [0]))
     assert torch.allclose(both, alone, atol=1e-5)
@@ -222,7 +230,8 @@ def test_pairs_are_joined_as_the_tokenizer_joins_them_and_cut_at_the_length():
     examples = Examples([("a film", "the soup"), ("a a a a a a", "the the the the")], np.array([0, 1]))
     encoded = encoding.encode(examples, tokenizer, 8)
     v = tiny.VOCABULARY
-    assert encoded.inputs["input_ids"][0] == [v["[CLS]"], v["a"], v["film"], v["[SEP]"], v["the"], v["soup"], v["[SEP]"]]
+    words = ("[CLS]", "a", "film", "[SEP]", "the", "soup", "[SEP]")
+    assert encoded.inputs["input_ids"][0] == [v[word] for word in words]
     assert encoded.inputs["token_type_ids"][0] == [0, 0, 0, 0, 1, 1, 1]
     assert encoded.lengths.tolist() == [7, 8]
 
@@ -265,8 +274,8 @@ def refused(task: str, folder) -> str:
     ({"sentence": ["x", "y"], "label": ["negative", "positive"]}, ("labels must be numbers", "negative")),
     ({"sentence": ["x", None], "label": [0, 1]}, ("row 1 has no text",)),
     ({"sentence": [1, 2], "label": [0, 1]}, ("row 0 has no text",)),
-], ids=["no-text-column", "no-label-column", "label-too-large", "label-negative", "label-not-whole", "label-nan", "label-none",
-        "label-text", "text-none", "text-number"])
+], ids=["no-text-column", "no-label-column", "label-too-large", "label-negative", "label-not-whole", "label-nan",
+        "label-none", "label-text", "text-none", "text-number"])
 def test_bad_data_is_refused_with_what_is_wrong_and_where(tmp_path, columns, named):
     tiny.data_folder(tmp_path, ("sst2",))
     for split in ("train", "validation"):
@@ -276,7 +285,8 @@ def test_bad_data_is_refused_with_what_is_wrong_and_where(tmp_path, columns, nam
 
 
 @pytest.mark.parametrize("columns, named", [
-    ({"text": ["x"], "label": [0]}, "column 'sentence' is missing; there are: text, label"), ({"sentence": ["x"]}, "column 'label' is missing"),
+    ({"text": ["x"], "label": [0]}, "column 'sentence' is missing; there are: text, label"),
+    ({"sentence": ["x"]}, "column 'label' is missing"),
     ({"sentence": [], "label": []}, "no examples"), ({"sentence": ["x"], "label": ["positive"]}, "positive"),
     ({"sentence": ["x"], "label": [0.5]}, "0.5"), ({"sentence": ["x"], "label": [2], "idx": [0]}, "label 2 in row 0")])
 @pytest.mark.parametrize("split", ["train", "validation"])
@@ -356,7 +366,8 @@ def test_without_the_hub_it_is_the_practice_set_with_one_line_that_says_so(no_hu
     monkeypatch.setattr(hub, "load_dataset", _no_cache)
     data = glue.load("rte")
     assert data.source == "practice" and data.task is PRACTICE_TASK
-    assert all(part in data.note for part in ("hub did not answer", "nyu-mll/glue rte", "not GLUE", "--data")) and "\n" not in data.note
+    assert all(part in data.note for part in ("hub did not answer", "nyu-mll/glue rte", "not GLUE", "--data"))
+    assert "\n" not in data.note
 
 
 def _no_cache(path: str, name: str, offline: bool = False, cache: str | None = None):

@@ -1,4 +1,4 @@
-"""Latency: counts of work by hand, prices, profiles as files; timing in turn. Numbers and order are compared, never times."""
+"""Latency: work by hand, prices, profiles as files, timing in turn. Numbers and order are compared, no times."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def test_work_is_what_the_compact_layers_hold():
         small = compact.compact(encoder.model, mask)
         held = [m for m in small.modules() if isinstance(m, CompactLinear)]
         counts = work(mask, Batch(1, 1), native.registers(), heads_of(encoder.model, encoder.matrices))
-        assert counts["weights"] == sum(m.weights.numel() for m in held) and counts["panels"] == sum(len(m.panels) for m in held)
+        assert counts["weights"] == sum(m.weights.numel() for m in held)
+        assert counts["panels"] == sum(len(m.panels) for m in held)
 
 
 def test_prices_by_hand():
@@ -96,8 +97,11 @@ def test_a_profile_comes_back_as_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda d: [], lambda d: d | {"format": 99}, lambda d: {k: v for k, v in d.items() if k != "dense"}, lambda d: d | {"compact": {"call": -1}},
-    lambda d: d | {"compact": {"call": "x"}}, lambda d: d | {"compact": 3}, lambda d: d | {"lanes": 7}, lambda d: d | {"error": float("inf")},
+    lambda d: [], lambda d: d | {"format": 99},
+    lambda d: {k: v for k, v in d.items() if k != "dense"},
+    lambda d: d | {"compact": {"call": -1}},
+    lambda d: d | {"compact": {"call": "x"}}, lambda d: d | {"compact": 3},
+    lambda d: d | {"lanes": 7}, lambda d: d | {"error": float("inf")},
     lambda d: d | {"vectors": 99}, lambda d: d | {"machine": "x"}, lambda d: d | {"dense": {}}])
 def test_a_damaged_profile_is_one_line(tmp_path, damage):
     (tmp_path / "p.json").write_text(json.dumps(damage(profile().to_json())))
@@ -122,7 +126,8 @@ def test_the_profiles_that_ship_are_good_ones():
 
 def test_another_machine_has_another_file(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    files = {profile_files.own_file({"cpu": cpu, "cores": cores}, threads) for cpu in ("AMD EPYC", "Intel(R) i7/../x") for cores in (2, 4) for threads in (1, 2)}
+    files = {profile_files.own_file({"cpu": cpu, "cores": cores}, threads)
+             for cpu in ("AMD EPYC", "Intel(R) i7/../x") for cores in (2, 4) for threads in (1, 2)}
     assert len(files) == 8 and all(f.parent == tmp_path / "prunescope" for f in files)
 
 
@@ -150,8 +155,10 @@ def tiny_mask(encoder, share: float = 0.5) -> BlockMask:
 def test_measure_tells_what_it_did(encoder, dtype):
     answer = timing_.measure(encoder.model, tiny_mask(encoder), Batch(3, 20), 1, dtype, seconds=0.0)
     assert answer["speedup"] == pytest.approx(answer["dense_ms"] / answer["compact_ms"])
-    assert (answer["batch"], answer["length"], answer["threads"], answer["dtype"], answer["rounds"]) == (3, 20, 1, dtype, 5)
-    assert answer["ideal_speedup"] == pytest.approx(1 / (1 - answer["sparsity"])) and sum(answer["executed"].values()) == 12
+    assert (answer["batch"], answer["length"], answer["threads"], answer["dtype"], answer["rounds"]) == (
+        3, 20, 1, dtype, 5)
+    assert answer["ideal_speedup"] == pytest.approx(1 / (1 - answer["sparsity"]))
+    assert sum(answer["executed"].values()) == 12
     assert answer["dense_spread"][0] <= answer["dense_ms"] <= answer["dense_spread"][1]
     assert [layer for layer, _, _ in answer["layers_ms"]] == [0, 1]
     assert all(dense > 0 and small > 0 for _, dense, small in answer["layers_ms"])
@@ -202,7 +209,8 @@ def test_a_short_calibration_prices_an_unseen_mask(monkeypatch):
     monkeypatch.setattr(calibrate, "_BLOCKS", ("16x1",))
     *progress, calibrated = calibrate.calibrate(1, fit=8, check=3, seconds=0.0)
     assert progress == [(i, 11) for i in range(1, 12)] and calibrated.threads == 1 and calibrated.masks == 3
-    assert np.isfinite(calibrated.error) and Profile.from_json(json.loads(json.dumps(calibrated.to_json()))) == calibrated
+    assert np.isfinite(calibrated.error)
+    assert Profile.from_json(json.loads(json.dumps(calibrated.to_json()))) == calibrated
     mask = full_mask(0.5)
     assert all(price >= 0 for price in calibrated.compact.values()) and calibrated.compact_ms(mask, Batch(2, 16)) > 0
 
@@ -214,6 +222,7 @@ def test_without_kernels_there_is_nothing_to_calibrate(monkeypatch):
 
 
 def test_random_masks_are_uneven(encoder):
-    masks = [calibrate.random_mask(encoder, BlockShape.parse("16x1"), np.random.default_rng(seed)) for seed in range(20)]
+    block = BlockShape.parse("16x1")
+    masks = [calibrate.random_mask(encoder, block, np.random.default_rng(seed)) for seed in range(20)]
     assert len({round(mask.sparsity, 3) for mask in masks}) > 15 and max(m.sparsity for m in masks) > 0.6
     assert replace(masks[0].layout) == masks[1].layout and torch.get_num_threads() >= 1

@@ -13,9 +13,9 @@ REPO = Path(__file__).resolve().parent.parent
 CORE = REPO / "prune_core"
 
 # From the top down; "precision" and "hardware" are to come. Nothing imports what stands last.
-LADDER = (("files", "machine"), "cutting", "precision", "tasks", "latency", "hardware", "models", "methods", "runs", "showing",
-          "execution", "evaluation", "training", "export", "cli", "__main__")
-TORCH = {"models", "methods", "execution", "evaluation", "training", "export"}  # rooms that load it when they are imported
+LADDER = (("files", "machine"), "cutting", "precision", "tasks", "latency", "hardware",
+          "models", "methods", "runs", "showing", "execution", "evaluation", "training", "export", "cli", "__main__")
+TORCH = {"models", "methods", "execution", "evaluation", "training", "export"}  # rooms that load it on import
 TORCH_FREE_IN_METHODS = {"prune_core.methods.table", "prune_core.methods.rankings"}  # tables, which pages read
 HEAVY = {"torch", "transformers", "datasets", "sklearn", "scipy"}
 
@@ -86,7 +86,8 @@ def test_a_room_imports_only_rooms_above_it(path):
 
 def test_inside_a_room_there_is_no_circle():
     graph = {module(path): core_modules(imported(path)) - {module(path)} for path in CORE_FILES}
-    graph = {name: {to for to in targets if room(to) == room(name) and to.count(".") > 1} for name, targets in graph.items()}
+    graph = {name: {to for to in targets if room(to) == room(name) and to.count(".") > 1}
+             for name, targets in graph.items()}
     left = dict(graph)
     while leaves := [name for name, targets in left.items() if not targets & set(left)]:
         for name in leaves:
@@ -119,7 +120,8 @@ def test_a_page_imports_the_core_what_pages_share_and_the_folder_of_its_own_name
 def loaded_after(code: str) -> set[str]:
     """Top-level modules that are loaded after this code has run in a fresh process."""
     listed = "import sys; print(*sorted({m.split('.')[0] for m in sys.modules}))"
-    done = subprocess.run([sys.executable, "-c", f"{code}\n{listed}"], cwd=REPO, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", f"{code}\n{listed}"], cwd=REPO,
+                          capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
@@ -160,7 +162,8 @@ def divides(node: ast.AST) -> bool:
     """Whether this divides a weight into groups, which needs four axes."""
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
         return False
-    return node.func.attr in ("view", "reshape") and axes(node) >= 4 or node.func.attr in ("unfold", "unflatten", "rearrange")
+    name = node.func.attr
+    return name in ("view", "reshape") and axes(node) >= 4 or name in ("unfold", "unflatten", "rearrange")
 
 
 @pytest.mark.parametrize("path", [p for p in CORE_FILES if p.name != "blocks.py"], ids=relative)

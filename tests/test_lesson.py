@@ -1,4 +1,4 @@
-"""The lesson's small experiments: by hand, by their optimality conditions, and against the methods that they explain."""
+"""The lesson's small experiments: by hand, by their optimality conditions, and against the methods they explain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def test_a_cut_matrix_is_counted_as_a_loop_counts(block, share):
     weight, shape = lesson.small_matrix(), BlockShape.parse(block)
     cut = lesson.cut_matrix(weight, shape, share)
     rows, cols = shape.sides(*weight.shape)
-    kept = [weight[i:i + rows, j:j + cols] for i in range(0, weight.shape[0], rows) for j in range(0, weight.shape[1], cols)
+    kept = [weight[i:i + rows, j:j + cols]
+            for i in range(0, weight.shape[0], rows) for j in range(0, weight.shape[1], cols)
             if cut.kept[i // rows, j // cols]]
     assert cut.size == rows * cols and cut.sparsity == pytest.approx(1 - sum(part.size for part in kept) / weight.size)
     assert cut.energy == pytest.approx(sum((part**2).sum() for part in kept) / (weight**2).sum())
@@ -28,14 +29,16 @@ def test_a_cut_matrix_is_counted_as_a_loop_counts(block, share):
 
 def test_larger_blocks_lose_more_at_the_same_sparsity():
     """What the first step asks the person to see."""
-    kept = [lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse(block), 0.5).energy for block in ("1x1", "4x1", "4x4")]
+    kept = [lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse(block), 0.5).energy
+            for block in ("1x1", "4x1", "4x4")]
     assert kept == sorted(kept, reverse=True) and kept[0] - kept[2] > 0.05
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.1, 0.5, 2.0])
 def test_two_groups_end_where_the_formula_says(lam):
     path = lesson.two_groups(lam, steps=400)
-    assert path[0].tolist() == [1.0, 1.0] and path[-1] == pytest.approx([max(0.0, 1 - lam), max(0.0, 0.25 - lam)], abs=1e-6)
+    assert path[0].tolist() == [1.0, 1.0]
+    assert path[-1] == pytest.approx([max(0.0, 1 - lam), max(0.0, 0.25 - lam)], abs=1e-6)
 
 
 def test_the_proximal_step_is_the_methods_own():
@@ -59,7 +62,8 @@ def test_recover_solves_the_group_lasso(lam):
     from scipy.optimize import minimize
 
     def objective(flat):
-        return ((x @ flat - y) ** 2).sum() / 2 / EXAMPLES + lam * np.linalg.norm(flat.reshape(truth.shape) + 1e-9, axis=1).sum()
+        norms = np.linalg.norm(flat.reshape(truth.shape) + 1e-9, axis=1)
+        return ((x @ flat - y) ** 2).sum() / 2 / EXAMPLES + lam * norms.sum()
 
     best = minimize(objective, truth.ravel() + 0.01, method="L-BFGS-B", options={"maxiter": 5000, "maxfun": 10**6})
     assert recovery.found == pytest.approx(np.linalg.norm(best.x.reshape(truth.shape), axis=1), abs=0.03)
@@ -67,9 +71,10 @@ def test_recover_solves_the_group_lasso(lam):
 
 def test_reweighting_finds_the_groups_that_plain_leaves_among_the_wrong():
     """What the third step asks the person to see, at its first setting; and it is no accident of one seed."""
-    wrong = np.array([[lesson.recover(0.1, reweighted, seed).wrong for reweighted in (False, True)] for seed in range(10)])
+    runs = [[lesson.recover(0.1, reweighted, seed) for reweighted in (False, True)] for seed in range(10)]
+    wrong = np.array([[one.wrong for one in pair] for pair in runs])
     assert wrong[0].tolist() == [7, 0] and (wrong[:, 1] < wrong[:, 0]).sum() >= 9
-    errors = np.array([[lesson.recover(0.1, reweighted, seed).error for reweighted in (False, True)] for seed in range(10)])
+    errors = np.array([[one.error for one in pair] for pair in runs])
     assert (errors[:, 1] < errors[:, 0]).sum() >= 8
 
 
@@ -93,7 +98,8 @@ def test_the_path_in_the_loss_is_torchs_adam(lam):
     first = random.normal(size=64) * 0.04
     noise = random.normal(size=(20, 64)) * 1e-3
     w = nn.Parameter(torch.from_numpy(first.copy()))
-    gamma, optimizer, path = 1 / (float(w.detach().norm()) + EPS), torch.optim.Adam([w], lr=2e-5), [float(w.detach().norm())]
+    gamma, optimizer = 1 / (float(w.detach().norm()) + EPS), torch.optim.Adam([w], lr=2e-5)
+    path = [float(w.detach().norm())]
     for row in noise:
         optimizer.zero_grad()
         ((w * torch.from_numpy(row)).sum() + lam * gamma * w.norm()).backward()

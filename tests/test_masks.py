@@ -61,7 +61,8 @@ def test_matrices_of_a_scope_stand_together():
 
 
 @pytest.mark.parametrize("scope, threshold, kept", [
-    ("layer", {"layer 0": 1.0, "layer 1": 7.0}, 8), ("type", {"query": 4.0, "key": 0.0}, 8), ("matrix", {"m0": 2.0, "m1": 5.0}, 10)])
+    ("layer", {"layer 0": 1.0, "layer 1": 7.0}, 8), ("type", {"query": 4.0, "key": 0.0}, 8),
+    ("matrix", {"m0": 2.0, "m1": 5.0}, 10)])
 def test_each_scope_key_is_cut_at_its_own_threshold(scope, threshold, kept):
     assert mask_at(NORMS, layout(), threshold, scope).kept_weights == kept
 
@@ -118,7 +119,8 @@ def test_with_unequal_groups_the_nearest_whole_group_is_taken():
 
 
 @pytest.mark.parametrize("threshold, words", [
-    (-0.1, "-0.1"), (float("nan"), "nan"), ({"layer 0": 1.0}, "missing"), ({"layer 0": 1.0, "layer 1": float("nan")}, "nan")])
+    (-0.1, "-0.1"), (float("nan"), "nan"), ({"layer 0": 1.0}, "missing"),
+    ({"layer 0": 1.0, "layer 1": float("nan")}, "nan")])
 def test_bad_thresholds_are_refused(threshold, words):
     scope = "layer" if isinstance(threshold, dict) else "global"
     with pytest.raises(InputError, match=f"threshold.* {words}"):

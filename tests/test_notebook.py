@@ -25,7 +25,8 @@ def executed(text: str, folder: Path = ROOT) -> list[str]:
     made = nbformat.reads(text, 4)
     nbformat.validate(made)
     NotebookClient(made, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
-    return ["\n".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs) for cell in made.cells if cell.cell_type == "code"]
+    return ["\n".join(out.get("text") or out.get("data", {}).get("text/plain", "") for out in cell.outputs)
+            for cell in made.cells if cell.cell_type == "code"]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +36,14 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 
 def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
     some = {key: float(values.mean()) for key, values in made.norms(made.saved("dense")).items()}
-    settings = [Setting("present", made.saved("dense"), Cut("matrix", None, some)), Setting("A", made.saved("penalty-3x"), Cut("matrix", 0.5)),
+    settings = [Setting("present", made.saved("dense"), Cut("matrix", None, some)),
+                Setting("A", made.saved("penalty-3x"), Cut("matrix", 0.5)),
                 Setting("B", made.with_norms[1], Cut("global", 0.25))]
     shown = executed(notebook.exploration(made, settings))
     assert "the same numbers as shown" in shown[2]
     exact = evaluate(made, "dense", cut_of(made, None, some, scope="matrix"))
-    assert f"{exact['score']:.6f}".rstrip("0") in shown[-1] and "B: not scored: weights are kept for stages only" in shown[-1]
+    assert f"{exact['score']:.6f}".rstrip("0") in shown[-1]
+    assert "B: not scored: weights are kept for stages only" in shown[-1]
     numbers = settings[1].numbers(made)
     assert f"{numbers['sparsity']:.6f}"[:7] in shown[1] and numbers["predicted_score"] is not None
     assert settings[0].numbers(made)["predicted_score"] is None  # thresholds of their own: no surface is of that kind
@@ -79,7 +82,8 @@ def test_a_shipped_notebook_runs_and_keeps_no_outputs(path):
     text = path.read_text(encoding="utf-8")
     assert not [cell for cell in nbformat.reads(text, 4).cells if cell.get("outputs") or cell.get("execution_count")]
     shown = executed(text, ROOT / "notebooks")
-    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors", "results_table": "rows stand in docs/results.md"}
+    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors",
+             "results_table": "rows stand in docs/results.md"}
     assert words[path.stem] in "\n".join(shown)
 
 

@@ -25,7 +25,8 @@ from prune_core.tasks.glue import Examples
 def inputs(seed: int = 0, count: int = 200, n: int = 12) -> torch.Tensor:
     """(count, n) correlated inputs with a mean."""
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(count, n, generator=random) @ torch.randn(n, n, generator=random) + torch.randn(n, generator=random)
+    plain = torch.randn(count, n, generator=random)
+    return plain @ torch.randn(n, n, generator=random) + torch.randn(n, generator=random)
 
 
 def gram_of(x: torch.Tensor) -> Gram:
@@ -65,7 +66,8 @@ def test_nothing_near_it_is_better_and_cutting_alone_is_worse():
 
 def test_damping_pulls_towards_the_old_weights():
     x, weight, kept = inputs(4), torch.randn(4, 12, generator=torch.Generator().manual_seed(2)), kept_of(4, 12, 5)
-    far = [float((repair.repaired(weight, kept, gram_of(x), damp) - weight * kept).norm()) for damp in (0.0, 0.1, 10.0, 1e6)]
+    far = [float((repair.repaired(weight, kept, gram_of(x), damp) - weight * kept).norm())
+           for damp in (0.0, 0.1, 10.0, 1e6)]
     assert far == sorted(far, reverse=True) and far[-1] < 1e-3
 
 
@@ -125,7 +127,8 @@ def test_every_block_shape_keeps_its_mask_and_nears_the_dense_outputs(encoder, b
 
         def loss(w, b, gram=gram, weight=weight, bias=bias):  # mean squared difference of outputs, from the Gram alone
             by, shift = w - weight, b - bias
-            return float(((by @ gram.products) * by).sum() + 2 * shift @ (by @ gram.total) + gram.count * (shift**2).sum())
+            moved = ((by @ gram.products) * by).sum() + 2 * shift @ (by @ gram.total)
+            return float(moved + gram.count * (shift**2).sum())
 
         assert loss(linear.weight.detach(), linear.bias.detach()) <= loss(weight * kept, bias) * 1.0001
 
@@ -143,7 +146,8 @@ def test_a_linear_without_bias():
     layout = Layout.of([Matrix("a", 0, "query", 8, 12)], block, 96)
     kept, gram, before = {"a": np.arange(48).reshape(4, 12) % 3 > 0}, gram_of(inputs()), linear.weight.detach().clone()
     repair.repair_({"a": linear}, BlockMask(layout, kept), {"a": gram})
-    assert torch.equal(linear.weight.detach(), repair.repaired(before, block.expand(torch.from_numpy(kept["a"]), 8, 12), gram))
+    expanded = block.expand(torch.from_numpy(kept["a"]), 8, 12)
+    assert torch.equal(linear.weight.detach(), repair.repaired(before, expanded, gram))
 
 
 @pytest.fixture(scope="module")
@@ -161,21 +165,24 @@ def test_a_repaired_score_is_that_of_the_repaired_model_and_kept_apart(made):
     expected = dev_score(bench.repaired(cut.mask(made.ranking("dense"), made.layout)), bench.task, bench.dev)
     assert repaired["scores"] == expected.scores
     again = exact.evaluate(made, "dense", moved, threads=1)
-    assert again["score"] == repaired["score"] and exact.evaluate(made, "dense", cut, threads=1)["score"] == plain["score"]
+    assert again["score"] == repaired["score"]
+    assert exact.evaluate(made, "dense", cut, threads=1)["score"] == plain["score"]
     fresh = Bench(made, "dense")
     kept = fresh.grams()  # from the disk
     for name, gram in bench.grams().items():
         assert torch.equal(gram.products, kept[name].products) and gram.count == kept[name].count
     (file,) = (made.path / "scores").glob("*.safetensors")
     file.write_bytes(b"damaged")
-    assert torch.equal(Bench(made, "dense").grams()[made.layout.matrices[0].name].total, kept[made.layout.matrices[0].name].total)
+    first = made.layout.matrices[0].name
+    assert torch.equal(Bench(made, "dense").grams()[first].total, kept[first].total)
 
 
 def test_repair_saves_most_of_the_shipped_model(glue_folder):
     """SST-2, half of every matrix cut, no training: the first 200 dev sentences."""
     run = shelf.find("sst2-minilm-64x1")
     bench = Bench(run, "dense", str(glue_folder))
-    bench.dev = {"validation": encoding.encode(glue.load("sst2", str(glue_folder)).main_dev.some(200), bench.encoder.tokenizer, 128)}
+    examples = glue.load("sst2", str(glue_folder)).main_dev.some(200)
+    bench.dev = {"validation": encoding.encode(examples, bench.encoder.tokenizer, 128)}
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, "matrix")
     *_, plain = bench.stream(mask, fresh=True)
     *_, repaired = bench.stream(mask, fresh=True, repaired=True)

@@ -38,7 +38,7 @@ def create(folder: Path, name: str = "one", **about) -> Recorder:
 
 
 def end_of(phase: str, saved: str, score: float, seed: int = 0) -> Snapshot:
-    """The snapshot at the end of a phase."""
+    """The snapshot of a stage: the end of a phase."""
     point = {"sparsity": 0.5, "compression_encoder": 2.0, "compression_model": 1.1}
     return Snapshot(phase, 9, 0.4, scores={"accuracy": score}, examples=24, saved=saved, point=point, norms=norms(seed),
                     surface=[SurfacePoint(0.0, 0.0, score, 0.1, 0.9)], surface_examples=12)
@@ -83,7 +83,8 @@ def test_numbers_come_back_to_the_last_bit(tmp_path):
 def test_weights_are_there_before_the_line_that_names_them(tmp_path):
     with create(tmp_path) as recorder:
         point = {"sparsity": 0.0, "compression_encoder": 1.0, "compression_model": 1.0}
-        recorder.append(Snapshot("dense", 3, saved="dense", scores={"accuracy": 1.0}, point=point, weights=lambda: {"w": torch.arange(3.0)}))
+        recorder.append(Snapshot("dense", 3, saved="dense", scores={"accuracy": 1.0}, point=point,
+                                 weights=lambda: {"w": torch.arange(3.0)}))
     from safetensors.torch import load_file
 
     assert load_file(Run(tmp_path / "one").weights_file("dense"))["w"].tolist() == [0.0, 1.0, 2.0]
@@ -101,7 +102,8 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path):
 
 def test_points_and_warnings_by_hand(tmp_path):
     with create(tmp_path, config=PruneConfig(block="2x1", compressions=(2, 4)).to_json(), notes=["a note"]) as recorder:
-        for snapshot in (end_of("dense", "dense", 0.9), end_of("penalty", "penalty-2x", 0.7), end_of("retrain-2x", "retrain-2x", 0.51)):
+        for snapshot in (end_of("dense", "dense", 0.9), end_of("penalty", "penalty-2x", 0.7),
+                         end_of("retrain-2x", "retrain-2x", 0.51)):
             recorder.append(snapshot)
     run = Run(tmp_path / "one")
     assert run.dense_score == 0.9 and run.stages == ["dense", "penalty-2x", "retrain-2x"]
@@ -109,7 +111,8 @@ def test_points_and_warnings_by_hand(tmp_path):
     assert reached == {"compression": 2.0, "sparsity": 0.5, "compression_encoder": 2.0, "compression_model": 1.1,
                        "score_thresholded": 0.7, "score_retrained": 0.51}
     assert open_point["score_thresholded"] is open_point["score_retrained"] is open_point["sparsity"] is None
-    assert len(run.warnings) == 2 and "2x" in run.warnings[0] and "majority" in run.warnings[0] and run.warnings[1] == "a note"
+    assert len(run.warnings) == 2 and run.warnings[1] == "a note"
+    assert "2x" in run.warnings[0] and "majority" in run.warnings[0]
 
 
 # ---------------------------------------------------------------- crashes
@@ -223,7 +226,8 @@ print(seen)
 def test_a_reader_never_sees_a_half_written_file(tmp_path):
     """Another process reads all the while; every number in snapshot i is i, so that a mixture would show."""
     with create(tmp_path) as recorder:
-        reader = subprocess.Popen([sys.executable, "-c", READER, str(tmp_path / "one")], cwd=REPO, stdout=subprocess.PIPE, text=True)
+        reader = subprocess.Popen([sys.executable, "-c", READER, str(tmp_path / "one")], cwd=REPO,
+                                  stdout=subprocess.PIPE, text=True)
         assert reader.stdout.readline() == "reading\n"
         for step in range(150):
             values = {m.name: np.full(LAYOUT.block.grid(m.m, m.n), step, np.float32) for m in LAYOUT.matrices}
@@ -247,7 +251,8 @@ def test_a_second_process_is_refused_and_harms_nothing(tmp_path):
     with create(tmp_path) as recorder:
         recorder.append(Snapshot("dense", 0, 0.0))
         before = lines_of(tmp_path)
-        code = f"from pathlib import Path\nfrom prune_core.runs.recorder import Recorder\nRecorder.reopen(Path({str(tmp_path / 'one')!r}))"
+        code = ("from pathlib import Path\nfrom prune_core.runs.recorder import Recorder\n"
+                f"Recorder.reopen(Path({str(tmp_path / 'one')!r}))")
         second = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=False)
         assert "RunError" in second.stderr and "another process" in second.stderr
         assert lines_of(tmp_path) == before
@@ -300,7 +305,8 @@ def test_a_damaged_status_says_nothing_rather_than_wrong(tmp_path, content):
 # ---------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["", "a/b", "../up", "a.b", ".hidden", "a b", "-x", "_x", "x" * 65, "naïve", "a\n", "a\\b"])
+@pytest.mark.parametrize("name", ["", "a/b", "../up", "a.b", ".hidden", "a b", "-x", "_x",
+                                  "x" * 65, "naïve", "a\n", "a\\b"])
 def test_names_that_are_no_folder_name_are_refused(tmp_path, name):
     with pytest.raises(RunError, match="run name"):
         create(tmp_path, name)
@@ -360,14 +366,16 @@ DAMAGE = {
     "run.json is binary": (lambda f: (f / "one" / "run.json").write_bytes(b"\xff\xfe\x00"), "cannot be read"),
     "run.json nested without end": (lambda f: (f / "one" / "run.json").write_text("[" * 100_000), "cannot be read"),
     "run.json is a list": (lambda f: (f / "one" / "run.json").write_text("[]"), "format None"),
-    "run.json is a folder": (lambda f: ((f / "one" / "run.json").unlink(), (f / "one" / "run.json").mkdir()), "cannot be read"),
+    "run.json is a folder": (lambda f: ((f / "one" / "run.json").unlink(), (f / "one" / "run.json").mkdir()),
+                             "cannot be read"),
     "from the future": (lambda f: edit(f, format=2), "format 2; this version reads 1"),
     "settings from the future": (lambda f: edit(f, config=PruneConfig().to_json() | {"warp": 9}), "warp"),
     "settings missing": (lambda f: edit(f, config=None), "run.json is not valid"),
     "no layout": (lambda f: edit(f, layout={}), "run.json is not valid"),
     "no metric": (lambda f: edit(f, task={"name": "sst2"}), "run.json is not valid"),
     "a layout that does not divide": (lambda f: edit(f, layout=LAYOUT.to_json() | {"block": "3x1"}), "not divisible"),
-    "an end without scores": (lambda f: _append(f, {"phase": "dense", "step": 1, "saved": "dense", "i": 9}), "not valid: 'scores'"),
+    "an end without scores": (lambda f: _append(f, {"phase": "dense", "step": 1, "saved": "dense", "i": 9}),
+                              "not valid: 'scores'"),
     "a line of another kind": (lambda f: _append(f, {"hello": 1}), "without a number of its own"),
     "result.json cut off": (lambda f: (f / "one" / "result.json").write_text("{"), "result.json cannot be read"),
     "result.json is a list": (lambda f: (f / "one" / "result.json").write_text("[1]"), "result.json is not valid"),
@@ -416,7 +424,8 @@ def test_own_runs_come_newest_first_then_those_that_ship(tmp_path, none_recorded
 
 @pytest.mark.parametrize("damage, reason", [
     (lambda file: file.unlink(), "cannot be read"), (lambda file: file.write_bytes(b"xx"), "cannot be read"),
-    (lambda file: file.write_bytes(_norms_file({"m0": np.zeros((1, 1), np.float32), "m1": np.zeros((2, 2), np.float32)})), "do not fit m0")])
+    (lambda file: file.write_bytes(
+        _norms_file({"m0": np.zeros((1, 1), np.float32), "m1": np.zeros((2, 2), np.float32)})), "do not fit m0")])
 def test_norms_that_are_gone_or_do_not_fit_are_told(tmp_path, damage, reason):
     with create(tmp_path) as recorder:
         recorder.append(Snapshot("dense", 0, norms=norms(0)))

@@ -69,7 +69,8 @@ def test_points_are_kept_as_they_come_and_never_computed_twice(made, monkeypatch
 
 
 @pytest.mark.parametrize("scopes, shares, words", [
-    (("row",), (0.5,), "row"), (("global",), (0.5,), "global"), (("layer",), (0.0,), "0"), (("layer",), (1.0,), "1"), (("layer",), (float("nan"),), "nan")])
+    (("row",), (0.5,), "row"), (("global",), (0.5,), "global"), (("layer",), (0.0,), "0"),
+    (("layer",), (1.0,), "1"), (("layer",), (float("nan"),), "nan")])
 def test_what_cannot_be_asked(made, scopes, shares, words):
     with pytest.raises(InputError, match=words):
         list(sensitivity.sensitivity(made, "dense", scopes, shares))
@@ -89,7 +90,8 @@ def test_the_recorded_run_has_them_and_they_are_of_its_weights():
     points, norms = run.sensitivity("dense"), run.norms(run.saved("dense"))
     assert {(p.scope, p.key) for p in points} >= {(s, k) for s in ("layer", "matrix") for k in by_scope(run.layout, s)}
     for point in points:
-        assert point.threshold == pytest.approx(thresholds_for(norms, run.layout, point.share, point.scope)[point.key], rel=1e-6)
+        thresholds = thresholds_for(norms, run.layout, point.share, point.scope)
+        assert point.threshold == pytest.approx(thresholds[point.key], rel=1e-6)
 
 
 # ---------------------------------------------------------------- more surfaces
@@ -109,16 +111,20 @@ def test_surfaces_are_exact_scores_of_each_kind_of_cut_and_go_on_where_they_stop
         points = made.surfaces("dense")[kind]
         assert [p.wanted for p in points] == list(GRID)
         for point in points[4:18:6]:
-            real = exact.evaluate(made, "dense", cut_of(made, point.wanted, scope=kind.scope, repaired=kind.repaired), threads=1, fresh=True)
-            assert (point.sparsity, point.score, point.low, point.high) == (real["sparsity"], real["score"], real["low"], real["high"])
-    assert made.surfaces("dense")[SurfaceKind("norm", made.config.scope, False)] == list(made.snapshots[made.saved("dense")].surface)
+            cut = cut_of(made, point.wanted, scope=kind.scope, repaired=kind.repaired)
+            real = exact.evaluate(made, "dense", cut, threads=1, fresh=True)
+            assert (point.sparsity, point.score, point.low, point.high) == (
+                real["sparsity"], real["score"], real["low"], real["high"])
+    recorded = made.snapshots[made.saved("dense")].surface
+    assert made.surfaces("dense")[SurfaceKind("norm", made.config.scope, False)] == list(recorded)
 
 
 def test_the_surface_command(made):
     command = ["surface", "made", f"--runs-dir={made.path.parent}", "--json"]
     done = prune_core(*command, "--scope=type", "--repair=no")
     assert done.returncode == 0, done.stderr
-    assert len(json.loads(done.stdout.strip().splitlines()[-1])["points"]) == 20 == len(made.surfaces("dense")[SurfaceKind("norm", "type", False)])
+    points = json.loads(done.stdout.strip().splitlines()[-1])["points"]
+    assert len(points) == 20 == len(made.surfaces("dense")[SurfaceKind("norm", "type", False)])
     for wrong in ("--scope=rows", "--by=taylor", "--repair=maybe"):
         refused = prune_core(*command, wrong)
         assert refused.returncode == 2 and refused.stderr.strip().count("\n") == 0
@@ -128,13 +134,15 @@ def test_the_surface_command(made):
 
 
 def points_of(losses: dict[str, dict[float, float]], dense: float = 0.9) -> list[Sensitivity]:
-    return [Sensitivity("layer", key, share, 0.0, 0.0, dense - loss, 0.0, 1.0, 100) for key, curve in losses.items() for share, loss in curve.items()]
+    return [Sensitivity("layer", key, share, 0.0, 0.0, dense - loss, 0.0, 1.0, 100)
+            for key, curve in losses.items() for share, loss in curve.items()]
 
 
 def test_what_costs_nothing_is_cut_first():
     layout = make_layout()
     points = points_of({"layer 0": {0.5: 0.0, 0.9: 0.0}, "layer 1": {0.5: 0.2, 0.9: 0.3}})
-    assert allocate.shares(points, layout, "layer", 0.45, 0.9) == pytest.approx({"layer 0": 0.9, "layer 1": 0.0}, abs=1e-9)
+    shares = allocate.shares(points, layout, "layer", 0.45, 0.9)
+    assert shares == pytest.approx({"layer 0": 0.9, "layer 1": 0.0}, abs=1e-9)
     shares = allocate.shares(points, layout, "layer", 0.7, 0.9)
     assert shares["layer 0"] == pytest.approx(0.9) and shares["layer 1"] == pytest.approx(0.5)
 
@@ -149,12 +157,14 @@ def test_no_cut_of_the_grid_is_cheaper():
     """Convex losses over three layers: brute force over a fine grid finds nothing better."""
     layout = make_layout(layers=3)
     random = np.random.default_rng(1)
-    losses = {f"layer {at}": dict(zip((0.25, 0.5, 0.75), np.cumsum(np.sort(random.uniform(0, 0.2, 3))).tolist(), strict=True)) for at in range(3)}
+    drawn = [np.cumsum(np.sort(random.uniform(0, 0.2, 3))).tolist() for _ in range(3)]
+    losses = {f"layer {at}": dict(zip((0.25, 0.5, 0.75), values, strict=True)) for at, values in enumerate(drawn)}
     points = points_of(losses)
     cheapest = allocate.shares(points, layout, "layer", 0.4, 0.9)
 
     def loss(shares):
-        return sum(np.interp(share, [0, *curve], [0, *curve.values()]) + EVEN * share**2 for share, curve in zip(shares, losses.values(), strict=True))
+        return sum(np.interp(share, [0, *curve], [0, *curve.values()]) + EVEN * share**2
+                   for share, curve in zip(shares, losses.values(), strict=True))
 
     grid = np.arange(0, 0.76, 0.05)
     best = min(loss(shares) for shares in itertools.product(grid, repeat=3) if abs(sum(shares) / 3 - 0.4) < 1e-9)
@@ -173,8 +183,10 @@ def test_the_cheapest_cut_reaches_what_was_asked():
 
 
 @pytest.mark.parametrize("ask", [
-    lambda n, y, p: allocate.cheapest(n, y, p, "layer", 20.0, 0.9), lambda n, y, p: allocate.cheapest(n, y, p, "matrix", 2.0, 0.9),
-    lambda n, y, p: allocate.cheapest(n, y, [], "layer", 2.0, 0.9), lambda n, y, p: allocate.faster(n, y, p, "layer", 50.0, 0.9, lambda mask: 2.0)])
+    lambda n, y, p: allocate.cheapest(n, y, p, "layer", 20.0, 0.9),
+    lambda n, y, p: allocate.cheapest(n, y, p, "matrix", 2.0, 0.9),
+    lambda n, y, p: allocate.cheapest(n, y, [], "layer", 2.0, 0.9),
+    lambda n, y, p: allocate.faster(n, y, p, "layer", 50.0, 0.9, lambda mask: 2.0)])
 def test_what_the_sensitivities_do_not_reach(ask):
     layout = make_layout()
     with pytest.raises(InputError, match="sensitivit"):

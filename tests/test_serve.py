@@ -29,23 +29,24 @@ def asked(run: Run, number: int, threshold=0.8, **more) -> dict:
 
 
 def answers(*lines: dict | str) -> list[dict]:
-    """All that the desk says to these lines."""
+    """All that the scoring process says to these lines."""
     said: list[dict] = []
-    desk = ScoringProcess(said.append, threads=1)
-    desk.take([line if isinstance(line, str) else json.dumps(line) for line in lines])
-    desk.work()
+    scoring = ScoringProcess(said.append, threads=1)
+    scoring.take([line if isinstance(line, str) else json.dumps(line) for line in lines])
+    scoring.work()
     return said
 
 
-# ---------------------------------------------------------------- the desk
+# ---------------------------------------------------------------- the scoring process
 
 
-def test_an_answer_is_evaluates_own_and_runs_up_to_it(made):
+def test_an_answer_is_that_of_evaluate_and_runs_up_to_it(made):
     said = answers(asked(made, 7, 0.83))
     assert {line["id"] for line in said} == {7} and said[0] == {"id": 7, "doing": "loading"}
     expected = exact.evaluate(made, "dense", cut_of(made, None, 0.83, scope="global"), threads=1)
     result = said[-1]["result"]
-    assert {k: v for k, v in result.items() if not k.startswith("seconds")} == {k: v for k, v in expected.items() if not k.startswith("seconds")}
+    wanted = {k: v for k, v in expected.items() if not k.startswith("seconds")}
+    assert {k: v for k, v in result.items() if not k.startswith("seconds")} == wanted
     assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
 
 
@@ -59,16 +60,17 @@ def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
             clock[name] += value
         return cores.left()
 
-    assert pass_(wall=1, idle=4) == 4 and pass_(wall=2, idle=1, mine=6.8) == 4  # what this process uses itself is its own to use
+    assert pass_(wall=1, idle=4) == 4
+    assert pass_(wall=2, idle=1, mine=6.8) == 4  # what this process uses itself is its own to use
     assert pass_(wall=2, idle=0, mine=4) == 2 and pass_(wall=0.1) == 2  # too short to say
     assert pass_(wall=1, mine=0.2) == 1 and pass_(wall=1, idle=2.6) == 3
     used: list[int] = []
     monkeypatch.setattr(serve.exact, "evaluate", lambda *asked, threads, **more: used.append(threads) or {})
     monkeypatch.setattr(Cores, "left", lambda self: 3)
     for threads in (0, 2):
-        desk = ScoringProcess(lambda said: None, threads)
-        desk.take([json.dumps(asked(made, 1))])
-        desk.work()
+        scoring = ScoringProcess(lambda said: None, threads)
+        scoring.take([json.dumps(asked(made, 1))])
+        scoring.work()
     assert used == [3, 2]
 
 
@@ -86,25 +88,32 @@ def test_what_was_cancelled_is_not_computed(made):
 def test_a_cancellation_stops_a_score_on_its_way(made, monkeypatch):
     monkeypatch.setattr(dev_score, "FIRST", 2)  # so that a tiny set takes several batches
     said: list[dict] = []
-    desk = ScoringProcess(lambda line: (said.append(line), desk.take([json.dumps({"cancel": 3})]) if "done" in line else None), threads=1)
-    desk.take([json.dumps(asked(made, 3, 0.6123))])
-    desk.work()
+
+    def say(line: dict) -> None:
+        said.append(line)
+        if "done" in line:
+            scoring.take([json.dumps({"cancel": 3})])
+
+    scoring = ScoringProcess(say, threads=1)
+    scoring.take([json.dumps(asked(made, 3, 0.6123))])
+    scoring.work()
     assert [line.get("done") for line in said] == [None, 2, None] and said[-1] == {"id": 3, "cancelled": True}
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"phase": "penalty-9x"}, "penalty-9x"), ({"run": "/nowhere"}, "nowhere"), ({"data": "/no/data"}, "/no/data"), ({"scope": "row"}, "row"),
+    ({"phase": "penalty-9x"}, "penalty-9x"), ({"run": "/nowhere"}, "nowhere"),
+    ({"data": "/no/data"}, "/no/data"), ({"scope": "row"}, "row"),
     ({"threshold": {"all": -1.0}}, "threshold"), ({"threshold": "many"}, "")])
-def test_bad_questions_are_answered_in_one_line_and_the_desk_goes_on(made, change, words):
+def test_bad_questions_are_answered_in_one_line_and_the_process_goes_on(made, change, words):
     said = answers(asked(made, 1) | change, "no json", "[1, 2]", asked(made, 2))
     errors = [line for line in said if "error" in line]
     assert [line["id"] for line in errors] == [1] and words in errors[0]["error"] and "\n" not in errors[0]["error"]
     assert said[-1]["id"] == 2 and said[-1]["result"]
 
 
-# ---------------------------------------------------------------- the asker
+# ---------------------------------------------------------------- its client
 
-# A desk that follows orders: answers threshold t after t tenths of a second, and dies at -1
+# One that follows orders: answers threshold t after t tenths of a second, and dies at -1
 FAKE = """
 import json, os, sys, threading, time, queue
 cancelled, waiting = set(), queue.Queue()
@@ -133,9 +142,9 @@ for count in range(1, 100):
 
 
 @pytest.fixture
-def asker(tmp_path):
-    (tmp_path / "desk.py").write_text(FAKE)
-    made = ScoreClient((sys.executable, str(tmp_path / "desk.py")))
+def client(tmp_path):
+    (tmp_path / "scoring.py").write_text(FAKE)
+    made = ScoreClient((sys.executable, str(tmp_path / "scoring.py")))
     yield made
     made.close()
 
@@ -144,58 +153,59 @@ def question(threshold: float, **more) -> Question:
     return Question(**{"run": "r", "stage": "dense", "cut": Cut("global", None, (("all", threshold),))} | more)
 
 
-def until(asker: ScoreClient, who: str, one: Question, holds):
+def until(client: ScoreClient, who: str, one: Question, holds):
     """The answer for which it holds, asked for over and over."""
     end = time.monotonic() + PATIENCE
-    while not holds(answer := asker.want(who, one)):
+    while not holds(answer := client.want(who, one)):
         assert time.monotonic() < end, f"no answer: {answer}"
         time.sleep(0.01)
     return answer
 
 
-def ended(asker: ScoreClient, who: str, one: Question):
-    return until(asker, who, one, lambda answer: answer.ended)
+def ended(client: ScoreClient, who: str, one: Question):
+    return until(client, who, one, lambda answer: answer.ended)
 
 
-def test_equal_questions_are_computed_once(asker):
-    first, second = ended(asker, "me", question(0.1)), ended(asker, "you", question(0.1))
+def test_equal_questions_are_computed_once(client):
+    first, second = ended(client, "me", question(0.1)), ended(client, "you", question(0.1))
     assert first == second and first.result["count"] == 1 and first.score == 0.1
-    assert ended(asker, "me", question(0.0)).result["count"] == 2
+    assert ended(client, "me", question(0.0)).result["count"] == 2
 
 
-def test_the_running_score_is_seen(asker):
-    answer = until(asker, "me", question(600), lambda answer: answer.doing == "scoring")
+def test_the_running_score_is_seen(client):
+    answer = until(client, "me", question(600), lambda answer: answer.doing == "scoring")
     assert (answer.done, answer.total, answer.score, answer.low, answer.high) == (5, 10, 0.5, 0.1, 0.9)
 
 
-def test_a_newer_question_cancels_the_older_one(asker):
-    asker.want("me", question(600))
-    assert ended(asker, "me", question(0.05)).score == 0.05
+def test_a_newer_question_cancels_the_older_one(client):
+    client.want("me", question(600))
+    assert ended(client, "me", question(0.05)).score == 0.05
 
 
-def test_nobody_cancels_what_another_still_wants(asker):
-    asker.want("me", question(2.0))
-    asker.want("you", question(2.0))
-    asker.want("me", question(0.05))
-    assert asker.ahead(question(0.05)) == 1 and asker.ahead(question(2.0)) == 0
-    assert ended(asker, "you", question(2.0)).result["count"] == 1
-    assert ended(asker, "me", question(0.05)).result["count"] == 2
+def test_nobody_cancels_what_another_still_wants(client):
+    client.want("me", question(2.0))
+    client.want("you", question(2.0))
+    client.want("me", question(0.05))
+    assert client.ahead(question(0.05)) == 1 and client.ahead(question(2.0)) == 0
+    assert ended(client, "you", question(2.0)).result["count"] == 1
+    assert ended(client, "me", question(0.05)).result["count"] == 2
 
 
-def test_a_tab_that_was_closed_holds_nobody_up(asker, monkeypatch):
+def test_a_tab_that_was_closed_holds_nobody_up(client, monkeypatch):
     monkeypatch.setattr("pages.shared.score_client.LAPSE", 0.2)
-    asker.want("gone", question(600))
+    client.want("gone", question(600))
     time.sleep(0.3)
-    assert ended(asker, "me", question(0.0)).score == 0.0
+    assert ended(client, "me", question(0.0)).score == 0.0
 
 
-def test_a_process_that_dies_is_told_and_started_again(asker):
-    failed = ended(asker, "me", question(-1))
+def test_a_process_that_dies_is_told_and_started_again(client):
+    failed = ended(client, "me", question(-1))
     assert failed.doing == "failed" and "code 3" in failed.error
-    assert ended(asker, "me", question(0.0)).doing == "done"
-    assert asker.failed_alike(question(0.3)) == failed.error and not asker.failed_alike(question(0.3, data="elsewhere"))
-    asker.forget_failures()
-    assert not asker.failed_alike(question(0.3))
+    assert ended(client, "me", question(0.0)).doing == "done"
+    assert client.failed_alike(question(0.3)) == failed.error
+    assert not client.failed_alike(question(0.3, data="elsewhere"))
+    client.forget_failures()
+    assert not client.failed_alike(question(0.3))
 
 
 def test_a_process_that_cannot_start_is_told():
@@ -208,6 +218,7 @@ def test_the_real_process_answers(made, monkeypatch):
     try:
         answer = ended(real, "me", Question(str(made.path), "dense", Cut("global", None, (("all", 0.77),))))
         assert answer.doing == "done", answer.error
-        assert answer.score == exact.evaluate(made, "dense", cut_of(made, None, 0.77, scope="global"), threads=1)["score"]
+        expected = exact.evaluate(made, "dense", cut_of(made, None, 0.77, scope="global"), threads=1)
+        assert answer.score == expected["score"]
     finally:
         real.close()

@@ -1,4 +1,4 @@
-"""The surface, read off between its points."""
+"""Snapshots, and the surface that a stage carries, read off between its points."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from prune_core.cutting.answers import SurfacePoint, predict
 from prune_core.runs.snapshots import Snapshot
 
-SURFACE = [SurfacePoint(0.0, 0.2, 0.9, 0.8, 1.0), SurfacePoint(0.2, 0.2, 0.9, 0.8, 1.0), SurfacePoint(0.4, 0.4, 0.7, 0.6, 0.8),
-           SurfacePoint(0.8, 0.8, 0.5, 0.4, 0.6)]
+SURFACE = [SurfacePoint(0.0, 0.2, 0.9, 0.8, 1.0), SurfacePoint(0.2, 0.2, 0.9, 0.8, 1.0),
+           SurfacePoint(0.4, 0.4, 0.7, 0.6, 0.8), SurfacePoint(0.8, 0.8, 0.5, 0.4, 0.6)]
 
 
 @pytest.mark.parametrize("sparsity, by_hand", [

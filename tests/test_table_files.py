@@ -56,7 +56,8 @@ def test_a_mark_of_byte_order_and_quoted_lines_do_no_harm(tmp_path):
 
 
 def test_words_that_pandas_takes_for_missing_are_text(tmp_path):
-    data = table_files.read(table(tmp_path, [("NA" if row % 2 else "null", ("None", "n/a")[row % 2]) for row in range(30)]))
+    rows = [("NA" if row % 2 else "null", ("None", "n/a")[row % 2]) for row in range(30)]
+    data = table_files.read(table(tmp_path, rows))
     assert set(data.texts) == {("NA",), ("null",)} and data.classes == ("None", "n/a")
 
 
@@ -70,7 +71,8 @@ def test_pairs_named_columns_and_numbers_as_labels(tmp_path):
 
 
 def test_ten_comes_after_nine(tmp_path):
-    assert table_files.read(table(tmp_path, [(f"t {row}", row % 11) for row in range(66)])).classes == tuple(map(str, range(11)))
+    data = table_files.read(table(tmp_path, [(f"t {row}", row % 11) for row in range(66)]))
+    assert data.classes == tuple(map(str, range(11)))
 
 
 def test_the_split_is_the_seeds_and_holds_every_class(tmp_path):
@@ -96,13 +98,19 @@ MANY = [(f"t {row}", row % 2) for row in range(40)]
     (b"text,label,label\n" + b"a,1,2\n" * 30, (), "", "two columns are called 'label'"),
     ("\n".join(["sentence,grade", *("a,1" for _ in range(30))]), (), "", "which column is the label"),
     ("\n".join(["a,b,c,label", *("x,y,z,1" for _ in range(30))]), (), "", "which column is the text"),
-    ("\n".join(["text,label", *(f"a,{r % 2}" for r in range(30))]), ("words",), "", "column 'words' is missing; there are: text, label"),
+    ("\n".join(["text,label", *(f"a,{r % 2}" for r in range(30))]), ("words",), "",
+     "column 'words' is missing; there are: text, label"),
     ("\n".join(["text,label", *(f"a,{r % 2}" for r in range(30))]), (), "class", "column 'class' is missing"),
-    ("\n".join(["text,label", *(f"a,{r % 2}" for r in range(30))]), ("text", "label"), "label", "another one for the label"),
-    ("\n".join(["a,b,c,label", *(f"x,y,z,{r % 2}" for r in range(30))]), ("a", "b", "c"), "label", "one or two columns of text"),
-    ("\n".join(["text,label", *(f"{'' if r == 7 else 'a'},{r % 2}" for r in range(30))]), (), "", "column 'text' is empty in row 9"),
-    ("\n".join(["text,label", *(f"{'   ' if r > 26 else 'a'},{r % 2}" for r in range(30))]), (), "", "empty in row 29 and 2 more"),
-    ("\n".join(["text,label", *(f"a,{'' if r == 3 else r % 2}" for r in range(30))]), (), "", "column 'label' is empty in row 5"),
+    ("\n".join(["text,label", *(f"a,{r % 2}" for r in range(30))]), ("text", "label"), "label",
+     "another one for the label"),
+    ("\n".join(["a,b,c,label", *(f"x,y,z,{r % 2}" for r in range(30))]), ("a", "b", "c"), "label",
+     "one or two columns of text"),
+    ("\n".join(["text,label", *(f"{'' if r == 7 else 'a'},{r % 2}" for r in range(30))]), (), "",
+     "column 'text' is empty in row 9"),
+    ("\n".join(["text,label", *(f"{'   ' if r > 26 else 'a'},{r % 2}" for r in range(30))]), (), "",
+     "empty in row 29 and 2 more"),
+    ("\n".join(["text,label", *(f"a,{'' if r == 3 else r % 2}" for r in range(30))]), (), "",
+     "column 'label' is empty in row 5"),
     ("\n".join(["text,label", *("a,1" for _ in range(30))]), (), "", "every label is 1"),
     ("\n".join(["text,label", *("a,0.5" for _ in range(30))]), (), "", "every label is '0.5'"),
     ("\n".join(["text,label", *(f"a,{r}" for r in range(200))]), (), "", "200 classes in column 'label'; at most 100"),
@@ -113,7 +121,8 @@ MANY = [(f"t {row}", row % 2) for row in range(40)]
 def test_what_is_wrong_with_a_file_is_one_clear_line(tmp_path, text, columns, label, words):
     with pytest.raises(InputError) as raised:
         table_files.read(csv(tmp_path, text), columns, label)
-    assert words in str(raised.value) and "\n" not in str(raised.value) and "mine.csv" in str(raised.value) and len(str(raised.value)) < 400
+    told = str(raised.value)
+    assert words in told and "mine.csv" in told and "\n" not in told and len(told) < 400
 
 
 def test_parquet_that_is_none_and_text_that_is_numbers(tmp_path):
@@ -122,7 +131,8 @@ def test_parquet_that_is_none_and_text_that_is_numbers(tmp_path):
     pd.DataFrame({"text": range(30), "label": [0, 1] * 15}).to_parquet(tmp_path / "numbers.parquet")
     with pytest.raises(InputError, match="'text' holds int64, not text"):
         table_files.read(tmp_path / "numbers.parquet")
-    pd.DataFrame({"text": [None, *"abcdefghijklmnopqrstuvwxyz"], "label": [0, 1, 2] * 9}).to_parquet(tmp_path / "gaps.parquet")
+    gaps = pd.DataFrame({"text": [None, *"abcdefghijklmnopqrstuvwxyz"], "label": [0, 1, 2] * 9})
+    gaps.to_parquet(tmp_path / "gaps.parquet")
     with pytest.raises(InputError, match="empty in row 2 "):
         table_files.read(tmp_path / "gaps.parquet")
 
@@ -138,7 +148,8 @@ def test_a_file_that_is_not_there_or_too_large(tmp_path, monkeypatch):
         table_files.read(table(tmp_path))
 
 
-@pytest.mark.parametrize("name, task", [("My reviews (1).csv", "My-reviews-1-own"), ("sst2.csv", "sst2-own"), ("été.csv", "t-own"), ("数据.csv", "own")])
+@pytest.mark.parametrize("name, task", [
+    ("My reviews (1).csv", "My-reviews-1-own"), ("sst2.csv", "sst2-own"), ("été.csv", "t-own"), ("数据.csv", "own")])
 def test_the_task_is_called_as_the_file_and_like_none_of_glue(name, task):
     assert table_files.task_name(name) == task and task not in TASKS
     assert places.check_name(f"{task}-64x1-s0")
@@ -148,11 +159,14 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
     """Three classes; the columns are kept with the run, so that it is scored and resumed alike."""
     texts, _ = tiny.sentences(90, 3)
     path = tmp_path / "moods.csv"
-    pd.DataFrame({"words": texts, "note": "x", "mood": [("sad", "glad", "calm")[row % 3] for row in range(90)]}).to_csv(path, index=False)
+    moods = [("sad", "glad", "calm")[row % 3] for row in range(90)]
+    pd.DataFrame({"words": texts, "note": "x", "mood": moods}).to_csv(path, index=False)
     asked = tiny.settings(tiny_model, path, columns=("words",), label="mood", compressions=(2.0,))
     run = tiny.make_run(asked, tmp_path / "runs", "moods")
-    assert (run.task, run.metric, run.outputs, run.is_own, run.is_glue, run.is_practice) == ("moods-own", "accuracy", 3, True, False, False)
-    assert run.about["task"]["labels"] == ["calm", "glad", "sad"] and run.majority_score == pytest.approx(1 / 3, abs=0.02)
+    assert (run.task, run.metric, run.outputs) == ("moods-own", "accuracy", 3)
+    assert (run.is_own, run.is_glue, run.is_practice) == (True, False, False)
+    assert run.about["task"]["labels"] == ["calm", "glad", "sad"]
+    assert run.majority_score == pytest.approx(1 / 3, abs=0.02)
     answer = exact.evaluate(run, "dense", cut_of(run, 0.0), threads=1)
     assert answer["score"] == run.dense_score and answer["examples"] == 18
     content = path.read_bytes()
@@ -172,8 +186,11 @@ def test_the_command_takes_the_columns(tiny_model, tmp_path, capsys, monkeypatch
     from prune_core.__main__ import main
 
     path = table(tmp_path, [(row, f"fine film {row}", row % 2) for row in range(40)], "n,review,stars")
-    arguments = ["prune", "--model", str(tiny_model), "--data", str(path), "--text", "review", "--label", "stars", "--block", "16x1", "--preset", "quick",
-                 "--dense-steps", "2", "--penalty-steps", "3", "--retrain-steps", "1", "--runs-dir", str(tmp_path / "runs"), "--run", "stars", "--threads", "1"]
+    arguments = ["prune", "--model", str(tiny_model), "--data", str(path),
+                 "--text", "review", "--label", "stars",
+                 "--block", "16x1", "--preset", "quick",
+                 "--dense-steps", "2", "--penalty-steps", "3", "--retrain-steps", "1",
+                 "--runs-dir", str(tmp_path / "runs"), "--run", "stars", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["prune_core", *arguments])
     try:
         main()

@@ -1,4 +1,4 @@
-"""Deleting a run can be undone, and never touches one that is written now, one that ships, or anything outside the runs folder."""
+"""Deleting a run can be undone, and spares one that is written now, one that ships, and all outside the runs folder."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from prune_core.runs.run import Run
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file() and file.name != "lock"}
+    return {str(file.relative_to(path)): file.read_bytes()
+            for file in sorted(path.rglob("*")) if file.is_file() and file.name != "lock"}
 
 
 def test_a_deleted_run_comes_back_as_it_was(tmp_path):
     path = make_run(tmp_path, "one")
     before = contents(path)
     gone = trash.delete("one", tmp_path)
-    assert not path.exists() and [listed.name for listed in shelf.listing(tmp_path) if listed.path.parent == tmp_path] == []
+    assert not path.exists()
+    assert [listed.name for listed in shelf.listing(tmp_path) if listed.path.parent == tmp_path] == []
     assert trash.deleted(tmp_path) == [gone] and gone.size >= sum(map(len, before.values()))
     assert trash.restore(gone.key, tmp_path) == "one" and contents(path) == before and trash.deleted(tmp_path) == []
 
@@ -54,7 +56,8 @@ def test_a_folder_without_a_run_can_go_too(tmp_path):
     assert trash.restore(trash.delete("broken", tmp_path).key, tmp_path) == "broken"
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".trash", "../outside", "a/b", "/etc", "nowhere", "x\0y", "x" * 300, "file", "link"])
+@pytest.mark.parametrize("name", ["", ".", "..", ".trash", "../outside", "a/b", "/etc", "nowhere",
+                                  "x\0y", "x" * 300, "file", "link"])
 def test_nothing_else_is_touched(tmp_path, name):
     (tmp_path / "outside").mkdir()
     folder = tmp_path / "runs"
@@ -63,7 +66,8 @@ def test_nothing_else_is_touched(tmp_path, name):
     (folder / "link").symlink_to(tmp_path / "outside")
     with pytest.raises(RunError) as told:
         trash.delete(name, folder)
-    assert "\n" not in str(told.value) and (tmp_path / "outside").is_dir() and (folder / "file").exists() and (folder / "link").is_symlink()
+    assert "\n" not in str(told.value) and (tmp_path / "outside").is_dir()
+    assert (folder / "file").exists() and (folder / "link").is_symlink()
 
 
 def test_what_ships_stays(tmp_path, none_recorded):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prune_core.methods.table import METHODS
 from prune_core.runs.config import PruneConfig
-from prune_core.runs.stages import Stage
+from prune_core.runs.stages import DENSE, Stage
 
 # Arithmetic that a MiniLM training step got through on two cores, bf16 (measured: 186e9 to 230e9).
 # It turns a budget of minutes into a number of steps that is the same on every machine, so that a
@@ -26,17 +26,13 @@ class Schedule:
 
     @property
     def phases(self) -> list[tuple[str, int]]:
-        retrains = [(saved_name("retrain", c), self.retrain) for c in self.compressions]
-        return [("dense", self.dense), ("penalty", self.penalty), *retrains]
+        """(phase, its steps) in order; a phase is named as the stage it ends in, the penalty's as its kind."""
+        retrains = [(Stage.of("retrain", c), self.retrain) for c in self.compressions]
+        return [(DENSE, self.dense), ("penalty", self.penalty), *retrains]
 
     @property
     def steps(self) -> int:
         return sum(steps for _, steps in self.phases)
-
-
-def saved_name(phase: str, compression: float) -> Stage:
-    """'retrain-2x', 'penalty-1.5x': the weights kept for one compression."""
-    return Stage.of(phase, compression)
 
 
 def step_flops(config: PruneConfig, tokens: float, encoder_weights: int) -> float:

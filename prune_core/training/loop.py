@@ -23,8 +23,9 @@ from prune_core.methods.table import METHODS
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import Teacher
 from prune_core.runs.config import PruneConfig
-from prune_core.runs.schedule import plan, saved_name
+from prune_core.runs.schedule import plan
 from prune_core.runs.snapshots import Snapshot, Working
+from prune_core.runs.stages import DENSE, Stage, kind_of
 from prune_core.training.data import EncodedTask
 from prune_core.training.forecast import Spent, evals_in_all
 from prune_core.training.importance import importance, measured
@@ -58,12 +59,13 @@ class Pruning:
     def __iter__(self) -> Events:
         while not self.position.at_end:
             self.position.begin_()
-            yield from {"dense": self._dense, "penalty": self._penalty}.get(self.position.phase, self._retrain)()
+            phases = {"dense": self._dense, "penalty": self._penalty, "retrain": self._retrain}
+            yield from phases[kind_of(self.position.phase)]()
 
     def _dense(self) -> Events:
         """Fine-tune as it is; nothing to do, but to score it, where the encoder came fine-tuned."""
         if not self.plan.dense:
-            yield from self._end("dense")
+            yield from self._end(DENSE)
             return
         if self.position.step == 0:
             yield Snapshot("dense", 0, norms=self.encoder.norms(self.layout.block))
@@ -105,7 +107,7 @@ class Pruning:
             self.encoder.load_(dense)
             cutting.cut_(sparsity_of(compression))
             end = self._end if compression == config.compressions[-1] else self._keep
-            yield from end(saved_name("penalty", compression), sparsity_of(compression))
+            yield from end(Stage.of("penalty", compression), sparsity_of(compression))
 
     def _retrain(self) -> Events:
         """Masked retraining: cut groups stay exactly zero, no penalty."""
@@ -116,13 +118,13 @@ class Pruning:
         """Have the dense model as a teacher, once; and have it say what norms count, where the ranking weighs them."""
         config, train, method = self.config, self.data.train, self.position.steps.method
         if self.teacher is None and config.taught:
-            self.teacher = Teacher(self.encoder, self.position.saved("dense"), config.temperature)
+            self.teacher = Teacher(self.encoder, self.position.saved(DENSE), config.temperature)
             rows = taught_rows(self.plan, train.lengths, config)
             for done, total in self.teacher.prepare(train, rows, config.precision == "bf16"):
                 yield Working(self.position.phase, "asking the dense model", done, total)
         if method and RANKINGS[config.ranking].build:
             yield Working(self.position.phase, "weighing the inputs", 0, 1)
-            dense = self.position.saved("dense")
+            dense = self.position.saved(DENSE)
             counts = importance(config.ranking, self.encoder, self.layout, dense, train, config.seed)
             method.weigh_(counts, fresh=self.position.step == 0)
 
@@ -149,7 +151,7 @@ class Pruning:
         exact = self.encoder.copies()
         self.position.crossed.append(compression)
         self.position.steps.method.harden_()
-        yield from self._keep(saved_name("penalty", compression), sparsity_of(compression))
+        yield from self._keep(Stage.of("penalty", compression), sparsity_of(compression))
         self.encoder.load_(exact)
 
     def _end(self, name: str, sparsity: float = 0.0, **now) -> Events:

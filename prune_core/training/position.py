@@ -12,7 +12,8 @@ from prune_core.evaluation import dev_score
 from prune_core.methods.table import METHODS
 from prune_core.models.encoders import Encoder
 from prune_core.runs.config import PruneConfig
-from prune_core.runs.schedule import Schedule, saved_name
+from prune_core.runs.schedule import Schedule
+from prune_core.runs.stages import Stage, kind_of
 from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
 from prune_core.training.step import Steps
@@ -54,14 +55,14 @@ class Position:
         if self.steps:
             return
         config, (phase, count), method, mask = self.config, self.plan.phases[self.number], None, None
-        self.encoder.model.train(phase == "dense" or config.dropout)
+        self.encoder.model.train(kind_of(phase) == "dense" or config.dropout)
         if phase == "penalty":
             row = METHODS[config.method]
             if not row.closed_form:
                 method = row.build(self.encoder.weights, self.layout, config.scope, **config.of_method)
-        elif phase != "dense":
+        elif kind_of(phase) == "retrain":
             compression = self.plan.compressions[self.number - 2]
-            self.encoder.load_(self.saved(saved_name("penalty", compression)))
+            self.encoder.load_(self.saved(Stage.of("penalty", compression)))
             norms = self.encoder.norms(self.layout.block)
             mask = mask_at_sparsity(norms, self.layout, sparsity_of(compression), config.scope)
             dev_score.apply_mask_(self.encoder.weights, mask)

@@ -22,6 +22,7 @@ from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot, Working
+from prune_core.runs.stages import DENSE
 from prune_core.tasks import metrics, table_files
 from prune_core.tasks.glue import Task
 from prune_core.training.data import EncodedTask
@@ -105,7 +106,7 @@ def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
     if (run.config.model, run.task) != (config.model, task.name):
         raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
                          f"{config.model} on {task.name}")
-    encoder = bench.encoder_of(run, "dense", task.outputs)
+    encoder = bench.encoder_of(run, DENSE, task.outputs)
     encoder.embeddings.requires_grad_(config.train_embeddings)
     return encoder
 

@@ -20,6 +20,7 @@ from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import MIX, Teacher, hidden_loss, mixed
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.schedule import Schedule
+from prune_core.runs.stages import kind_of
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
@@ -54,7 +55,7 @@ class Steps:
     @property
     def kind(self) -> str:
         """dense, penalty, retrain"""
-        return self.phase.partition("-")[0]
+        return kind_of(self.phase)
 
     def batches(self) -> Iterator[np.ndarray]:
         """The training sentences of every step that is left, in turn."""

@@ -136,9 +136,8 @@ def rows(short: bool) -> Iterator[dict]:
         if not short:
             source = str(GLUE) if GLUE.is_dir() else "practice"
             real = PruneConfig(data=source, compressions=(2.0,), dense_steps=8, penalty_steps=16,
-                               retrain_steps=8, moments=4,
-                               milestones=2, precision="bf16", train_examples=512, dev_examples=128,
-                               surface_examples=64, threads=2)
+                               retrain_steps=8, moments=4, milestones=2, precision="bf16",
+                               train_examples=512, dev_examples=128, surface_examples=64, threads=2)
             (folder / "real").mkdir()
             yield from kills(real, folder / "real", 1, "MiniLM")
             (folder / "app").mkdir()

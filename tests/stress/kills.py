@@ -75,7 +75,7 @@ class Victim:
 
 
 def kills(config: PruneConfig, folder: Path, rounds: int, what: str) -> Iterator[dict]:
-    """In each round one run, killed once in everything it does and resumed; its end must be the undisturbed one."""
+    """In each round one run, killed once in everything it does and resumed; it must end as an undisturbed one."""
     chance = random.Random(0)
     start = time.monotonic()
     end = live(config, folder, "whole")

@@ -38,7 +38,7 @@ class Seen:
 
     def __init__(self) -> None:
         self.answers: list[float] = []  # seconds from release of the threshold to the server's numbers
-        self.moments: list[float] = []  # seconds from the last of some steps through the run to the server's numbers
+        self.steps: list[float] = []  # seconds from the last of some steps through the run to the server's numbers
         self.crowded: list[float] = []  # both, while plain clients rerun the page
         self.reruns: list[float] = []
         self.errors: list[str] = []
@@ -70,7 +70,7 @@ async def page(browser, address: str, number: int, seconds: float, seen: Seen, a
         await _scrub(tab, chance, [])
         await all_open.wait()
         await asyncio.sleep(chance.uniform(0, seconds / 12))  # people are not in step
-        await _use(tab, chance, seen, seconds, (seen.answers, seen.moments))
+        await _use(tab, chance, seen, seconds, (seen.answers, seen.steps))
         await all_open.wait()  # the plain clients join
         await _use(tab, chance, seen, seconds / 2, (seen.crowded, seen.crowded))
         await all_open.wait()  # and go
@@ -131,7 +131,7 @@ async def _drag(tab, chance: random.Random, seconds: list[float]) -> None:
 
 
 async def _scrub(tab, chance: random.Random, seconds: list[float]) -> None:
-    """To another moment and back."""
+    """To another snapshot and back."""
     far = chance.randint(1, 4)
     for button in ("button.forward", "button.back"):
         for _ in range(far):
@@ -147,8 +147,8 @@ async def _answered(tab, chance: random.Random, seconds: list[float]) -> None:
     await asyncio.sleep(chance.uniform(0.5, 2.0))
 
 
-# The server has said what the map shows: it has drawn the last movement, and the caption under it names the same moment
-# and sparsity
+# The server has said what the map shows: it has drawn the last movement, and the caption under it names the same
+# snapshot and sparsity
 _SAME = """() => {
   if (!document.map?.isConnected)
     document.map = [...document.querySelectorAll('*')]
@@ -301,10 +301,9 @@ def answered(seen: Seen, pages: int, clients: int, short: bool) -> Iterator[dict
                 "needed": f"{aim}median {np.median(seconds or [999.0]):.2f} s"}
 
     yield {"what": f"{pages} pages opened in one moment: the last one stands there, charts drawn, after",
-           "figure": seen.opened,
-           "unit": "s", "ok": short or seen.opened < OPENED, "needed": f"below {OPENED:g} s"}
+           "figure": seen.opened, "unit": "s", "ok": short or seen.opened < OPENED, "needed": f"below {OPENED:g} s"}
     yield timed("from releasing the threshold to the server's numbers", seen.answers, ANSWER)
-    yield timed("from stepping through the run to the server's numbers", seen.moments, ANSWER)
+    yield timed("from stepping through the run to the server's numbers", seen.steps, ANSWER)
     yield timed(f"the same while {clients} clients rerun the page", seen.crowded)
     yield timed("reruns of the page by plain clients", seen.reruns)
 
@@ -316,17 +315,14 @@ def remembered(seen: Seen) -> Iterator[dict]:
     yield {"what": "memory of the server, most", "figure": most, "unit": "MB", "ok": most < MEMORY,
            "needed": f"below {MEMORY:g} MB"}
     yield {"what": "memory of the server, grown after the first third", "figure": grown, "unit": "MB",
-           "ok": grown <= GROWS,
-           "needed": f"at most {GROWS:g} MB"}
+           "ok": grown <= GROWS, "needed": f"at most {GROWS:g} MB"}
 
 
 def scored(seen: Seen, kept: int) -> Iterator[dict]:
     """Exact scores: one for a cut, whoever asks, and computed once."""
     mixed = [f"; {cut}: {sorted(scores)}" for cut, scores in seen.exact.items() if len(scores) > 1]
     yield {"what": "cuts with an exact score, the same for every page that asked",
-           "figure": len(seen.exact), "unit": "cuts",
-           "ok": bool(seen.exact) and not mixed,
+           "figure": len(seen.exact), "unit": "cuts", "ok": bool(seen.exact) and not mixed,
            "needed": f"place in the queue shown {seen.queued} times{''.join(mixed)}"}
     yield {"what": "exact scores that were computed and kept", "figure": kept, "unit": "",
-           "ok": kept >= len(seen.exact),
-           "needed": "equal requests once: a file is named by weights, mask and data"}
+           "ok": kept >= len(seen.exact), "needed": "equal requests once: a file is named by weights, mask and data"}

@@ -30,7 +30,7 @@ def resident() -> float:
 
 
 def look(run: Run, at: int) -> int:
-    """What Explore reads and sends for a moment; bytes."""
+    """What Explore reads and sends for a snapshot; bytes."""
     norms = loaders.norms(run, at)
     usual = settings.usual(run)
     usual.mask(norms, run.layout)
@@ -51,22 +51,20 @@ def rows(short: bool) -> Iterator[dict]:
         yield {"what": f"BERT-large size, {len(run.with_norms)} snapshots, {size:,.0f} MB: "
                        f"listed, read, counted, packed for the browser", "figure": took,
                "unit": "s", "ok": short or took <= OPEN, "needed": f"at most {OPEN:g} s; {sent / 1e6:.0f} MB sent"}
-        moments = run.with_norms
-        for at in moments[:8]:
+        snapshots = run.with_norms
+        for at in snapshots[:8]:
             look(run, at)
         before = resident()
-        for at in moments:
+        for at in snapshots:
             look(run, at)
         grown = resident() - before
-        yield {"what": "growth while all moments are looked at, after the first eight", "figure": grown, "unit": "MB",
-               "ok": grown <= GROWS,
-               "needed": f"at most {GROWS:g} MB; {before:,.0f} MB before"}
+        yield {"what": "growth while all snapshots are looked at, after the first eight", "figure": grown, "unit": "MB",
+               "ok": grown <= GROWS, "needed": f"at most {GROWS:g} MB; {before:,.0f} MB before"}
         before = resident()
-        for at in reversed(moments):
+        for at in reversed(snapshots):
             look(run, at)
         again = resident() - before
         yield {"what": "growth when they are looked at again, backwards", "figure": again, "unit": "MB",
-               "ok": again <= GROWS / 3,
-               "needed": f"at most {GROWS / 3:g} MB"}
+               "ok": again <= GROWS / 3, "needed": f"at most {GROWS / 3:g} MB"}
     finally:
         shutil.rmtree(folder, ignore_errors=True)
