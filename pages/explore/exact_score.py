@@ -129,11 +129,12 @@ def _told(run: Run, question: Question, answer: Answer, asker: ScoreClient) -> s
 
 def ranking(run: Run) -> None:
     """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
-    kinds = list(dict.fromkeys(kind for phase in run.stages for kind in run.rankings(phase)))
-    if len(kinds) > 1:
-        st.selectbox("Rank blocks by", kinds, format_func=lambda kind: RANKINGS[kind].label, key="score", bind="query-params",
-                     help="What the thresholds and the colours are on. Others than the norm are recorded for some moments only "
-                          "(`python -m prune_core score`); elsewhere it is the norm.")
+    names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage)))
+    if len(names) > 1:
+        st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
+                     bind="query-params", help="What the thresholds and the colours are on. Rankings other than the norm "
+                                               "are recorded for some stages only (`python -m prune_core score`); "
+                                               "elsewhere it is the norm.")
 
 
 def exact_settings(run: Run) -> None:

@@ -194,7 +194,8 @@ def surface(
     if repaired is None:
         raise InputError(f"repair {repair!r} is none of no, yes, both")
     asked = shelf.find(run, runs_dir)
-    kinds = [SurfaceKind(one, where, after) for one in by.split(",") for where in scope.split(",") for after in repaired]
+    kinds = [SurfaceKind(ranking, where, after)
+             for ranking in by.split(",") for where in scope.split(",") for after in repaired]
     steps = scored(surfaces(asked, phase, kinds, data, threads))
     rows = [kind.to_json() | vars(point) for *_, kind, point in steps]
     tell({"run": asked.name, "phase": phase, "metric": asked.metric, "points": rows}, as_json, _surface_text)

@@ -17,7 +17,8 @@ def licences(path: Path = REQUIREMENTS) -> list[dict[str, str]]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error.strerror}") from None
-    names = [line.partition("#")[0].partition("==") for line in lines if not line.startswith("-")]  # -e: the project itself
+    # What begins with a dash is an option: -e, the project itself
+    names = [line.partition("#")[0].partition("==") for line in lines if not line.startswith("-")]
     return [_of(name.strip(), version.strip()) for name, _, version in names if name.strip()]
 
 

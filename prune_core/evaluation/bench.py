@@ -33,45 +33,47 @@ from prune_core.tasks.encoding import Encoded
 GRAM_SENTENCES = 1024  # of the training set, behind a repair
 
 
-def encoder_of(run: Run, phase: str, labels: int) -> Encoder:
-    """The run's encoder with the weights of a saved phase. Raises RunError where they are not there or do not fit."""
+def encoder_of(run: Run, stage: str, labels: int) -> Encoder:
+    """The run's encoder with the weights of a stage. Raises RunError where they are not there or do not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    file = run.weights_file(phase)
+    file = run.weights_file(stage)
     encoder = encoders.load(run.config.model, labels, run.config.seed, run.config.train_embeddings)
     try:
         encoder.load_(load_file(file))
     except (KeyError, RuntimeError, OSError, SafetensorError) as error:
-        raise RunError(f"run {run.name!r}: weights {phase!r} do not fit {run.config.model!r}: {' '.join(str(error).split())[:160]}") from None
+        why = " ".join(str(error).split())[:160]
+        raise RunError(f"run {run.name!r}: weights {stage!r} do not fit {run.config.model!r}: {why}") from None
     if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):
-        raise RunError(f"run {run.name!r}: weights {phase!r} have NaN or infinite values")
+        raise RunError(f"run {run.name!r}: weights {stage!r} have NaN or infinite values")
     return encoder
 
 
 class Bench:
-    """The weights of one phase of a run and its dev set, loaded once: scores any number of masks, each only once ever.
+    """The weights of one stage of a run and its dev set, loaded once: scores any number of masks, each only once ever.
 
     Scores are kept on the disk under what determines them: all weights, the mask, the encoded data.
     """
 
-    def __init__(self, run: Run, phase: str, source: str | None = None):
+    def __init__(self, run: Run, stage: str, source: str | None = None):
         """Reads the weights and the data (from `source`, else from where the run had it). Raises InputError."""
-        run.weights_file(phase)  # before the data is asked for: the nearer reason first
+        run.weights_file(stage)  # before the data is asked for: the nearer reason first
         data = data_of(run, source).limited(None, run.config.dev_examples)
-        self.run, self.phase, self.task, self.examples = run, phase, data.task, data.main_dev
-        self.encoder = encoder_of(run, phase, data.task.outputs)
+        self.run, self.stage, self.task, self.examples = run, stage, data.task, data.main_dev
+        self.encoder = encoder_of(run, stage, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
-        self.dev = {split: encoding.encode(examples, self.encoder.tokenizer, length) for split, examples in data.dev.items()}
+        self.dev = {split: encoding.encode(examples, self.encoder.tokenizer, length)
+                    for split, examples in data.dev.items()}
         self._sentences, self._length = data.train.some(GRAM_SENTENCES), length
         self._folder = run.later if run.recorded else run.later / "scores"
         self._key = _digest(self.encoder, self.dev)
         self._grams: dict[str, Gram] | None = None
 
     def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False) -> Iterator[Running]:
-        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end. At once if it is known.
+        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end.
 
-        `repaired`: what is kept is first moved to make up for what is cut (repair.py).
+        At once if it is known. `repaired`: what is kept is first moved to make up for what is cut (repair.py).
         """
         path = self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}.json"
         if not fresh and (known := _read_score(path)):
@@ -108,12 +110,13 @@ class Bench:
         return model
 
     def grams(self) -> dict[str, Gram]:
-        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences of the dense model; taken once, kept on the disk."""
+        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences; taken once, kept on the disk."""
         path = self._folder / f"{self._key}{self._repair_key}.safetensors"
         self._grams = self._grams or _read_grams(path, self.encoder.linears)
         if self._grams is None:
             batches = encoding.dev_batches(self.train.lengths, 64)
-            self._grams = repair.collect(self.encoder.model, self.encoder.linears, (self.train.batch(at)[0] for at in batches))
+            inputs = (self.train.batch(at)[0] for at in batches)
+            self._grams = repair.collect(self.encoder.model, self.encoder.linears, inputs)
             _keep_grams(path, self._grams)
         return self._grams
 
@@ -126,8 +129,8 @@ def _read_grams(path: Path, names: Collection[str]) -> dict[str, Gram] | None:
     try:
         tensors = load(path.read_bytes())  # not mapped: whoever cuts the file short would end this process
         firsts = json.loads(bytes(tensors["firsts"].tolist()))  # matrices with one input share a Gram
-        return {name: Gram(tensors[f"products.{firsts[name]}"], tensors[f"total.{firsts[name]}"], int(tensors[f"count.{firsts[name]}"]))
-                for name in names}
+        return {name: Gram(tensors[f"products.{firsts[name]}"], tensors[f"total.{firsts[name]}"],
+                           int(tensors[f"count.{firsts[name]}"])) for name in names}
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
 

@@ -19,10 +19,10 @@ from prune_core.runs.run import Run
 def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads: int = 0,
              report: Callable[[Running], None] = lambda running: None, fresh: bool = False,
              bench: Bench | None = None) -> dict:
-    """The exact dev score of a cut of a stage's weights, on the run's dev examples, fp32. What `evaluate --json` prints.
+    """The exact dev score of a cut of a stage, on the run's dev examples, fp32: what `evaluate --json` prints.
 
     `report` gets every running score and may raise to stop; `fresh` does not look whether the answer is known; `bench`:
-    weights and data that are loaded already. Seconds count from the question, with weights and data loaded. Raises InputError.
+    weights and data that are loaded already. Seconds count from when both are loaded. Raises InputError.
     """
     ranking = run.ranking(stage, cut.ranking)
     thresholds = cut.resolved(ranking, run.layout)

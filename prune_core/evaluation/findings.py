@@ -56,16 +56,17 @@ def find(
 
 
 class _Benches:
-    """The weights of each phase that is asked about, loaded once; the uncut answers likewise."""
+    """The weights of each stage that is asked about, loaded once; the uncut answers likewise."""
 
     def __init__(self, run: Run, source: str | None):
         self.run, self.source, self._there, self._known = run, source, {}, None
 
-    def of(self, phase: str) -> Bench:
+    def of(self, stage: str) -> Bench:
         """Raises InputError where weights or data are not there."""
-        if phase not in self._there:
-            self._there = {name: one for name, one in self._there.items() if name == DENSE} | {phase: Bench(self.run, phase, self.source)}
-        return self._there[phase]
+        if stage not in self._there:
+            dense = {known: bench for known, bench in self._there.items() if known == DENSE}  # the last other one goes
+            self._there = dense | {stage: Bench(self.run, stage, self.source)}
+        return self._there[stage]
 
     @property
     def known(self) -> UncutAnswers:

@@ -21,7 +21,7 @@ SHARES = (0.25, 0.5, 0.75, 0.9)
 
 
 def sensitivity(
-    run: Run, phase: str, scopes: Sequence[str] = ("layer", "matrix"), shares: Sequence[float] = SHARES,
+    run: Run, stage: str, scopes: Sequence[str] = ("layer", "matrix"), shares: Sequence[float] = SHARES,
     source: str | None = None, threads: int = 0,
 ) -> Iterator[tuple[int, int, Sensitivity]]:
     """(done, total, point) of every scope key and share; each is written as it comes, what is there is not done again.
@@ -33,23 +33,23 @@ def sensitivity(
             raise InputError(f"share {share:g} is out of range; needed: more than 0 and less than 1")
     if unknown := [scope for scope in scopes if scope not in ("layer", "type", "matrix")]:
         raise InputError(f"scope {unknown[0]!r} is none of layer, type, matrix")
-    norms, layout = run.norms(run.saved(phase)), run.layout
+    norms, layout = run.norms(run.saved(stage)), run.layout
     wanted = [(scope, key, share)
               for scope in scopes for key in by_scope(layout, scope) for share in sorted(set(shares))]
-    known = {(p.scope, p.key, p.share): p for p in run.sensitivity(phase)}
+    known = {(p.scope, p.key, p.share): p for p in run.sensitivity(stage)}
     bench = None
     for done, (scope, key, share) in enumerate(wanted, 1):
         if (scope, key, share) not in known:
             if bench is None:
                 torch.set_num_threads(threads or os.cpu_count() or 1)
                 native.library()
-                bench = Bench(run, phase, source)
+                bench = Bench(run, stage, source)
             threshold = thresholds_for(norms, layout, share, scope)[key]
             mask = mask_at(norms, layout, dict.fromkeys(by_scope(layout, scope), 0.0) | {key: threshold}, scope)
             *_, last = bench.stream(mask)
             score = last.final
             point = Sensitivity(scope, key, share, threshold, mask.sparsity,
                                 score.scores[run.metric], score.low, score.high, score.examples)
-            files.append_sealed(run.answers.sensitivity_file(phase), vars(point))
+            files.append_sealed(run.answers.sensitivity_file(stage), vars(point))
             known[scope, key, share] = point
         yield done, len(wanted), known[scope, key, share]

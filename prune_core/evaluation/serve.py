@@ -31,7 +31,7 @@ from prune_core.evaluation.dev_score import Running
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
-KEPT = 3  # benches: weights and dev set of one phase each
+KEPT = 3  # benches: weights and dev set of one stage each
 IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
 
 

@@ -34,10 +34,11 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)
     predicted = priced.compact_ms(mask, batch, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
-    weights = "of the run" if there else "of the checkpoint: those of the run do not ship; a latency does not depend on them"
-    answer = {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest(), "weights": weights} | timed
-    answer |= {"predicted_ms": predicted, "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
-               "predicted_error": priced.error if predicted else None}
+    instead = "of the checkpoint: those of the run do not ship; a latency does not depend on them"
+    answer = {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest(),
+              "weights": "of the run" if there else instead, **timed, "predicted_ms": predicted,
+              "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
+              "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
         files.append_sealed(run.answers.timings_file, answer)
     return answer

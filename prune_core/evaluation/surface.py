@@ -1,4 +1,4 @@
-"""More score surfaces than a run records by itself: other scopes and rankings, with and without repair. Kept with the run."""
+"""More score surfaces than a run records by itself: other scopes and rankings, with and without repair."""
 
 from __future__ import annotations
 

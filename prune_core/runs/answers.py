@@ -71,8 +71,9 @@ class Answers:
         """Where more surfaces than the run's own are written."""
         return self.later / f"surface-{stage}.jsonl"
 
-    def surfaces(self, stage: str, own: Sequence[SurfacePoint] | None, scope: str) -> dict[SurfaceKind, list[SurfacePoint]]:
-        """Every recorded surface, whole or begun: the run's `own` (by norm, of this `scope`), and those asked for later."""
+    def surfaces(self, stage: str, own: Sequence[SurfacePoint] | None,
+                 scope: str) -> dict[SurfaceKind, list[SurfacePoint]]:
+        """Every recorded surface, whole or begun: the run's `own` (by norm, of this `scope`), then those asked for."""
         surfaces: dict[SurfaceKind, dict[float, SurfacePoint]] = {}
         if own:
             surfaces[SurfaceKind("norm", scope, False)] = {point.wanted: point for point in own}

@@ -43,7 +43,7 @@ class Setting:
         return self.cut.predicted_from(run.surfaces(saved)) if saved else None
 
     def numbers(self, run: Run) -> dict[str, float | None]:
-        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for cuts of this kind."""
+        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for such cuts."""
         mask, surface = self.mask(run), self.surface(run)
         return {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
                 "compression_model": mask.compression_model,
@@ -68,7 +68,7 @@ def usual(run: Run) -> Cut:
 
 def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str, float] | None = None,
            scope: str | None = None, ranking: str = "norm", repaired: bool = False) -> Cut:
-    """A cut of this run: a share, one threshold for all scope keys, or one for each; `scope`: by default the run's own."""
+    """A cut of this run: a share, one threshold for all scope keys, or one for each. `scope`: by default the run's."""
     scope = scope or run.config.scope
     if isinstance(threshold, int | float):
         threshold = dict.fromkeys(by_scope(run.layout, scope), float(threshold))
@@ -133,7 +133,7 @@ def as_text(settings: Sequence[Setting], run: Run) -> str:
 
 
 def from_json(text: str, run: Run) -> list[Setting]:
-    """The settings that `--settings` names: a JSON list of {at, scope, share or thresholds, by, repaired}. Raises InputError."""
+    """The settings of a JSON list of {at, scope, share or thresholds, by, repaired}. Raises InputError."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):

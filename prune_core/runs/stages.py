@@ -9,16 +9,16 @@ _NAME = re.compile(r"(dense)|(penalty|retrain)-([0-9.e+]+)x")
 
 
 class Stage(str):
-    """'dense', 'penalty-2x', 'retrain-2x': its own name, as files, JSON and people have it, with its parts and an order.
+    """'dense', 'penalty-2x', 'retrain-2x': its own name, as files, JSON and people have it, with its parts and order.
 
-    `kind`: one of KINDS; `compression` of the encoder: None for the dense weights. Stages are ordered as a run reaches them.
-    Raises ValueError for a text that names none.
+    `kind`: one of KINDS; `compression` of the encoder: None for the dense weights. Stages are ordered as a run reaches
+    them. Raises ValueError for a text that names none.
     """
 
     def __new__(cls, name: str) -> Stage:
         parts = _NAME.fullmatch(name) if isinstance(name, str) else None
         if parts is None:
-            raise ValueError(f"{str(name)[:40]!r} is no end of a phase; needed: dense, penalty-2x, retrain-2x or the like")
+            raise ValueError(f"{str(name)[:40]!r} is no end of a phase; needed: dense, penalty-2x, retrain-2x ...")
         stage = super().__new__(cls, name)
         stage.kind = parts[1] or parts[2]
         stage.compression = None if parts[1] else float(parts[3])

@@ -24,7 +24,7 @@ SURFACE = 128  # dev examples behind surfaces, which a comparison does not need;
 def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> list[tuple[str, PruneConfig]]:
     """(run name, config) of all runs, seed by seed. Raises InputError.
 
-    The first of a seed fine-tunes, the others start from its dense weights. `methods`: variants of the table of methods.
+    The first of a seed fine-tunes, the others start from its dense weights. `methods`: variants of the table.
     """
     offered = table.variants()
     if unknown := [name for name in methods if name not in offered]:
