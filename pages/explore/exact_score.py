@@ -132,8 +132,8 @@ def ranking(run: Run) -> None:
     names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage)))
     if len(names) > 1:
         st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
-                     bind="query-params", help="What the thresholds and the colours are on. Rankings other than the norm "
-                                               "are recorded for some stages only (`python -m prune_core score`); "
+                     bind="query-params", help="What the thresholds and the colours are on. Rankings other than the "
+                                               "norm are recorded for some stages only (`python -m prune_core score`); "
                                                "elsewhere it is the norm.")
 
 
