@@ -17,7 +17,7 @@ from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
-from prune_core.showing.report.finding import Finding, ReportedSpeed, Request
+from prune_core.showing.report.finding import Finding, Request
 from prune_core.showing.report.recommend import keeps, points, recommended
 
 TEXT = 200  # characters of a sentence that is shown
@@ -153,10 +153,11 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
         predicted.append(f"dev score of {read_off}, read off the score surface recorded with the run, "
                          f"straight lines between {len(GRID)} sparsities")
     for timed, where in ((True, measured), (False, predicted)):
-        speeds = [finding.speed for finding in findings if finding.speed and finding.speed.measured is timed]
-        if speeds:
-            timings = letters(lambda finding, timed=timed: finding.speed and finding.speed.measured is timed)
-            where.append(f"speedup of {timings}: {_of_what(speeds[0])}")
+        def fits(finding: Finding, timed: bool = timed) -> bool:
+            return finding.speed is not None and finding.speed.measured is timed
+
+        if fast := letters(fits):
+            where.append(f"speedup of {fast}: {_timed(next(filter(fits, findings)))}")
     missing = [f"{what} of {absent}" for what, absent in (
         ("no score", letters(lambda finding: not finding.score)),
         ("no speedup", letters(lambda finding: not finding.speed))) if absent]
@@ -164,8 +165,9 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
     return {"counted": counted, "measured": measured, "predicted": predicted, "missing": missing}
 
 
-def _of_what(speed: ReportedSpeed) -> str:
+def _timed(finding: Finding) -> str:
     """What was timed against what, on which batch and processor, and how sure that is."""
+    speed = finding.speed
     sure = ("; medians, taken in turn" if speed.measured
             else f"; a model of the latency with a median error of {speed.error:.0%}")
     return (f"compact model against dense torch, fp32, {speed.batch.batch} sentences of {speed.batch.length} tokens, "
