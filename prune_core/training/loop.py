@@ -54,9 +54,8 @@ class Pruning:
         self.scorer = Scorer(encoder, data, self.layout, config.scope, self.spent)
         torch.set_num_threads(config.threads)
 
-    # ------------------------------------------------------------ the flow, in the paper's order
-
     def __iter__(self) -> Events:
+        """The flow, in the paper's order."""
         while not self.position.at_end:
             self.position.begin_()
             phases = {"dense": self._dense, "penalty": self._penalty, "retrain": self._retrain}
@@ -66,10 +65,10 @@ class Pruning:
         """Fine-tune as it is; nothing to do, but to score it, where the encoder came fine-tuned."""
         if not self.plan.dense:
             yield from self._end(DENSE)
-            return
-        if self.position.step == 0:
-            yield Snapshot("dense", 0, norms=self.encoder.norms(self.layout.block))
-        yield from self._train_plainly(_evenly(self.plan.dense, 4))
+        else:
+            if self.position.step == 0:
+                yield Snapshot(DENSE, 0, norms=self.encoder.norms(self.layout.block))
+            yield from self._train_plainly(_evenly(self.plan.dense, 4))
 
     def _penalty(self) -> Events:
         """Train under the penalty, lambda controlled or given; keep the weights at every compression passed."""
@@ -112,7 +111,7 @@ class Pruning:
     def _retrain(self) -> Events:
         """Masked retraining: cut groups stay exactly zero, no penalty."""
         yield from self._teach()
-        yield from self._train_plainly(set())
+        yield from self._train_plainly(())
 
     def _teach(self) -> Iterator[Working]:
         """Have the dense model as a teacher, once; and have it say what norms count, where the ranking weighs them."""
