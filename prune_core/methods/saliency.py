@@ -57,12 +57,12 @@ class Loss:
 
     def _one(self, weight: torch.Tensor, gram: Gram, block: BlockShape) -> np.ndarray:
         n = weight.shape[1]
-        cut, cols = block.view(weight), block.sides(*weight.shape)[1]  # (groups down, rows, groups across, cols)
+        groups, cols = block.view(weight), block.sides(*weight.shape)[1]  # (groups down, rows, groups across, cols)
         h = gram.centred() / gram.count
         h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
         own = BlockShape(cols, cols).view(inverse).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (across, cols, cols)
-        return torch.einsum("draj,ajk,drak->da", cut, torch.linalg.inv(own), cut).clamp_min(0.0).sqrt().numpy()
+        return torch.einsum("draj,ajk,drak->da", groups, torch.linalg.inv(own), groups).clamp_min(0.0).sqrt().numpy()
 
 
 @dataclass(frozen=True)

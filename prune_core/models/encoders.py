@@ -17,13 +17,6 @@ from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 from prune_core.models.checkpoints import first_line, source_of
 
 
-def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
-    """Heads per layer where attention counts them by the width it is given, as transformers' own does; else None."""
-    modules = dict(model.named_modules())
-    values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
-    return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
-
-
 # The type of a linear layer by the end of its name: the one table that knows architectures apart.
 _TYPES = {
     "query": ("attention.self.query", "attention.self.query_proj", "attention.q_lin", "attention.attn.q",
@@ -51,7 +44,7 @@ class Encoder:
     matrices: tuple[Matrix, ...]
 
     def layout(self, block: BlockShape) -> Layout:
-        """How `block` cuts this encoder. Raises InputError where it does not fit."""
+        """How `block` divides this encoder. Raises InputError where it does not fit."""
         return Layout.of(self.matrices, block, sum(p.numel() for p in self.model.parameters()))
 
     @property
@@ -144,6 +137,13 @@ def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:
 
 def _type_of(ending: str) -> str | None:
     return next((kind for kind, endings in _TYPES.items() if ending in endings), None)
+
+
+def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
+    """Heads per layer where attention counts them by the width it is given, as transformers' own does; else None."""
+    modules = dict(model.named_modules())
+    values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
+    return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
 
 
 @contextlib.contextmanager
