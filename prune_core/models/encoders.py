@@ -16,7 +16,6 @@ from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 from prune_core.models.checkpoints import first_line, source_of
 
-
 # The type of a linear layer by the end of its name: the one table that knows architectures apart.
 _TYPES = {
     "query": ("attention.self.query", "attention.self.query_proj", "attention.q_lin", "attention.attn.q",
