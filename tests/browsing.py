@@ -1,4 +1,4 @@
-"""The system's Chromium and the app served from this checkout: what the browser tests and the browser benchmark share."""
+"""The system's Chromium and the app served from this checkout: what browser tests, stress and benchmark share."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def served(runs_dir: Path) -> Iterator[str]:
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port),
          "--server.fileWatcherType", "none"],
-        cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)}, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
         start_new_session=True)  # as from a terminal of its own: Linux shares the cores out by session
     try:
         wait("the app has started", lambda: _healthy(f"http://localhost:{port}", process))

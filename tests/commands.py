@@ -1,4 +1,4 @@
-"""`python -m prune_core ...` in a process of its own that need not import anything first: forked from one that has (6 s saved each).
+"""`python -m prune_core ...` in a process of its own, forked from one that has imported all it needs (6 s saved each).
 
 Exit code, stdout and stderr are those of the real process. That a fresh Python can run the module as well is tested in
 test_command_line.py.
@@ -17,14 +17,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 600.0  # seconds
 WRITE = os.O_WRONLY | os.O_CREAT
-WARM = ["pytest", "torch", "torch._dynamo", "datasets", "scipy.stats", "sklearn.metrics", "prune_core.__main__", "prune_core.record",
-        "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"]
+WARM = ["pytest", "torch", "torch._dynamo", "datasets", "scipy.stats", "sklearn.metrics", "prune_core.__main__",
+        "prune_core.record", "transformers.models.auto.modeling_auto", "transformers.models.bert.modeling_bert"]
 context = multiprocessing.get_context("forkserver")  # for whoever else needs processes that begin warm
 context.set_forkserver_preload(WARM)
 
 
 def prune_core(*arguments: object, keys: str = "", first: str = "") -> subprocess.CompletedProcess:
-    """As subprocess.run does, with text; `keys` is typed in, `first` is Python that is executed before. Raises TimeoutExpired."""
+    """As subprocess.run does, with text; `keys` is typed in, `first` is Python that is executed before.
+
+    Raises TimeoutExpired.
+    """
     words = [*map(str, arguments)]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in").write_text(keys)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 from prune_core.cutting.masks import BlockMask, mask_at, mask_at_sparsity, sparsity_of, zero_share
@@ -18,7 +17,8 @@ from prune_core.runs.schedule import saved_name
 from prune_core.runs.snapshots import Snapshot
 
 _ENDINGS = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
-            "attention.output": "attention.output.dense", "intermediate": "intermediate.dense", "output": "output.dense"}
+            "attention.output": "attention.output.dense", "intermediate": "intermediate.dense",
+            "output": "output.dense"}
 
 
 def make_layout(layers: int = 2, hidden: int = 64, inner: int = 128, block: str = "16x1") -> Layout:
@@ -51,7 +51,8 @@ def make_surface(norms: dict[str, np.ndarray], layout: Layout, dense: float = 0.
     for wanted in np.arange(20) * 0.05:
         sparsity = mask_at_sparsity(norms, layout, float(wanted)).sparsity
         score = 0.51 + (dense - 0.51) / (1 + np.exp((sparsity - zeros - 0.3) * 14))
-        points.append(SurfacePoint(round(float(wanted), 2), sparsity, float(score), score - 0.02, min(1.0, score + 0.02)))
+        low, high = score - 0.02, min(1.0, score + 0.02)
+        points.append(SurfacePoint(round(float(wanted), 2), sparsity, float(score), low, high))
     return points
 
 
@@ -71,7 +72,8 @@ def _moments(layout: Layout, compression: float, norms: dict, steps: int, moment
     for moment in range(1, moments + 1):
         now = shrunk(norms, amount * moment / moments)
         found.append(Snapshot("penalty", moment * steps // (moments + 1), loss=0.4 + 0.1 / moment, penalty=3.0 / moment,
-                              lam=1e-3 * moment, zero_share=zero_share(now, layout), milestone=moment % 3 == 0, norms=now))
+                              lam=1e-3 * moment, zero_share=zero_share(now, layout), milestone=moment % 3 == 0,
+                              norms=now))
     mask = mask_at_sparsity(now, layout, target)
     found.append(end("penalty", saved_name("penalty", compression), now, 0.86, mask))
     kept = {name: np.where(mask.kept[name], values, np.float32(0)) for name, values in now.items()}
@@ -85,8 +87,8 @@ def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = No
              upto: int | None = None, scope: str = "global") -> Path:
     """A recorded run: its folder. `finish=False` leaves it interrupted; `upto` keeps only so many snapshots."""
     layout = layout or make_layout()
-    config = PruneConfig(scope=scope, block=str(layout.block), compressions=(compression,), data=data, dense_steps=steps,
-                         penalty_steps=steps, retrain_steps=steps, threads=2)
+    config = PruneConfig(scope=scope, block=str(layout.block), compressions=(compression,), data=data,
+                         dense_steps=steps, penalty_steps=steps, retrain_steps=steps, threads=2)
     task = "practice" if data == "practice" else "sst2"
     about = {"config": config.to_json(), "layout": layout.to_json(), "task": {"name": task, "metric": "accuracy"},
              "data": data, "majority_score": 0.5092, "machine": machine(), "versions": versions(),
@@ -107,5 +109,6 @@ def make_profile() -> Profile:
     layout = make_layout()
     mask = BlockMask(layout, {m.name: np.ones(layout.block.grid(m.m, m.n), bool) for m in layout.matrices})
     free = dict.fromkeys(work(mask, Batch(1, 1), Registers(16, 4)), 0.0) | {"call": 0.5}
-    return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4, compact=free | {"multiply 1": 1e-6},
-                   dense=free | {"multiply": 2e-6}, error=0.05, error_dense=0.04, masks=30, created=1.0)
+    return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4,
+                   compact=free | {"multiply 1": 1e-6}, dense=free | {"multiply": 2e-6}, error=0.05,
+                   error_dense=0.04, masks=30, created=1.0)

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file, save_file
-
 from prune_core import files
 from prune_core.__main__ import main
 from prune_core.cutting.masks import mask_at_sparsity
@@ -24,11 +22,14 @@ from prune_core.runs.run import Run
 from prune_core.tasks import glue, hub
 from prune_core.training import session
 from prune_core.training.session import Interrupted
+from safetensors.torch import load_file, save_file
 
 REPO = Path(__file__).resolve().parent.parent
-PRUNE = {"run", "task", "model", "data", "metric", "dense_score", "points", "seconds", "seconds_per_step", "penalty_share"}
+PRUNE = {"run", "task", "model", "data", "metric", "dense_score", "points", "seconds", "seconds_per_step",
+         "penalty_share"}
 POINT = {"sparsity", "compression_encoder", "compression_model", "score_thresholded", "score_retrained"}
-EVALUATE = {"run", "sparsity", "threshold", "compression_encoder", "compression_model", "metric", "score", "examples", "seconds"}
+EVALUATE = {"run", "sparsity", "threshold", "compression_encoder", "compression_model", "metric", "score", "examples",
+            "seconds"}
 LISTED = {"run", "status", "task", "model", "metric", "dense_score", "points"}
 
 
@@ -47,8 +48,9 @@ def call(monkeypatch, capfd):
 @pytest.fixture(scope="module")
 def small(tiny_model, tiny_data) -> list[str]:
     """`prune` in a second."""
-    return ["prune", "--model", str(tiny_model), "--task", "sst2", "--data", str(tiny_data), "--block", "16x1", "--compression", "1.5,3",
-            "--preset", "quick", "--dense-steps", "4", "--penalty-steps", "8", "--retrain-steps", "2", "--threads", "1", "--precision", "fp32"]
+    return ["prune", "--model", str(tiny_model), "--task", "sst2", "--data", str(tiny_data), "--block", "16x1",
+            "--compression", "1.5,3", "--preset", "quick", "--dense-steps", "4", "--penalty-steps", "8",
+            "--retrain-steps", "2", "--threads", "1", "--precision", "fp32"]
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,8 @@ def test_every_pinned_package_tells_its_licence(tmp_path):
     found = {one["package"]: one["licence"] for one in licences()}
     assert len(found) > 100 and found["streamlit"] == "Apache-2.0" and "not installed here" not in found.values()
     (tmp_path / "requirements.txt").write_text("# nothing\nno-such-package==1.0  # x\n")
-    assert licences(tmp_path / "requirements.txt") == [{"package": "no-such-package", "version": "1.0", "licence": "not installed here"}]
+    assert licences(tmp_path / "requirements.txt") == [
+        {"package": "no-such-package", "version": "1.0", "licence": "not installed here"}]
 
 
 def test_prune_prints_its_json_last_and_its_progress_on_stderr(call, small, tmp_path):
@@ -107,13 +110,14 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
 
     def start(asked, runs_dir, name, command, report):
         seen.update(asked=asked, runs_dir=runs_dir, name=name, command=command)
-        return {"run": "x", "data": "d", "metric": "m", "dense_score": 1.0, "points": [], "warnings": [], "seconds": 1.0,
-                "seconds_per_step": 1.0, "penalty_share": 0.0}
+        return {"run": "x", "data": "d", "metric": "m", "dense_score": 1.0, "points": [], "warnings": [],
+                "seconds": 1.0, "seconds_per_step": 1.0, "penalty_share": 0.0}
 
     monkeypatch.setattr("prune_core.__main__._record_repaired", lambda name, runs_dir: None)
     monkeypatch.setattr(session, "start", start)
     assert call("prune")[0] == 0
-    assert seen == {"asked": config.preset("standard"), "runs_dir": places.RUNS, "name": None, "command": "python -m prune_core prune"}
+    assert seen == {"asked": config.preset("standard"), "runs_dir": places.RUNS, "name": None,
+                    "command": "python -m prune_core prune"}
 
 
 def test_standard_is_by_the_surgeon_and_records_what_repair_alone_keeps(call, small, tmp_path):
@@ -121,7 +125,8 @@ def test_standard_is_by_the_surgeon_and_records_what_repair_alone_keeps(call, sm
     asked = ["standard" if one == "quick" else one for one in small]
     assert call(*asked, "--run", "cut", "--runs-dir", tmp_path)[0] == 0
     run = Run(tmp_path / "cut")
-    whole = {(kind.by, kind.scope, kind.repaired) for kind, points in run.surfaces("dense").items() if len(points) == 20}
+    surfaces = run.surfaces("dense").items()
+    whole = {(kind.by, kind.scope, kind.repaired) for kind, points in surfaces if len(points) == 20}
     assert run.config.method == "surgeon" and whole >= {("norm", "global", True), ("surgeon", "global", True)}
     assert call("resume", "cut", "--runs-dir", tmp_path)[0] == 0  # what is there is not recorded twice
     assert len(files.read_sealed(run.surfaces_file("dense"))) == 40
@@ -136,8 +141,10 @@ def test_runs_lists_what_there_is(call, folder, none_recorded, tmp_path):
     done, foreign = last_line(out)["runs"]
     assert code == 0 and done.keys() >= LISTED and (done["run"], done["status"]) == ("done", "complete")
     assert len(done["points"]) == 2 and done["dense_score"] is not None
-    assert (foreign["run"], foreign["status"]) == ("foreign", "unreadable") and "run.json is missing" in foreign["reason"]
-    assert all(word in call("runs", "--runs-dir", tmp_path)[1] for word in ("done", "complete", "foreign", "unreadable"))
+    assert (foreign["run"], foreign["status"]) == ("foreign", "unreadable")
+    assert "run.json is missing" in foreign["reason"]
+    told = call("runs", "--runs-dir", tmp_path)[1]
+    assert all(word in told for word in ("done", "complete", "foreign", "unreadable"))
 
 
 def test_runs_of_an_empty_folder(call, none_recorded, tmp_path):
@@ -146,7 +153,8 @@ def test_runs_of_an_empty_folder(call, none_recorded, tmp_path):
 
 
 @pytest.mark.parametrize("question", [["--sparsity", "0.5"], ["--threshold", "0.7", "--scope", "global"],
-                                      ["--threshold", '{"layer 0": 0.2, "layer 1": 0.9}', "--scope", "layer", "--phase", "dense"]])
+                                      ["--threshold", '{"layer 0": 0.2, "layer 1": 0.9}', "--scope", "layer",
+                                       "--phase", "dense"]])
 def test_evaluate_prints_its_json_last(call, folder, question):
     code, out, _ = call("evaluate", "done", *question, "--runs-dir", folder, "--json", "--threads", 1)
     found = last_line(out)
@@ -155,11 +163,13 @@ def test_evaluate_prints_its_json_last(call, folder, question):
 
 
 def test_measure_prints_its_json_last(call, folder):
-    question = ["measure", "done", "--sparsity", "0.6", "--batch", 2, "--length", 10, "--seconds", 0, "--threads", 1, "--runs-dir", folder]
+    question = ["measure", "done", "--sparsity", "0.6", "--batch", 2, "--length", 10, "--seconds", 0, "--threads", 1,
+                "--runs-dir", folder]
     code, out, _ = call(*question, "--json")
     found = last_line(out)
-    assert code == 0 and found.keys() >= {"dense_ms", "compact_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread", "compact_spread",
-                                          "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
+    assert code == 0 and found.keys() >= {
+        "dense_ms", "compact_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread", "compact_spread",
+        "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
     assert (found["batch"], found["length"], found["threads"], found["weights"]) == (2, 10, 1, "of the run")
     assert call(*question)[1].startswith("done ")
     kept = Run(folder / "done").timings()
@@ -168,7 +178,8 @@ def test_measure_prints_its_json_last(call, folder):
 
 def test_predict_is_how_sure_the_masked_model_is(call, folder):
     """The sentence through the model with the mask multiplied in, by hand."""
-    code, out, _ = call("predict", "done", "the film was lovely", "--sparsities", "0,0.5", "--runs-dir", folder, "--json")
+    code, out, _ = call("predict", "done", "the film was lovely", "--sparsities", "0,0.5", "--runs-dir", folder,
+                        "--json")
     found = last_line(out)
     run = Run(folder / "done")
     encoder = bench.encoder_of(run, "dense", 2)
@@ -180,14 +191,16 @@ def test_predict_is_how_sure_the_masked_model_is(call, folder):
     assert code == 0 and found["labels"] == ["negative", "positive"] and found["sparsities"] == [0.0, mask.sparsity]
     assert found["probabilities"][1][0] == pytest.approx(logits.softmax(-1)[0].tolist(), abs=1e-5)
     assert "2 sentences; needed for sst2: 1" in refused(call, "predict", "done", "one", "two", "--runs-dir", folder)
-    assert "sparsity 'x' is not a number" in refused(call, "predict", "done", "one", "--sparsities", "x", "--runs-dir", folder)
+    said = refused(call, "predict", "done", "one", "--sparsities", "x", "--runs-dir", folder)
+    assert "sparsity 'x' is not a number" in said
 
 
 def test_shapes_times_every_pattern_and_keeps_it(call, tmp_path):
     code, out, _ = call("shapes", "--seconds", 0, "--threads", 1, "--to", tmp_path / "shapes.json", "--json")
     found = last_line(out)
     assert code == 0 and [one["block"] for one in found["patterns"]] == [None, "1x1", "16x16", "64x1"]
-    assert json.loads((tmp_path / "shapes.json").read_text()) == found and all(one["ms"] > 0 for one in found["patterns"])
+    assert json.loads((tmp_path / "shapes.json").read_text()) == found
+    assert all(one["ms"] > 0 for one in found["patterns"])
     assert "out of range" in refused(call, "shapes", "--sparsity", "1.5")
 
 
@@ -197,13 +210,15 @@ def test_calibrate_says_at_once_that_it_cannot_write(call, tmp_path):
 
 
 def test_exact_scores_are_shown_as_they_come(call, folder):
-    code, out, err = call("evaluate", "done", "--sparsity", "0.5", "--runs-dir", folder, "--exact", "--json", "--threads", 1)
+    code, out, err = call("evaluate", "done", "--sparsity", "0.5", "--runs-dir", folder, "--exact", "--json",
+                          "--threads", 1)
     assert code == 0 and "24 of 24" in err and "95% interval" in err and last_line(out)["seconds_to_first"] > 0
 
 
 def test_nothing_kept_is_still_json(call, folder):
     found = last_line(call("evaluate", "done", "--threshold", "1e9", "--runs-dir", folder, "--json")[1])
-    assert (found["sparsity"], found["compression_encoder"]) == (1.0, None) and math.isfinite(found["compression_model"])
+    assert (found["sparsity"], found["compression_encoder"]) == (1.0, None)
+    assert math.isfinite(found["compression_model"])
 
 
 def test_resume_prints_what_prune_printed(call, folder):
@@ -217,7 +232,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(call, small, tmp_path, mo
 
     monkeypatch.setattr(session, "start", stop)
     code, out, err = call(*small, "--run", "half", "--runs-dir", tmp_path)
-    assert (code, out) == (130, "") and err == "error: run 'half' stopped in dense; go on with: python -m prune_core resume half\n"
+    assert (code, out) == (130, "")
+    assert err == "error: run 'half' stopped in dense; go on with: python -m prune_core resume half\n"
 
 
 def test_scores_on_the_practice_set_say_that_it_is_not_glue(call, small, tmp_path, none_recorded, monkeypatch):
@@ -241,15 +257,16 @@ def test_without_hub_and_folder_it_is_the_practice_set_and_says_so(call, small, 
 
 
 def test_the_module_runs_as_a_process(folder, none_recorded):
-    done = subprocess.run([sys.executable, "-m", "prune_core", "runs", "--runs-dir", str(folder), "--json"], cwd=REPO, capture_output=True, text=True,
-                          check=False)
+    done = subprocess.run([sys.executable, "-m", "prune_core", "runs", "--runs-dir", str(folder), "--json"], cwd=REPO,
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0 and last_line(done.stdout)["runs"][0]["run"] == "done"
 
 
 def test_bad_input_to_a_process_is_one_line_and_code_2(tmp_path):
-    done = subprocess.run([sys.executable, "-m", "prune_core", "prune", "--task", "sst3", "--runs-dir", str(tmp_path)], cwd=REPO,
-                          capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "") and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    command = [sys.executable, "-m", "prune_core", "prune", "--task", "sst3", "--runs-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 # ---------------------------------------------------------------- what cannot be
@@ -335,7 +352,8 @@ def _torn(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:1000])
 
 
-@pytest.mark.parametrize("damage, named", [(_no_config, "config.json is missing"), (_pickle, "is a pickle"), (_nan, "query.weight has NaN"),
+@pytest.mark.parametrize("damage, named", [(_no_config, "config.json is missing"), (_pickle, "is a pickle"),
+                                           (_nan, "query.weight has NaN"),
                                            (_torn, "cannot be loaded")])
 def test_bad_checkpoints(call, small, tiny_model, tmp_path, damage, named):
     model = a_copy(tiny_model, tmp_path)
@@ -346,7 +364,8 @@ def test_bad_checkpoints(call, small, tiny_model, tmp_path, damage, named):
 
 @pytest.mark.parametrize("columns, named", [
     ({"text": ["x"], "label": [0]}, "column 'sentence' is missing"), ({"sentence": ["x"]}, "column 'label' is missing"),
-    ({"sentence": ["x"], "label": [2], "idx": [0]}, "label 2"), ({"sentence": ["x"], "label": [-1], "idx": [0]}, "label -1"),
+    ({"sentence": ["x"], "label": [2], "idx": [0]}, "label 2"),
+    ({"sentence": ["x"], "label": [-1], "idx": [0]}, "label -1"),
     ({"sentence": [], "label": [], "idx": []}, "no examples")], ids=["text", "label", "above", "below", "empty"])
 def test_bad_data(call, small, tmp_path, columns, named):
     (tmp_path / "data").mkdir()

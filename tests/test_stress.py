@@ -35,10 +35,11 @@ quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(He
 
 @pytest.mark.parametrize("what", ["faults", "load", "memory", "input"])
 def test_the_short_form_holds(what):
-    done = subprocess.run([sys.executable, "-m", "tests.stress", what, "--short", "--json"], cwd=ROOT, capture_output=True,
-                          text=True, check=False, timeout=3000)
+    command = [sys.executable, "-m", "tests.stress", what, "--short", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=3000)
     rows = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else []
-    wrong = [f"{row['what']}: {row['figure']:g} {row['unit']}; {row.get('needed', '')}" for row in rows if not row["ok"]]
+    wrong = [f"{row['what']}: {row['figure']:g} {row['unit']}; {row.get('needed', '')}"
+             for row in rows if not row["ok"]]
     if not rows or done.returncode:
         pytest.fail("\n".join([*wrong, done.stderr[-3000:]]), pytrace=False)
 
@@ -95,7 +96,8 @@ def test_any_settings_of_a_report_are_read_or_told(whole_run, text):
     fine(lambda: from_json(text, whole_run))
 
 
-@given(st.binary(max_size=400) | st.text(alphabet=string.printable, max_size=400).map(str.encode), st.sampled_from(SUFFIXES))
+@given(st.binary(max_size=400) | st.text(alphabet=string.printable, max_size=400).map(str.encode),
+       st.sampled_from(SUFFIXES))
 @quickly
 def test_any_table_is_read_or_told(content, suffix):
     with tempfile.NamedTemporaryFile(suffix=suffix) as file:
@@ -130,4 +132,5 @@ def whole_run(tmp_path_factory) -> Run:
 @quickly
 def test_what_stands_in_a_markdown_cell_stays_text(text):
     found = write._cell(text)
-    assert "<" not in found and ">" not in found and "\n" not in found and not found.replace("\\\\", "").replace("\\|", "").count("|")
+    assert not {"<", ">", "\n"} & set(found)
+    assert "|" not in found.replace("\\\\", "").replace("\\|", "")

@@ -25,7 +25,8 @@ from prune_core.training.loop import Pruning
 ARCHITECTURES = ("bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "albert")
 GOOD, BAD = ("fine", "lovely", "warm", "sharp"), ("dull", "cold", "stale", "weak")
 FILLER = ("the", "a", "film", "soup", "was", "and", "very", "here", "today", "one", "two", "three")
-SPECIAL = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]", "mask_token": "[MASK]"}
+SPECIAL = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]",
+           "mask_token": "[MASK]"}
 VOCABULARY = {word: number for number, word in enumerate((*SPECIAL.values(), *GOOD, *BAD, *FILLER))}
 LAYERS, HIDDEN, INNER, POSITIONS = 2, 32, 64, 48
 
@@ -45,7 +46,8 @@ def tokenizer(model_type: str = "bert"):
         special_tokens=[(word, VOCABULARY[word]) for word in ("[CLS]", "[SEP]")])
     no_types = model_type in ("roberta", "distilbert", "mpnet")
     names = ["input_ids", *([] if no_types else ["token_type_ids"]), "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=words, model_input_names=names, model_max_length=POSITIONS, **SPECIAL)
+    return PreTrainedTokenizerFast(tokenizer_object=words, model_input_names=names, model_max_length=POSITIONS,
+                                   **SPECIAL)
 
 
 def model(model_type: str = "bert", seed: int = 0):
@@ -58,8 +60,8 @@ def model(model_type: str = "bert", seed: int = 0):
         sizes = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": INNER}
     if model_type in ("electra", "albert"):
         sizes["embedding_size"] = 16
-    made = AutoConfig.for_model(model_type, vocab_size=len(VOCABULARY), max_position_embeddings=POSITIONS, pad_token_id=0,
-                                initializer_range=0.2, **sizes)
+    made = AutoConfig.for_model(model_type, vocab_size=len(VOCABULARY), max_position_embeddings=POSITIONS,
+                                pad_token_id=0, initializer_range=0.2, **sizes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(made)
@@ -92,7 +94,8 @@ def table(task: Task, count: int, seed: int) -> dict[str, list]:
     texts, labels = sentences(count, seed)
     columns = {name: texts for name in task.columns[:1]}
     columns |= {name: sentences(count, seed + 1)[0] for name in task.columns[1:]}
-    values = [float(label) * 5 for label in labels] if not task.labels else [row % len(task.labels) for row in range(count)]
+    classes = len(task.labels)
+    values = [row % classes for row in range(count)] if classes else [float(label) * 5 for label in labels]
     return columns | {"label": values, "idx": list(range(count))}
 
 
@@ -136,9 +139,10 @@ def spoiled(folder: Path, columns: Mapping[str, list], split: str = "validation"
 
 
 def settings(model: Path, data: Path, **changes) -> PruneConfig:
-    """A whole run in a second: 16x1 blocks, two compressions, one thread, fp32, learning rates that move a tiny model."""
-    small = {"model": str(model), "data": str(data), "task": "sst2", "block": "16x1", "scope": "matrix", "compressions": (1.5, 3.0),
-             "dense_steps": 6, "penalty_steps": 12, "retrain_steps": 4, "dense_lr": 2e-3, "penalty_lr": 1e-3, "retrain_lr": 1e-3,
+    """A whole run in a second: 16x1 blocks, two compressions, one thread, fp32, rates that move a tiny model."""
+    small = {"model": str(model), "data": str(data), "task": "sst2", "block": "16x1", "scope": "matrix",
+             "compressions": (1.5, 3.0), "dense_steps": 6, "penalty_steps": 12, "retrain_steps": 4,
+             "dense_lr": 2e-3, "penalty_lr": 1e-3, "retrain_lr": 1e-3,
              "moments": 3, "milestones": 2, "batch_size": 8, "surface_examples": 12, "precision": "fp32", "threads": 1}
     return replace(PruneConfig(), **small | changes)
 
@@ -173,7 +177,8 @@ def make_run(asked: PruneConfig, runs_dir: Path, name: str = "tiny") -> Run:
     return Run(path)
 
 
-def layout(block: str = "2x1", sides: tuple[tuple[int, int], ...] = ((4, 2), (4, 2)), model_weights: int = 100) -> Layout:
+def layout(block: str = "2x1", sides: tuple[tuple[int, int], ...] = ((4, 2), (4, 2)),
+           model_weights: int = 100) -> Layout:
     """One matrix per layer, their types alternating query and key."""
     matrices = [Matrix(f"m{at}", at, ("query", "key")[at % 2], *size) for at, size in enumerate(sides)]
     return Layout.of(matrices, BlockShape.parse(block), model_weights)

@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json")]
 
 @app.command()
 def faults(short: Short = False, as_json: AsJson = False) -> None:
-    """Processes killed at random moments, full and read-only disks, a clock that jumps, too little memory, the app killed beside a run."""
+    """Runs killed in all that they do, full and read-only disks, jumping clocks, too little memory, the app killed."""
     from stress.faults import rows
 
     tell(rows(short), as_json)
@@ -47,19 +47,23 @@ def memory(short: Short = False, as_json: AsJson = False) -> None:
 
 @app.command("input")
 def bad_input(short: Short = False, as_json: AsJson = False) -> None:
-    """Malformed run folders, tensors, JSON, tables, block shapes, addresses and names: each must end in one clear line."""
+    """Malformed run folders, tensors, JSON, tables, block shapes, addresses, names: each must end in one clear line."""
     from stress.input import rows
 
     tell(rows(short), as_json)
 
 
 def tell(rows: Iterable[Mapping], as_json: bool) -> None:
-    """A line for each row ({what, figure, unit, ok, needed}) as it comes, or all of them as JSON; exit code 1 where one does not hold."""
+    """A line for each row ({what, figure, unit, ok, needed}) as it comes, or all of them as JSON.
+
+    Exit code 1 where one does not hold.
+    """
     found = []
     for row in rows:
         found.append(row)
         if not as_json:
-            print(f"{'ok  ' if row['ok'] else 'FAIL'} {row['what']:88} {row['figure']:>10.4g} {row['unit']:10} {row.get('needed', '')}", flush=True)
+            print(f"{'ok  ' if row['ok'] else 'FAIL'} {row['what']:88} {row['figure']:>10.4g} {row['unit']:10} "
+                  f"{row.get('needed', '')}", flush=True)
     if as_json:
         print(json.dumps(found))
     raise typer.Exit(0 if found and all(row["ok"] for row in found) else 1)

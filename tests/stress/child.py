@@ -1,7 +1,7 @@
-"""One run in a process of its own: it tells every moment that it passes, and can have a fault, or kill itself, at a chosen one.
+"""One run in a process of its own: it tells every moment that it passes, and can kill itself at a chosen one.
 
-A moment is (phase, doing, number). The run's own clock ticks once an event, so that checkpoints fall at the same moments in
-every process: where a kill falls is chosen, not hoped for.
+A moment is (phase, doing, number). The run's own clock ticks once an event, so that checkpoints fall at the same
+moments in every process: where a kill falls is chosen, not hoped for.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def _tell_files(path: Path, at: Callable) -> None:
     def replacing(source, target) -> None:
         if path in Path(target).parents:
             kind, file = Path(target).parent.name, Path(target).stem
-            # Named by what they are of; where checkpoints and status fall depends on where the process began: its first one counts
-            moment = ("files", f"{kind} half written", file) if kind in ("norms", "weights") else ("files", f"{file} half written", 0)
+            # Where checkpoints and status fall depends on where the process began: its first one counts
+            named = kind in ("norms", "weights")
+            moment = ("files", f"{kind if named else file} half written", file if named else 0)
             at(moment, lambda: os.truncate(source, os.path.getsize(source) // 2))
         replace(source, target)
 

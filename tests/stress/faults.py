@@ -1,4 +1,4 @@
-"""Faults: what was recorded still loads, `resume` completes, and the numbers are those of a run that nothing happened to."""
+"""Faults: what was recorded loads, `resume` completes, and the numbers are those of a run that nothing happened to."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def disks(config: PruneConfig, folder: Path) -> Iterator[dict]:
     size = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file())
     with disk(folder / "small", str(int(size * 0.7))) as small:
         if small is None:
-            yield {"what": "a full disk", "figure": 0, "unit": "", "ok": True, "needed": "not tried: this user may not mount"}
+            yield {"what": "a full disk", "figure": 0, "unit": "", "ok": True,
+                   "needed": "not tried: this user may not mount"}
             return
         yield told("a full disk", complete(config, small, "full"), "No space left")
         before = loads(small / "full")
@@ -77,7 +78,8 @@ def clock_and_memory(config: PruneConfig, folder: Path) -> Iterator[dict]:
     yield back("a clock that jumps back a day", folder / "jumped", folder / "whole", loads(folder / "jumped"), line)
     line = complete(config, folder, "starved", fault="memory")
     yield told("out of memory", line, "out of memory")
-    yield back("out of memory", folder / "starved", folder / "whole", loads(folder / "starved"), complete(config, folder, "starved"))
+    before = loads(folder / "starved")
+    yield back("out of memory", folder / "starved", folder / "whole", before, complete(config, folder, "starved"))
 
 
 # ---------------------------------------------------------------- the app beside a run
@@ -88,7 +90,8 @@ def app_killed(folder: Path) -> Iterator[dict]:
     from browsing import CHROMIUM, chromium, served, serving, wait
 
     if CHROMIUM is None:
-        yield {"what": "the app killed beside a run", "figure": 0, "unit": "", "ok": True, "needed": "not tried: no chromium"}
+        yield {"what": "the app killed beside a run", "figure": 0, "unit": "", "ok": True,
+               "needed": "not tried: no chromium"}
         return
     with chromium() as browser, contextlib.ExitStack() as stack:
         first = stack.enter_context(served(folder))
@@ -106,8 +109,8 @@ def app_killed(folder: Path) -> Iterator[dict]:
         at = len(shelf.find("beside", folder).snapshots)
         wait("the run goes on", lambda: len(shelf.find("beside", folder).snapshots) > at + 2)
         run = shelf.find("beside", folder)
-        yield {"what": "the app killed: the run it had started goes on", "figure": len(run.snapshots) - at, "unit": "snapshots",
-               "ok": run.status == "running"}
+        yield {"what": "the app killed: the run it had started goes on", "figure": len(run.snapshots) - at,
+               "unit": "snapshots", "ok": run.status == "running"}
         second = stack.enter_context(served(folder))
         page = browser.new_page()
         page.goto(f"{second}/Prune")
@@ -121,16 +124,17 @@ def rows(short: bool) -> Iterator[dict]:
     folder = Path(tempfile.mkdtemp(prefix="prunescope-faults-"))
     try:
         model, data = tiny.checkpoint(folder / "model"), tiny.data_folder(folder / "data", ("sst2",))
-        steps = (20, 40, 10) if short else (40, 80, 20)
-        small = tiny.settings(model, data, moments=8, **dict(zip(("dense_steps", "penalty_steps", "retrain_steps"), steps)))
+        dense, penalty, retrain = (20, 40, 10) if short else (40, 80, 20)
+        small = tiny.settings(model, data, moments=8, dense_steps=dense, penalty_steps=penalty, retrain_steps=retrain)
         (folder / "runs").mkdir()
         yield from kills(small, folder / "runs", 1 if short else 3, "tiny")
         yield from disks(small, folder / "runs")
         yield from clock_and_memory(small, folder / "runs")
         if not short:
             source = str(GLUE) if GLUE.is_dir() else "practice"
-            real = PruneConfig(data=source, compressions=(2.0,), dense_steps=8, penalty_steps=16, retrain_steps=8, moments=4,
-                               milestones=2, precision="bf16", train_examples=512, dev_examples=128, surface_examples=64, threads=2)
+            real = PruneConfig(data=source, compressions=(2.0,), dense_steps=8, penalty_steps=16, retrain_steps=8,
+                               moments=4, milestones=2, precision="bf16", train_examples=512, dev_examples=128,
+                               surface_examples=64, threads=2)
             (folder / "real").mkdir()
             yield from kills(real, folder / "real", 1, "MiniLM")
             (folder / "app").mkdir()

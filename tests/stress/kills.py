@@ -33,7 +33,8 @@ def begun_alike(one: Run, whole: Run) -> bool:
         return False
     norms = all(np.array_equal(values, whole.norms(at)[name])
                 for at in one.with_norms for name, values in one.norms(at).items())
-    return norms and all(one.weights_file(name).read_bytes() == whole.weights_file(name).read_bytes() for name in one.saved_names)
+    return norms and all(one.weights_file(name).read_bytes() == whole.weights_file(name).read_bytes()
+                         for name in one.saved_names)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -73,7 +74,10 @@ class Victim:
 
 
 def kills(config: PruneConfig, folder: Path, rounds: int, what: str) -> Iterator[dict]:
-    """In each round one run, killed once in everything that it does, each time resumed; at its end it must be the run that nothing happened to."""
+    """In each round one run, killed once in everything that it does, each time resumed.
+
+    At its end it must be the run that nothing happened to.
+    """
     chance = random.Random(0)
     start = time.monotonic()
     end = live(config, folder, "whole")
@@ -96,7 +100,8 @@ def kills(config: PruneConfig, folder: Path, rounds: int, what: str) -> Iterator
     yield {"what": f"{what}: kill -9 at chosen moments; dead, it is shown as interrupted, and what it left is right",
            "figure": done - len(wrong), "unit": f"of {done}", "ok": not wrong, "needed": "; ".join(wrong)}
     doings = {moment[:2] for moment in moments}
+    missed = "; ".join(f"{phase}: {doing}" for phase, doing in sorted(doings - hit))
     yield {"what": f"{what}: all that is done in all phases was hit", "figure": len(hit), "unit": f"of {len(doings)}",
-           "ok": hit == doings, "needed": "; ".join(f"{phase}: {doing}" for phase, doing in sorted(doings - hit)) or "each once a round"}
+           "ok": hit == doings, "needed": missed or "each once a round"}
     yield {"what": f"{what}: resumed to the end, bit for bit the run that nothing happened to", "figure": sum(equal),
            "unit": f"of {rounds}", "ok": all(equal), "needed": "; ".join(filter(None, endings))}
