@@ -1,4 +1,4 @@
-"""The app in a real browser: the map under a real hand, links that open the same view, keyboard only, no faults, at two widths."""
+"""The app in a real browser: the map under a real hand, links that open the same view, keyboard only, no faults."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def browser():
 @pytest.fixture
 def page(browser, request):
     """A page in a fresh profile; `page.problems` collects its errors. Parameter: width, or (width, colour scheme)."""
-    width, scheme = getattr(request, "param", (1440, "light")) if isinstance(getattr(request, "param", ()), tuple) else (request.param, "light")
-    width, scheme = (width, scheme) if width else (1440, "light")
+    asked = getattr(request, "param", 1440)
+    width, scheme = asked if isinstance(asked, tuple) else (asked, "light")
     context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme, accept_downloads=True)
     yield watched(context)
     context.close()
@@ -68,12 +68,17 @@ def watched(context):
     page = context.new_page()
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
-    page.on("console", lambda said: page.problems.append(f"{said.text} ({said.location.get('url')})") if is_problem(said) else None)
+
+    def heard(said) -> None:
+        if is_problem(said):
+            page.problems.append(f"{said.text} ({said.location.get('url')})")
+
+    page.on("console", heard)
     return page
 
 
 def is_problem(said) -> bool:
-    """Errors, but for those with which Streamlit itself finds its base path on a deep link (404 on /Explore/_stcore/...)."""
+    """Errors, but for those with which Streamlit finds its base path on a deep link (404 on /Explore/_stcore/...)."""
     return said.type == "error" and not re.search(r"/\w+/_stcore/(health|host-config)$", said.location.get("url", ""))
 
 
@@ -103,8 +108,9 @@ def counted(run: Run, label: str, thresholds, scope: str = "global") -> dict[str
     at = next(at for at in run.with_norms if run.snapshots[at].label == label)
     mask = mask_at(run.norms(at), run.layout, thresholds, scope)
     score = predict(run.snapshots[at].surface, mask.sparsity)[0] if run.snapshots[at].surface else None
-    return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x", "model": f"{mask.compression_model:.2f}x",
-            "speedup": f"{make_profile().speedup(mask, SETTING, run.heads):.2f}x", "score": "–" if score is None else f"{score:.3f}"}
+    return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x",
+            "model": f"{mask.compression_model:.2f}x", "score": "–" if score is None else f"{score:.3f}",
+            "speedup": f"{make_profile().speedup(mask, SETTING, run.heads):.2f}x"}
 
 
 def thresholds_in(address: str) -> list[float]:
@@ -135,7 +141,8 @@ def test_explore_shows_the_map_and_both_charts(app, page, tmp_path):
     page.screenshot(path=tmp_path / "explore.png", full_page=True)
     assert (tmp_path / "explore.png").stat().st_size > 20_000
     assert not page.problems
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "the page is wider than the window"
+    fits = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert fits, "the page is wider than the window"
 
 
 def test_dragging_the_handle_moves_everything_at_once_and_says_what_the_core_counts(app, page, runs_dir):
@@ -229,7 +236,8 @@ def test_the_trajectory_plays_pauses_and_steps(app, page, runs_dir):
     opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0.5")
     when, labels = page.locator(".when"), [run.snapshots[at].label for at in run.with_norms]
     assert when.inner_text() == "dense" == labels[0]
-    assert page.locator(".marks .milestone").count() == sum(run.snapshots[at].milestone and not run.snapshots[at].saved for at in run.with_norms)
+    milestones = [at for at in run.with_norms if run.snapshots[at].milestone and not run.snapshots[at].saved]
+    assert page.locator(".marks .milestone").count() == len(milestones)
     when.evaluate("""(element) => {
         window.seen = [element.textContent];
         new MutationObserver(() => seen.push(element.textContent))
@@ -278,7 +286,8 @@ def test_going_back_to_a_snapshot_shows_it_at_once_and_sends_no_norms(app, page,
     received.clear()
     at_once = page.locator(".prunescope").evaluate("""(root) => { root.view.player.step(-1); root.view.paint();
         const cards = [...root.querySelectorAll('[data-number]')];
-        return Object.fromEntries(cards.map((card) => [card.dataset.number, card.querySelector('.value').textContent])); }""")
+        const value = (card) => card.querySelector('.value').textContent;
+        return Object.fromEntries(cards.map((card) => [card.dataset.number, value(card)])); }""")
     assert at_once == counted(run, labels[0], 0.5), "before the server knows of it"
     playwright.expect(said).to_contain_text(labels[0])
     page.wait_for_timeout(1500)
@@ -387,7 +396,10 @@ def test_the_map_is_saved_as_a_picture(app, page, kind):
     path = found.value.path()
     assert found.value.suggested_filename == f"recorded-dense.{kind.lower()}"
     content = path.read_bytes()
-    assert content.startswith(b"\x89PNG") if kind == "PNG" else content.startswith(b"<svg") and content.count(b"<image") == 36
+    if kind == "PNG":
+        assert content.startswith(b"\x89PNG")
+    else:
+        assert content.startswith(b"<svg") and content.count(b"<image") == 36
     assert len(content) > 20_000
 
 
@@ -417,7 +429,7 @@ def test_home_leads_to_a_run(app, page):
 
 
 def test_the_lesson_by_keyboard_only(app, page):
-    """From the first step to the last with Tab, Enter and the arrow keys; a slider is moved, and an answer unfolded, on the way."""
+    """From the first step to the last with Tab, Enter and arrow keys; a slider is moved, an answer unfolded."""
     page.goto(f"{app}/Learn")
     expect = playwright.expect
     for number, title in enumerate(("Blocks", "The penalty", "Reweighting"), 1):
@@ -453,12 +465,13 @@ def test_the_pruned_model_and_the_notebook_are_downloaded(app, page, tmp_path):
     with page.expect_download() as given:
         page.get_by_role("button", name="Model (").click()
     given.value.save_as(tmp_path / "model.zip")
-    assert {"scored-hf/model.safetensors", "scored-hf/config.json", "scored-hf/README.md"} <= set(zipfile.ZipFile(tmp_path / "model.zip").namelist())
+    names = {f"scored-hf/{name}" for name in ("model.safetensors", "config.json", "README.md")}
+    assert names <= set(zipfile.ZipFile(tmp_path / "model.zip").namelist())
     assert not page.problems
 
 
 def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
-    """Explore hands its setting over; the report is made, shown with its live map, and downloaded; no serious accessibility fault in it."""
+    """Explore hands its setting over; the report is made, shown with its live map, downloaded; no serious fault."""
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away&cut=matrix%400.4")
@@ -482,8 +495,9 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
 
 
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark"), (800, "light")], indirect=True)
-@pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts", "Explore?run=recorded&present=true",
-                                  "Explore?run=scored&view=Take+away", "Compare", "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults",
+@pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts",
+                                  "Explore?run=recorded&present=true", "Explore?run=scored&view=Take+away", "Compare",
+                                  "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults",
                                   "Report?run=scored"])
 def test_no_serious_accessibility_fault(app, page, path):
     from axe_playwright_python.sync_playwright import Axe
@@ -492,5 +506,6 @@ def test_no_serious_accessibility_fault(app, page, path):
     page.wait_for_selector(DRAWN if path.startswith("Explore") else "[data-testid=stMain] h1")
     page.wait_for_timeout(1500)
     faults = Axe().run(page).response["violations"]
-    found = [f"{v['impact']}: {v['id']}: {v['nodes'][0]['html'][:160]}" for v in faults if v["impact"] in ("serious", "critical")]
+    found = [f"{v['impact']}: {v['id']}: {v['nodes'][0]['html'][:160]}"
+             for v in faults if v["impact"] in ("serious", "critical")]
     assert not found and not page.problems

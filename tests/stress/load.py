@@ -207,7 +207,7 @@ async def client(address: str, number: int, over: asyncio.Event, seen: Seen) -> 
                             ask.rerun_script.page_script_hash = said.navigation.page_script_hash
                         new = said.delta.new_element if said.WhichOneof("type") == "delta" else None
                         if new is not None and new.WhichOneof("type") == "exception":
-                            seen.wrong(f"client {number}: the page said {new.exception.message[:300]}")
+                            seen.wrong(f"client {number}: the page said {new.exception.message}")
                 seen.reruns.append(time.monotonic() - start)
                 await asyncio.sleep(2)
     except Exception as error:
