@@ -264,7 +264,8 @@ def test_an_answer_that_comes_late_does_not_take_the_hand_back(app, page, runs_d
     page.locator(".prunescope").evaluate("""(root) => {
         const when = root.querySelector('.when');
         root.seen = [];
-        new MutationObserver(() => root.seen.push(when.textContent)).observe(when, { childList: true, characterData: true, subtree: true });
+        new MutationObserver(() => root.seen.push(when.textContent))
+            .observe(when, { childList: true, characterData: true, subtree: true });
         root.view.player.step(1);
         root.view.teller.now();  // asked: and before the answer, one further
         root.view.player.step(1); }""")
@@ -299,7 +300,8 @@ def test_going_back_to_a_snapshot_shows_it_at_once_and_sends_no_norms(app, page,
         bytes.set(text, 4);
         root.view.snapshots.sent.clear();
         root.view.receive(bytes, root.view.teller.send); }""")
-    page.wait_for_function("(root) => root.view.snapshots.sent.size === 1", arg=page.locator(".prunescope").element_handle())
+    root = page.locator(".prunescope").element_handle()
+    page.wait_for_function("(root) => root.view.snapshots.sent.size === 1", arg=root)
     assert shown(page) == at_once and not page.problems
 
 

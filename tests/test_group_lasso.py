@@ -54,7 +54,8 @@ def test_penalty_of_a_2x2_by_hand(method):
 
 
 @pytest.mark.parametrize("method", BOTH)
-@pytest.mark.parametrize("block, rows, cols", [("2x1", 2, 1), ("1x2", 1, 2), ("2x2", 2, 2), ("allx1", 4, 1), ("1xall", 1, 6)])
+@pytest.mark.parametrize("block, rows, cols", [
+    ("2x1", 2, 1), ("1x2", 1, 2), ("2x2", 2, 2), ("allx1", 4, 1), ("1xall", 1, 6)])
 def test_penalty_equals_a_plain_loop(method, block, rows, cols):
     made = layout(block, ((4, 6), (4, 6)), 100)
     weights = weights_for(made)
@@ -123,7 +124,8 @@ def test_in_loss_gradient_equals_finite_differences(block):
 def test_in_loss_gradient_of_a_2x2_by_hand():
     weights, method = hand_2x2(InLossGroupLasso, 2.0, reweighted=False)
     method.before_step_()
-    assert torch.allclose(weights["m0"].grad, 2 * torch.tensor([[3 / 5, 5 / 13], [4 / 5, 12 / 13]], dtype=torch.float64))
+    directions = torch.tensor([[3 / 5, 5 / 13], [4 / 5, 12 / 13]], dtype=torch.float64)
+    assert torch.allclose(weights["m0"].grad, 2 * directions)
 
 
 def test_in_loss_gradient_is_added_to_the_tasks():
@@ -175,7 +177,8 @@ def test_proximal_step_equals_its_closed_form(block):
     method.after_step_(0.5)
     factor = (1 - 0.5 * 0.8 * gamma / norms).clamp_min(0)
     rows, cols = made.block.sides(4, 6)
-    wanted = torch.stack([torch.stack([before[i, j] * factor[i // rows, j // cols] for j in range(6)]) for i in range(4)])
+    wanted = torch.stack([torch.stack([before[i, j] * factor[i // rows, j // cols] for j in range(6)])
+                          for i in range(4)])
     assert torch.allclose(weights["m0"], wanted, rtol=1e-14, atol=0)
     assert torch.equal(method.norms["m0"] == 0, factor == 0)
     assert torch.allclose(method.norms["m0"], made.block.norms(weights["m0"].detach()), rtol=1e-14)
@@ -310,8 +313,10 @@ def test_what_is_restored_acts_bit_for_bit_alike(method):
 
 
 def test_dynamic_lambda_falls_with_the_square_of_what_is_missing():
-    """Four groups, half of them wanted at zero; lambda is the bound at first, a quarter of it with one at zero, nothing with two."""
+    """Four groups, half of them wanted at zero; lambda is the bound at first, a quarter of it with one at zero,
+    nothing with two."""
     made = layout("2x1", ((2, 4),), 10)
+
     def lam(*norms):
         weights = {"m0": nn.Parameter(torch.tensor([list(map(float, norms)), [0.0] * 4]))}
         method, bound = (form(weights, made, reweighted=False) for form in (DynamicGroupLasso, ProximalGroupLasso))
@@ -320,15 +325,16 @@ def test_dynamic_lambda_falls_with_the_square_of_what_is_missing():
         return method.lam["all"], bound.lam["all"]
 
     for norms, share in (((4, 3, 2, 1), 1.0), ((4, 3, 2, 0), 0.25), ((4, 3, 0, 0), 0.0)):
-        found, bound = lam(*norms)
-        assert found == pytest.approx(share * bound) and (bound > 0 or share == 0)
+        dynamic, bound = lam(*norms)
+        assert dynamic == pytest.approx(share * bound) and (bound > 0 or share == 0)
     assert DynamicGroupLasso.share(0.0) == 1.0
 
 
 def test_dynamic_control_comes_to_its_target_in_every_matrix():
     made = layout("2x1", ((4, 6), (6, 4)), 100)
     draw = torch.Generator().manual_seed(1)
-    weights = {m.name: nn.Parameter((1 + at) * torch.randn(m.m, m.n, generator=draw)) for at, m in enumerate(made.matrices)}
+    weights = {m.name: nn.Parameter((1 + at) * torch.randn(m.m, m.n, generator=draw))
+               for at, m in enumerate(made.matrices)}
     method = DynamicGroupLasso(weights, made, scope="matrix", reweighted=False)
     shares = []
     for _ in range(100):

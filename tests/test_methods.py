@@ -1,4 +1,5 @@
-"""Magnitude, movement, ADMM and the methods in closed form: against plain loops and by hand, through the same loop, resumed bit for bit."""
+"""Magnitude, movement, ADMM and the methods in closed form: against plain loops and by hand, through the same loop,
+resumed bit for bit."""
 
 from __future__ import annotations
 
@@ -104,7 +105,8 @@ def test_admm_by_hand():
     weights, made = pair()
     method = ADMM(weights, made)
     method.control_(0.5, 0.0)  # Z = Proj(W + 0), U = W - Z
-    assert method._z["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]] and method._u["m0"].tolist() == [[3.0, 0.0], [4.0, 0.0]]
+    assert method._z["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]]
+    assert method._u["m0"].tolist() == [[3.0, 0.0], [4.0, 0.0]]
     assert method.norms["m0"].tolist() == [[0.0, 13.0]] and weights["m0"].tolist() == [[3.0, 5.0], [4.0, 12.0]]
     weights["m0"].grad = torch.zeros(2, 2)
     method.before_step_()  # rho (W - Z + U)
@@ -137,10 +139,12 @@ def test_every_method_goes_through_the_same_loop(tiny_model, tiny_data, method, 
     assert list(ends) == ["dense", "penalty-1.5x", "penalty-3x", "retrain-1.5x", "retrain-3x"]
     for compression in (1.5, 3.0):
         for phase in ("penalty", "retrain"):
-            assert ends[f"{phase}-{compression:g}x"].point["sparsity"] == pytest.approx(sparsity_of(compression), abs=0.06)
+            point = ends[f"{phase}-{compression:g}x"].point
+            assert point["sparsity"] == pytest.approx(sparsity_of(compression), abs=0.06)
 
 
-@pytest.mark.parametrize("settings", [*({"method": method} for method in list(METHODS)[1:]), {"control": "dynamic"}], ids=lambda s: "-".join(s.values()))
+@pytest.mark.parametrize("settings", [*({"method": method} for method in list(METHODS)[1:]), {"control": "dynamic"}],
+                         ids=lambda s: "-".join(s.values()))
 def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, settings):
     asked = tiny.settings(tiny_model, tiny_data, compressions=(2.0,), **settings)
     whole, kept, states = tiny.pruning(asked), {}, []
@@ -156,7 +160,8 @@ def test_every_method_resumes_bit_for_bit(tiny_model, tiny_data, settings):
         again.restore_(*state)
         for _ in again:
             pass
-        assert all(torch.equal(a, b) for a, b in zip(whole.encoder.trainable().values(), again.encoder.trainable().values(), strict=True))
+        ends = (pruning.encoder.trainable().values() for pruning in (whole, again))
+        assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
 # ---------------------------------------------------------------- in closed form
@@ -168,19 +173,22 @@ def measured(tiny_model):
     encoder = encoders.load(str(tiny_model), 2)
     texts, labels = tiny.sentences(48, 5)
     data = encoding.encode(Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
-    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 16)))
+    batches = (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 16))
+    grams = repair.collect(encoder.model, encoder.linears, batches)
     return encoder, encoder.layout(BlockShape.parse("16x1")), grams, data
 
 
 def lost(before, weights, grams) -> float:
     """Summed squared difference of all matrices' outputs, about their mean (the bias is free)."""
-    return sum(float((((w - before[name]) @ grams[name].centred()) * (w - before[name])).sum()) for name, w in weights.items())
+    changes = {name: w - before[name] for name, w in weights.items()}
+    return sum(float(((change @ grams[name].centred()) * change).sum()) for name, change in changes.items())
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.75])
 @pytest.mark.parametrize("method", table.at_once())
 def test_closed_forms_lose_less_than_the_activation_score(measured, method, share):
-    """The same share of every matrix, all repaired: choosing for the repair loses less than choosing each block for itself."""
+    """The same share of every matrix, all repaired: choosing for the repair loses less
+    than choosing each block for itself."""
     encoder, layout, grams, data = measured
     before = {name: w.detach().clone() for name, w in encoder.weights.items()}
     biases = {name: linear.bias.detach().clone() for name, linear in encoder.linears.items()}

@@ -75,8 +75,9 @@ def test_the_command_writes_one(made, tmp_path):
 # ---------------------------------------------------------------- the notebooks that ship
 
 SHIPPED = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SHORTER = {"dense_steps=12, retrain_steps=6": "dense_steps=2, retrain_steps=2",
-           "surface_examples=24": "surface_examples=8", "shapes(0.8, seconds=2)": "shapes(0.8, seconds=0.05)"}  # the same cells, fewer steps and rounds
+SHORTER = {  # the same cells, fewer steps and rounds
+    "dense_steps=12, retrain_steps=6": "dense_steps=2, retrain_steps=2",
+    "surface_examples=24": "surface_examples=8", "shapes(0.8, seconds=2)": "shapes(0.8, seconds=0.05)"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -37,8 +37,8 @@ from prune_core.runs.settings import Setting
 from prune_core.showing import lesson
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py", "speed": "pages/4_Speed.py",
-         "learn": "pages/5_Learn.py", "report": "pages/6_Report.py"}
+PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py",
+         "speed": "pages/4_Speed.py", "learn": "pages/5_Learn.py", "report": "pages/6_Report.py"}
 
 
 @pytest.fixture
@@ -70,7 +70,8 @@ def checked(app: AppTest) -> AppTest:
 
 def texts(app: AppTest) -> str:
     """All text on the page, markdown's escapes taken out."""
-    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption, app.info, app.warning, app.error, app.success)
+    kinds = (app.title, app.header, app.subheader, app.markdown, app.caption,
+             app.info, app.warning, app.error, app.success)
     return re.sub(r"\\(.)", r"\1", "\n".join(str(element.value) for kind in kinds for element in kind))
 
 
@@ -123,8 +124,9 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
     app.slider(key="sparsity").set_value(75.0).run()
     mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), Batch(8, 32)
     dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
-    assert metrics(checked(app)) == {"Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
-                                     "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
+    assert metrics(checked(app)) == {
+        "Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
+        "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
     assert "off by 5%" in texts(app) and "30 masks" in texts(app) and "Break-even" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
 
@@ -141,8 +143,9 @@ def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
 def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     make_run(runs_dir)
     profile_files.write(make_profile(), loaders.own_profile_file())
-    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2, "dense_ms": 30.0, "compact_ms": 10.0,
-            "speedup": 3.0, "compression_encoder": 2.0, "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
+    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2,
+            "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "compression_encoder": 2.0,
+            "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
     asked = []
     monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
     app = opened("speed")
@@ -155,7 +158,8 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
 def test_another_devices_profile_is_loaded_kept_and_chosen(runs_dir):
     make_run(runs_dir)
     app = opened("speed")
-    app.file_uploader[0].set_value(("phone.json", json.dumps(make_profile().to_json()).encode(), "application/json")).run()
+    content = json.dumps(make_profile().to_json()).encode()
+    app.file_uploader[0].set_value(("phone.json", content, "application/json")).run()
     checked(app)
     assert app.selectbox(key="profile").options == ["a processor, 2 threads"] and "Predicted speedup" in metrics(app)
     assert "a processor, 2 threads" in opened("speed").selectbox(key="profile").options
@@ -199,7 +203,8 @@ def sent(app: AppTest) -> dict:
     (length,) = struct.unpack("<I", blob[:4])
     said = json.loads(blob[4 : 4 + length])
     groups = sum(m["down"] * m["across"] for m in said["header"]["matrices"])
-    return said["header"] | said["now"] | {"norms": np.frombuffer(blob, "<f4", groups, 4 + length), "rest": len(blob) - 4 - length - 4 * groups}
+    norms = np.frombuffer(blob, "<f4", groups, 4 + length)
+    return said["header"] | said["now"] | {"norms": norms, "rest": len(blob) - 4 - length - 4 * groups}
 
 
 def test_explore_says_what_masks_count(runs_dir):
@@ -221,7 +226,8 @@ def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
     assert header["rest"] == 0, "moments are sent only when they are played"
     assert [m["label"] for m in header["moments"]] == [run.snapshots[at].label for at in run.with_norms]
     assert [m["end"] for m in header["moments"]].count(True) == len(run.stages)
-    assert header["modelWeights"] == run.layout.model_weights and [len(points) for points in header["surfaces"].values()] == [20]
+    assert header["modelWeights"] == run.layout.model_weights
+    assert [len(points) for points in header["surfaces"].values()] == [20]
 
 
 @pytest.mark.parametrize("scope, share", [("matrix", 0.375), ("layer", 0.6), ("type", 0.1), ("global", 0.0)])
@@ -231,23 +237,27 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
     assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
-    assert ("A surface was recorded here for cuts with one threshold for the whole encoder" in texts(app)) == (scope != "global")
+    hint = "A surface was recorded here for cuts with one threshold for the whole encoder"
+    assert (hint in texts(app)) == (scope != "global")
 
 
 def test_thresholds_in_the_address(runs_dir):
     run = Run(make_run(runs_dir))
     mask = mask_at(run.norms(run.saved("dense")), run.layout, {"layer 0": 0.3, "layer 1": 0.7}, "layer")
-    app = opened("explore", at="dense", cut="layer:0.3,0.7", zoom=run.layout.matrices[2].name, key="layer 1", pin="dense~global@0.5")
+    app = opened("explore", at="dense", cut="layer:0.3,0.7", zoom=run.layout.matrices[2].name, key="layer 1",
+                 pin="dense~global@0.5")
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
     start = sent(app)["start"]
     assert (start["key"], start["zoom"]) == ("layer 1", run.layout.matrices[2].name)
     (pin,) = start["pins"]
-    assert (pin["name"], pin["numbers"]["sparsity"]) == ("A", mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5).sparsity)
+    pinned = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5)
+    assert (pin["name"], pin["numbers"]["sparsity"]) == ("A", pinned.sparsity)
     assert "Pinned settings" in texts(app)
 
 
-@pytest.mark.parametrize("address", [{"at": "nowhere"}, {"cut": "rows@2"}, {"cut": "layer:1"}, {"zoom": "nothing"}, {"key": "layer 99"}, {"pin": "x~y"},
-                                     {"cut": "global@1e999"}, {"pin": "dense~global@7"}])
+@pytest.mark.parametrize("address", [
+    {"at": "nowhere"}, {"cut": "rows@2"}, {"cut": "layer:1"}, {"zoom": "nothing"}, {"key": "layer 99"}, {"pin": "x~y"},
+    {"cut": "global@1e999"}, {"pin": "dense~global@7"}])
 def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
     run = Run(make_run(runs_dir))
     app = opened("explore", **address)
@@ -265,19 +275,22 @@ def test_a_moment_without_a_surface_predicts_no_score(runs_dir):
 
 def sensitivities(run: Run) -> list[Sensitivity]:
     """Layer 0 costs nothing, layer 1 much."""
-    points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.1, 0.9 - at * share / 4, 0.0, 1.0, 872) for at in (0, 1) for share in (0.25, 0.5, 0.9)]
+    points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.1, 0.9 - at * share / 4, 0.0, 1.0, 872)
+              for at in (0, 1) for share in (0.25, 0.5, 0.9)]
     run.answers.sensitivity_file("dense").write_bytes(b"".join(files.sealed(vars(p)) for p in points))
     return points
 
 
 def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
     run = Run(make_run(runs_dir))
-    assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(opened("explore", at="dense", view="Parts"))
+    app = opened("explore", at="dense", view="Parts")
+    assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(app)
     points = sensitivities(run)
     app = opened("explore", at="dense", view="Parts")
     table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
     assert list(table["Part"]) == ["layer 0", "layer 1"]
-    assert table["Alone"][0].startswith("robust: +0.0 at 25%") and table["Alone"][1].startswith("sensitive: −6.2 at 25%")
+    assert table["Alone"][0].startswith("robust: +0.0 at 25%")
+    assert table["Alone"][1].startswith("sensitive: −6.2 at 25%")
     app.button(key="propose").click().run()
     command = sent(checked(app))["command"]
     norms = run.norms(run.saved("dense"))
@@ -399,14 +412,16 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
 # ---------------------------------------------------------------- from outside: addresses, texts
 
 HTML = "<script>alert(1)</script><img src=x onerror=alert(2)>`[x](javascript:alert(3))"
-HOSTILE = ("../../etc/passwd", "-1", "1e999", "nan", "\0", "x" * 5000, HTML, "{{7*7}}", "%00", "sample'; DROP TABLE runs")
+HOSTILE = ("../../etc/passwd", "-1", "1e999", "nan", "\0", "x" * 5000, HTML, "{{7*7}}", "%00",
+           "sample'; DROP TABLE runs")
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_no_address_breaks_a_page(runs_dir, page):
     make_run(runs_dir)
+    names = ("run", "at", "cut", "key", "zoom", "view", "present", "score", "repair",
+             "sparsity", "phase", "batch", "step", "task", "others")
     for value in HOSTILE:
-        names = ("run", "at", "cut", "key", "zoom", "view", "present", "score", "repair", "sparsity", "phase", "batch", "step", "task", "others")
         app = opened(page, **dict.fromkeys(names, value))
         assert not any("Traceback" in one.value for one in app.error)
         app = opened(page, run="sample", **dict.fromkeys(names[1:], value), pin=[value] * 20)
@@ -440,7 +455,8 @@ def test_a_run_is_deleted_after_asking_and_undone(runs_dir):
     app.button(key="delete mine").click().run()
     assert "leaves the list" in texts(checked(app)) and (runs_dir / "mine").is_dir()  # asked, not done
     next(b for b in app.button if b.label == "Move to the trash").click().run()
-    assert "is in the trash" in texts(checked(app)) and not (runs_dir / "mine").exists() and "You have no runs yet" in texts(app)
+    assert "is in the trash" in texts(checked(app)) and not (runs_dir / "mine").exists()
+    assert "You have no runs yet" in texts(app)
     next(b for b in app.button if b.label == "Undo").click().run()
     assert "mine is back" in texts(checked(app)).replace("*", "") and Run(runs_dir / "mine").status == "complete"
     assert not [b for b in app.button if b.label == "Undo"]
@@ -452,7 +468,8 @@ def test_a_deleted_run_is_erased_only_from_the_trash(runs_dir):
     app = opened()
     assert "Trash (1)" in [one.label for one in app.expander]
     app.button(key=f"erase {key}").click().run()
-    assert checked(app) and trash.deleted(runs_dir) == [] and not [one for one in app.expander if one.label.startswith("Trash")]
+    assert checked(app) and trash.deleted(runs_dir) == []
+    assert not [one for one in app.expander if one.label.startswith("Trash")]
 
 
 def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
@@ -468,9 +485,11 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir))
     app = opened("explore", view="Take away", pin="dense~global@0.25")
-    assert [b.label for b in app.get("download_button")] == ["Notebook"] and "The weights of this snapshot" in texts(app)
+    assert [b.label for b in app.get("download_button")] == ["Notebook"]
+    assert "The weights of this snapshot" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
-    said = {"compression_encoder": 2.0, "score": 0.875, "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
+    said = {"compression_encoder": 2.0, "score": 0.875,
+            "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
     asked = []
 
     def export(*question):
@@ -483,7 +502,8 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     app = opened("explore", view="Take away")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
-    assert "accuracy 0.8750" in texts(checked(app)).replace("\\", "") and "70.0 MB with only the kept blocks" in texts(app).replace("\\", "")
+    text = texts(checked(app)).replace("\\", "")
+    assert "accuracy 0.8750" in text and "70.0 MB with only the kept blocks" in text
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
     def fail(*_):
@@ -508,7 +528,8 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     make_run(runs_dir, "one")
     make_run(runs_dir, "two", compression=3.0, scope="matrix")
     app = opened("compare")
-    assert sorted(app.dataframe[0].value["Runs"]) == ["one", "two"] and list(app.dataframe[0].value["Mean"]) == [0.885, 0.885]
+    compared = app.dataframe[0].value
+    assert sorted(compared["Runs"]) == ["one", "two"] and list(compared["Mean"]) == [0.885, 0.885]
     assert len(app.get("plotly_chart")) == 1
     differ = app.dataframe[1].value
     assert set(differ["Setting"]) == {"scope", "compressions"}
@@ -524,13 +545,15 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     assert "timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models has not been timed on this machine yet" in texts(app) and not app.get("plotly_chart")
-    said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(), "speedup": 1.75, "dtype": "fp32",
-            "engine": "torch", "machine": machine.machine()}
+    said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(),
+            "speedup": 1.75, "dtype": "fp32", "engine": "torch", "machine": machine.machine()}
+    others = ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0},
+              {"sparsity": 0.9, "speedup": 7.0}, {})
     asked = []
 
     def measure(*question):
         asked.append(question)
-        for other in ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0}, {"sparsity": 0.9, "speedup": 7.0}, {}):
+        for other in others:
             files.append_sealed(run.answers.timings_file, said | other)
 
     monkeypatch.setattr(processes, "measure", measure)
@@ -570,7 +593,8 @@ def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
     next(button for button in app.button if button.label == "Start").click().run()
     ((config, name, folder),) = started
-    assert (config.columns, config.label, Path(config.data).read_bytes(), Path(config.data).name) == ((), "mood", good, "moods.csv")
+    table = Path(config.data)
+    assert (config.columns, config.label, table.read_bytes(), table.name) == ((), "mood", good, "moods.csv")
     assert name.startswith("moods-own-") and "--label=mood" in processes.arguments(config, name, folder)
     assert runs_dir in Path(config.data).parents
 
@@ -581,7 +605,8 @@ def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):
     app = opened("prune")
     app.text_input[0].set_value("doomed").run()
     python = runs_dir.parent / "python"
-    python.write_text("#!/bin/sh\necho loading >&2\necho 'error: model no/such is neither a folder nor on the hub' >&2\nexit 2\n")
+    python.write_text("#!/bin/sh\necho loading >&2\n"
+                      "echo 'error: model no/such is neither a folder nor on the hub' >&2\nexit 2\n")
     python.chmod(0o755)
     monkeypatch.setattr(processes.sys, "executable", str(python))
     next(button for button in app.button if button.label == "Start").click().run()
@@ -650,12 +675,15 @@ def test_cancel_stops_the_runs_process_and_no_other(runs_dir):
 
 def test_pages_load_neither_torch_nor_transformers(runs_dir):
     make_run(runs_dir)
-    code = ("import sys\nfrom streamlit.testing.v1 import AppTest\napp = AppTest.from_file('app.py', default_timeout=300).run()\n"
-            "for page in ('pages/1_Prune.py', 'pages/3_Compare.py', 'pages/4_Speed.py', 'pages/5_Learn.py', 'pages/6_Report.py', 'pages/2_Explore.py'):\n"
-            "    app.switch_page(page).run()\n"
-            "    assert not app.exception, app.exception[0].message\nassert app.get('bidi_component'), 'Explore showed nothing'\n"
-            "found = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not found, found\n")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)},
+    code = ("import sys\nfrom streamlit.testing.v1 import AppTest\n"
+            "app = AppTest.from_file('app.py', default_timeout=300).run()\n"
+            "for page in ('1_Prune', '3_Compare', '4_Speed', '5_Learn', '6_Report', '2_Explore'):\n"
+            "    app.switch_page(f'pages/{page}.py').run()\n"
+            "    assert not app.exception, app.exception[0].message\n"
+            "assert app.get('bidi_component'), 'Explore showed nothing'\n"
+            "loaded = {'torch', 'transformers', 'datasets'} & set(sys.modules)\nassert not loaded, loaded\n")
+    environment = os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment,
                           capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -675,7 +703,8 @@ def test_norms_are_shared_read_only(runs_dir):
 
 
 def learn(number: int) -> AppTest:
-    titles = ("1. Blocks", "2. The penalty", "3. Reweighting", "4. A sentence", "5. Speed", "6. Three faults", "7. Where it breaks")
+    titles = ("1. Blocks", "2. The penalty", "3. Reweighting", "4. A sentence", "5. Speed", "6. Three faults",
+              "7. Where it breaks")
     return checked(opened("learn", step=titles[number - 1]))
 
 
@@ -696,13 +725,15 @@ def test_learn_is_walked_from_the_first_step_to_the_last(runs_dir, monkeypatch):
 def test_learn_shows_what_the_lesson_computes(runs_dir):
     app = learn(1)
     app.radio(key="shape").set_value("4x4").run()
-    found = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse("4x4"), 0.5)
-    assert metrics(app) == {"Blocks": "24", "Weights in each": "16", "Sparsity": "50%", "Squares kept": f"{found.energy:.1%}"}
+    cut = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse("4x4"), 0.5)
+    assert metrics(app) == {"Blocks": "24", "Weights in each": "16",
+                            "Sparsity": "50%", "Squares kept": f"{cut.energy:.1%}"}
     app = learn(2)
     app.slider(key="lambda").set_value(0.5).run()
     assert metrics(app) == {"Needed block ends at": "0.50", "Hardly needed block ends at": "0.00"}
     app = learn(3)
-    assert app.dataframe[0].value["reweighted"].tolist()[:2] == ["4", "0"] and app.dataframe[0].value["plain"].tolist()[:2] == ["11", "7"]
+    table = app.dataframe[0].value
+    assert table["reweighted"].tolist()[:2] == ["4", "0"] and table["plain"].tolist()[:2] == ["11", "7"]
     app = learn(6)
     assert metrics(app) == {"Milestones reached": "none", "Blocks at zero": "0 of 4"}
     app.slider(key="epochs").set_value(20).run()
@@ -712,7 +743,8 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
         assert shown in metrics(checked(app))
 
 
-PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities": [0.0, 0.3, 0.6], "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
+PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities": [0.0, 0.3, 0.6],
+             "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
 
 
 def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
@@ -736,15 +768,16 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
 
 def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
-    answer = {"examples": 24, "sparsities": [0.1, 0.5], "lost": [1, 5], "won": [0, 2],
-              "first": [{"texts": ["dull *film*"], "sparsity": 0.1, "before": "negative", "after": "positive", "sure": 0.97}]}
+    flip = {"texts": ["dull *film*"], "sparsity": 0.1, "before": "negative", "after": "positive", "sure": 0.97}
+    answer = {"examples": 24, "sparsities": [0.1, 0.5], "lost": [1, 5], "won": [0, 2], "first": [flip]}
     asked = []
     monkeypatch.setattr(processes, "flips", lambda *question: asked.append(question) or answer)
     loaders.flips.clear()
     app = learn(4)
     app.text_input(key="data").set_value("some/folder").run()
     next(b for b in app.button if b.label == "Show them").click().run()
-    assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")] and app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
+    assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")]
+    assert app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
     assert "at 10% 1 and 0; at 50% 5 and 2" in texts(checked(app))
     app.text_input(key="data").set_value("other").run()
     assert not app.dataframe  # not those of another folder
@@ -778,9 +811,11 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     next(b for b in app.button if b.label == "Make the report").click().run(timeout=180)
     checked(app)
     (_, html, markdown, told) = app.session_state["made report"]
-    assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown and told["recommended"] is None
+    assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown
+    assert told["recommended"] is None
     assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
-    assert "None is recommended" in texts(app) and "No setting keeps within 1 point" in texts(app) and "before you changed" not in texts(app)
+    assert "None is recommended" in texts(app) and "No setting keeps within 1 point" in texts(app)
+    assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
 
@@ -788,8 +823,10 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
 def test_report_takes_what_explore_sends(runs_dir):
     make_run(runs_dir)
     app = opened("explore", view="Take away", pin="dense~global@0.25")
-    assert app.session_state["report of"] == "sample" and [one.name for one in app.session_state["report settings"][1]] == ["present", "A"]
-    settings = [Setting("present", 10, Cut("global", 0.4)), Setting("A", 10, Cut("layer", None, {"layer 0": 0.1, "layer 1": 0.2}))]
+    assert app.session_state["report of"] == "sample"
+    assert [one.name for one in app.session_state["report settings"][1]] == ["present", "A"]
+    settings = [Setting("present", 10, Cut("global", 0.4)),
+                Setting("A", 10, Cut("layer", None, {"layer 0": 0.1, "layer 1": 0.2}))]
     app = opened()
     make_run(runs_dir, "newer")
     app.session_state["report settings"], app.session_state["report of"] = ("sample", settings), "sample"
@@ -827,4 +864,5 @@ def test_learn_shows_recorded_speeds_until_it_measures_here(runs_dir, monkeypatc
 
 def test_learn_shows_where_recorded_runs_break():
     app = learn(7)
-    assert set(app.segmented_control(key="task that breaks").options) >= {"SST2", "RTE", "MRPC", "COLA"} and len(app.get("plotly_chart")) == 1
+    assert set(app.segmented_control(key="task that breaks").options) >= {"SST2", "RTE", "MRPC", "COLA"}
+    assert len(app.get("plotly_chart")) == 1

@@ -1,4 +1,5 @@
-"""Reports: the rule by hand, no claim that the data does not hold, nothing from outside run as HTML, and the file opened offline in a real browser."""
+"""Reports: the rule by hand, no claim that the data does not hold, nothing from outside run as HTML,
+and the file opened offline in a real browser."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def trained(tiny_model, tiny_data, tmp_path_factory) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "trained")
 
 
-def found(run: Run, share: float, score: float | None = None, speed: float | None = None, at: str = "dense", **more) -> Finding:
+def finding(run: Run, share: float, score: float | None = None, speed: float | None = None,
+            at: str = "dense", **more) -> Finding:
     """A finding with these numbers."""
     setting = Setting("one", run.saved(at), Cut("global", share))
     said = None if score is None else ReportedScore(score, score - 0.02, score + 0.02, 872, True)
@@ -54,7 +56,8 @@ def found(run: Run, share: float, score: float | None = None, speed: float | Non
 
 
 def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
-    some = [found(run, 0.3, 0.895, 1.5), found(run, 0.5, 0.892, 1.9), found(run, 0.7, 0.87, 3.0), found(run, 0.6, None, 2.5)]
+    some = [finding(run, 0.3, 0.895, 1.5), finding(run, 0.5, 0.892, 1.9),
+            finding(run, 0.7, 0.87, 3.0), finding(run, 0.6, None, 2.5)]
     assert recommend.recommended(0.9, some, 0.01)[0] == 1
     assert recommend.recommended(0.9, some, 0.03)[0] == 2
     best, rule = recommend.recommended(0.9, some, 0.001)
@@ -63,26 +66,31 @@ def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
         asked = Request(allowed=allowed)
         assert verdict in write.html(run, some, asked, DAY) and verdict in write.markdown(run, some, asked, DAY)
     without = [replace(some[0], speed=None), some[1]]
-    assert recommend.recommended(0.9, without, 0.01) == (1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
-                                                         "the smallest (not all have a speedup). 2 of 2 keep within.")
+    assert recommend.recommended(0.9, without, 0.01) == (
+        1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
+           "the smallest (not all have a speedup). 2 of 2 keep within.")
     guessed = [some[0], replace(some[1], speed=replace(some[1].speed, error=0.05))]
     assert "some speedups are predicted" in recommend.recommended(0.9, guessed, 0.01)[1]
     assert recommend.recommended(0.9, [some[3]], 0.01)[0] is None
 
 
-@pytest.mark.parametrize(("asked", "said"), [({"audience": "loud"}, "short, technical"), ({"title": "x" * 121}, "121 characters"),
-                                             ({"words": "x" * 1201}, "1,201"), ({"allowed": -1}, "out of range"), ({"allowed": float("nan")}, "out of range")])
+@pytest.mark.parametrize(("asked", "said"), [
+    ({"audience": "loud"}, "short, technical"), ({"title": "x" * 121}, "121 characters"),
+    ({"words": "x" * 1201}, "1,201"), ({"allowed": -1}, "out of range"), ({"allowed": float("nan")}, "out of range")])
 def test_what_cannot_be_asked_is_told(asked, said):
     with pytest.raises(InputError, match=said):
         Request(**asked)
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("[", "not JSON"), ("[" * 100_000, "not JSON"), ("{}", "list of 1 to 4"), ("[]", "list of 1 to 4"), ("[1]", "list of 1 to 4"),
-    (json.dumps([{"at": "dense", "share": 0.5}] * 5), "list of 1 to 4"), ('[{"at": "nowhere", "share": 0.5}]', "ends of its phases: dense, penalty-2x"),
+    ("[", "not JSON"), ("[" * 100_000, "not JSON"),
+    ("{}", "list of 1 to 4"), ("[]", "list of 1 to 4"), ("[1]", "list of 1 to 4"),
+    (json.dumps([{"at": "dense", "share": 0.5}] * 5), "list of 1 to 4"),
+    ('[{"at": "nowhere", "share": 0.5}]', "ends of its phases: dense, penalty-2x"),
     ('[{"at": ["dense"], "share": 0.5}]', "no recorded moment"), ('[{"at": "dense", "share": 1}]', "needed: a scope"),
     ('[{"at": "dense"}]', "needed: a scope"), ('[{"at": "dense", "scope": "all", "share": 0.1}]', "needed: a scope"),
-    ('[{"at": "dense", "thresholds": {"all": "NaN"}}]', "needed: a scope"), ('[{"at": "dense", "share": 0.5, "by": "surgeon"}]', "one of norm"),
+    ('[{"at": "dense", "thresholds": {"all": "NaN"}}]', "needed: a scope"),
+    ('[{"at": "dense", "share": 0.5, "by": "surgeon"}]', "one of norm"),
     ('[{"at": "dense", "share": 0.5, "repaired": "yes"}]', "true or false")])
 def test_settings_that_cannot_be_read_are_told_in_one_line(run, text, said):
     with pytest.raises(InputError, match=said) as told:
@@ -91,8 +99,9 @@ def test_settings_that_cannot_be_read_are_told_in_one_line(run, text, said):
 
 
 def test_settings_survive_their_text(run):
-    some = [Setting("setting A", run.saved("dense"), Cut("global", 0.5)), Setting("setting B", run.saved("penalty-2x"), Cut("layer", None,
-                                                                           {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True))]
+    by_layer = Cut("layer", None, {f"layer {i}": 0.1 * i for i in range(6)}, repaired=True)
+    some = [Setting("setting A", run.saved("dense"), Cut("global", 0.5)),
+            Setting("setting B", run.saved("penalty-2x"), by_layer)]
     assert from_json(as_text(some, run), run) == some
 
 
@@ -100,9 +109,11 @@ def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(
     settings = [Setting("a", run.saved("dense"), Cut("global", 0.3)), *results(run)]
     told = findings.find(run, settings, measured=False, profile=make_profile())
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.3)
-    assert told[0].score == ReportedScore(*predict(run.snapshots[run.saved("dense")].surface, mask.sparsity), 872, False)
+    surface = run.snapshots[run.saved("dense")].surface
+    assert told[0].score == ReportedScore(*predict(surface, mask.sparsity), 872, False)
     assert told[1].score.exact and told[1].score.value == 0.885
-    assert told[0].speed.value == pytest.approx(make_profile().speedup(mask, BATCH, run.heads)) and not told[0].speed.measured
+    assert told[0].speed.value == pytest.approx(make_profile().speedup(mask, BATCH, run.heads))
+    assert not told[0].speed.measured
     for content in (write.html(run, told, Request(), DAY, make_profile()), write.markdown(run, told, Request(), DAY)):
         text = re.sub(r"<[^>]+>", " ", content.split("<script")[0])
         assert "predicted" in text and f"{told[0].score.value:.3f}" in text and "0.885" in text
@@ -113,7 +124,8 @@ def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(
 
 def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypatch):
     monkeypatch.setattr(findings, "BATCH", Batch(4, 16))  # what this small model has positions for
-    settings = [Setting("a", trained.saved("dense"), Cut("matrix", 0.5)), Setting("b", trained.saved("dense"), Cut("global", 0.8, repaired=True))]
+    settings = [Setting("a", trained.saved("dense"), Cut("matrix", 0.5)),
+                Setting("b", trained.saved("dense"), Cut("global", 0.8, repaired=True))]
     steps = []
     told = findings.find(trained, settings, tell=lambda *step: steps.append(step))
     assert steps[0] == (0, 6, "a: dev score") and steps[-1] == (6, 6, "writing")
@@ -122,9 +134,12 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
     before, truth = bench.outputs(nothing).argmax(1), bench.examples.labels
     for one, setting in zip(told, settings, strict=True):
         exact = evaluate(trained, "dense", setting.cut, bench=bench)
-        assert (one.score.value, one.score.low, one.score.examples) == (exact["score"], exact["low"], exact["examples"]) and one.score.exact
+        score = one.score
+        assert score.exact
+        assert (score.value, score.low, score.examples) == (exact["score"], exact["low"], exact["examples"])
         after = bench.outputs(one.mask, setting.cut.repaired).argmax(1)
-        assert one.flips.lost == int(((before == truth) & (after != truth)).sum()) and one.flips.won == int(((before != truth) & (after == truth)).sum())
+        assert one.flips.lost == int(((before == truth) & (after != truth)).sum())
+        assert one.flips.won == int(((before != truth) & (after == truth)).sum())
         assert (one.flips.lost - one.flips.won) / len(truth) == pytest.approx(trained.dense_score - one.score.value)
         assert all(flip.before == flip.truth != flip.after for flip in one.flips.worst)
         assert one.speed.measured and trained.answers.timings()[-1]["mask"]
@@ -142,7 +157,7 @@ def test_regression_says_what_moved_most(run):
     told = known.against(np.array([[1.1], [0.0], [3.7]], np.float32), 0.5)
     assert (told.changed, told.lost) == (2, None) and [flip.texts[0] for flip in told.worst] == ["c", "e", "a"]
     assert told.worst[0] == Flip(("c", "d"), "2.50", "2.00", "0.00", None, 0.5)
-    content = write.html(run, [replace(found(run, 0.5, 0.9, 2.0), flips=told)], Request(), DAY)
+    content = write.html(run, [replace(finding(run, 0.5, 0.9, 2.0), flips=told)], Request(), DAY)
     assert "2 of 3 answers moved by more than 0.5" in content
 
 
@@ -150,7 +165,8 @@ def hostile(run: Run) -> list[Finding]:
     """Findings with texts from a data set that wishes us ill."""
     flip = Flip((HOSTILE * 5, HOSTILE), HOSTILE, HOSTILE, HOSTILE, 0.9, 0.5)
     speed = ReportedSpeed(2.0, BATCH, 2, HOSTILE, 100.0, 50.0)
-    return [replace(found(run, share, 0.89, 2.0), speed=speed, flips=Flips(872, 300, 200, 100, (flip,) * 5), why_no_flips=HOSTILE)
+    flips = Flips(872, 300, 200, 100, (flip,) * 5)
+    return [replace(finding(run, share, 0.89, 2.0), speed=speed, flips=flips, why_no_flips=HOSTILE)
             for share in (0.3, 0.5, 0.6, 0.7)]
 
 
@@ -181,25 +197,29 @@ def offline(browser):
     page.said = []
     page.on("console", lambda one: page.said.append(one.text) if one.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: page.said.append(str(error)))
-    page.on("request", lambda request: page.said.append(request.url) if not request.url.startswith(("file:", "data:")) else None)
+    here = ("file:", "data:")
+    page.on("request", lambda request: page.said.append(request.url) if not request.url.startswith(here) else None)
     yield page
     context.close()
 
 
 def shown(page) -> dict[str, str]:
-    return {name: page.locator(f"[data-number={name}] .value").inner_text() for name in ("sparsity", "encoder", "speedup", "score")}
+    return {name: page.locator(f"[data-number={name}] .value").inner_text()
+            for name in ("sparsity", "encoder", "speedup", "score")}
 
 
 def counted(run: Run, setting: Setting) -> dict[str, str]:
     """The map's numbers, by the core."""
     mask, surface = setting.mask(run), setting.surface(run)
-    return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x", "score": f"{predict(surface, mask.sparsity)[0]:.3f}",
+    return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x",
+            "score": f"{predict(surface, mask.sparsity)[0]:.3f}",
             "speedup": f"{make_profile().speedup(mask, BATCH, run.heads):.2f}x"}
 
 
 @pytest_chromium
 def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
-    settings = [Setting("a", run.saved("dense"), Cut("global", 0.3)), Setting("b", run.saved("penalty-2x"), Cut("global", 0.6))]
+    settings = [Setting("a", run.saved("dense"), Cut("global", 0.3)),
+                Setting("b", run.saved("penalty-2x"), Cut("global", 0.6))]
     told = findings.find(run, settings, measured=False, profile=make_profile())
     write.write(tmp_path / "report.html", write.html(run, told, Request(title="What we can do"), DAY, make_profile()))
     offline.goto(f"file://{tmp_path}/report.html")
@@ -228,7 +248,8 @@ def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
 @pytest_chromium
 @pytest.mark.parametrize("audience", AUDIENCES)
 def test_it_prints_on_two_pages_whatever_is_said(run, offline, tmp_path, audience):
-    asked = Request("A title that is as long as it may be, which is very long " * 2, audience, "Words of a person who has much to say. " * 30)
+    asked = Request("A title that is as long as it may be, which is very long " * 2, audience,
+                    "Words of a person who has much to say. " * 30)
     write.write(tmp_path / "report.html", write.html(run, hostile(run), asked, DAY, make_profile()))
     offline.goto(f"file://{tmp_path}/report.html")
     offline.wait_for_selector(".prunescope[data-draw-ms]")
@@ -242,15 +263,16 @@ def test_the_command_writes_it_once(trained, tmp_path, to):
     settings = json.dumps([{"at": "dense", "share": 0.5}, {"at": "retrain-3x", "thresholds": {"all": 0}}])
 
     def export(*more):
-        return prune_core("export", trained.name, tmp_path / "out", f"--runs-dir={trained.path.parent}", f"--to={to}", "--json",
-                          f"--settings={settings}", "--no-measure", *more)
+        return prune_core("export", trained.name, tmp_path / "out", f"--runs-dir={trained.path.parent}", f"--to={to}",
+                          "--json", f"--settings={settings}", "--no-measure", *more)
 
     done = export()
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["settings"] == 2 and "6/6 writing" in done.stderr
+    verdict = f"Recommended: {told['recommended']}," if told["recommended"] else "None recommended; nearest: "
     for path in tmp_path.iterdir():  # what is told stands in the file
-        assert (f"Recommended: {told['recommended']}," if told["recommended"] else "None recommended; nearest: ") in path.read_text()
+        assert verdict in path.read_text()
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == (["out.html", "out.md"] if to == "both" else ["out"])
     again = export()

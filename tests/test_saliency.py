@@ -43,31 +43,34 @@ def data(encoder) -> Encoded:
 
 @pytest.fixture
 def grams(encoder, data):
-    return repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8)))
+    batches = (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8))
+    return repair.collect(encoder.model, encoder.linears, batches)
 
 
 def looped(weight: np.ndarray, block: BlockShape, of) -> np.ndarray:
     """of(rows, columns) for every group, by a plain loop."""
     m, n = weight.shape
     rows, cols = block.sides(m, n)
-    return np.array([[of(slice(i, i + rows), slice(j, j + cols)) for j in range(0, n, cols)] for i in range(0, m, rows)])
+    return np.array([[of(slice(i, i + rows), slice(j, j + cols)) for j in range(0, n, cols)]
+                     for i in range(0, m, rows)])
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_activation_is_the_norm_weighted_by_the_inputs(encoder, grams, block):
     layout = encoder.layout(BlockShape.parse(block))
-    found = Activation(grams).of(encoder, layout)
+    ranking = Activation(grams).of(encoder, layout)
     for m in layout.matrices[::4]:
-        weight, moments = encoder.weights[m.name].detach().numpy(), grams[m.name].products.diagonal().numpy() / grams[m.name].count
+        weight = encoder.weights[m.name].detach().numpy()
+        moments = grams[m.name].products.diagonal().numpy() / grams[m.name].count
         expected = looped(weight, layout.block, lambda r, c, w=weight, e=moments: np.sqrt((w[r, c] ** 2 * e[c]).sum()))
-        np.testing.assert_allclose(found[m.name], expected, rtol=1e-4)
+        np.testing.assert_allclose(ranking[m.name], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_loss_is_what_least_squares_cannot_make_up_for(encoder, grams, block):
     """Cut one group, repair the rest of its rows: the summed squared difference of outputs is the score, squared."""
     layout = encoder.layout(BlockShape.parse(block))
-    found = Loss(grams).of(encoder, layout)
+    ranking = Loss(grams).of(encoder, layout)
     m = layout.matrices[0]
     weight, gram = encoder.weights[m.name].detach().double(), grams[m.name]
     h = (gram.centred() / gram.count).double()
@@ -81,16 +84,16 @@ def test_loss_is_what_least_squares_cannot_make_up_for(encoder, grams, block):
         by = new - weight[r]
         return float(((by @ h) * by).sum().sqrt())
 
-    np.testing.assert_allclose(found[m.name], looped(weight.numpy(), layout.block, lost), rtol=2e-2)
+    np.testing.assert_allclose(ranking[m.name], looped(weight.numpy(), layout.block, lost), rtol=2e-2)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_taylor_is_the_mean_square_of_the_change_that_a_mask_makes(encoder, data, block):
     layout = encoder.layout(BlockShape.parse(block))
     asked = range(16)
-    found = Taylor(data, asked).of(encoder, layout)
+    ranking = Taylor(data, asked).of(encoder, layout)
     m = layout.matrices[5]
-    squares = np.zeros(found[m.name].shape)
+    squares = np.zeros(ranking[m.name].shape)
     batches = [np.arange(16)[at] for at in encoding.dev_batches(data.lengths[:16], BATCH)]
     for at in batches:
         inputs, labels = data.batch(at)
@@ -99,14 +102,15 @@ def test_taylor_is_the_mean_square_of_the_change_that_a_mask_makes(encoder, data
         weight = encoder.weights[m.name]
         product = (weight * weight.grad).detach().numpy()
         squares += looped(product, layout.block, lambda r, c, p=product: p[r, c].sum() ** 2)
-    np.testing.assert_allclose(found[m.name], np.sqrt(squares / len(batches)), rtol=1e-3, atol=1e-9)
+    np.testing.assert_allclose(ranking[m.name], np.sqrt(squares / len(batches)), rtol=1e-3, atol=1e-9)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_the_surgeon_takes_group_after_group(encoder, data, grams, block):
-    """At each turn the group whose loss adds least to what least squares has lost already, all repaired anew; by brute force."""
+    """At each turn the group whose loss adds least to what least squares has lost already, all repaired anew;
+    by brute force."""
     layout = encoder.layout(BlockShape.parse(block))
-    found = Surgeon(grams, data, range(16)).of(encoder, layout)
+    ranking = Surgeon(grams, data, range(16)).of(encoder, layout)
     weighs = surgeon.outputs_weigh(encoder.model, encoder.linears, [data.batch(range(16))[0]])
     m = layout.matrices[0]
     rows, cols = layout.block.sides(m.m, m.n)
@@ -127,7 +131,7 @@ def test_the_surgeon_takes_group_after_group(encoder, data, grams, block):
             costs = {g: lost(w, [*gone, g]) - so_far for g in range(m.n // cols) if g not in gone}
             group = min(costs, key=costs.get)
             highest = max(highest, costs[group])
-            assert found[m.name][strip, group] == pytest.approx(highest**0.5, rel=2e-2)
+            assert ranking[m.name][strip, group] == pytest.approx(highest**0.5, rel=2e-2)
             gone.append(group)
             so_far += costs[group]
 
@@ -142,7 +146,8 @@ def test_strips_that_do_not_fit_together_come_out_the_same(encoder, data, grams,
 
 @pytest.mark.parametrize("outputs", [1, 2, 3])
 def test_rows_count_by_the_gradient_of_the_outputs(tiny_model, data, outputs):
-    """Every output of a matrix moved by a variable of its own, one sentence after the other; several classes: about their mean."""
+    """Every output of a matrix moved by a variable of its own, one sentence after the other;
+    several classes: about their mean."""
     encoder = encoders.load(str(tiny_model), outputs)
     name = encoder.matrices[3].name
     squares, tokens = 0.0, 0
@@ -160,9 +165,9 @@ def test_rows_count_by_the_gradient_of_the_outputs(tiny_model, data, outputs):
             squares = squares + (torch.autograd.grad(one, moved, retain_graph=True)[0][0] ** 2).sum(0) / outputs
         tokens += int(inputs["attention_mask"].sum())
     batches = [data.batch(range(0, 8))[0], data.batch(range(8, 16))[0]]
-    found = surgeon.outputs_weigh(encoder.model, encoder.linears, batches * (20 if outputs > 2 else 1))[name]
+    weighs = surgeon.outputs_weigh(encoder.model, encoder.linears, batches * (20 if outputs > 2 else 1))[name]
     # with three the output is drawn for each sentence: right on average
-    torch.testing.assert_close(found, (squares / tokens) ** 0.5, rtol=0.15 if outputs > 2 else 1e-4, atol=1e-7)
+    torch.testing.assert_close(weighs, (squares / tokens) ** 0.5, rtol=0.15 if outputs > 2 else 1e-4, atol=1e-7)
     assert all(parameter.grad is None for parameter in encoder.model.parameters())
 
 
@@ -171,11 +176,14 @@ def test_the_surgeon_ranks_every_architecture(architecture, tmp_path):
     encoder = encoders.load(str(tiny.checkpoint(tmp_path / architecture, architecture)), 2)
     texts, labels = tiny.sentences(24, 5)
     data = encoding.encode(Examples([(t,) for t in texts], np.array(labels)), encoder.tokenizer, 40)
-    grams = repair.collect(encoder.model, encoder.linears, (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8)))
+    batches = (data.batch(at)[0] for at in encoding.dev_batches(data.lengths, 8))
+    grams = repair.collect(encoder.model, encoder.linears, batches)
     layout = encoder.layout(BlockShape.parse("16x1"))
-    found = Surgeon(grams, data, range(24)).of(encoder, layout)
-    assert set(found) == {m.name for m in layout.matrices}
-    assert all(np.isfinite(ranks).all() and (ranks > 0).mean() > 0.9 and len(np.unique(ranks)) > 0.9 * ranks.size for ranks in found.values())
+    ranking = Surgeon(grams, data, range(24)).of(encoder, layout)
+    assert set(ranking) == {m.name for m in layout.matrices}
+    for ranks in ranking.values():
+        assert np.isfinite(ranks).all() and (ranks > 0).mean() > 0.9
+        assert len(np.unique(ranks)) > 0.9 * ranks.size
 
 
 def test_a_zero_group_scores_zero_everywhere(encoder, data, grams):
@@ -211,10 +219,11 @@ def test_recorded_scores_decide_what_is_cut(made):
         masks[mask.digest()] = mask
         assert cut.resolved(ranked, made.layout) == thresholds_for(ranked, made.layout, 0.5, "matrix")
     assert len(masks) == 5
-    found = exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", ranking="activation"), threads=1)
+    answer = exact.evaluate(made, "dense", cut_of(made, 0.5, scope="matrix", ranking="activation"), threads=1)
     bench = Bench(made, "dense")
-    *_, last = bench.stream(mask_at(ranks, made.layout, thresholds_for(ranks, made.layout, 0.5, "matrix"), "matrix"), fresh=True)
-    assert (found["by"], found["score"]) == ("activation", last.score)
+    mask = mask_at(ranks, made.layout, thresholds_for(ranks, made.layout, 0.5, "matrix"), "matrix")
+    *_, last = bench.stream(mask, fresh=True)
+    assert (answer["by"], answer["score"]) == ("activation", last.score)
 
 
 def test_a_damaged_file_of_scores_is_told(made, tmp_path):

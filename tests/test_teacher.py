@@ -40,27 +40,31 @@ def test_the_loss_by_hand(encoder):
     expected = np.mean([sum(q * math.log(q / p) for p, q in zip(a, b, strict=True)) for a, b in rows])
     assert float(teacher.loss(student, wanted)) == pytest.approx(t * t * expected, rel=1e-5)
     assert float(teacher.loss(wanted, wanted)) == pytest.approx(0.0, abs=1e-6)
-    assert float(teacher.loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]]))) == 2.0, "regression: squared differences"
+    squared = teacher.loss(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]]))
+    assert float(squared) == 2.0, "regression: squared differences"
 
 
 def test_hidden_states_are_compared_on_tokens_only():
     random = torch.Generator().manual_seed(0)
     student, wanted = ([torch.randn(2, 3, 4, generator=random) for _ in range(3)] for _ in range(2))
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
-    expected = np.mean([np.mean([float((a[i, j, k] - b[i, j, k]) ** 2) for i, j in ((0, 0), (0, 1), (1, 0)) for k in range(4)])
+    tokens = ((0, 0), (0, 1), (1, 0))
+    expected = np.mean([np.mean([float((a[i, j, k] - b[i, j, k]) ** 2) for i, j in tokens for k in range(4)])
                         for a, b in zip(student[1:], wanted[1:], strict=True)])
     assert float(hidden_loss(tuple(student), tuple(wanted), mask)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_mixing_is_between_a_sentence_and_its_neighbour(encoder):
-    inputs = {"input_ids": torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]]), "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}
+    inputs = {"input_ids": torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]]),
+              "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]])}
     words = encoder.model.get_input_embeddings().weight
-    found = mixed(encoder.model, inputs, 0.75)
-    torch.testing.assert_close(found["inputs_embeds"][0, 1], 0.75 * words[5] + 0.25 * words[7])
-    assert found["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
+    mixture = mixed(encoder.model, inputs, 0.75)
+    torch.testing.assert_close(mixture["inputs_embeds"][0, 1], 0.75 * words[5] + 0.25 * words[7])
+    assert mixture["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 1]]
     whole = mixed(encoder.model, inputs, 1.0)
-    torch.testing.assert_close(encoder.model.eval()(inputs_embeds=whole["inputs_embeds"], attention_mask=inputs["attention_mask"]).logits,
-                               encoder.model(**inputs).logits)
+    model = encoder.model.eval()
+    embedded = model(inputs_embeds=whole["inputs_embeds"], attention_mask=inputs["attention_mask"])
+    torch.testing.assert_close(embedded.logits, model(**inputs).logits)
 
 
 def test_the_teachers_outputs_are_the_dense_models_for_the_examples_asked_for(encoder, tiny_data):
@@ -87,8 +91,9 @@ def test_making_a_teacher_leaves_the_student_as_it_is(encoder):
     assert all(p.requires_grad for p in encoder.trainable().values())
 
 
-@pytest.mark.parametrize("settings", [{"distill": 0.5}, {"distill": 0.0, "distill_hidden": 0.1}, {"distill": 0.9, "mixkd": True},
-                                      {"distill": 0.5, "distill_hidden": 0.1, "mixkd": True, "precision": "bf16"}])
+@pytest.mark.parametrize("settings", [
+    {"distill": 0.5}, {"distill": 0.0, "distill_hidden": 0.1}, {"distill": 0.9, "mixkd": True},
+    {"distill": 0.5, "distill_hidden": 0.1, "mixkd": True, "precision": "bf16"}])
 def test_every_kind_runs_and_resumes_bit_for_bit(tiny_model, tiny_data, settings):
     asked = tiny.settings(tiny_model, tiny_data, compressions=(2.0,), **settings)
     whole, kept = tiny.pruning(asked), {}
@@ -119,7 +124,8 @@ def test_with_all_of_the_loss_from_the_teacher_labels_do_not_matter(tiny_model, 
 
 
 def test_every_example_that_comes_up_was_asked_for_and_no_other(tiny_model, tiny_data):
-    pruning = tiny.pruning(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), penalty_steps=2, retrain_steps=1, batch_size=4))
+    asked = tiny.settings(tiny_model, tiny_data, compressions=(2.0,), penalty_steps=2, retrain_steps=1, batch_size=4)
+    pruning = tiny.pruning(asked)
     for _ in pruning:
         pass
     known = ~pruning.teacher.outputs.isnan().any(1)
@@ -135,21 +141,23 @@ def test_runs_from_before_were_not_taught():
     assert (read.distill, read.ranking, read.taught) == (0.0, "norm", False) and PruneConfig().taught
 
 
-@pytest.mark.parametrize("wrong, named", [({"distill": 1.5}, "distill"), ({"distill": -0.1}, "distill"), ({"temperature": 0.0}, "temperature"),
-                                          ({"distill_hidden": -1.0}, "distill_hidden"), ({"ranking": "size"}, "score")])
+@pytest.mark.parametrize("wrong, named", [
+    ({"distill": 1.5}, "distill"), ({"distill": -0.1}, "distill"), ({"temperature": 0.0}, "temperature"),
+    ({"distill_hidden": -1.0}, "distill_hidden"), ({"ranking": "size"}, "score")])
 def test_settings_out_of_range(wrong, named):
     with pytest.raises(InputError, match=named):
         PruneConfig(**wrong)
 
 
 def test_the_inputs_are_weighed_as_the_dense_model_sees_them(tiny_model, tiny_data):
-    """Importance is the root mean square of the inputs a group meets, mean 1: the loop's own, against the Gram matrices' diagonals."""
+    """Importance is the root mean square of the inputs a group meets, mean 1:
+    the loop's own, against the Gram matrices' diagonals."""
     pruning = tiny.pruning(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), ranking="activation"))
     for event in pruning:
         if isinstance(event, Snapshot) and event.phase == "penalty":
             break
-    found = pruning.position.steps.method.importance
-    assert np.mean(np.concatenate([one.numpy().ravel() for one in found.values()])) == pytest.approx(1.0, rel=1e-5)
+    importance = pruning.position.steps.method.importance
+    assert np.mean(np.concatenate([one.numpy().ravel() for one in importance.values()])) == pytest.approx(1.0, rel=1e-5)
     name = pruning.layout.matrices[5].name
     linear, seen = pruning.teacher.model.get_submodule(name), []
     hook = linear.register_forward_pre_hook(lambda _m, a: seen.append(a[0][0].detach()))
@@ -159,4 +167,4 @@ def test_the_inputs_are_weighed_as_the_dense_model_sees_them(tiny_model, tiny_da
             pruning.teacher.model(**pruning.data.train.batch([row])[0])
     hook.remove()
     rms = torch.cat(seen).square().mean(0).sqrt()
-    torch.testing.assert_close(found[name][0] / found[name][0].mean(), rms / rms.mean(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(importance[name][0] / importance[name][0].mean(), rms / rms.mean(), atol=1e-3, rtol=1e-3)
