@@ -103,9 +103,9 @@ def test_an_interrupted_run_of_it_is_taken_up(tiny_model, tiny_data, tmp_path):
             raise Interrupted("stopped")
     with pytest.raises(Interrupted):
         session.start(config, tmp_path, name, "compare", stop)
-    assert compare.rows([(name, config)], tmp_path) == []
+    assert comparison.rows([(name, config)], tmp_path) == []
     session.resume(comparison.standing(name, config, tmp_path), tiny.silent)
-    (row,) = compare.rows([(name, config)], tmp_path)
+    (row,) = comparison.rows([(name, config)], tmp_path)
     assert (row.method, row.compression, len(row.scores)) == ("reweighted", 2.0, 1)
 
 

@@ -72,7 +72,7 @@ def test_stages_are_told_apart_and_ordered_in_one_place():
 
 @pytest.mark.parametrize("name", ["", "penalty", "dense-2x", "retrain-2", "../dense", "retrain-x", 7, None])
 def test_what_is_no_stage_is_told(name):
-    with pytest.raises(ValueError, match="no end of a phase"):
+    with pytest.raises(ValueError, match="is no stage"):
         Stage(name)
 
 

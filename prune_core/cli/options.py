@@ -25,7 +25,7 @@ Threshold = Annotated[str | None, Option(help="Cut blocks of norm up to this; or
 Scope = Annotated[str | None, Option(help="global, layer, type, matrix; default: the run's.")]
 Phase = Annotated[str | None, Option(
     help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")]
-Weights = Annotated[str, Option(help="Weights of which end of a phase.")]
+Weights = Annotated[str, Option(help="Weights of which stage: dense, penalty-2x, retrain-2x ...")]
 By = Annotated[str, Option(help="What is cut first: norm, or a ranking that `score` has recorded.")]
 ByNamed = Annotated[str, Option(
     help=f"What is cut first: norm, or a ranking that `score` has recorded: {', '.join(rankings.recordable())}.")]

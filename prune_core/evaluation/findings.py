@@ -82,7 +82,7 @@ def exact(
     snapshot = run.snapshots[setting.at]
     score = _recorded(run, setting, mask)
     if not snapshot.saved:
-        return None, None, "weights are kept at the ends of phases only"
+        return None, None, "weights are kept for stages only"
     try:
         bench = benches.of(snapshot.saved)
     except RunError as error:

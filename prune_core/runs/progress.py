@@ -26,7 +26,7 @@ class Progress:
     """The snapshots of a run, with the norms and weights of some. Lines are read once, norms whenever asked for."""
 
     def __init__(self, folder: Path, layout: Layout, metric: str):
-        """`metric`: the one of the task's scores that every end of a phase must have."""
+        """`metric`: the one of the task's scores that every stage must have."""
         self.folder, self.name, self.layout, self.metric = folder, folder.name, layout, metric
 
     @cached_property

@@ -86,7 +86,7 @@ def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
     if not stages:
         if weights:
             run.weights_file(DENSE)  # raises, and says how to get them
-        raise RunError(f"run {run.name!r} has no end of a phase yet")
+        raise RunError(f"run {run.name!r} has no stage yet")
     return max(stages)
 
 
@@ -150,8 +150,8 @@ def setting_of(name: str, said: Mapping, run: Run) -> Setting:
     at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
     if at is None:
         known = ", ".join(run.stages) or "none"
-        raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded moment of run {run.name!r}; "
-                         f"ends of its phases: {known}")
+        raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded snapshot of run {run.name!r}; "
+                         f"its stages: {known}")
     given = {"scope": said.get("scope", "global"), "share": said.get("share"), "thresholds": said.get("thresholds")}
     cut = cuts.from_json(given, run.layout)
     if cut is None:

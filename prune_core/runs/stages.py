@@ -18,7 +18,7 @@ class Stage(str):
     def __new__(cls, name: str) -> Stage:
         parts = _NAME.fullmatch(name) if isinstance(name, str) else None
         if parts is None:
-            raise ValueError(f"{str(name)[:40]!r} is no end of a phase; needed: dense, penalty-2x, retrain-2x ...")
+            raise ValueError(f"{str(name)[:40]!r} is no stage; needed: dense, penalty-2x, retrain-2x ...")
         stage = super().__new__(cls, name)
         stage.kind = parts[1] or parts[2]
         stage.compression = None if parts[1] else float(parts[3])
