@@ -76,7 +76,7 @@ def test_packing_replaces_an_older_copy_and_leaves_the_run_alone(made, recorded)
 def test_a_recorded_run_cannot_be_packed_over_a_bad_name_or_unfinished(made, recorded, tmp_path):
     with pytest.raises(RunError, match="run name"):
         pack.pack(made, "../x", [], "nyu-mll/glue")
-    with pytest.raises(RunError, match="no phase 'retrain-9x'"):
+    with pytest.raises(RunError, match="no stage 'retrain-9x'"):
         pack.pack(made, "shipped", ["retrain-9x"], "nyu-mll/glue")
     layout = tiny.layout()
     with Recorder.create(tmp_path, "open", tiny.about(layout)) as recorder:

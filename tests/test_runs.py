@@ -445,7 +445,7 @@ def test_weights_that_do_not_ship_are_told_with_the_command_that_makes_them(tmp_
         recorder.append(end_of("dense", "dense", 0.9))
     with pytest.raises(RunError, match="'dense'.*python -m prune_core prune"):
         Run(tmp_path / "one").weights_file("dense")
-    with pytest.raises(RunError, match="no phase 'retrain-9x'; it has: dense"):
+    with pytest.raises(RunError, match="no stage 'retrain-9x'; it has: dense"):
         Run(tmp_path / "one").weights_file("retrain-9x")
 
 

@@ -80,7 +80,7 @@ class Progress:
             if snapshot.saved == stage:
                 return at
         have = ", ".join(self.stages) or "none yet"
-        raise RunError(f"run {self.name!r} has no phase {stage!r}; it has: {have}")
+        raise RunError(f"run {self.name!r} has no stage {stage!r}; it has: {have}")
 
     @property
     def stages(self) -> list[Stage]:
