@@ -338,7 +338,7 @@ def test_a_run_without_norms_and_one_with_a_damaged_file(runs_dir):
     assert "cannot be read" in texts(opened("explore", run="damaged"))
 
 
-class FakeAsker:
+class FakeClient:
     """Answers as it is told, and keeps what was asked."""
 
     def __init__(self, *answers: Answer):
@@ -361,22 +361,22 @@ class FakeAsker:
         self.answers = [Answer()]
 
 
-def with_weights(runs_dir: Path, monkeypatch, *answers: Answer) -> FakeAsker:
-    """A run whose dense weights seem to be there, and an asker that is told what to say."""
+def with_weights(runs_dir: Path, monkeypatch, *answers: Answer) -> FakeClient:
+    """A run whose dense weights seem to be there, and a client that is told what to say."""
     path = make_run(runs_dir)
     (path / "weights").mkdir(exist_ok=True)
     (path / "weights" / "dense.safetensors").touch()
-    asker = FakeAsker(*answers)
-    monkeypatch.setattr(loaders, "asker", lambda: asker)
-    return asker
+    client = FakeClient(*answers)
+    monkeypatch.setattr(loaders, "score_client", lambda: client)
+    return client
 
 
 def test_the_exact_score_of_what_is_in_view_comes_by_itself(runs_dir, monkeypatch):
     result = {"sparsity": 0.5, "score": 0.8765, "low": 0.85, "high": 0.9, "examples": 872, "seconds": 1.4}
-    asker = with_weights(runs_dir, monkeypatch, Answer("done", 872, 872, 0.8765, 0.85, 0.9, result))
+    client = with_weights(runs_dir, monkeypatch, Answer("done", 872, 872, 0.8765, 0.85, 0.9, result))
     app = opened("explore", at="dense")
     run = Run(runs_dir / "sample")
-    (asked,) = set(asker.asked)
+    (asked,) = set(client.asked)
     assert (asked.run, asked.stage, asked.cut.scope, asked.data) == (str(run.path), "dense", "global", "")
     assert dict(asked.cut.thresholds) == thresholds_for(run.norms(run.saved("dense")), run.layout, 0.5)
     assert "**0.8765**" in texts(app) and "872 examples, 1.4 s" in texts(app)
@@ -403,10 +403,10 @@ def test_an_exact_score_that_fails_is_one_line_and_can_be_tried_again(runs_dir, 
 
 
 def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkeypatch):
-    asker = FakeAsker(Answer())
-    monkeypatch.setattr(loaders, "asker", lambda: asker)
+    client = FakeClient(Answer())
+    monkeypatch.setattr(loaders, "score_client", lambda: client)
     make_run(runs_dir)
-    assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not asker.asked
+    assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not client.asked
 
 
 # ---------------------------------------------------------------- from outside: addresses, texts

@@ -93,20 +93,20 @@ def taken(run: Run, view: View) -> list[tuple[float, float]]:
 @st.fragment
 def _row(run: Run, question: Question) -> None:
     """How the answer stands: as high before as after, so that nothing below jumps. Runs again until it is there."""
-    asker = loaders.asker()
-    refused = asker.failed_alike(question)  # the data is not there, say: no other threshold would help
-    answer = Answer("failed", error=refused) if refused else asker.want(widgets.session(), question)
+    client = loaders.score_client()
+    refused = client.failed_alike(question)  # the data is not there, say: no other threshold would help
+    answer = Answer("failed", error=refused) if refused else client.want(widgets.session(), question)
     if answer.doing == "done":
         st.session_state.setdefault("exact scores", {})[question] = answer.result
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(_told(run, question, answer, asker), width="content")
+        st.markdown(_told(run, question, answer, client), width="content")
         if answer.doing == "failed" and st.button("Try again", icon=":material/refresh:", type="tertiary"):
-            asker.forget_failures()
+            client.forget_failures()
             st.rerun()
-    rerun.soon(0 if answer.ended else 250 * (1 + asker.waiting()))
+    rerun.soon(0 if answer.ended else 250 * (1 + client.waiting()))
 
 
-def _told(run: Run, question: Question, answer: Answer, asker: ScoreClient) -> str:
+def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> str:
     """The answer in one line: why it failed, the exact score, the score so far, or what is waited for."""
     name = run.metric.replace("_", " ")
     if answer.doing == "failed":
@@ -121,7 +121,7 @@ def _told(run: Run, question: Question, answer: Answer, asker: ScoreClient) -> s
     if answer.score is not None:
         return (f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, "
                 f"95% interval {answer.low:.3f} – {answer.high:.3f}, {answer.done:,} of {answer.total:,} examples")
-    ahead = asker.ahead(question)
+    ahead = client.ahead(question)
     waits = "loading weights and data, once" if answer.doing == "loading" else (
         f"{ahead} before it" if ahead else "starting")
     return f":material/hourglass_top: Exact dev {name}: {waits} …"
@@ -142,7 +142,7 @@ def exact_settings(run: Run) -> None:
     st.toggle("Repair after cutting", key="repair", bind="query-params",
               help="Moves the weights that are kept to where the outputs of every matrix are nearest to those before "
                    "the cut: in closed form from 1,024 training sentences, no training. Exact scores only.")
-    widgets.data_field(run.data, on_change=loaders.asker().forget_failures)
+    widgets.data_field(run.data, on_change=loaders.score_client().forget_failures)
 
 
 def _took(seconds: float) -> str:

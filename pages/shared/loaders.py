@@ -156,7 +156,7 @@ def _norm_scale(_run: Run, key: Print) -> float:
 
 
 @st.cache_resource(show_spinner=False, on_release=lambda client: client.close())
-def asker() -> ScoreClient:
+def score_client() -> ScoreClient:
     """The one that asks for exact scores, for all sessions."""
     return ScoreClient()
 

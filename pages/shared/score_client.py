@@ -117,7 +117,7 @@ class ScoreClient:
         for other, asked in list(self._asked.items()):
             if other == question or asked.answer.ended:
                 continue
-            asked.by = {asker: at for asker, at in asked.by.items() if asker != who and now - at < LAPSE}
+            asked.by = {one: at for one, at in asked.by.items() if one != who and now - at < LAPSE}
             if not asked.by:
                 del self._asked[other]
                 self._send({"cancel": asked.number})

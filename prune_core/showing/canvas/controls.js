@@ -1,7 +1,7 @@
 // The controls around the pictures: what shares a threshold, its value, undo, pins, which matrix is seen, downloads.
 
 class Controls {
-  // calls: setScope, setKey, setShare, setNorm, undo, redo, reset, pin, recall, unpin, zoom, save
+  // calls: setScope, setKey, setShare, setNorm, undo, redo, reset, pin, goTo, unpin, zoom, save
   constructor(root, calls) {
     this.root = root;
     this.calls = calls;

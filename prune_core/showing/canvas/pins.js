@@ -13,10 +13,10 @@ function withPin(pins, snapshot, cut, counted, even) {
 }
 
 // Two buttons for each: go there, remove it
-function drawPins(place, pins, { recall, unpin }) {
+function drawPins(place, pins, { goTo, unpin }) {
   place.replaceChildren(...pins.flatMap((pin) => {
     const words = `${pin.name}: ${percent(pin.numbers.sparsity)}`;
-    return [chip(words, `Go to pinned setting ${pin.name}`, "chip", () => recall(pin)),
+    return [chip(words, `Go to pinned setting ${pin.name}`, "chip", () => goTo(pin)),
       chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];
   }));
 }

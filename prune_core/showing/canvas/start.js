@@ -18,7 +18,7 @@ function makeView(root) {
     undo: () => view.history.canUndo && view.go(view.history.undo()),
     redo: () => view.history.canRedo && view.go(view.history.redo()),
     reset: () => view.take(view.header.usual),
-    pin: () => view.pin(), recall: (pin) => view.recall(pin),
+    pin: () => view.pin(), goTo: (pin) => view.goTo(pin),
     unpin: ({ name }) => view.setPins(view.pins.filter((pin) => pin.name !== name)),
     save: (kind) => save(kind, view.map, `${view.header.run}-${view.snapshots.shown.label}`) });
   new ResizeObserver(() => view.header && view.repaint()).observe(root);

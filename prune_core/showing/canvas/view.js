@@ -133,7 +133,7 @@ class View {
     this.commit();
   }
 
-  recall(pin) {
+  goTo(pin) {
     this.player.stop();
     if (pin.moment !== this.snapshots.number) this.show(pin.moment);
     this.take(pin.cut);
