@@ -17,6 +17,7 @@ from prune_core.cutting.answers import Sensitivity
 from prune_core.cutting.blocks import Matrix
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
+from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE
 from prune_core.showing import figures
@@ -44,7 +45,7 @@ def show(run: Run, view: View) -> None:
     else:
         st.caption("Recorded for cuts by norm. "
                    + ("Ranked by the surgeon, one threshold for the whole encoder already cuts where it costs least."
-                      if view.cut.ranking == "surgeon" else
+                      if RANKINGS[view.cut.ranking].compares_matrices else
                       "Rank blocks by norm to have the cheapest cut proposed."))
     names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
     st.markdown(f"**What cutting one part alone costs** at {widgets.plain(stage)}, "

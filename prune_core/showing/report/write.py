@@ -67,8 +67,7 @@ def _header(run: Run, finding: Finding, profile: Profile | None) -> dict:
     cut, surface, high = setting.cut, setting.surface(run), norm_scale([setting.ranking(run)])
     surfaces = {cut.kind: surface} if surface else {}
     head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces)
-    value = "norm" if cut.ranking == "norm" else f"{cut.ranking} score"
-    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": value}
+    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": cut.ranking}
 
 
 def _in_script(data: Mapping) -> str:
