@@ -26,7 +26,8 @@ def main() -> None:
 
 @app.command()
 def speed(
-    only: Annotated[str | None, typer.Option(help="One part: linear, encoder, engines, score, large, model.")] = None,
+    only: Annotated[str | None, typer.Option(
+        help="One part: linear, encoder, penalty, engines, score, large, model.")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Compact layers, whole encoders, engines, exact scores, the latency model."""

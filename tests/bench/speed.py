@@ -27,7 +27,9 @@ from prune_core.machine import machine
 from prune_core.models import encoders
 from prune_core.models.encoders import heads_of
 from prune_core.runs import places
+from prune_core.runs.config import preset
 from prune_core.runs.run import Run
+from prune_core.training import session
 
 THREADS = 2
 RUN = "sst2-minilm-64x1"
@@ -79,6 +81,21 @@ def encoder() -> Iterator[dict]:
             yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, fp32 "
                       f"({measured['dense_ms']:.1f} -> {measured['compact_ms']:.1f} ms)",
                       measured["speedup"], "x dense", aim if (batch, length) == (32, 128) else None)
+            for at, engine in ((1, "dense"), (2, "compact")):
+                together = sum(layer[at] for layer in measured["layers_ms"])
+                yield row(f"the same, its {engine} layers one by one, together", together / measured[f"{engine}_ms"],
+                          "of the whole", 2.0, below=True)
+
+
+def penalty() -> Iterator[dict]:
+    """What the penalty adds to a training step of MiniLM."""
+    data = str(GLUE) if GLUE.is_dir() else "practice"
+    config = preset("quick", task="rte", data=data, dense_steps=1, penalty_steps=20, retrain_steps=1, batch_size=8,
+                    max_length=48, train_examples=64, dev_examples=32, surface_examples=8, moments=2, threads=THREADS,
+                    precision="fp32")
+    with tempfile.TemporaryDirectory() as folder:
+        result = session.start(config, Path(folder), "penalty", "python -m tests.bench speed", lambda *_: None)
+    yield row("the penalty's share of a step of MiniLM", result["penalty_share"], "of a step", 0.5, below=True)
 
 
 def dense_engines() -> Iterator[dict]:
@@ -185,4 +202,5 @@ def model() -> Iterator[dict]:
     yield row("latency model: the same for the dense model", profile.error_dense, "of measured")
 
 
-PARTS = {"linear": linear, "encoder": encoder, "engines": dense_engines, "score": score, "large": large, "model": model}
+PARTS = {"linear": linear, "encoder": encoder, "penalty": penalty, "engines": dense_engines, "score": score,
+         "large": large, "model": model}
