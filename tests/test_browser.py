@@ -89,6 +89,11 @@ def opened(page, address: str):
     return page
 
 
+def still(page) -> None:
+    """Until the page's script has run: what is pressed before can be lost, and what is computed anew is pale."""
+    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+
+
 def rested(page) -> str:
     """The address, once the server has said what the cards say."""
     page.wait_for_timeout(350)  # the hand rests
@@ -446,6 +451,7 @@ def test_the_lesson_by_keyboard_only(app, page):
             unfold.focus()
             page.keyboard.press("Enter")
             expect(page.get_by_text("The needed block pays too")).to_be_visible()
+        still(page)
         page.get_by_role("button", name="Next").focus()
         page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="4. A sentence")).to_be_visible()
@@ -506,6 +512,7 @@ def test_no_serious_accessibility_fault(app, page, path):
 
     page.goto(f"{app}/{path}")
     page.wait_for_selector(DRAWN if path.startswith("Explore") else "[data-testid=stMain] h1")
+    still(page)
     page.wait_for_timeout(1500)
     faults = Axe().run(page).response["violations"]
     found = [f"{v['impact']}: {v['id']}: {v['nodes'][0]['html'][:160]}"

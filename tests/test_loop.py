@@ -437,9 +437,10 @@ def test_resuming_a_complete_run_returns_its_result_and_touches_nothing(uninterr
 # of progress, or between writing a checkpoint and renaming it.
 KILLED = """
 import os, signal, sys
-from prune_core import files, record
-from prune_core.recorder import Recorder
-record.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
+from prune_core import files
+from prune_core.runs.recorder import Recorder
+from prune_core.training import session
+session.CHECKPOINT_SECONDS, where, count = float(sys.argv.pop(1)), sys.argv.pop(1), int(sys.argv.pop(1))
 append, write_line, replace = Recorder.append, Recorder._append, os.replace
 die = lambda: os.kill(os.getpid(), signal.SIGKILL)
 recorder = None

@@ -139,6 +139,7 @@ def _with(folder: Path, made: Path, name: str, content: bytes | None,
     return path
 
 
+# long: a list of cases
 def abouts(folder: Path, made: Path) -> Iterator[Case]:
     """run.json that is JSON, and wrong."""
     well = json.loads((made / "run.json").read_bytes())

@@ -21,6 +21,7 @@ Case = tuple[str, str, Callable[[], object]]  # kind, what it is, what reads it
 HTML = '<script>alert(1)</script><img src=x onerror="alert(2)">**bold** [link](javascript:alert(3)) `code` $x$ :red[x]'
 
 
+# long: a list of cases
 def tables(folder: Path) -> Iterator[Case]:
     """Files that are given as a person's own data."""
     rows = "".join(f"a sentence number {i},{i % 2}\n" for i in range(40))
@@ -104,6 +105,7 @@ NAMES = (
 )
 
 
+# long: a list of cases
 def texts(folder: Path, made: Path) -> Iterator[Case]:
     """Block shapes, addresses, names, settings of a report, numbers."""
     run = Run(made)
