@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ import tiny
 from browsing import CHROMIUM, PATIENCE, chromium, playwright, served, wait
 from sample_run import make_layout, make_profile, make_run
 
-from prune_core import machine
+from prune_core import files, machine
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import mask_at
 from prune_core.evaluation import exact
@@ -35,8 +37,11 @@ def app(runs_dir, tiny_model, tiny_data):
     """The address of the app, with a run of MiniLM's size, one that has weights, and a latency profile."""
     make_run(runs_dir, "recorded", layout=make_layout(6, 384, 1536, "64x1"))
     tiny.make_run(tiny.settings(tiny_model, tiny_data), runs_dir, "scored")
-    before = os.environ.get("XDG_CACHE_HOME")
+    before, built = os.environ.get("XDG_CACHE_HOME"), list(files.cache_folder().glob("*.so"))
     os.environ["XDG_CACHE_HOME"] = str(runs_dir.parent / "cache")
+    files.cache_folder().mkdir(parents=True)
+    for kernels in built:  # those of this machine need no building again
+        shutil.copy(kernels, files.cache_folder())
     try:
         profile_files.write(make_profile(), profile_files.own_file(machine.machine(), os.cpu_count() or 1))
         with served(runs_dir) as address:
@@ -53,14 +58,24 @@ def browser():
         yield opened
 
 
+@pytest.fixture(scope="module")
+def profiles(browser):
+    """Width, colour scheme -> the browser profile for them: one for all tests, so that scripts are read once."""
+    @functools.cache
+    def profile(width: int, scheme: str):
+        viewport = {"width": width, "height": 1000}
+        return browser.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True)
+
+    return profile
+
+
 @pytest.fixture
-def page(browser, request):
-    """A page in a fresh profile; `page.problems` collects its errors. Parameter: width, or (width, colour scheme)."""
+def page(profiles, request):
+    """A page of its own; `page.problems` collects its errors. Parameter: width, or (width, colour scheme)."""
     asked = getattr(request, "param", 1440)
-    width, scheme = asked if isinstance(asked, tuple) else (asked, "light")
-    context = browser.new_context(viewport={"width": width, "height": 1000}, color_scheme=scheme, accept_downloads=True)
-    yield watched(context)
-    context.close()
+    page = watched(profiles(*asked) if isinstance(asked, tuple) else profiles(asked, "light"))
+    yield page
+    page.close()
 
 
 def watched(context):
@@ -502,7 +517,7 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
     assert not [f"{v['id']}: {v['nodes'][0]['html'][:160]}" for v in faults if v["impact"] in ("serious", "critical")]
 
 
-@pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark"), (800, "light")], indirect=True)
+@pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts",
                                   "Explore?run=recorded&present=true", "Explore?run=scored&view=Take+away", "Compare",
                                   "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults",
@@ -512,9 +527,10 @@ def test_no_serious_accessibility_fault(app, page, path):
 
     page.goto(f"{app}/{path}")
     page.wait_for_selector(DRAWN if path.startswith("Explore") else "[data-testid=stMain] h1")
-    still(page)
-    page.wait_for_timeout(1500)
-    faults = Axe().run(page).response["violations"]
-    found = [f"{v['impact']}: {v['id']}: {v['nodes'][0]['html'][:160]}"
-             for v in faults if v["impact"] in ("serious", "critical")]
-    assert not found and not page.problems
+    for width in (1440, 800):
+        page.set_viewport_size({"width": width, "height": 1000})
+        still(page)
+        page.wait_for_timeout(1500)  # what is computed anew turns pale for a second
+        faults = [f"{width}: {fault['impact']}: {fault['id']}: {fault['nodes'][0]['html'][:160]}"
+                  for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")]
+        assert not faults and not page.problems

@@ -317,8 +317,14 @@ def test_a_compiler_that_fails_is_told_and_not_fatal(monkeypatch, tmp_path):
         forget_build()
 
 
+@pytest.fixture
+def quick_build(monkeypatch):
+    """Kernels that take a second to build and are slow: where only building them is looked at."""
+    monkeypatch.setattr(native, "_FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in native._FLAGS))
+
+
 @needs_compiler
-def test_kernels_that_are_damaged_in_the_cache_are_built_anew(monkeypatch, tmp_path):
+def test_kernels_that_are_damaged_in_the_cache_are_built_anew(quick_build, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = native._compiled(native.compiler())
     path.write_bytes(b"no library")
@@ -330,7 +336,7 @@ def test_kernels_that_are_damaged_in_the_cache_are_built_anew(monkeypatch, tmp_p
 
 
 @needs_compiler
-def test_the_kernels_are_built_once(monkeypatch, tmp_path, capfd):
+def test_the_kernels_are_built_once(quick_build, monkeypatch, tmp_path, capfd):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     forget_build()
     try:
