@@ -1,7 +1,8 @@
 """What every test shares: one thread, caches of their own, checkpoints made once.
 
-Tests run in as many processes as there are cores, at most four, each file in one of them; what starts browsers, times
-something or stresses the machine goes one after the other. One file alone runs in this process.
+Tests run in one process more than there are cores, as some wait for browsers, but at most four, each file in one of
+them; what starts browsers, times something or stresses the machine goes one after the other. One file alone runs in
+this process.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ import pytest  # noqa: E402  after what it may import has its settings
 
 GROUPS = {"test_stress": "stress", "test_browser": "browser", "test_canvas": "browser", "test_report": "browser",
           "test_latency": "timing", "test_compact": "timing", "test_command_line": "timing"}
-FIRST = ("stress", "browser", "timing")  # the long ones, so that none is left alone at the end
+# The long ones, so that none is left alone at the end
+FIRST = ("stress", "browser", "test_pages", "timing", "test_loop", "test_notebook", "test_export")
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
     """Processes for `-n auto`: none beside this one for a single file."""
     files = {str(word).partition("::")[0] for word in config.args}
     one = len(files) == 1 and next(iter(files)).endswith(".py")
-    return 0 if one else min(4, len(os.sched_getaffinity(0)))
+    return 0 if one else min(4, 1 + len(os.sched_getaffinity(0)))
 
 
 def group(file: str) -> str:
