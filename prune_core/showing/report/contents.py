@@ -39,7 +39,7 @@ def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
     cut = "cut and repaired at once, not retrained" if at_once else "trained under the method, not retrained"
     trained = {"dense": "fine-tuned, never pruned", "penalty": cut, "retrain": "retrained after the cut"}
     return {"cut": words + (", then repaired" if setting.cut.repaired else ""),
-            "weights": f"{snapshot.label}: {trained[kind_of(snapshot.phase)]}"}
+            "weights": f"{snapshot.label}: {trained.get(kind_of(snapshot.phase), 'in training')}"}
 
 
 def _how(finding: Finding, run: Run) -> str:
