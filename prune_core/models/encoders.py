@@ -6,7 +6,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
-from prune_core.models.checkpoints import first_line, source_of
+from prune_core.models.checkpoints import first_line, locate
 
 # The type of a linear layer by the end of its name: the one table that knows architectures apart.
 _TYPES = {
@@ -41,6 +41,8 @@ class Encoder:
     tokenizer: object
     linears: dict[str, nn.Linear]
     matrices: tuple[Matrix, ...]
+    commit: str | None = None  # of a hub name: what was loaded
+    note: str = ""  # why that is not what the hub has now
 
     def layout(self, block: BlockShape) -> Layout:
         """How `block` divides this encoder. Raises InputError where it does not fit."""
@@ -83,20 +85,22 @@ class Encoder:
         return max(2, min(wanted, positions - padding - 1, self.tokenizer.model_max_length))
 
 
-def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False) -> Encoder:
+def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
+         revision: str | None = None) -> Encoder:
     """The checkpoint `name` (minilm, a hub name or a folder) with a head of `outputs`, drawn from `seed` if new.
 
     Raises InputError: unknown name, no checkpoint, only pickles, remote code, NaN in a weight.
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    source = source_of(name)
+    located = locate(name, revision)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False, local_files_only=True)
             model = AutoModelForSequenceClassification.from_pretrained(
-                source, num_labels=outputs, use_safetensors=True, trust_remote_code=False,
+                located.folder, num_labels=outputs, use_safetensors=True, trust_remote_code=False,
+                local_files_only=True,
                 ignore_mismatched_sizes=True, dtype=torch.float32,
                 problem_type="regression" if outputs == 1 else "single_label_classification",
             )
@@ -104,7 +108,7 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False)
         raise InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from None
     except Exception as error:  # safetensors and tokenizers raise their own kinds for damaged files
         raise InputError(f"model {name!r} cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
-    encoder = describe(name, model, tokenizer)
+    encoder = replace(describe(name, model, tokenizer), commit=located.commit, note=located.note)
     encoder.embeddings.requires_grad_(train_embeddings)
     return encoder
 
