@@ -90,11 +90,12 @@ class Encoder:
 
 # long: the steps of reading a checkpoint, in their order
 def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False, labels: Sequence[str] = (),
-         revision: str | None = None) -> Encoder:
+         revision: str | None = None, rest: Mapping[str, torch.Tensor] | None = None) -> Encoder:
     """The checkpoint `name` (minilm, a hub name or a folder) with a head of `outputs`, drawn from `seed` if new.
 
-    `labels`: the task's classes, by which the order of the head's outputs is checked. Whatever does not fit raises
-    InputError: names, only pickles, remote code, tensors, tokenizer, NaN in a weight. `.notes` says what was done.
+    `labels`: the task's classes, by which the order of the head's outputs is checked; `rest`: tensors that a folder
+    leaves out. Whatever does not fit raises InputError: names, only pickles, remote code, tensors, tokenizer, NaN in a
+    weight. `.notes` says what was done.
     """
     where = f"model {name!r}"
     located = locate(name, revision)
@@ -103,7 +104,7 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
             config = _config(located.folder, outputs, where)
             tokenizer = tokenizers.load(located.folder, where)
             torch.manual_seed(seed)
-            model, notes = tensors.load(located.folder, config, where)
+            model, notes = tensors.load(located.folder, config, where, rest)
             notes = [located.note] * bool(located.note) + notes
     except InputError:
         raise
@@ -138,7 +139,7 @@ def _order_head_(model: nn.Module, theirs: Sequence[str], ours: Sequence[str]) -
     if len(theirs) != len(ours):
         return []
     found = labels_of.order(theirs, ours)
-    inside = {module for module in model.base_model.modules()}
+    inside = set(model.base_model.modules())
     heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in inside
              and module.out_features == len(ours)]
     if not heads:

@@ -21,17 +21,20 @@ Notes = list[str]
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _INSIDE = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")  # anywhere in a name
 _NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|num_batches_tracked)$")  # computed, or counted
+_LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def load(folder: Path, config, where: str) -> tuple[nn.Module, Notes]:
+def load(folder: Path, config, where: str,
+         rest: Mapping[str, torch.Tensor] | None = None) -> tuple[nn.Module, Notes]:
     """The classification model of `config` with the tensors of `folder`, fp32, and what is to be said of it.
 
-    Draws a missing head from torch's random state. Raises InputError, which begins with `where`.
+    Draws a missing head from torch's random state. `rest`: tensors by the model's own names, which stand in for those
+    of the folder. Raises InputError, which begins with `where`.
     """
     from transformers import AutoModelForSequenceClassification
 
-    stored = _plain(read(folder, where), where)
+    stored = _plain(read(folder, where) | dict(rest or {}), where)
     with torch.device("meta"):
         empty = AutoModelForSequenceClassification.from_config(config)
     wanted = empty.state_dict()
@@ -44,10 +47,7 @@ def load(folder: Path, config, where: str) -> tuple[nn.Module, Notes]:
     _refuse_mismatched({n: s for n, s in mismatched.items() if n in own}, where)
     _refuse_missing(own & set(told["missing_keys"]), told["unexpected_keys"], config, where)
     spare = [name for name in told["unexpected_keys"] if not _NO_WEIGHTS.search(name)]
-    if left := [name for name in spare if _of_encoder(name, model)]:
-        raise InputError(f"{where}: nothing uses {_few(left)} of the file, so the model would not be the one that was "
-                         "saved; this version of transformers no longer knows what they are for, or config.json is "
-                         "another model's")
+    _refuse_left([name for name in spare if _of_encoder(name, model)], own, where)
     drawn = sorted({*mismatched, *(set(told["missing_keys"]) - own)} & set(dict(model.named_parameters())))
     return model, notes + _said(drawn, mismatched, spare)
 
@@ -212,19 +212,35 @@ def _refuse_missing(missing: Iterable[str], unexpected: Iterable[str], config, w
         return
     there = sorted(unexpected)
     came = f", while nothing uses {_few(there)}" if there else ""
-    layers = {int(at) for name in missing for at in re.findall(r"\.layers?\.(\d+)\.", name)}
+    layers = _layers(missing)
     if not there and layers and min(layers) > 0:
         came = f": the file has {min(layers)} layers, config.json says {max(layers) + 1}; set num_hidden_layers there"
-    raise InputError(f"{where}: {_few(missing)} is not in the file{came}; needed: the tensors of the "
+    raise InputError(f"{where}: the file lacks {_few(missing)}{came}; needed: the tensors of the "
                      f"{config.model_type} that config.json describes")
+
+
+def _refuse_left(left: Sequence[str], own: Iterable[str], where: str) -> None:
+    if not left:
+        return
+    here, there = _layers(own), _layers(left)
+    why = "this version of transformers no longer knows what they are for, or config.json is another model's"
+    if here and there and min(there) == max(here) + 1 and all(_LAYER.search(name) for name in left):
+        why = f"the file has {max(there) + 1} layers, config.json says {len(here)}; set num_hidden_layers there"
+    raise InputError(f"{where}: nothing uses {_few(left)} of the file, so the model would not be the one that was "
+                     f"saved: {why}")
+
+
+def _layers(names: Iterable[str]) -> set[int]:
+    """Numbers of the layers that these tensors are of."""
+    return {int(at) for name in names for at in _LAYER.findall(name)}
 
 
 def _said(drawn: Sequence[str], mismatched: Mapping[str, tuple], spare: Sequence[str]) -> Notes:
     """What was drawn, and what was left over."""
     notes = []
     if drawn:
-        sizes = [f"{name} is {came[0]} x ... in the file, {needed[0]} x ... here"
-                 for name, (came, needed) in sorted(mismatched.items()) if len(needed) > 1]
+        sizes = [f"for {needed[0]} outputs; the file's is for {came[0]}"
+                 for _, (came, needed) in sorted(mismatched.items()) if came and needed]
         why = f" ({sizes[0]})" if sizes else ""
         notes.append(f"new, drawn from the seed: {', '.join(drawn)}{why}")
     if heads := sorted({name.split(".")[0] if "pooler." not in name else "pooler" for name in spare}):

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer against its model, before any work: its files, its ids, token types, padding, known words."""
+"""A checkpoint's tokenizer against its model, before any work: its files, ids, token types, padding, known words."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def room(model: nn.Module, wanted: int) -> int:
 
 
 def check_words(tokenizer, examples: Examples, where: str, allowed: bool = False) -> Notes:
-    """Refuse a tokenizer to which over MOST_UNKNOWN of the task's words are unknown, unless `allowed`; say the share."""
+    """Raises InputError where over MOST_UNKNOWN of these words are unknown to it, unless `allowed`; then it is said."""
     share = unknown(tokenizer, examples.some(_ASKED))
     if share <= MOST_UNKNOWN:
         return []
