@@ -82,8 +82,8 @@ def inputs(tmp_path_factory) -> Path:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "inputs"
     with FileLock(folder.with_suffix(".lock")):
         if not (done := folder / ".whole").exists():
-            made = subprocess.run([sys.executable, str(made_by), str(folder)], capture_output=True, text=True, check=False,
-                                  env=os.environ | {"HF_HUB_OFFLINE": "1"})
+            made = subprocess.run([sys.executable, str(made_by), str(folder)], env=os.environ | {"HF_HUB_OFFLINE": "1"},
+                                  capture_output=True, text=True, check=False)
             assert made.returncode == 0, made.stderr[-2000:]
             done.touch()
     return folder
