@@ -19,10 +19,13 @@ from prune_core import InputError
 MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
          (codecs.BOM_UTF16_BE, "utf-16"))  # in this order: a mark of UTF-32 begins with one of UTF-16
 CLOSED = re.compile(r'(?:[^"]++|"")*+"')  # what is left of a cell in quotes, and the quote that closes it
-UNQUOTED = "quotes in it are text: every line was read as a row"
-QUOTED = "cells of it are in double quotes, which were taken off"
+UNQUOTED = "every line was read as a row, and quotes as text"
+QUOTED = "double quotes around cells were taken off"
 ROWS_INSIDE, COMMAS = 3, 5  # lines in one cell with as many separators as a row; cells quoted for a comma alone
 OTHERWISE = "if it is text, save the file as parquet"
+# GLUE's pairs: some of its TSV files are as a program writes quotes, and everyone reads them with the quotes as text
+GLUE_PAIRS = ({"sentence1", "sentence2"}, {"question1", "question2"}, {"premise", "hypothesis"},
+              {"question", "sentence"})
 
 
 class Record(NamedTuple):
@@ -214,8 +217,9 @@ def _decided(path: Path, separator: str, head: Sequence[str], label: int, fault:
         raise InputError(f"{path.name!r}: {fault} (and with quotes taken off: {wrong})"[:380])
     if wrong or fault:
         return plain if wrong else quoted
-    if survey.as_written():
-        return quoted
+    if survey.whole_columns() or survey.as_needed():
+        glue = any(pair <= set(head) for pair in GLUE_PAIRS) and not survey.over_lines and not survey.whole_columns()
+        return plain if glue else quoted
     if survey.by_comma and not survey.bare_comma and not survey.bare_quote and not survey.needless:
         raise InputError(f"{path.name!r}: line {survey.by_comma[0]} has a cell in quotes, which may be text or not; "
                          "save the file as CSV, or as parquet")
@@ -234,6 +238,7 @@ class Survey:
     inside: dict[str, int] = field(default_factory=dict)  # what stands where a row in a cell has its label -> its line
     crowd: int = 0  # a line after which many follow in one cell that have the separators of a row
     rows: int = 0
+    over_lines: int = 0  # rows that take several lines
     in_column: list[int] = field(default_factory=list)  # cells in quotes, column by column
     needless: int = 0  # cells in quotes for nothing in them
     by_comma: list[int] = field(default_factory=list)  # lines of cells that are in quotes for a comma alone
@@ -246,6 +251,7 @@ class Survey:
             self.fault = self.fault or _miscounted(record, self.width, self.separator)
             return
         self.rows += 1
+        self.over_lines += bool(record.inside)
         self.labels.add(record.cells[self.label].strip())
         if record.quoted is None:
             self.bare_comma = self.bare_comma or any("," in cell for cell in record.cells)
@@ -288,14 +294,14 @@ class Survey:
                     f"too many; {OTHERWISE}")
         return ""
 
-    def as_written(self) -> bool:
-        """Whether programs write such files: in quotes is what needs it (pandas), or has commas too (Excel), or all of
-        a column."""
-        if self.bare_quote:
-            return False
-        columns = all(count in (0, self.rows) for count in self.in_column)
+    def whole_columns(self) -> bool:
+        """Whether all cells of a column are in quotes, or none."""
+        return not self.bare_quote and all(count in (0, self.rows) for count in self.in_column)
+
+    def as_needed(self) -> bool:
+        """Whether all is in quotes that needs it, and nothing else: as pandas has it, or Excel, which counts commas."""
         excel = not self.bare_comma and len(self.by_comma) >= COMMAS
-        return columns or not self.needless and (excel or not self.by_comma)
+        return not self.bare_quote and not self.needless and (excel or not self.by_comma)
 
 
 def _is_number(value: str) -> bool:
