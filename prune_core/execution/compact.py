@@ -183,5 +183,10 @@ def _fuse_norms_(model: nn.Module) -> None:
             parts = dict(child.named_children())
             if set(parts) != {"dense", "LayerNorm", "dropout"}:
                 continue
-            if isinstance(parts["dense"], CompactLinear) and type(parts["LayerNorm"]) is nn.LayerNorm:
+            if isinstance(parts["dense"], CompactLinear) and _is_whole(parts["LayerNorm"]):
                 setattr(parent, name, _AddNorm(parts["dense"], parts["LayerNorm"]))
+
+
+def _is_whole(norm: nn.Module) -> bool:
+    """Whether it is the usual layer norm, with both its parameters: the one that the kernels know."""
+    return type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None

@@ -14,6 +14,7 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.models import flavours
 from prune_core.models.checkpoints import first_line, source_of
 
 # The type of a linear layer by the end of its name: the one table that knows architectures apart.
@@ -110,7 +111,11 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False)
 
 
 def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
-    """Find the prunable linear layers of a loaded model. Raises InputError if there are none, or NaN in a weight."""
+    """Find the prunable linear layers of a loaded model, and settle how it answers (flavours.py).
+
+    Raises InputError: there are none, NaN in a weight, a setting whose numbers are not known here.
+    """
+    flavours.settle_(name, model)
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
@@ -122,6 +127,7 @@ def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
     linears = {path: module for _, _, path, module in prunable}
     matrices = tuple(Matrix(path, layer, TYPES[kind], module.out_features, module.in_features)
                      for layer, kind, path, module in prunable)
+    flavours.check_widths(name, matrices)
     return Encoder(name, model, tokenizer, linears, matrices)
 
 
@@ -130,8 +136,9 @@ def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:
     for name, module in model.named_modules():
         place = _LAYER.match(name)
         if isinstance(module, nn.Linear) and place and (kind := _type_of(place[4])):
-            group = int(place[1] or place[2])
-            yield group if place[1] else group + int(place[3]), kind, name, module
+            inside = getattr(model.config, "inner_group_num", 1)  # of ALBERT: the layers of a group
+            layer = int(place[1]) if place[1] else int(place[2]) * inside + int(place[3])
+            yield layer, kind, name, module
 
 
 def _type_of(ending: str) -> str | None:
