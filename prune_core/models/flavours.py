@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import nn
 
 from prune_core import InputError
-from prune_core.cutting.blocks import Matrix
 
 
 def settle_(name: str, model: nn.Module) -> None:
@@ -27,6 +24,10 @@ def settle_(name: str, model: nn.Module) -> None:
     if kind.startswith("relative_key") and not any("distance_embedding" in path for path, _ in model.named_modules()):
         raise InputError(f"model {name!r}: config.json says position_embedding_type {kind}, which transformers no "
                          "longer has; needed: a checkpoint with absolute positions")
+    width, heads = (getattr(config, word, None) for word in ("hidden_size", "num_attention_heads"))
+    if isinstance(width, int) and isinstance(heads, int) and width % max(1, heads):
+        raise InputError(f"model {name!r}: config.json says hidden_size {width} and num_attention_heads {heads}; "
+                         "needed: heads of one size, so a number of them that divides the width")
     usual = {"output_attentions": False, "output_hidden_states": False, "return_dict": True, "use_cache": False,
              "torchscript": False, "chunk_size_feed_forward": 0}  # chunks refuse lengths that they do not divide
     for module in model.modules():
@@ -36,16 +37,3 @@ def settle_(name: str, model: nn.Module) -> None:
         for word, value in usual.items():
             if getattr(settings, word, value) != value:
                 setattr(settings, word, value)
-
-
-def check_widths(name: str, matrices: Iterable[Matrix]) -> None:
-    """Raises InputError where what one matrix of a layer gives is not as wide as what the next one takes."""
-    layers: dict[int, dict[str, Matrix]] = {}
-    for matrix in matrices:
-        layers.setdefault(matrix.layer, {})[matrix.type] = matrix
-    for parts in layers.values():
-        for first, second in (("value", "attention.output"), ("intermediate", "output")):
-            if first in parts and second in parts and parts[first].m != parts[second].n:
-                raise InputError(f"model {name!r}: {parts[first].name} gives {parts[first].m} values and "
-                                 f"{parts[second].name} takes {parts[second].n}; needed: sizes in config.json that fit "
-                                 "each other, as a hidden size that the number of heads divides")
