@@ -15,7 +15,7 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
-from prune_core.models import tensors, tokenizers
+from prune_core.models import flavours, tensors, tokenizers
 from prune_core.models.checkpoints import first_line, locate
 from prune_core.models.checkpoints import json_of as _json
 from prune_core.tasks import labels as labels_of
@@ -151,7 +151,11 @@ def _order_head_(model: nn.Module, theirs: Sequence[str], ours: Sequence[str]) -
 
 
 def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
-    """Find the prunable linear layers of a loaded model. Raises InputError if there are none, or NaN in a weight."""
+    """Find the prunable linear layers of a loaded model, and settle how it answers (flavours.py).
+
+    Raises InputError: there are none, NaN in a weight, a setting whose numbers are not known here.
+    """
+    flavours.settle_(name, model)
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
@@ -171,8 +175,9 @@ def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:
     for name, module in model.named_modules():
         place = _LAYER.match(name)
         if isinstance(module, nn.Linear) and place and (kind := _type_of(place[4])):
-            group = int(place[1] or place[2])
-            yield group if place[1] else group + int(place[3]), kind, name, module
+            inside = getattr(model.config, "inner_group_num", 1)  # of ALBERT: the layers of a group
+            layer = int(place[1]) if place[1] else int(place[2]) * inside + int(place[3])
+            yield layer, kind, name, module
 
 
 def _type_of(ending: str) -> str | None:
@@ -181,8 +186,10 @@ def _type_of(ending: str) -> str | None:
 
 def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
     """Heads per layer where attention counts them by the width it is given, as transformers' own does; else None."""
-    modules = dict(model.named_modules())
+    modules, matrices = dict(model.named_modules()), list(matrices)
     values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
+    if {m.m for m in matrices if m.type == "value"} != {m.n for m in matrices if m.type == "attention.output"}:
+        return None  # what comes out of attention is more than heads (ConvBERT)
     return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
 
 
