@@ -33,13 +33,19 @@ from prune_core.tasks.encoding import Encoded
 GRAM_SENTENCES = 1024  # of the training set, behind a repair
 
 
+def revision_of(run: Run) -> str | None:
+    """Of a model by hub name: the commit that the run was made with, so that what is asked later loads the same."""
+    return run.about.get("commit") or run.config.revision
+
+
 def encoder_of(run: Run, stage: str, labels: int) -> Encoder:
     """The run's encoder with the weights of a stage. Raises RunError where they are not there or do not fit."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = run.weights_file(stage)
-    encoder = encoders.load(run.config.model, labels, run.config.seed, run.config.train_embeddings)
+    encoder = encoders.load(run.config.model, labels, run.config.seed, run.config.train_embeddings,
+                            revision=revision_of(run))
     try:
         encoder.load_(load_file(file))
     except (KeyError, RuntimeError, OSError, SafetensorError) as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
-from prune_core.evaluation.bench import encoder_of
+from prune_core.evaluation.bench import encoder_of, revision_of
 from prune_core.execution import timing
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
@@ -29,7 +29,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     there = (run.path / "weights" / f"{stage}.safetensors").exists()
     encoder = (encoder_of(run, stage, run.outputs) if there
-               else encoders.load(run.config.model, run.outputs, run.config.seed))
+               else encoders.load(run.config.model, run.outputs, run.config.seed, revision=revision_of(run)))
     model = encoder.model
     timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)

@@ -66,11 +66,12 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
 
 
 def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, command: str,
-              progress: Callable[[], AbstractContextManager[session.Report]]) -> Iterator[tuple[int, str, bool]]:
+              progress: Callable[[], AbstractContextManager[session.Report]],
+              agree: session.Agree) -> Iterator[tuple[int, str, bool]]:
     """Make all runs, or take them up where they were stopped: (number, run name, whether it is complete) before each.
 
-    `progress()` is entered for each run, and gives what it reports to. Raises InputError before any work where a run
-    of that name has other settings; session.Interrupted.
+    `progress()` is entered for each run, and gives what it reports to; `agree` as in session.start. Raises InputError
+    before any work where a run of that name has other settings; session.Interrupted.
     """
     there = [standing(name, config, runs_dir) for name, config in planned]
     for number, ((name, config), run) in enumerate(zip(planned, there, strict=True), 1):
@@ -79,7 +80,7 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
             if run:
                 session.resume(run, report)
             else:
-                session.start(config, runs_dir, name, command, report)
+                session.start(config, runs_dir, name, command, report, agree)
 
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:

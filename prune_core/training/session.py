@@ -25,6 +25,7 @@ from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.runs.stages import DENSE
 from prune_core.tasks import metrics, table_files
 from prune_core.tasks.glue import Task
+from prune_core.tasks.hub import say
 from prune_core.training.data import EncodedTask
 from prune_core.training.loop import Pruning
 from prune_core.training.step import faster_precision
@@ -32,20 +33,25 @@ from prune_core.training.step import faster_precision
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
 
 Report = Callable[[Snapshot | Working, Pruning], None]
+Agree = Callable[[str], None]  # is told that the practice set stands in for what was asked; raises to have none of it
 
 
 class Interrupted(Exception):
     """The run was asked to stop; it can be resumed."""
 
 
-def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report) -> dict:
+def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report,
+          agree: Agree = say) -> dict:
     """Begin a run and see it to its end; returns its result.
 
-    Raises InputError before anything is written, Interrupted.
+    `agree` is asked before a run on the practice set that was to be another. Raises InputError before anything is
+    written, Interrupted.
     """
     if name is not None:
         places.check_name(name)
     data = load_for(config)
+    if data.source == "practice" != config.data:
+        agree(data.note)
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
@@ -56,7 +62,8 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
         "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels),
                  "columns": list(data.task.columns)},
         "majority_score": metrics.majority_score(data.task, data.main_dev.some(config.dev_examples)),
-        "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
+        "commit": encoder.commit, "notes": [note for note in (data.note, encoder.note) if note],
+        "machine": machine(), "versions": versions(),
     }
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
@@ -80,6 +87,7 @@ def resume(run: Run, report: Report) -> dict:
         if data.source != run.data:
             raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
         state = read_checkpoint(run.path)
+        config = replace(config, revision=bench.revision_of(run))  # the branch may have moved
         encoder = _encoder(replace(config, start_from=None) if state else config, data.task, run.path.parent)
         pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
         if state:
@@ -101,11 +109,15 @@ def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]]
 def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
     """The checkpoint with a fresh head, or fine-tuned as the run `start_from` left it. Raises InputError."""
     if not config.start_from:
-        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings)
+        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings,
+                             revision=config.revision)
     run = shelf.find(config.start_from, runs_dir)
     if (run.config.model, run.task) != (config.model, task.name):
         raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
                          f"{config.model} on {task.name}")
+    if config.revision not in (None, run.config.revision, there := bench.revision_of(run)):
+        raise InputError(f"run {run.name!r} has {config.model} at {there or 'no revision'}; needed to start from: "
+                         f"{config.revision}")
     encoder = bench.encoder_of(run, DENSE, task.outputs)
     encoder.embeddings.requires_grad_(config.train_embeddings)
     return encoder
