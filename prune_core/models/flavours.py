@@ -1,4 +1,4 @@
-"""What config.json may ask of an encoder: settled so that every way of running it gives the same numbers, or refused."""
+"""What config.json may ask of an encoder: settled, so that every way of running it gives equal numbers, or refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def settle_(name: str, model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "chunk_size_feed_forward", 0):
             module.chunk_size_feed_forward = 0
-    for settings in {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}.values():
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    for settings in configs.values():
         for word, value in usual.items():
             if getattr(settings, word, value) != value:
                 setattr(settings, word, value)

@@ -33,6 +33,7 @@ class PruneConfig:
     """
 
     model: str = "minilm"
+    revision: str | None = None  # of a hub name: a branch, a tag or a commit; None: the main branch
     task: str = "sst2"
     data: str = HUB_DATA
     columns: tuple[str, ...] = ()  # of the text, in a table file; (): guessed
@@ -205,8 +206,8 @@ def preset(name: str, **settings) -> PruneConfig:
 
 # A setting that `prune` has an option for -> the option's name, without dashes; the others are a preset's to choose
 OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
-    "model", "task", "data", "label", "block", "preset", "seed", "threads", "method", "penalty", "reweighted", "spare",
-    "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout", "mixkd",
-    "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples", "precision",
-    "allow_unknown",
+    "model", "revision", "task", "data", "label", "block", "preset", "seed", "threads", "method", "penalty",
+    "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout",
+    "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
+    "precision", "allow_unknown",
 )} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda", "ranking": "score"}

@@ -77,24 +77,6 @@ class Run:
         return Answers(self.path, self.later, self.layout)
 
     @property
-    def carries_checkpoint(self) -> bool:
-        """Whether its folder holds what it needs of its checkpoint, as a run that was packed to be moved does."""
-        return (self.path / "checkpoint" / "config.json").is_file()
-
-    @property
-    def checkpoint(self) -> str:
-        """What to load it from: its own copy, the folder that `relocate` named, else what it was made of."""
-        if self.carries_checkpoint:
-            return str(self.path / "checkpoint")
-        said = read_json(self.moved_file, self.name) if self.moved_file.exists() else None
-        return said["folder"] if isinstance(said, dict) and isinstance(said.get("folder"), str) else self.config.model
-
-    @property
-    def moved_file(self) -> Path:
-        """Says where its checkpoint lies now, once `relocate` was told."""
-        return self.later / "checkpoint.json"
-
-    @property
     def is_practice(self) -> bool:
         """Whether its data is the synthetic practice set."""
         return self.data == "practice"

@@ -5,10 +5,12 @@ Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform", ICLR 2019: ta
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from prune_core import InputError
 from prune_core.files import DATA
 from prune_core.tasks import hub, table_files
 from prune_core.tasks.hub import load_dataset
+from prune_core.tasks.hub_errors import HubError
 from prune_core.tasks.table_files import Table
 
 HUB_DATA = "nyu-mll/glue"
@@ -122,9 +125,9 @@ def load(
 ) -> TaskData:
     """A task from the hub, a local folder in the hub's layout, a table file (table_files.py), or the practice set.
 
-    `columns`, `label` and `seed` are for a table file, whose name is then the task's. If the hub does not
-    answer within `hub_seconds` and holds nothing in its local cache, this is the practice set, and `note`
-    says so. Raises InputError.
+    `columns`, `label` and `seed` are for a table file, whose name is then the task's. If the hub gives nothing (it
+    has `hub_seconds` to answer) and its local cache neither, this is the practice set, and `note` says why. Raises
+    InputError.
     """
     if table_files.is_own(source):
         return _own(table_files.read(source, columns, label), source, seed)
@@ -133,15 +136,39 @@ def load(
         return _practice("")
     if source != HUB_DATA:
         return _from_folder(task, source)
-    online = hub.hub_answers(hub_seconds)
+    return _from_hub(task, hub_seconds)
+
+
+def _from_hub(task: Task, seconds: float) -> TaskData:
+    """From the hub or its cache; else what `datasets` may have kept by itself, else the practice set."""
     try:
-        return _checked(task, source, load_dataset(HUB_DATA, task.name, offline=not online))
+        found = hub.snapshot("dataset", HUB_DATA, None, partial(_wanted, task), partial(_whole, task), seconds)
+        data = _checked(task, HUB_DATA, load_dataset(str(found.folder), task.name, offline=True))
+        return replace(data, note=found.note)
+    except HubError as error:
+        why = str(error)
     except InputError:
         raise
-    except Exception as error:  # datasets raises a dozen kinds here; each means that there is no data
-        why = "did not answer" if not online else f"gave no data ({type(error).__name__})"
-        return _practice(f"the hub {why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; "
-                         "for GLUE give --data FOLDER")
+    except Exception as error:  # datasets raises a dozen kinds here
+        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({_reason(found.folder, task, error)})"
+    with contextlib.suppress(Exception):  # as before: each kind means that there is none
+        data = _checked(task, HUB_DATA, load_dataset(HUB_DATA, task.name, offline=True))
+        return replace(data, note=f"{why}; what `datasets` kept in its cache is used")
+    return _practice(f"{why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; for GLUE give --data FOLDER")
+
+
+def _wanted(task: Task, files: Sequence[str]) -> list[str]:
+    """What of the repository's files a task needs. Raises HubError where it has none for it."""
+    own = [file for file in files if file.startswith(f"{task.name}/")]
+    if not own:
+        raise HubError(f"data {HUB_DATA!r}: the repository has no folder {task.name!r}")
+    return [file for file in files if file == "README.md"] + own
+
+
+def _whole(task: Task, folder: Path) -> bool:
+    """Whether a folder of the cache has every split of the task that is used, and what says which is which."""
+    splits = [any(folder.glob(f"{task.name}/{split}-*")) for split in ("train", *task.dev)]
+    return all(splits) and (folder / "README.md").exists()
 
 
 def _from_folder(task: Task, folder: str) -> TaskData:

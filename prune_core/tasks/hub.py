@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import threading
@@ -21,6 +22,7 @@ TRIES = 3
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _silent: dict[str, tuple[float, str]] = {}  # endpoint -> until when, why
+_said: set[str] = set()  # notes, each once
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Snapshot:
 
 
 def say(line: str) -> None:
-    """One line on stderr, above any bar: what is done instead of what was asked."""
+    """One line on stderr: what is done instead of what was asked."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -67,11 +69,19 @@ def hub_answers(seconds: float) -> bool:
     return answered.is_set()
 
 
+def offline() -> bool:
+    """Whether the person has said that the hub is not to be asked: HF_HUB_OFFLINE or one of its kin."""
+    from huggingface_hub import constants
+
+    datasets = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return datasets or constants.is_offline_mode()
+
+
 def _why_silent() -> str:
     """Why the hub is not to be asked now, '' if it may be."""
     from huggingface_hub import constants
 
-    if constants.is_offline_mode():
+    if offline():
         return "HF_HUB_OFFLINE is set"
     until, why = _silent.get(constants.ENDPOINT, (0.0, ""))
     return why if time.monotonic() < until else ""
@@ -110,6 +120,9 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
             why, may_pass = cause(error, address(kind, name), revision), passing(error)
     if cached:
         note = f"{what}: {why}; the copy in the cache is used, commit {cached.commit[:7]}"
+        if note not in _said and not offline():
+            say(note)
+        _said.add(note)
         return Snapshot(cached.folder, cached.commit, note)
     raise HubError(f"{what}: {why}", may_pass)
 

@@ -103,7 +103,7 @@ def _by_kind(error: BaseException) -> str | None:
     if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
         return "the hub cannot be reached; check the network"
     if isinstance(error, httpx2.TimeoutException):
-        return "the hub is too slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
+        return "the hub is slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
     if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError) or "Consistency check" in str(error):
         return "the download broke off; files that came whole are kept, and the same command fetches the rest"
     if isinstance(error, errors.FileMetadataError | ValueError) or "Expecting value" in str(error):
