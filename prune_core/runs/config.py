@@ -181,9 +181,9 @@ def _needs(condition: object, message: str) -> None:
 
 def rooted(config: PruneConfig) -> PruneConfig:
     """The same with whole paths where model or data is on this disk, so that the run works from any folder."""
-    on_disk = {name: os.path.abspath(value) for name in ("model", "data")
-               if (value := getattr(config, name)) and os.path.exists(value) and value not in ("minilm", "practice")}
-    return replace(config, **on_disk)
+    paths = {name: os.path.expanduser(getattr(config, name)) for name in ("model", "data")}
+    return replace(config, **{name: os.path.abspath(path) for name, path in paths.items()
+                              if path not in ("", "minilm", "practice") and os.path.exists(path)})
 
 
 PRESETS: dict[str, dict] = {

@@ -38,7 +38,7 @@ from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
 from prune_core.runs.progress import Progress
 from prune_core.runs.snapshots import Snapshot
-from prune_core.runs.stages import DENSE, Stage
+from prune_core.runs.stages import Stage
 from prune_core.tasks import table_files
 
 
@@ -190,9 +190,8 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        dense = next((s.scores for s in self.snapshots if s.saved == DENSE), {})
-        return results.warnings(dense, self.points, self.metric, self.majority_score, self.about.get("notes", []),
-                                self.about["task"].get("shares"))
+        return results.warnings(results.dense_scores(self.snapshots), self.points, self.metric, self.majority_score,
+                                self.about.get("notes", []), self.about["task"].get("shares"))
 
 
 def _read_about(path: Path) -> dict:
