@@ -17,7 +17,8 @@ from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BYTES, BlockMask
 from prune_core.evaluation import dev_score, exact
-from prune_core.evaluation.bench import Bench, encoder_of
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.weights import encoder_of
 from prune_core.execution import engines
 from prune_core.execution.compact import compact
 from prune_core.models.encoders import Encoder

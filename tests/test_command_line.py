@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from prune_core import files
 from prune_core.__main__ import main
 from prune_core.cutting.masks import mask_at_sparsity
-from prune_core.evaluation import bench
+from prune_core.evaluation import weights
 from prune_core.runs import config, places
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
@@ -184,7 +184,7 @@ def test_predict_is_how_sure_the_masked_model_is(call, folder):
                         "--runs-dir", folder, "--json")
     answer = last_line(out)
     run = Run(folder / "done")
-    encoder = bench.encoder_of(run, "dense", 2)
+    encoder = weights.encoder_of(run, "dense", 2)
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, run.config.scope)
     with torch.no_grad():
         for name, weight in encoder.weights.items():

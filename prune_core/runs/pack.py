@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,11 @@ PACKED_BYTES = 10_000_000
 PACKED_STEPS = 1500
 
 
-def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
+def pack(run: Run, name: str, weights: list[str], data_name: str,
+         write_checkpoint: Callable[[Path], object] | None = None) -> dict:
     """A read-only copy in data/recorded: norms as integers, fewer snapshots in between, no logs. Raises RunError.
+
+    `write_checkpoint` fills a folder with what its weights need of a checkpoint that is not embedded.
 
     Stages get 16 bits per norm, snapshots in between 8; zero stays zero and nothing else becomes zero.
     Where the weights ship too, norms stay float32, so that every recorded score is found again to the
@@ -55,6 +59,8 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
         for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, staged / name)
+    if weights and write_checkpoint:
+        write_checkpoint(staged / "checkpoint")
     if to.exists():
         shutil.rmtree(to)
     staged.rename(to)

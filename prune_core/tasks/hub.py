@@ -1,16 +1,54 @@
-"""The hub: whether it answers, and reading a data set from it or from a folder in its layout."""
+"""The hub: whether it answers, and snapshots of its repositories, from it or from the cache; reading data sets."""
 
 from __future__ import annotations
 
+import contextlib
+import re
+import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prune_core import files, out_of_memory
+from prune_core.tasks.hub_errors import HubError, cause, passing, status_of
+from prune_core.tasks.hub_transfer import Bar, limited
+
+SILENT_SECONDS = 60.0  # for so long after the hub failed, the cache is asked at once
+ASK_SECONDS = 10.0  # for what a repository holds
+TRIES = 3
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_silent: dict[str, tuple[float, str]] = {}  # endpoint -> until when, why
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A repository's files at one commit, in a folder of the cache; `note`: why not as the hub has it now."""
+
+    folder: Path
+    commit: str
+    note: str = ""
+
+
+def say(line: str) -> None:
+    """One line on stderr, above any bar: what is done instead of what was asked."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def hub_answers(seconds: float) -> bool:
-    """Whether the hub answers within `seconds`, name look-up included (which no socket timeout bounds)."""
+    """Whether the hub answers within `seconds`, name look-up included (which no socket timeout bounds).
+
+    A hub that failed is not asked again for SILENT_SECONDS.
+    """
+    from huggingface_hub import constants
+
+    if _why_silent():
+        return False
     answered = threading.Event()
 
     def ask() -> None:
-        from huggingface_hub import constants
         from huggingface_hub.utils import get_session
 
         try:
@@ -18,11 +56,128 @@ def hub_answers(seconds: float) -> bool:
             answered.set()
         except Exception:  # any failure means the same: not reachable
             pass
+        finally:
+            done.set()
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(seconds)
+    done = threading.Event()
+    threading.Thread(target=ask, daemon=True).start()
+    done.wait(seconds)
+    if not answered.is_set():
+        _fell_silent("the hub did not answer")
     return answered.is_set()
+
+
+def _why_silent() -> str:
+    """Why the hub is not to be asked now, '' if it may be."""
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    until, why = _silent.get(constants.ENDPOINT, (0.0, ""))
+    return why if time.monotonic() < until else ""
+
+
+def _fell_silent(why: str) -> None:
+    from huggingface_hub import constants
+
+    _silent[constants.ENDPOINT] = time.monotonic() + SILENT_SECONDS, why
+
+
+# ---------------------------------------------------------------- snapshots
+
+
+def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Sequence[str]], Sequence[str]],
+             whole: Callable[[Path], bool], seconds: float = 8.0) -> Snapshot:
+    """The files of a repository (`kind`: model or dataset) that `wanted` takes of all there are, at `revision`.
+
+    From the cache without a word where a commit is asked that lies there; from the cache with a note where the hub
+    does not give it. `whole` says whether a folder has all that is needed. Raises HubError.
+    """
+    cached = _cached(kind, name, revision, whole)
+    if cached and revision and COMMIT.fullmatch(revision):
+        return cached
+    what = f"{'data' if kind == 'dataset' else kind} {name!r}"
+    if not hub_answers(seconds):
+        why, may_pass = _why_silent() or "the hub did not answer", True
+    else:
+        try:
+            return _from_hub(kind, name, revision, wanted, TRIES if cached is None else 1)
+        except HubError:
+            raise
+        except Exception as error:  # huggingface_hub raises two dozen kinds; `cause` tells them apart
+            if out_of_memory(error):
+                raise
+            why, may_pass = cause(error, address(kind, name), revision), passing(error)
+    if cached:
+        note = f"{what}: {why}; the copy in the cache is used, commit {cached.commit[:7]}"
+        return Snapshot(cached.folder, cached.commit, note)
+    raise HubError(f"{what}: {why}", may_pass)
+
+
+def address(kind: str, name: str) -> str:
+    """Where people find a repository."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
+
+
+def _cached(kind: str, name: str, revision: str | None, whole: Callable[[Path], bool]) -> Snapshot | None:
+    """The snapshot of this revision in the cache, if it has all that is needed."""
+    folder, commit = _folder(kind, name), revision or "main"
+    if not COMMIT.fullmatch(commit):
+        try:
+            commit = (folder / "refs" / commit).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+    there = folder / "snapshots" / commit
+    return Snapshot(there, commit) if commit and there.is_dir() and whole(there) else None
+
+
+def _folder(kind: str, name: str) -> Path:
+    """Where the cache keeps a repository."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind)
+
+
+def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequence[str]], Sequence[str]],
+              tries: int) -> Snapshot:
+    """Fetches what is not there yet. Raises what huggingface_hub raises, and what `wanted` does."""
+    from huggingface_hub import hf_hub_download
+
+    with limited(TRIES):
+        info = _ask(kind, name, revision, tries)
+        folder = _folder(kind, name)
+        there = folder / "snapshots" / info.sha
+        sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
+        missing = [file for file in wanted(list(sizes)) if not (there / file).exists()]
+        if missing:
+            with Bar(name, {file: sizes[file] for file in missing}) as bar:
+                for file in missing:
+                    hf_hub_download(name, file, repo_type=kind, revision=info.sha, tqdm_class=bar.of(file))
+    if revision != info.sha:  # only now: what the cache held before stays findable until this is whole
+        with contextlib.suppress(OSError):
+            files.write_whole(folder / "refs" / (revision or "main"), info.sha.encode())
+    return Snapshot(there, info.sha)
+
+
+def _ask(kind: str, name: str, revision: str | None, tries: int):
+    """What the repository holds at this revision. Raises what huggingface_hub raises."""
+    from huggingface_hub import HfApi
+
+    for again in range(tries):
+        try:
+            return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=ASK_SECONDS, files_metadata=True)
+        except Exception as error:
+            if again + 1 == tries or not passing(error) or status_of(error) == 429:
+                if status_of(error) is None:
+                    _fell_silent(cause(error, address(kind, name), revision))
+                raise
+        time.sleep(1.0)
+
+
+# ---------------------------------------------------------------- data sets
 
 
 def load_dataset(path: str, name: str, offline: bool = False, cache: str | None = None):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prune_core import InputError
 from prune_core.methods import table
-from prune_core.runs.config import PruneConfig
+from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.run import Run
 from prune_core.showing.compare import FREE, Row, row_of
 from prune_core.training import session
@@ -34,7 +34,7 @@ def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> 
     if seeds < 1 or budget < 3:
         raise InputError(f"{seeds} seeds and {budget} steps are out of range; needed: at least 1 and 3")
     penalty = round(PENALTY_SHARE * budget)
-    shared = replace(base, penalty_steps=penalty, surface_examples=SURFACE)
+    shared = replace(rooted(base), penalty_steps=penalty, surface_examples=SURFACE)
     planned = []
     for seed in range(seeds):
         first = run_name(base.task, methods[0], seed)
@@ -57,7 +57,7 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
     if not (Path(runs_dir) / name).is_dir():
         return None
     run = Run(Path(runs_dir) / name)
-    there, here = run.config.settings(), config.settings()
+    there, here = rooted(run.config).settings(), config.settings()
     if others := [setting for setting in here if setting not in FREE and there[setting] != here[setting]]:
         setting = others[0]
         raise InputError(f"run {name!r} was made with {setting} {there[setting]}, asked: {here[setting]}; "
@@ -66,11 +66,12 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
 
 
 def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, command: str,
-              progress: Callable[[], AbstractContextManager[session.Report]]) -> Iterator[tuple[int, str, bool]]:
+              progress: Callable[[], AbstractContextManager[session.Report]],
+              say: session.Say = lambda line: None) -> Iterator[tuple[int, str, bool]]:
     """Make all runs, or take them up where they were stopped: (number, run name, whether it is complete) before each.
 
-    `progress()` is entered for each run, and gives what it reports to. Raises InputError before any work where a run
-    of that name has other settings; session.Interrupted.
+    `progress()` is entered for each run, and gives what it reports to; `say`: as session.start has it. Raises
+    InputError before any work where a run of that name has other settings; session.Interrupted.
     """
     there = [standing(name, config, runs_dir) for name, config in planned]
     for number, ((name, config), run) in enumerate(zip(planned, there, strict=True), 1):
@@ -79,7 +80,7 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
             if run:
                 session.resume(run, report)
             else:
-                session.start(config, runs_dir, name, command, report)
+                session.start(config, runs_dir, name, command, report, say)
 
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:

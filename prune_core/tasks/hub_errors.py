@@ -1,0 +1,125 @@
+"""What went wrong with the hub, in one clause that names the cause and what to do."""
+
+from __future__ import annotations
+
+import errno
+import ssl
+from collections.abc import Iterator
+
+from prune_core import InputError
+
+
+class HubError(InputError):
+    """The hub did not give what was asked, nor did the cache; `passing`: another time it may."""
+
+    def __init__(self, message: str, passing: bool = False):
+        super().__init__(message)
+        self.passing = passing
+
+
+class GaveUp(Exception):
+    """The same thing was asked often enough."""
+
+
+def chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what it came of, each once."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def status_of(error: BaseException) -> int | None:
+    """The HTTP status that the hub answered with, if it answered."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    answered = next((one for one in chain(error) if isinstance(one, HfHubHTTPError)), None)
+    return answered.response.status_code if answered else None
+
+
+def passing(error: BaseException) -> bool:
+    """Whether another time it may work: the network, a limit, an error of the hub's own; not a name that is wrong."""
+    status = status_of(error)
+    return status is None or status == 429 or status >= 500
+
+
+def cause(error: BaseException, address: str, revision: str | None = None) -> str:
+    """Why, and what to do, in a clause. `address`: of the repository, for people."""
+    from huggingface_hub import errors
+
+    known = list(chain(error))
+    for kind, words in (
+        (errors.GatedRepoError, f"gated: accept its terms at {address} and log in with `hf auth login`"),
+        (errors.RevisionNotFoundError, f"there is no revision {revision!r}; branches, tags and commits: "
+                                       f"{address}/tree/main"),
+        (errors.DisabledRepoError, f"the hub has disabled it; see {address}"),
+        (errors.RemoteEntryNotFoundError, "a file that it lists is not there; try again, or another --revision"),
+        (errors.HFValidationError, "no name that the hub can have; needed: owner/name"),
+    ):
+        if any(isinstance(one, kind) for one in known):
+            return words
+    if (status := status_of(error)) is not None:
+        answered = next(one for one in known if isinstance(one, errors.HfHubHTTPError))
+        return _by_status(status, answered, address)
+    return next((words for one in known if (words := _by_kind(one))), None) or _unknown(error)
+
+
+def _by_status(status: int, answered, address: str) -> str:
+    from huggingface_hub import errors
+
+    if status in (401, 403) and "redentials" in (answered.server_message or ""):
+        return "the hub refuses the token; log in anew with `hf auth login`, or unset HF_TOKEN"
+    if isinstance(answered, errors.RepositoryNotFoundError) or status == 404:
+        return f"the hub has no such repository, or it is private: check {address}, or log in with `hf auth login`"
+    if status in (401, 403):
+        return f"the hub gives no access ({status}); see {address}, and log in with `hf auth login`"
+    if status == 429:
+        seconds = retry_after(answered.response)
+        when = f"in {seconds} s" if seconds else "in some minutes"
+        return f"the hub was asked too often (429): try again {when}; logging in with `hf auth login` raises the limit"
+    if status >= 500:
+        return f"the hub has an error of its own ({status}): try again later"
+    return f"the hub refuses ({status}); see {address}"
+
+
+def retry_after(response) -> int | None:
+    """Seconds to wait, as an answer's Retry-After says; None where it does not."""
+    said = response.headers.get("Retry-After", "").strip()
+    return int(said) if said.isdigit() else None
+
+
+def _by_kind(error: BaseException) -> str | None:
+    """Of what is no answer of the hub."""
+    import httpx2
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set, so the hub is not asked; unset it"
+    if isinstance(error, httpx2.ProxyError):
+        return f"the proxy does not let it through ({_words(error)}); check HTTPS_PROXY and NO_PROXY"
+    if isinstance(error, ssl.SSLError) or "CERTIFICATE_VERIFY" in str(error):
+        return f"no safe connection ({_words(error)}); check the clock, the proxy, and SSL_CERT_FILE"
+    if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
+        return "the hub cannot be reached; check the network"
+    if isinstance(error, httpx2.TimeoutException):
+        return "the hub is too slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
+    if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError) or "Consistency check" in str(error):
+        return "the download broke off; files that came whole are kept, and the same command fetches the rest"
+    if isinstance(error, errors.FileMetadataError | ValueError) or "Expecting value" in str(error):
+        return "what answers does not speak the hub's protocol; check HF_ENDPOINT, and the network's login page"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk of the cache is full; make room, or set HF_HOME to another disk"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"the cache cannot be written ({error.filename}); set HF_HOME to a folder of your own"
+    return None
+
+
+def _unknown(error: BaseException) -> str:
+    if "xet" in f"{type(error).__module__} {error}".lower():
+        return f"the download broke off ({_words(error)}); try again, or take the plain way with HF_HUB_DISABLE_XET=1"
+    return f"{type(error).__name__}: {_words(error)}"
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,0 +1,109 @@
+"""How files come from the hub: asked for a few times and no more, with one bar over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from prune_core.tasks.hub_errors import GaveUp, retry_after
+
+WAIT_SECONDS = 10  # a hub that asks for more patience is not waited for
+PIECE = 1 << 20  # bytes that are kept at a time: of 10 MiB, as usual, nothing is kept where it breaks off before
+
+
+@contextlib.contextmanager
+def limited(tries: int) -> Iterator[None]:
+    """Within this, huggingface_hub sends the same request at most `tries` times, and waits at most WAIT_SECONDS.
+
+    By itself it retries for minutes. What it logs is not shown: what goes wrong is raised.
+    """
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    sent: Counter = Counter()
+    logger = logging.getLogger("huggingface_hub")
+    before = constants.DOWNLOAD_CHUNK_SIZE, logger.level
+    constants.DOWNLOAD_CHUNK_SIZE = PIECE
+    logger.setLevel(logging.CRITICAL)
+    set_client_factory(lambda: _counting(default_client_factory(), sent, tries))
+    try:
+        yield
+    finally:
+        set_client_factory(default_client_factory)
+        constants.DOWNLOAD_CHUNK_SIZE = before[0]
+        logger.setLevel(before[1])
+
+
+def _counting(client, sent: Counter, tries: int):
+    """The client, whose `send` raises once the same was asked `tries` times: HfHubHTTPError or GaveUp."""
+    from httpx2 import TransportError
+    from huggingface_hub.utils import hf_raise_for_status
+
+    send = client.send
+
+    def counted(request, **how):
+        asked = request.method, str(request.url), request.headers.get("Range")
+        sent[asked] += 1
+        if sent[asked] > tries:  # what came was no answer's status: the body broke off, again and again at one place
+            raise GaveUp(f"{request.method} {request.url.path}")
+        try:
+            response = send(request, **how)
+        except TransportError as error:
+            if sent[asked] < tries:
+                raise
+            raise GaveUp(f"{request.method} {request.url.path}") from error
+        last = sent[asked] >= tries or (retry_after(response) or 0) > WAIT_SECONDS
+        if last and (response.status_code == 429 or response.status_code >= 500):
+            hf_raise_for_status(response)
+        return response
+
+    client.send = counted
+    return client
+
+
+class Bar:
+    """One bar on stderr over all files that are to come, with the time left."""
+
+    def __init__(self, name: str, sizes: Mapping[str, int]):
+        """`sizes`: file -> bytes, 0 where the hub does not say."""
+        from tqdm import tqdm
+
+        layout = "downloading {desc} {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}, {remaining} left"
+        self._name, self._sizes = name, dict(sizes)
+        self._bar = tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, unit_divisor=1024, desc=name,
+                         bar_format=layout, mininterval=0.5)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.close()
+
+    def of(self, file: str) -> type:
+        """What huggingface_hub takes for a bar of this file."""
+        bar, sizes = self._bar, self._sizes
+        bar.set_description_str(f"{self._name}: {file}")
+
+        class Part:
+            def __init__(self, *_, total: int | None = None, initial: int = 0, **__):
+                bar.total += max(0, (total or 0) - sizes[file])
+                sizes[file] = max(sizes[file], total or 0)
+                bar.update(initial)
+
+            def __enter__(self):
+                return self
+
+            def __exit__(self, *_):
+                pass
+
+            def update(self, count: float | None = 1) -> None:
+                bar.update(count)
+
+            def _ignored(self, *_, **__) -> None:
+                pass
+
+            update_transfer = set_postfix_str = set_description_str = refresh = close = _ignored
+
+        return Part
