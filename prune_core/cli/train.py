@@ -23,6 +23,8 @@ from prune_core.tasks.glue import HUB_DATA
 Model = Annotated[str, Option(help="minilm, a hub name, or a folder.")]
 GlueData = Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")]
 
+REGRESSION = "Of a table file: labels are a score, whole numbers too; else whole numbers are classes."
+
 
 # long: the options are the settings of a run
 def prune(
@@ -32,6 +34,7 @@ def prune(
     columns: Annotated[str, Option("--text", help="Of a table file: the column of the text, or two for pairs: a,b; "
                                                   "default: guessed.")] = "",
     label: Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")] = "",
+    regression: Annotated[bool, Option("--regression", help=REGRESSION)] = False,
     start_from: Annotated[str | None, Option(
         "--from", help="Start from the fine-tuned dense weights of this run.")] = None,
     block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
@@ -156,6 +159,7 @@ def compare(
         help="Fine-tuning steps, once for each seed; default: the preset's.")] = None,
     model: Model = "minilm",
     data: GlueData = HUB_DATA,
+    regression: Annotated[bool, Option("--regression", help=REGRESSION)] = False,
     block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
     scope: Annotated[str | None, Option(
         help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
@@ -175,7 +179,8 @@ def compare(
     one table."""
     from prune_core.training import comparison
 
-    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block,
+    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, regression=regression,
+                         block=block,
                          compressions=numbers(compressions), scope=scope, ranking=score, distill=distill, penalty_lr=lr,
                          retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)

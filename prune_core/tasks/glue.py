@@ -16,6 +16,7 @@ from prune_core import InputError
 from prune_core.files import DATA
 from prune_core.tasks import glue_folders, hub, table_files
 from prune_core.tasks.hub import load_dataset
+from prune_core.tasks.labels import by_name, by_number
 from prune_core.tasks.table_files import Table
 
 HUB_DATA = "nyu-mll/glue"
@@ -117,17 +118,20 @@ class TaskData:
 
 def load(
     task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0,
-    columns: Sequence[str] = (), label: str = "", seed: int = 0,
+    columns: Sequence[str] = (), label: str = "", seed: int = 0, regression: bool = False,
 ) -> TaskData:
     """A task from the hub, a local folder in the hub's layout, a table file (table_files.py), or the practice set.
 
-    `columns`, `label` and `seed` are for a table file, whose name is then the task's. If the hub does not
+    `columns`, `label`, `seed` and `regression` are for a table file, whose name is then the task's. If the hub does not
     answer within `hub_seconds` and holds nothing in its local cache, this is the practice set, and `note`
     says so. Raises InputError.
     """
     if table_files.is_own(source):
-        return _own(table_files.read(source, columns, label), source, seed)
+        return _own(table_files.read(source, columns, label, regression), source, seed)
     task = task_named(task_name)
+    if regression:
+        raise InputError(f"--regression is for labels of a table file ({', '.join(table_files.SUFFIXES)}); "
+                         f"data is {source!r}")
     if source == "practice":
         return _practice("")
     if source != HUB_DATA:
@@ -186,13 +190,13 @@ def _by_their_names(task: Task, labels: list, split, where: str) -> tuple[list, 
     names = getattr(split.features.get("label"), "names", None)
     if not names:
         return labels, ""
-    order = glue_folders.class_order(names, task.labels)
-    if order is None:
+    at = by_name(names, task.labels) or by_number(names, task.labels)
+    if at is None:
         raise InputError(f"{where}: its labels are called {', '.join(names)[:160]}; "
                          f"needed: {', '.join(task.labels) or 'numbers'}, in any order")
-    if order == sorted(order):
+    if list(at) == sorted(at):
         return labels, ""
-    moved = [order[label] if isinstance(label, int) and 0 <= label < len(order) else label for label in labels]
+    moved = [at.index(label) if label in at else label for label in labels]
     return moved, f"labels are numbered {', '.join(names)} in the data; they were put in the task's order"
 
 
@@ -217,7 +221,7 @@ def _own(table: Table, source: str, seed: int) -> TaskData:
     train, dev = (Examples([table.texts[row] for row in rows], table.labels[rows]) for rows in table.split(seed))
     metrics = ("accuracy",) if table.classes else ("spearman", "pearson")
     task = Task(table.name, table.columns, table.classes, metrics, len(train), None)
-    return TaskData(task, source, train, {"validation": dev})
+    return TaskData(task, source, train, {"validation": dev}, table.note)
 
 
 def _practice(note: str) -> TaskData:

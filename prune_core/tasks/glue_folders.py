@@ -18,6 +18,7 @@ from pathlib import Path
 from prune_core import InputError
 from prune_core.tasks import delimited
 from prune_core.tasks.hub import load_dataset
+from prune_core.tasks.labels import meant
 
 SPLITS = {"train": ("train",), "validation": ("validation", "dev", "valid", "val"),
           "validation_matched": ("validation_matched", "dev_matched"),
@@ -30,7 +31,6 @@ FOLDERS = {"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "stsb": "STS-B", "qq
 ORIGINAL = {"mrpc": ("#1 String", "#2 String", "Quality"), "stsb": ("sentence1", "sentence2", "score"),
             "qqp": ("question1", "question2", "is_duplicate"), "mnli": ("sentence1", "sentence2", "gold_label")}
 COLA = ("source", "label", "star", "sentence")  # its files have no line of names
-LETTERS = 3  # that tell a class: neg, pos
 
 
 @dataclass(frozen=True)
@@ -309,37 +309,14 @@ def _parsed(line: str, said: str):
 
 def _numbering(labels: Sequence[str], said: str) -> Callable[[object, int], float]:
     """(label of a text file, its line) -> its number: names are in the task's order; raises InputError."""
-    place = {_class(label): float(number) for number, label in enumerate(labels)}
+    place = {meant(label): float(number) for number, label in enumerate(labels)}
 
     def number(value: object, line: int) -> float:
         try:
-            known = place.get(_class(value)) if isinstance(value, str) else None
+            known = place.get(meant(value)) if isinstance(value, str) else None
             return float(value) if known is None else known
         except (TypeError, ValueError):
             needed = f"one of {', '.join(labels)}, or its number" if labels else "a number"
             raise InputError(f"{said}: label {str(value)[:40]!r} in line {line}; needed: {needed}") from None
 
     return number
-
-
-def class_order(names: Sequence[str], labels: Sequence[str]) -> list[int] | None:
-    """The task's class that each name in the data stands for; None where they do not tell.
-
-    Digits are classes; else names are the task's own, or begin as they do (neg, pos).
-    """
-    digits = [re.fullmatch(r"(?:label|class)?(\d+)", _short(name)) for name in names]
-    if all(digits):
-        found = [[int(digit[1])] for digit in digits]
-    else:
-        known = [_class(label) for label in labels]
-        given = [_class(name) for name in names]
-        found = [[known.index(name)] if name in known else
-                 [at for at, label in enumerate(known) if len(name) >= LETTERS and label.startswith(name)]
-                 for name in given]
-    order = [at[0] if len(at) == 1 else -1 for at in found]
-    return order if sorted(order) == list(range(len(labels))) else None
-
-
-def _class(name: str) -> str:
-    """'Non-entailment' -> notentailment"""
-    return re.sub(r"^(non|no|not)(?=entail|equiv|dupl)", "not", _short(name))
