@@ -157,13 +157,13 @@ def own_data(typed: str) -> tuple[str, tuple[str, ...], str, bool]:
     label = two.selectbox("Label", names, index=None, placeholder="guessed") or ""
     regression = st.toggle("Labels are a score", key="regression", help="On: numbers to come near to, whole ones too "
                            "(--regression). Off: whole numbers are classes.")
-    rows = table_files.read(path, columns, label, regression)
+    rows = loaders.own_table(path, columns, label, regression)
     more = " …" if len(rows.classes) > 6 else ""
     kinds = f"{len(rows.classes)} classes: {', '.join(rows.classes[:6])}{more}" if rows.classes else "numbers"
-    st.caption(widgets.plain(f"{len(rows.texts):,} rows, text {' and '.join(rows.columns)}, {kinds}. Every fifth row, "
+    st.caption(widgets.plain(f"{rows.rows:,} rows, text {' and '.join(rows.columns)}, {kinds}. Every fifth row, "
                              "drawn with the seed, is for scoring."))
     if rows.note:
-        st.caption(widgets.plain(rows.note[:1].upper() + rows.note[1:] + "."))
+        st.caption(widgets.plain(f"Note: {rows.note}."))
     return path, columns, label, regression
 
 
