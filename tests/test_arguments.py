@@ -44,6 +44,7 @@ CHOICES = {  # what each setting that has an option may be
     "data": st.sampled_from([HUB_DATA, "practice", "my moods.csv", "--x.tsv"]),
     "columns": st.lists(NAMES, max_size=2).map(tuple),
     "label": st.just("") | NAMES,
+    "regression": st.booleans(),
     "start_from": st.none() | st.just("other-run"),
     "block": st.sampled_from(["64x1", "1x64", "16x16", "allx1", "1xall"]),
     "compressions": st.lists(st.floats(1.0, 1e6), min_size=1, max_size=4).map(tuple),

@@ -253,7 +253,7 @@ def test_what_cannot_be_rows_is_one_line(tmp_path, content, words):
 def test_without_names_the_first_line_is_seen_for_a_row(tmp_path):
     for kind, separator in (("csv", ","), ("tsv", "\t")):
         path = written(tmp_path, "\n".join(separator.join(row) for row in PLAIN), f"mine.{kind}")
-        assert "its first line looks like a row" in refused(path)
+        assert "Its first line looks like a row" in refused(path)
     named = written(tmp_path, "\n".join(["words,mood", *map(",".join, PLAIN)]), "mine.csv")
     assert "looks like a row" not in refused(named)
 

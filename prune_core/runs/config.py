@@ -38,6 +38,7 @@ class PruneConfig:
     data: str = HUB_DATA
     columns: tuple[str, ...] = ()  # of the text, in a table file; (): guessed
     label: str = ""  # its column there; "": guessed
+    regression: bool = False  # labels there are a score, whole numbers too
     start_from: str | None = None  # a run whose fine-tuned dense weights to start from, instead of fine-tuning
     block: str = "64x1"
     compressions: tuple[float, ...] = (2.0,)  # of the encoder
@@ -206,7 +207,7 @@ def preset(name: str, **settings) -> PruneConfig:
 
 # A setting that `prune` has an option for -> the option's name, without dashes; the others are a preset's to choose
 OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
-    "model", "revision", "task", "data", "label", "block", "preset", "seed", "threads", "method", "penalty",
+    "model", "revision", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method", "penalty",
     "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout",
     "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
     "precision", "allow_unknown",

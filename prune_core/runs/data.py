@@ -17,7 +17,8 @@ def load_for(config: PruneConfig, source: str | None = None) -> TaskData:
 
     Raises InputError.
     """
-    return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed)
+    return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed,
+                regression=config.regression)
 
 
 def place_of(run: Run) -> str:

@@ -33,18 +33,27 @@ def order(theirs: Sequence[str], ours: Sequence[str]) -> Order:
     """
     straight = tuple(range(len(ours)))
     listed = ", ".join(theirs[:6]) + (" ..." if len(theirs) > 6 else "")
-    by_name = (_matched([str(name).casefold() for name in theirs], [name.casefold() for name in ours])
-               or _matched([_meant(name) for name in theirs], [_meant(name) for name in ours]))
-    by_number = _matched([_meant(name) for name in theirs], [str(number) for number in straight])
-    at = by_name or by_number
+    named = by_name(theirs, ours)
+    at = named or by_number(theirs, ours)
     if at is None:
         return Order(straight, f"the checkpoint's labels ({listed}) do not tell which of {', '.join(ours[:6])} they "
                                "are; taken in their order")
     if at == straight:
-        named = "" if by_name else f"the checkpoint's labels are numbers ({listed}); taken as the task's classes"
-        return Order(straight, named)
+        words = "" if named else f"the checkpoint's labels are numbers ({listed}); taken as the task's classes"
+        return Order(straight, words)
     return Order(at, f"the checkpoint's labels stand in another order ({listed}): its head was permuted to "
                      f"{', '.join(ours[:6])}")
+
+
+def by_name(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...] | None:
+    """Where each of ours is among theirs, however they are spelt; None where that cannot be told."""
+    return (_matched([str(name).casefold() for name in theirs], [name.casefold() for name in ours])
+            or _matched([meant(name) for name in theirs], [meant(name) for name in ours]))
+
+
+def by_number(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...] | None:
+    """Where the number of each of ours is among theirs (LABEL_0, "1"); None where they are no numbers."""
+    return _matched([meant(name) for name in theirs], [str(number) for number in range(len(ours))])
 
 
 def _matched(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...] | None:
@@ -54,7 +63,7 @@ def _matched(theirs: Sequence[str], ours: Sequence[str]) -> tuple[int, ...] | No
     return tuple(theirs.index(name) for name in ours)
 
 
-def _meant(name: str) -> str:
+def meant(name: str) -> str:
     """A label as words in a fixed spelling: 'LABEL_1' -> '1', 'Not-Entailment' and 'non entailment' -> the same."""
     spread = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", str(name))  # notEntailment
     words = re.findall(r"[^\W_]+", spread.casefold())

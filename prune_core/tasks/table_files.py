@@ -25,6 +25,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 MARKED = {"\t": "tabs: call it .tsv", ";": "semicolons: save it with commas", "|": "bars: save it with commas",
           ",": "commas: call it .csv"}
+SCORES = ("score", "similarity", "rating", "stars")  # what a label that is a score may be called; never guessed
 COUNTERS = ("", "id", "idx", "index", "unnamed: 0", "__index_level_0__")  # columns that only count the rows
 PLAIN = (str, int, float, Decimal, date)  # what a label may be
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE)
@@ -175,8 +176,9 @@ def _named(path: Path, there: list[str], columns: tuple[str, ...], label: str,
     if not label:
         known = [name for name in there if name.lower() in LABELS and name not in columns]
         if len(known) != 1:
-            row = "its first line looks like a row, not like names of columns; " if _no_names(path, there) else ""
-            raise InputError(f"{where}: which column is the label? {row}There are: {listed}; give --label NAME")
+            row = "Its first line looks like a row, not like names of columns. " if _no_names(path, there) else ""
+            score = next((f", and --regression if {name!r} is one" for name in there if name.lower() in SCORES), "")
+            raise InputError(f"{where}: which column is the label? {row}There are: {listed}; give --label NAME{score}")
         (label,) = known
     if not columns:
         columns = tuple(name for name in there if name != label and name.lower() not in COUNTERS)
