@@ -44,17 +44,18 @@ def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
     if types:
         inputs["token_type_ids"] = torch.zeros_like(ids)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    said = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # the exporter tells its life in a dozen loggers, and prints whole graphs
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
+                contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Logits(model).eval(), tuple(inputs.values()), str(path),
                 dynamo=True, external_data=False, verbose=False,
                 input_names=list(inputs), output_names=["logits"], dynamic_shapes=(axes,) * len(inputs))
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        logging.disable(said)
     return path
 
 
@@ -91,7 +92,8 @@ def _onnxruntime(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda inputs: opened.run(None, {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")})[0]
+    names = [one.name for one in opened.get_inputs()]
+    return lambda inputs: opened.run(None, {name: inputs[name].numpy() for name in names})[0]
 
 
 def _openvino(path: Path, threads: int, dtype: str) -> Callable[[Inputs], np.ndarray]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from prune_core import InputError, out_of_memory
 from prune_core.cutting.blocks import BlockShape
 from prune_core.evaluation import bench, surface
+from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
 from prune_core.models import encoders
 from prune_core.models.encoders import Encoder, heads_of
@@ -49,6 +50,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
+    probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
     about = {
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
         "data_digest": table_files.digest(data.source) if table_files.is_own(data.source) else None,
