@@ -15,6 +15,7 @@ from torch import nn
 
 from prune_core import InputError
 
+LARGEST = 2**31 - 2**24  # bytes of weights that one ONNX file holds, with room for the graph
 ENGINES = ("torch", "onnxruntime", "openvino")
 Inputs = Mapping[str, torch.Tensor]  # input_ids, attention_mask: (batch, length)
 
@@ -57,6 +58,13 @@ def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
     finally:
         logging.disable(said)
     return path
+
+
+def onnx_bytes(model: nn.Module) -> int:
+    """Bytes of the weights that a graph of `model`, compact without kernels, would hold."""
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    tensors |= {id(t): t for m in model.modules() if isinstance(t := getattr(m, "dense", None), torch.Tensor)}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
 def quantized(path: Path) -> Path:

@@ -37,7 +37,6 @@ LENGTH = 16  # tokens at most: fewer than the smallest position table
 KEPT = 0.75  # share of the groups that the probe's mask keeps, beside a head and neurons that are gone
 FAR = 1e-3  # of the largest output: rounding is 1e-6 of it, a wrong path 1e-2 and more
 SAID = 90  # letters of another library's message
-LARGEST = 2**31 - 2**24  # bytes of weights that an ONNX file holds
 
 Inputs = Mapping[str, torch.Tensor]
 
@@ -156,9 +155,9 @@ class _Tried:
 
     @torch.no_grad()
     def export(self) -> str | None:
-        if self.wanted is None or sum(p.numel() for p in self.encoder.model.parameters()) * 4 > LARGEST:
-            return None
         small = compact(self.encoder.model, self.mask, kernels=False)
+        if self.wanted is None or engines.onnx_bytes(small) > engines.LARGEST:  # the first is said, the second later
+            return None
         with tempfile.TemporaryDirectory(prefix="prunescope-probe-") as folder:
             types = "token_type_ids" in self.inputs
             path = engines.to_onnx(small, Path(folder) / "model.onnx", types=types)
