@@ -13,10 +13,9 @@ def settle_(name: str, model: nn.Module) -> None:
     Raises InputError, one line, for what changes the numbers in a way that is not known here.
     """
     config = model.config
-    asked = [word for word in ("add_cross_attention", "is_encoder_decoder") if getattr(config, word, False)]
-    if asked:
-        raise InputError(f"model {name!r}: config.json says {asked[0]}, but there is no second text that the encoder "
-                         f"could attend to; needed: a checkpoint without {asked[0]}")
+    if getattr(config, "add_cross_attention", False):
+        raise InputError(f"model {name!r}: config.json says add_cross_attention, but there is no second text that the "
+                         "encoder could attend to; needed: an encoder, whose config.json does not say so")
     if getattr(config, "pruned_heads", None):
         raise InputError(f"model {name!r}: config.json says pruned_heads, which transformers no longer takes out; "
                          "needed: a checkpoint with all its heads")

@@ -14,6 +14,7 @@ import numpy as np
 from prune_core import InputError, out_of_memory
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.evaluation import surface, weights
+from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
 from prune_core.models import encoders, identity, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
@@ -60,6 +61,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
     loading = [*encoder.notes, *_fits(encoder, data, config)]
+    probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
     for line in [data.note] * (data.source == config.data and bool(data.note)) + loading:
         say(f"note: {line}")
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
