@@ -8,16 +8,15 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune_core import files, out_of_memory
+from prune_core import InputError, files, out_of_memory
 from prune_core.tasks.hub_errors import HubError, cause, passing, status_of
 from prune_core.tasks.hub_transfer import Bar, limited
 
 SILENT_SECONDS = 60.0  # for so long after the hub failed, the cache is asked at once
-ASK_SECONDS = 10.0  # for what a repository holds
 TRIES = 3
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -48,25 +47,24 @@ def hub_answers(seconds: float) -> bool:
 
     if _why_silent():
         return False
-    answered = threading.Event()
+    failed: list[Exception | None] = []
 
     def ask() -> None:
         from huggingface_hub.utils import get_session
 
         try:
             get_session().head(constants.ENDPOINT, timeout=seconds)
-            answered.set()
-        except Exception:  # any failure means the same: not reachable
-            pass
-        finally:
-            done.set()
+            failed.append(None)
+        except Exception as error:  # any failure means the same: not reachable
+            failed.append(error)
 
-    done = threading.Event()
-    threading.Thread(target=ask, daemon=True).start()
-    done.wait(seconds)
-    if not answered.is_set():
-        _fell_silent("the hub did not answer")
-    return answered.is_set()
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    why = f"the hub did not answer within {seconds:g} s" if not failed else failed[0] and cause(failed[0], "the hub")
+    if why:
+        _fell_silent(why)
+    return not why
 
 
 def offline() -> bool:
@@ -112,7 +110,7 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
     else:
         try:
             return _from_hub(kind, name, revision, wanted, TRIES if cached is None else 1)
-        except HubError:
+        except InputError:
             raise
         except Exception as error:  # huggingface_hub raises two dozen kinds; `cause` tells them apart
             if out_of_memory(error):
@@ -157,13 +155,15 @@ def _folder(kind: str, name: str) -> Path:
 def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequence[str]], Sequence[str]],
               tries: int) -> Snapshot:
     """Fetches what is not there yet. Raises what huggingface_hub raises, and what `wanted` does."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     with limited(TRIES):
         info = _ask(kind, name, revision, tries)
         folder = _folder(kind, name)
         there = folder / "snapshots" / info.sha
-        sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
+        sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()} or {
+            one.path: one.size for one in HfApi().list_repo_tree(name, recursive=True, revision=info.sha,
+                                                                 repo_type=kind) if hasattr(one, "size")}
         missing = [file for file in wanted(list(sizes)) if not (there / file).exists()]
         if missing:
             with Bar(name, {file: sizes[file] for file in missing}) as bar:
@@ -177,11 +177,12 @@ def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequ
 
 def _ask(kind: str, name: str, revision: str | None, tries: int):
     """What the repository holds at this revision. Raises what huggingface_hub raises."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
     for again in range(tries):
         try:
-            return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=ASK_SECONDS, files_metadata=True)
+            return HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True,
+                                     timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except Exception as error:
             if again + 1 == tries or not passing(error) or status_of(error) == 429:
                 if status_of(error) is None:
@@ -191,6 +192,18 @@ def _ask(kind: str, name: str, revision: str | None, tries: int):
 
 
 # ---------------------------------------------------------------- data sets
+
+
+def read_parquet(files: Mapping[str, Sequence[Path]]):
+    """Split -> rows of its files, in memory. Raises ArrowException, OSError.
+
+    Not by `datasets.load_dataset`: it goes by the ending of what a link in the cache points to, and that has none.
+    """
+    import datasets
+    from pyarrow import concat_tables, parquet
+
+    return {split: datasets.Dataset(concat_tables([parquet.read_table(path, partitioning=None) for path in paths]))
+            for split, paths in files.items()}
 
 
 def load_dataset(path: str, name: str, offline: bool = False, cache: str | None = None):

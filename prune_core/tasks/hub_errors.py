@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ssl
 from collections.abc import Iterator
+from urllib.request import getproxies
 
 from prune_core import InputError
 
@@ -101,7 +102,8 @@ def _by_kind(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLError) or "CERTIFICATE_VERIFY" in str(error):
         return f"no safe connection ({_words(error)}); check the clock, the proxy, and SSL_CERT_FILE"
     if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
-        return "the hub cannot be reached; check the network"
+        proxy = f" and the proxy, {', '.join(proxies.values())}" if (proxies := getproxies()) else ""
+        return f"the hub did not answer; check the network{proxy}"
     if isinstance(error, httpx2.TimeoutException):
         return "the hub is slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
     if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError) or "Consistency check" in str(error):

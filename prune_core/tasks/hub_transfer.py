@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -17,7 +19,8 @@ PIECE = 1 << 20  # bytes that are kept at a time: of 10 MiB, as usual, nothing i
 def limited(tries: int) -> Iterator[None]:
     """Within this, huggingface_hub sends the same request at most `tries` times, and waits at most WAIT_SECONDS.
 
-    By itself it retries for minutes. What it logs is not shown: what goes wrong is raised.
+    By itself it retries for minutes. What it logs is not shown: what goes wrong is raised. SIGTERM is as Ctrl-C, so
+    that no half file stays.
     """
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
@@ -27,11 +30,15 @@ def limited(tries: int) -> Iterator[None]:
     before = constants.DOWNLOAD_CHUNK_SIZE, logger.level
     constants.DOWNLOAD_CHUNK_SIZE = PIECE
     logger.setLevel(logging.CRITICAL)
+    here = threading.current_thread() is threading.main_thread()  # signals are its alone
+    stop = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
     set_client_factory(lambda: _counting(default_client_factory(), sent, tries))
     try:
         yield
     finally:
         set_client_factory(default_client_factory)
+        if here:
+            signal.signal(signal.SIGTERM, stop)
         constants.DOWNLOAD_CHUNK_SIZE = before[0]
         logger.setLevel(before[1])
 
