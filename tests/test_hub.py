@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx2
 import pytest
 import tiny
 from loopback_hub import TOKEN, LoopbackHub
@@ -232,3 +235,97 @@ def test_stopping_a_download_leaves_no_half_file(hub, files, tmp_path):
         said += process.stderr.read()
         assert process.wait(60) == 130 and said.splitlines()[-1] == "error: interrupted"
     assert not list(tmp_path.rglob("*.incomplete")) and not (tmp_path / "runs" / "x").exists()
+
+
+# ---------------------------------------------------------------- data
+
+
+def test_a_data_set_comes_in_parts_and_is_asked_for_at_once_when_the_hub_is_gone(hub, tmp_path):
+    def loaded(*tasks: str) -> dict:
+        return call(hub, tmp_path, LOAD, *tasks)[0]
+
+    first = loaded("mnli")
+    assert (first["source"], first["note"], first["train"]) == (DATA, "", 64)
+    assert first["dev"] == ["validation_matched", "validation_mismatched"]
+    assert not any("sst2" in one for one in hub.asked)
+    assert loaded("mnli") == first and len(hub.asked) == 2
+    hub.status = 500
+    said = loaded("mnli")
+    assert said == first | {"note": said["note"]} and "error of its own (500)" in said["note"]
+    assert len(hub.asked) <= 2
+    assert "not nyu-mll/glue sst2" in loaded("mnli", "sst2")["note"] and len(hub.asked) <= 2  # not asked again
+    hub.close()
+    before = time.monotonic()
+    assert loaded("mnli")["note"].startswith(f"data '{DATA}': the hub did not answer")
+    assert time.monotonic() - before < 15
+
+
+def test_what_datasets_kept_by_itself_is_used_too(hub, tmp_path):
+    """As before there was a way around it: then the hub's files are not in the cache, but what was made of them is."""
+    made = call(hub, tmp_path, "import datasets; datasets.load_dataset('nyu-mll/glue', 'sst2'); print(1)")[0]
+    shutil.rmtree(tmp_path / "hub")
+    hub.close()
+    said = call(hub, tmp_path, LOAD, "sst2")[0]
+    assert made and (said["source"], said["train"]) == (DATA, 64) and "`datasets` kept" in said["note"]
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+def test_a_run_from_the_hub_stays_with_its_commit_and_goes_on_without_the_hub(hub, files, tmp_path):
+    def prune(*more: str) -> str:
+        few = "--preset quick --dense-steps 2 --penalty-steps 2 --retrain-steps 1 --threads 1 --precision fp32".split()
+        done = hub.python(tmp_path / "home", "-m", "prune_core", "prune", "--task", "sst2", "--model", MODEL, *few,
+                          "--block", "16x1", "--runs-dir", str(tmp_path / "runs"), *more)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    err = prune("--revision", "main", "--run", "one")
+    assert f"downloading {MODEL}" in err and f"downloading {DATA}" in err
+    one = Run(tmp_path / "runs" / "one")
+    commit = hub.repositories[f"models/{MODEL}"].refs["main"]
+    assert (one.about["commit"], one.config.revision, one.data, one.about["notes"]) == (commit, "main", DATA, [])
+
+    hub.add(f"models/{MODEL}", {"README.md": b"moved"})
+    hub.close()
+    err = prune("--from", "one", "--run", "two")
+    two = Run(tmp_path / "runs" / "two")
+    assert two.about["commit"] == commit and two.dense_score == one.dense_score
+    assert len(two.about["notes"]) == 1 and f"data '{DATA}'" in two.about["notes"][0]
+    assert err.startswith(two.about["notes"][0])
+
+
+@pytest.mark.parametrize("answer, goes_on", [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False)])
+def test_at_a_terminal_a_person_is_asked_once(monkeypatch, capsys, answer, goes_on):
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    agree = train.Agreement(agreed=False)
+    if goes_on:
+        agree("the note")
+        agree("the note")
+    else:
+        with pytest.raises(InputError, match="nothing was started"):
+            agree("the note")
+    said = capsys.readouterr().err
+    assert said.count("the note") == 1 and said.count("[y/N]") == 1
+
+
+@pytest.mark.parametrize("error, words", [
+    (OSError(errno.ENOSPC, "No space left"), ("disk", "full", "HF_HOME")),
+    (PermissionError(errno.EACCES, "Permission denied", "/cache/x"), ("/cache/x", "cannot be written", "HF_HOME")),
+    (httpx2.ProxyError("407 Proxy Authentication Required"), ("proxy", "407", "HTTPS_PROXY")),
+    (httpx2.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"), ("no safe connection", "SSL_CERT_FILE")),
+    (json.JSONDecodeError("Expecting value", "<html>", 0), ("does not speak the hub's protocol", "HF_ENDPOINT")),
+    (RuntimeError("xet: chunk lost"), ("broke off", "HF_HUB_DISABLE_XET")),
+], ids=lambda value: type(value).__name__)
+def test_causes_outside_the_hub_are_named(error, words):
+    """As they come: wrapped in what huggingface_hub raises."""
+    wrapped = OSError("it did not work")
+    wrapped.__cause__ = error
+    for one in (error, wrapped):
+        said = hub_errors.cause(one, "the hub")
+        assert all(part in said for part in words), said

@@ -106,7 +106,7 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
         return cached
     what = f"{'data' if kind == 'dataset' else kind} {name!r}"
     if not hub_answers(seconds):
-        why, may_pass = _why_silent() or "the hub did not answer", True
+        why, silent = _why_silent() or "the hub did not answer", True
     else:
         try:
             return _from_hub(kind, name, revision, wanted, TRIES if cached is None else 1)
@@ -115,14 +115,14 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
         except Exception as error:  # huggingface_hub raises two dozen kinds; `cause` tells them apart
             if out_of_memory(error):
                 raise
-            why, may_pass = cause(error, address(kind, name), revision), passing(error)
+            why, silent = cause(error, address(kind, name), revision), False
     if cached:
         note = f"{what}: {why}; the copy in the cache is used, commit {cached.commit[:7]}"
         if note not in _said and not offline():
             say(note)
         _said.add(note)
         return Snapshot(cached.folder, cached.commit, note)
-    raise HubError(f"{what}: {why}", may_pass)
+    raise HubError(f"{what}: {why}", silent)
 
 
 def address(kind: str, name: str) -> str:
@@ -177,6 +177,7 @@ def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequ
 
 def _ask(kind: str, name: str, revision: str | None, tries: int):
     """What the repository holds at this revision. Raises what huggingface_hub raises."""
+    import httpx2
     from huggingface_hub import HfApi, constants
 
     for again in range(tries):
@@ -184,9 +185,10 @@ def _ask(kind: str, name: str, revision: str | None, tries: int):
             return HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True,
                                      timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except Exception as error:
-            if again + 1 == tries or not passing(error) or status_of(error) == 429:
-                if status_of(error) is None:
-                    _fell_silent(cause(error, address(kind, name), revision))
+            last = again + 1 == tries or status_of(error) == 429 or isinstance(error, httpx2.TimeoutException)
+            if passing(error) and last:
+                _fell_silent(cause(error, address(kind, name), revision))
+            if last or not passing(error):
                 raise
         time.sleep(1.0)
 

@@ -17,7 +17,8 @@ PIECE = 1 << 20  # bytes that are kept at a time: of 10 MiB, as usual, nothing i
 
 @contextlib.contextmanager
 def limited(tries: int) -> Iterator[None]:
-    """Within this, huggingface_hub sends the same request at most `tries` times, and waits at most WAIT_SECONDS.
+    """Within this, huggingface_hub sends the same request at most `tries` times, and waits at most WAIT_SECONDS for
+    leave to ask again, HF_HUB_DOWNLOAD_TIMEOUT for a byte.
 
     By itself it retries for minutes. What it logs is not shown: what goes wrong is raised. SIGTERM is as Ctrl-C, so
     that no half file stays.
@@ -46,13 +47,17 @@ def limited(tries: int) -> Iterator[None]:
 def _counting(client, sent: Counter, tries: int):
     """The client, whose `send` raises once the same was asked `tries` times: HfHubHTTPError or GaveUp."""
     from httpx2 import TransportError
+    from huggingface_hub import constants
     from huggingface_hub.utils import hf_raise_for_status
 
-    send = client.send
+    send, most = client.send, float(constants.HF_HUB_DOWNLOAD_TIMEOUT)  # seconds without a byte
 
     def counted(request, **how):
         asked = request.method, str(request.url), request.headers.get("Range")
         sent[asked] += 1
+        waits = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {what: min(waits.get(what) or most, most) for what in
+                                         ("connect", "read", "write", "pool")}
         if sent[asked] > tries:  # what came was no answer's status: the body broke off, again and again at one place
             raise GaveUp(f"{request.method} {request.url.path}")
         try:
