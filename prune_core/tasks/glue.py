@@ -160,6 +160,17 @@ def _from_hub(task: Task, seconds: float) -> TaskData:
     return _practice(f"{why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; for GLUE give --data FOLDER")
 
 
+def unavailable(task_name: str, seconds: float = 3.0) -> str:
+    """Why a run could not have this task's data from the hub now; '' where it can. Loads no `datasets`.
+
+    The hub has `seconds` to answer. Raises InputError for an unknown task.
+    """
+    task = task_named(task_name)
+    if hub.cached("dataset", HUB_DATA, None, partial(_whole, task)) or hub.kept_by_datasets(HUB_DATA, task.name):
+        return ""
+    return "" if hub.hub_answers(seconds) else hub.why_silent() or "the hub did not answer"
+
+
 def _wanted(task: Task, files: Sequence[str]) -> list[str]:
     """What of the repository's files a task is read from. Raises HubError where a split is missing."""
     by_split = {split: [file for file in files if fnmatch(file, f"{task.name}/{split}-*.parquet")]

@@ -45,7 +45,7 @@ def hub_answers(seconds: float) -> bool:
     """
     from huggingface_hub import constants
 
-    if _why_silent():
+    if why_silent():
         return False
     failed: list[Exception | None] = []
 
@@ -75,7 +75,7 @@ def offline() -> bool:
     return datasets or constants.is_offline_mode()
 
 
-def _why_silent() -> str:
+def why_silent() -> str:
     """Why the hub is not to be asked now, '' if it may be."""
     from huggingface_hub import constants
 
@@ -101,27 +101,27 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
     From the cache without a word where a commit is asked that lies there; from the cache with a note where the hub
     does not give it. `whole` says whether a folder has all that is needed. Raises HubError.
     """
-    cached = _cached(kind, name, revision, whole)
-    if cached and revision and COMMIT.fullmatch(revision):
-        return cached
+    kept = cached(kind, name, revision, whole)
+    if kept and revision and COMMIT.fullmatch(revision):
+        return kept
     what = f"{'data' if kind == 'dataset' else kind} {name!r}"
     if not hub_answers(seconds):
-        why, silent = _why_silent() or "the hub did not answer", True
+        why, silent = why_silent() or "the hub did not answer", True
     else:
         try:
-            return _from_hub(kind, name, revision, wanted, TRIES if cached is None else 1)
+            return _from_hub(kind, name, revision, wanted, TRIES if kept is None else 1)
         except InputError:
             raise
         except Exception as error:  # huggingface_hub raises two dozen kinds; `cause` tells them apart
             if out_of_memory(error):
                 raise
             why, silent = cause(error, address(kind, name), revision), False
-    if cached:
-        note = f"{what}: {why}; the copy in the cache is used, commit {cached.commit[:7]}"
+    if kept:
+        note = f"{what}: {why}; the copy in the cache is used, commit {kept.commit[:7]}"
         if note not in _said and not offline():
             say(note)
         _said.add(note)
-        return Snapshot(cached.folder, cached.commit, note)
+        return Snapshot(kept.folder, kept.commit, note)
     raise HubError(f"{what}: {why}", silent)
 
 
@@ -132,7 +132,7 @@ def address(kind: str, name: str) -> str:
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 
-def _cached(kind: str, name: str, revision: str | None, whole: Callable[[Path], bool]) -> Snapshot | None:
+def cached(kind: str, name: str, revision: str | None, whole: Callable[[Path], bool]) -> Snapshot | None:
     """The snapshot of this revision in the cache, if it has all that is needed."""
     folder, commit = _folder(kind, name), revision or "main"
     if not COMMIT.fullmatch(commit):
@@ -206,6 +206,14 @@ def read_parquet(files: Mapping[str, Sequence[Path]]):
 
     return {split: datasets.Dataset(concat_tables([parquet.read_table(path, partitioning=None) for path in paths]))
             for split, paths in files.items()}
+
+
+def kept_by_datasets(path: str, name: str) -> bool:
+    """Whether `datasets` has this set in its own cache, so that `load_dataset` needs no hub."""
+    from huggingface_hub import constants
+
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    return any(cache.glob(f"{path.replace('/', '___')}/{name}/*/*/*.arrow"))
 
 
 def load_dataset(path: str, name: str, offline: bool = False, cache: str | None = None):
