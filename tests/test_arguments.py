@@ -121,8 +121,7 @@ def test_every_setting_alone_arrives(parsed, field):
     other = {"control": "dynamic", "lam": 0.25, "label": "mood", "columns": ("a b", "c"), "compressions": (1.5, 10 / 3),
              "task": "rte", "data": "practice", "model": "-odd", "start_from": "dense-one", "revision": "v2",
              "block": "1x64", "method": "admm", "penalty": "in-loss", "scope": "layer", "ranking": "surgeon",
-             "preset": "quick",
-             "precision": "fp32", "distill": 0.15, "dropout": True}
+             "preset": "quick", "precision": "fp32", "distill": 0.15, "dropout": True}
     usual = preset("full", method="group-lasso")
     now = getattr(usual, field)
     value = other[field] if field in other else not now if isinstance(now, bool) else (now or 0) + 1

@@ -52,7 +52,7 @@ def locate(name: str, revision: str | None = None) -> Located:
     try:
         found = hub.snapshot("model", name, revision, partial(_wanted, name), _whole)
     except HubError as error:
-        nowhere = f"; there is no such folder either, and the embedded model is {EMBEDDED!r}" if error.passing else ""
+        nowhere = f"; there is no such folder either, and the embedded model is {EMBEDDED!r}" if error.silent else ""
         raise InputError(f"{error}{nowhere}") from None
     return Located(_checked_folder(found.folder, f"model {name!r}"), found.commit, found.note)
 

@@ -207,8 +207,8 @@ def preset(name: str, **settings) -> PruneConfig:
 
 # A setting that `prune` has an option for -> the option's name, without dashes; the others are a preset's to choose
 OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
-    "model", "revision", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method", "penalty",
-    "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout",
-    "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
+    "model", "revision", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method",
+    "penalty", "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden",
+    "dropout", "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
     "precision", "allow_unknown",
 )} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda", "ranking": "score"}

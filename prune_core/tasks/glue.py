@@ -9,6 +9,7 @@ import contextlib
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
@@ -144,34 +145,47 @@ def load(
 
 def _from_hub(task: Task, seconds: float) -> TaskData:
     """From the hub or its cache; else what `datasets` may have kept by itself, else the practice set."""
+    from pyarrow import ArrowException
+
     try:
         found = hub.snapshot("dataset", HUB_DATA, None, partial(_wanted, task), partial(_whole, task), seconds)
-        data = _checked(task, HUB_DATA, load_dataset(str(found.folder), task.name, offline=True))
-        return replace(data, note=found.note)
+        splits = {split: sorted(found.folder.glob(f"{task.name}/{split}-*.parquet")) for split in ("train", *task.dev)}
+        return replace(_checked(task, HUB_DATA, hub.read_parquet(splits)), note=found.note)
     except HubError as error:
         why = str(error)
     except InputError:
         raise
-    except Exception as error:  # datasets raises a dozen kinds here
-        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({_reason(found.folder, task, error)})"
+    except (ArrowException, OSError) as error:
+        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({" ".join(str(error).split())[:120]})"
     with contextlib.suppress(Exception):  # as before: each kind means that there is none
         data = _checked(task, HUB_DATA, load_dataset(HUB_DATA, task.name, offline=True))
         return replace(data, note=f"{why}; what `datasets` kept in its cache is used")
     return _practice(f"{why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; for GLUE give --data FOLDER")
 
 
+def unavailable(task_name: str, seconds: float = 3.0) -> str:
+    """Why a run could not have this task's data from the hub now; '' where it can. Loads no `datasets`.
+
+    The hub has `seconds` to answer. Raises InputError for an unknown task.
+    """
+    task = task_named(task_name)
+    if hub.cached("dataset", HUB_DATA, None, partial(_whole, task)) or hub.kept_by_datasets(HUB_DATA, task.name):
+        return ""
+    return "" if hub.hub_answers(seconds) else hub.why_silent() or "the hub did not answer"
+
+
 def _wanted(task: Task, files: Sequence[str]) -> list[str]:
-    """What of the repository's files a task needs. Raises HubError where it has none for it."""
-    own = [file for file in files if file.startswith(f"{task.name}/")]
-    if not own:
-        raise HubError(f"data {HUB_DATA!r}: the repository has no folder {task.name!r}")
-    return [file for file in files if file == "README.md"] + own
+    """What of the repository's files a task is read from. Raises HubError where a split is missing."""
+    by_split = {split: [file for file in files if fnmatch(file, f"{task.name}/{split}-*.parquet")]
+                for split in ("train", *task.dev)}
+    if missing := [split for split, own in by_split.items() if not own]:
+        raise HubError(f"data {HUB_DATA!r}: the repository has no {task.name}/{missing[0]}-*.parquet")
+    return [file for own in by_split.values() for file in own]
 
 
 def _whole(task: Task, folder: Path) -> bool:
-    """Whether a folder of the cache has every split of the task that is used, and what says which is which."""
-    splits = [any(folder.glob(f"{task.name}/{split}-*")) for split in ("train", *task.dev)]
-    return all(splits) and (folder / "README.md").exists()
+    """Whether a folder of the cache has every split of the task that is used."""
+    return all(any(folder.glob(f"{task.name}/{split}-*.parquet")) for split in ("train", *task.dev))
 
 
 def _from_folder(task: Task, folder: str) -> TaskData:
