@@ -156,7 +156,8 @@ def _from_hub(task: Task, seconds: float) -> TaskData:
     except InputError:
         raise
     except (ArrowException, OSError) as error:
-        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({" ".join(str(error).split())[:120]})"
+        said = " ".join(str(error).split())[:120]
+        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({said})"
     with contextlib.suppress(Exception):  # as before: each kind means that there is none
         data = _checked(task, HUB_DATA, load_dataset(HUB_DATA, task.name, offline=True))
         return replace(data, note=f"{why}; what `datasets` kept in its cache is used")
