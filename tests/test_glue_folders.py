@@ -164,6 +164,17 @@ def test_files_without_a_readme_are_read_by_their_names(tmp_path, name, form, in
     assert data.note == f"{name}: read by the names of its files"
 
 
+def test_a_clone_of_one_tasks_data_set_is_read(tmp_path):
+    rows = rows_of("sst2", 30, 0)
+    (tmp_path / "sst2" / "data").mkdir(parents=True)
+    (tmp_path / "sst2" / "README.md").write_text("# SST-2\n\nconfig_name: default\n")
+    for split in ("train", "validation"):
+        pd.DataFrame(rows, columns=["sentence", "label"]).to_parquet(
+            tmp_path / "sst2" / "data" / f"{split}-00000-of-00001.parquet")
+    for folder in (tmp_path, tmp_path / "sst2"):
+        same(glue.load("sst2", str(folder)), {"train": rows, "validation": rows})
+
+
 def shards(folder: Path, split: str, count: int, missing: tuple[int, ...] = ()) -> list[tuple]:
     rows = rows_of("sst2", 40, 0)
     (folder / "sst2").mkdir(exist_ok=True)

@@ -106,8 +106,9 @@ def _other(folder: Path, wanted: Wanted, layout: str) -> tuple[Mapping, str]:
         raise InputError(f"{where} has task {wanted.name!r} twice: {' and '.join(path.name for path in inside)}; "
                          "give the folder of one of them")
     home = inside[0] if inside else folder
-    if found := _saved(home, wanted, where) or _by_name(home, wanted, where):
-        return found
+    for place in (home, home / "data"):  # as a data set of one task is kept on the hub
+        if place.is_dir() and (found := _saved(place, wanted, where) or _by_name(place, wanted, where)):
+            return found
     listed = ", ".join(sorted(path.name for path in home.iterdir()))
     there = f"{home.name}/ with {listed or 'nothing'}" if inside else listed
     raise InputError(f"{where} holds no task {wanted.name!r}: neither a README.md that names it (as in {layout}), nor "
