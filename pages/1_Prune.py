@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from pages.prune.data_choice import hub_lacks, known_folder
 from pages.prune.estimate import estimate
 from pages.prune.live_run import watch
 from pages.shared import loaders, processes, widgets
@@ -66,9 +67,12 @@ def settings() -> PruneConfig:
     model = one.selectbox("Model", ["minilm"], accept_new_options=True,
                           help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
                                "or a folder.")
-    data = two.selectbox("Data", [HUB_DATA, "practice"], accept_new_options=True,
+    folder, known = known_folder()
+    data = two.selectbox("Data", [*filter(None, [folder]), HUB_DATA, "practice"], accept_new_options=True,
                          help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic "
                               "practice set.")
+    if folder and data == folder:
+        two.caption(widgets.plain(f"Your GLUE folder, {known}."))
     data, columns, label, regression, wrong = data or "", (), "", False, None
     one, two = st.columns(2)
     if table_files.is_own(data) or st.toggle("Your own file", key="own file",
@@ -187,13 +191,24 @@ def start(config: PruneConfig) -> None:
     task = "practice" if practice else table_files.task_name(config.data) if own else config.task
     free = shelf.free_name(f"{task}-{config.block}", loaders.runs_dir())
     name = st.text_input("Run name", placeholder=free, help="Letters, digits, - and _.").strip() or free
-    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):
-        try:
-            processes.start(config, name, loaders.runs_dir())
-        except OSError as error:
-            raise InputError(f"the runs folder cannot be written: {error.strerror or error}") from None
-        st.query_params["run"] = name
-        st.rerun()
+    lacks = hub_lacks(config)
+    if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):  # the hub may be back by now
+        begin(config, name)
+    if lacks:
+        st.warning(widgets.plain(f"{config.task} cannot be had from {HUB_DATA}: {lacks}. Choose a folder with GLUE as "
+                                 f"Data, or train on the {NOT_GLUE}."), icon=":material/cloud_off:")
+        if st.button("Train on the practice set instead", icon=":material/science:", width="stretch"):
+            begin(config, name, "--practice")
+
+
+def begin(config: PruneConfig, name: str, *more: str) -> None:
+    """Start the run and show it. Raises InputError."""
+    try:
+        processes.start(config, name, loaders.runs_dir(), *more)
+    except OSError as error:
+        raise InputError(f"the runs folder cannot be written: {error.strerror or error}") from None
+    st.query_params["run"] = name
+    st.rerun()
 
 
 main()

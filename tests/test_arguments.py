@@ -38,6 +38,7 @@ NAMES = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"], exclude_cha
 RATES = st.floats(1e-7, 1.0)
 STEPS = st.none() | st.integers(1, 10**9)
 CHOICES = {  # what each setting that has an option may be
+    "revision": st.none() | st.sampled_from(["v1.0", "refs/pr/1", "0" * 40]),
     "model": st.sampled_from(["minilm", "bert-base-uncased", "-odd", "a b/c=d", "/x"]),
     "task": st.sampled_from(list(TASKS)),
     "data": st.sampled_from([HUB_DATA, "practice", "my moods.csv", "--x.tsv"]),
@@ -69,6 +70,7 @@ CHOICES = {  # what each setting that has an option may be
     "retrain_lr": RATES,
     "surface_examples": st.integers(1, 10**9),
     "precision": st.sampled_from(PRECISIONS),
+    "allow_unknown": st.booleans(),
     "seed": st.integers(0, 2**63 - 1),
     "threads": st.integers(0, 4096),
 }
@@ -92,7 +94,7 @@ def parsed():
     """A command line -> (config, runs folder, name) that `prune` would start with."""
     seen = []
 
-    def start(config, runs_dir, name, command, report):
+    def start(config, runs_dir, name, command, report, agree):
         seen.append((config, runs_dir, name))
         return RESULT
 
@@ -117,9 +119,9 @@ def test_config_arguments_config(parsed, config):
 def test_every_setting_alone_arrives(parsed, field):
     """Each setting that has an option, at a value that is not the usual one."""
     other = {"control": "dynamic", "lam": 0.25, "label": "mood", "columns": ("a b", "c"), "compressions": (1.5, 10 / 3),
-             "task": "rte", "data": "practice", "model": "-odd", "start_from": "dense-one", "block": "1x64",
-             "method": "admm", "penalty": "in-loss", "scope": "layer", "ranking": "surgeon", "preset": "quick",
-             "precision": "fp32", "distill": 0.15, "dropout": True}
+             "task": "rte", "data": "practice", "model": "-odd", "start_from": "dense-one", "revision": "v2",
+             "block": "1x64", "method": "admm", "penalty": "in-loss", "scope": "layer", "ranking": "surgeon",
+             "preset": "quick", "precision": "fp32", "distill": 0.15, "dropout": True}
     usual = preset("full", method="group-lasso")
     now = getattr(usual, field)
     value = other[field] if field in other else not now if isinstance(now, bool) else (now or 0) + 1
@@ -134,7 +136,8 @@ def test_the_table_of_options_is_that_of_prune():
     """Every option of `prune` that is a setting is named as its field is, and every field of the table is one."""
     command = get_command(app).commands["prune"]
     options = {parameter.name: parameter.opts[0].removeprefix("--") for parameter in command.params}
-    assert {name: option for name, option in options.items() if name not in ("run", "runs_dir", "as_json")} == OPTIONS
+    others = ("run", "runs_dir", "as_json", "practice")
+    assert {name: option for name, option in options.items() if name not in others} == OPTIONS
     assert set(OPTIONS) == set(CHOICES) <= {field.name for field in fields(PruneConfig)}
 
 
@@ -161,6 +164,7 @@ def test_a_setting_that_cannot_be_said_is_not_dropped(field, value):
 
 
 def test_what_each_command_may_do_is_in_the_table():
-    assert {row.name for row in COMMANDS if row.writes} == {"prune", "resume", "compare", "score", "surface",
-                                                            "sensitivity", "calibrate", "pack", "delete", "restore"}
+    assert {row.name for row in COMMANDS if row.writes} == {
+        "prune", "resume", "compare", "score", "surface", "sensitivity", "calibrate", "pack", "unpack", "relocate",
+        "delete", "restore"}
     assert len({row.name for row in COMMANDS}) == len(COMMANDS) == len(app.registered_commands)

@@ -110,7 +110,7 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
     """No options at all: the embedded default's main job."""
     seen = {}
 
-    def start(asked, runs_dir, name, command, report):
+    def start(asked, runs_dir, name, command, report, agree):
         seen.update(asked=asked, runs_dir=runs_dir, name=name, command=command)
         return {"run": "x", "data": "d", "metric": "m", "dense_score": 1.0, "points": [],
                 "warnings": [], "seconds": 1.0, "seconds_per_step": 1.0, "penalty_share": 0.0}
@@ -241,7 +241,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(call, small, tmp_path, mo
 def test_scores_on_the_practice_set_say_that_it_is_not_glue(call, small, tmp_path, none_recorded, monkeypatch):
     practice = glue.load("sst2", "practice").limited(64, 16)
     monkeypatch.setattr(glue, "_practice", lambda note: glue.replace(practice, note=note))
-    arguments = ["practice" if a == small[6] else a for a in small]
+    arguments = ["practice" if a == small[6] else a for a in small] + ["--allow-unknown"]
     assert "not GLUE" in call(*arguments, "--run", "p", "--runs-dir", tmp_path)[1]
     assert "not GLUE" in call("runs", "--runs-dir", tmp_path)[1]
     assert "not GLUE" in call("evaluate", "p", "--sparsity", "0.5", "--runs-dir", tmp_path)[1]
@@ -252,9 +252,13 @@ def test_without_hub_and_folder_it_is_the_practice_set_and_says_so(call, small, 
     practice = glue.load("sst2", "practice").limited(64, 16)
     monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
     monkeypatch.setattr(glue, "_practice", lambda note: glue.replace(practice, note=note))
-    arguments = ["nyu-mll/glue" if a == small[6] else a for a in small]
-    code, out, _ = call(*arguments, "--run", "p", "--runs-dir", tmp_path, "--json")
+    arguments = ["nyu-mll/glue" if a == small[6] else a for a in small] + ["--allow-unknown"]
+    message = refused(call, *arguments, "--run", "p", "--runs-dir", tmp_path)  # a script that named its task
+    assert all(words in message for words in ("hub did not answer", "--data FOLDER", "--practice"))
+    assert not (tmp_path / "p").exists()
+    code, out, err = call(*arguments, "--practice", "--run", "p", "--runs-dir", tmp_path, "--json")
     assert code == 0 and last_line(out)["data"] == "practice"
+    assert "not GLUE" in err.splitlines()[0] and err.count("not GLUE") == 1  # before training
     assert any("hub did not answer" in note and "not GLUE" in note for note in last_line(out)["warnings"])
 
 

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
@@ -612,6 +613,55 @@ def test_whole_numbers_of_own_data_are_a_score_by_a_switch(runs_dir, monkeypatch
     next(button for button in app.button if button.label == "Start").click().run()
     ((config, name, folder),) = started
     assert config.regression and "--regression" in processes.arguments(config, name, folder)
+
+
+def test_data_that_the_hub_lacks_is_said_before_and_a_click_takes_the_practice_set(runs_dir, monkeypatch):
+    asked: Future = Future()
+    started = []
+    monkeypatch.setattr(loaders, "hub_data", lambda task: asked)
+    monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
+    app = opened("prune")
+    instead = "Train on the practice set instead"
+    assert "Asking whether the hub" in texts(app) and instead not in [button.label for button in app.button]
+    asked.set_result("the hub did not answer; check the network")
+    said = texts(checked(app.run()))
+    assert "the hub did not answer; check the network" in said and "not GLUE" in said and "Asking" not in said
+    next(button for button in app.button if button.label == instead).click().run()
+    ((config, name, folder, more),) = started
+    assert config.data == "nyu-mll/glue" and more == "--practice"
+    next(box for box in app.selectbox if box.label == "Data").select("practice").run()
+    assert instead not in [button.label for button in app.button]
+
+
+def test_a_glue_folder_that_is_known_stands_in_the_field(runs_dir, tmp_path, monkeypatch):
+    def data(app: AppTest) -> str:
+        return next(box for box in app.selectbox if box.label == "Data").value
+
+    assert data(opened("prune")) == "nyu-mll/glue"
+    for name in ("last", "told", "typed"):
+        (tmp_path / name).mkdir()
+    make_run(runs_dir, "one", data=str(tmp_path / "last"))
+    app = opened("prune")
+    assert data(app) == str(tmp_path / "last") and "where run one had it" in texts(app)
+    monkeypatch.setenv("PRUNESCOPE_DATA", str(tmp_path / "told"))
+    app = opened("prune")
+    assert data(app) == str(tmp_path / "told") and "from PRUNESCOPE_DATA" in texts(app)
+    app = opened("explore", run="one")
+    app.text_input(key="data").set_value(str(tmp_path / "typed")).run()
+    app.switch_page(PAGES["prune"]).run()
+    assert data(checked(app)) == str(tmp_path / "typed") and "the field on Explore" in texts(app)
+    assert processes.arguments(preset("quick", data=data(app)), "x", runs_dir)[0] == "prune"
+
+
+def test_a_download_is_shown_with_its_share_and_the_time_left(runs_dir, monkeypatch):
+    log = processes.log_file("slow", runs_dir)
+    log.parent.mkdir(parents=True)
+    log.write_text("downloading a/b: model.safetensors   3%|#   | 1M/30M, 00:50 left\r"
+                   "downloading a/b: model.safetensors  43%|##### | 13.0M/30.0M, 00:12 left")
+    monkeypatch.setattr(processes, "starting", lambda name, runs_dir: psutil.Process())
+    bars = opened("prune", run="slow").get("progress")
+    assert [(bar.value, re.sub(r"\\(.)", r"\1", bar.text)) for bar in bars] == [
+        (43, "Starting: downloading a/b: model.safetensors: 43%, 13.0M/30.0M, 00:12 left")]
 
 
 def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):

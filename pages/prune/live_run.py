@@ -56,8 +56,7 @@ def shown(name: str, before: str, title: str) -> None:
         st.space("stretch")
         buttons(name, state)
     if state == "starting":
-        st.progress(0.0, text="Starting: loading the libraries, the model and the data …")
-        st.caption(widgets.plain(processes.last_line(name, loaders.runs_dir())))
+        starting(name)
     if state in ("failed", "interrupted"):
         ended(name, state)
     try:
@@ -70,6 +69,16 @@ def shown(name: str, before: str, title: str) -> None:
         progress(run)
     numbers(run)
     pictures(run)
+
+
+def starting(name: str) -> None:
+    """What a run does before it has a folder: a download with its share and the time left, or the last that it said."""
+    if coming := processes.download(name, loaders.runs_dir()):
+        share, words = coming
+        st.progress(share, text=widgets.plain(f"Starting: {words}"))
+        return
+    st.progress(0.0, text="Starting: loading the libraries, the model and the data …")
+    st.caption(widgets.plain(processes.last_line(name, loaders.runs_dir())))
 
 
 def buttons(name: str, state: str) -> None:

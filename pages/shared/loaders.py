@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from prune_core.runs import places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
-from prune_core.tasks import table_files
+from prune_core.tasks import glue, table_files
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
 Print = str  # what changes when files do; one string, as Streamlit takes milliseconds to hash tuples of tuples
@@ -270,6 +271,12 @@ def timed(run: Run, stage: str) -> float | None:
                 and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
                 and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
     return speedups[-1] if speedups else None
+
+
+@st.cache_resource(ttl=60, show_spinner=False)
+def hub_data(task: str) -> Future[str]:
+    """Why the hub's data of a task cannot be had now, '' where it can; asked in the background, as it takes seconds."""
+    return ThreadPoolExecutor(1).submit(glue.unavailable, task)
 
 
 def keep_upload(name: str, content: bytes) -> Path:

@@ -68,13 +68,16 @@ def _text(value: object) -> str:
     return short if not isinstance(value, float) or float(short) == value else repr(value)
 
 
-def start(config: PruneConfig, name: str, runs_dir: Path) -> None:
-    """Start a run. Raises RunError for an unusable or taken name, OSError where the log cannot be written."""
+def start(config: PruneConfig, name: str, runs_dir: Path, *more: str) -> None:
+    """Start a run, with `more` options that are no settings.
+
+    Raises RunError for an unusable or taken name, OSError where the log cannot be written.
+    """
     places.check_name(name)
     if shelf.free_name(name, runs_dir) != name:
         raise RunError(f"run {name!r} exists; resume it or choose another name, "
                        f"for example {shelf.free_name(name, runs_dir)}")
-    _launch(arguments(config, name, runs_dir), name, runs_dir, "wb")
+    _launch([*arguments(config, name, runs_dir), *more], name, runs_dir, "wb")
 
 
 def resume(name: str, runs_dir: Path) -> None:
@@ -155,6 +158,12 @@ def last_line(name: str, runs_dir: Path) -> str:
     except OSError:
         return ""
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def download(name: str, runs_dir: Path) -> tuple[float, str] | None:
+    """(share, in words) of what the run's process downloads, if that is the last thing it said."""
+    said = re.fullmatch(r"(downloading .+?) +(\d+)%\|.*\| (.+)", last_line(name, runs_dir))
+    return (min(1.0, int(said[2]) / 100), f"{said[1]}: {said[2]}%, {said[3]}") if said else None
 
 
 def error_line(name: str, runs_dir: Path) -> str:

@@ -70,7 +70,8 @@ def before(context: typer.Context) -> None:
 def main() -> int:
     """Run the command line; 0, or 2 for bad input, 130 for an interrupted run."""
     try:
-        app(standalone_mode=False)
+        if app(standalone_mode=False) == 130:  # so typer hands on a Ctrl-C
+            raise KeyboardInterrupt
         return 0
     except InputError as error:
         message, code = str(error), 2

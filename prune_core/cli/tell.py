@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -21,11 +20,6 @@ def _finite(value):
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def note(line: str) -> None:
-    """Say, before any work, what was guessed, drawn or taken instead."""
-    print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def scored(steps: Iterable[tuple]) -> Iterator[tuple]:

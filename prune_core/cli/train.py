@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Option
+from typer import Context, Option
 
 from prune_core import InputError, files
 from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
-from prune_core.cli.tell import Progress, note, scored, tell
+from prune_core.cli.tell import Progress, scored, tell
 from prune_core.methods import rankings, table
 from prune_core.runs import config, places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig
@@ -21,6 +21,9 @@ from prune_core.showing.compare import Row, as_csv, as_markdown, sentences
 from prune_core.tasks.glue import HUB_DATA
 
 Model = Annotated[str, Option(help="minilm, a hub name, or a folder.")]
+Revision = Annotated[str | None, Option(help="Of a hub name: a branch, a tag or a commit; default: its main branch.")]
+Practice = Annotated[bool, Option(
+    "--practice", help="Go on with the synthetic practice set where the data cannot be had, without asking.")]
 GlueData = Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")]
 
 Text = Annotated[str, Option("--text", help="Of a table file: the column of the text, or two for pairs: a,b; "
@@ -32,7 +35,9 @@ Score = Annotated[bool, Option("--regression", help="Of a table file: labels are
 
 # long: the options are the settings of a run
 def prune(
+    context: Context,
     model: Model = "minilm",
+    revision: Revision = None,
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
     data: GlueData = HUB_DATA,
     columns: Text = "",
@@ -87,6 +92,7 @@ def prune(
     precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
     allow_unknown: Annotated[bool, Option("--allow-unknown", help="Go on although over a fifth of the task's words "
                                                                   "are unknown to the tokenizer.")] = False,
+    practice: Practice = False,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
@@ -95,9 +101,33 @@ def prune(
     from prune_core.training import session
 
     with Progress() as progress:
-        result = session.start(asked, runs_dir, run, _command(), progress, note)
+        result = session.start(asked, runs_dir, run, _command(), progress, Agreement(practice or not _named(context)))
     _record_repaired(result["run"], runs_dir)
     tell(result, as_json, _result_text)
+
+
+def _named(context: Context) -> bool:
+    """Whether the person named what to train, or on what; who did not is content with what there is."""
+    return any(context.get_parameter_source(name).name == "COMMANDLINE" for name in ("model", "task", "data"))
+
+
+class Agreement:
+    """Asks, once, whether the practice set may stand in for what was asked; raises InputError if it may not."""
+
+    def __init__(self, agreed: bool):
+        self._agreed, self._said = agreed, False
+
+    def __call__(self, note: str) -> None:
+        if not self._agreed and not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise InputError(f"{note}, or --practice to train on the practice set")
+        if not self._said:
+            print(note, file=sys.stderr, flush=True)
+        self._said = True
+        if not self._agreed:
+            print("Train on the practice set? [y/N] ", end="", file=sys.stderr, flush=True)
+            if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+                raise InputError("nothing was started; give --data FOLDER, or try again when the hub answers")
+        self._agreed = True
 
 
 def _asked(given: Mapping[str, Any]) -> PruneConfig:
@@ -166,6 +196,7 @@ def compare(
     dense_steps: Annotated[int | None, Option(
         help="Fine-tuning steps, once for each seed; default: the preset's.")] = None,
     model: Model = "minilm",
+    revision: Revision = None,
     data: GlueData = HUB_DATA,
     columns: Text = "",
     label: Label = "",
@@ -183,18 +214,20 @@ def compare(
         help="Write the table to this path, as .csv and .md; default: the runs folder.")] = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    practice: Practice = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes
     one table."""
     from prune_core.training import comparison
 
-    base = config.preset("standard", method="group-lasso", task=task, model=model, data=data, block=block,
-                         columns=_columns(columns), label=label, regression=regression,
+    base = config.preset("standard", method="group-lasso", task=task, model=model, revision=revision, data=data,
+                         columns=_columns(columns), label=label, regression=regression, block=block,
                          compressions=numbers(compressions), scope=scope, ranking=score, distill=distill,
                          penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
-    for number, name, there in comparison.carry_out(planned, runs_dir, _command(), Progress, note):
+    steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
+    for number, name, there in steps:
         print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
     rows = comparison.rows(planned, runs_dir)
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]

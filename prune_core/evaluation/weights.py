@@ -11,10 +11,16 @@ import torch
 from prune_core import files
 from prune_core.models import encoders, identity, tensors
 from prune_core.models.encoders import Encoder
+from prune_core.runs import origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
 KEPT = ("config", "tokenizer", "frozen")  # of a checkpoint, what a run goes on reading after its first step
+
+
+def revision_of(run: Run) -> str | None:
+    """Of a model by hub name: the commit that the run was made with, so that what is asked later loads the same."""
+    return run.about.get("commit") or run.config.revision
 
 
 def encoder_of(run: Run, stage: str, outputs: int) -> Encoder:
@@ -42,16 +48,16 @@ def checkpoint_of(run: Run, outputs: int, rest: Mapping[str, torch.Tensor] | Non
     `rest`: what a copy of it in the run's folder leaves out, as a stage has it; `untouched`: whether its trained
     tensors must be the same too, as before the first step.
     """
-    place = run.checkpoint
+    place = origin.checkpoint(run)
     if Path(place).is_absolute() and not Path(place).is_dir():
         raise RunError(f"run {run.name!r}: its checkpoint {place!r} is not there; if it was moved: "
                        f"python -m prune_core relocate {run.name} FOLDER")
-    if not run.carries_checkpoint:
+    if not origin.carried(run):
         rest = None
     elif rest is None:
         rest = _any_stage(run)
     encoder = encoders.load(place, outputs, run.config.seed, run.config.train_embeddings, run.labels,
-                            run.about.get("commit") if place == run.config.model else None, rest)
+                            revision_of(run) if place == run.config.model else None, rest)
     known = run.about.get("checkpoint")
     if known:  # not by runs of before it was recorded
         parts = (*KEPT, "weights") if untouched else KEPT
@@ -90,14 +96,14 @@ def relocate(run: Run, folder: Path) -> str:
     """Note where the run's checkpoint lies now, and return that. Raises InputError where it is another one."""
     place = str(Path(folder).resolve())
     known = run.about.get("checkpoint")
-    if not known or run.carries_checkpoint:
+    if not known or origin.carried(run):
         why = "has its checkpoint with it" if known else "was made before digests were kept, so none can be known again"
         raise RunError(f"run {run.name!r} {why}; nothing was noted")
     encoder = encoders.load(place, run.outputs, run.config.seed, run.config.train_embeddings, run.labels)
     if others := identity.changed(known, identity.digests(encoder.folder, encoder.model), KEPT):
         raise RunError(f"{place!r} is not the checkpoint of run {run.name!r}: other {', '.join(others)}")
     try:
-        files.write_json(run.moved_file, {"folder": place})
+        files.write_json(origin.moved_file(run), {"folder": place})
     except OSError as error:
         raise RunError(f"run {run.name!r}: it cannot be noted: {error.strerror or error}") from None
     return place

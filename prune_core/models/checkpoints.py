@@ -21,6 +21,7 @@ _EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _BESIDE = (".json", ".txt", ".model", ".codes")  # config and tokenizer; no other framework's weights
+_OTHERS = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -51,7 +52,7 @@ def locate(name: str, revision: str | None = None) -> Located:
     try:
         found = hub.snapshot("model", name, revision, partial(_wanted, name), _whole)
     except HubError as error:
-        nowhere = f"; there is no such folder either, and the embedded model is {EMBEDDED!r}" if error.passing else ""
+        nowhere = f"; there is no such folder either, and the embedded model is {EMBEDDED!r}" if error.silent else ""
         raise InputError(f"{error}{nowhere}") from None
     return Located(_checked_folder(found.folder, f"model {name!r}"), found.commit, found.note)
 
@@ -82,7 +83,10 @@ def _whole(folder: Path) -> bool:
 
 def _instead(names: Iterable[str], nothing: str) -> str:
     """What there is in place of safetensors, and what to do."""
+    names = list(names)
     other = next((name for name in names if name.endswith(_PICKLES)), None)
+    if not other and (others := [name for name in names if name.endswith(_OTHERS)]):
+        return f"{nothing}, there is only {', '.join(others[:3])}; save it from torch with save_pretrained"
     if not other:
         return nothing
     return (f"{other} is a pickle, which can run code; save it as safetensors "
@@ -105,7 +109,9 @@ def _checked_folder(folder: Path, what: str = "") -> Path:
     what = what or f"model folder {str(folder)!r}"
     folder = _inner(folder)
     if not (folder / "config.json").is_file():
-        raise InputError(f"{what} is no checkpoint: config.json is missing")
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        where = f"; there is one in {', '.join(inside[-3:])}, inside it: give that folder" if inside else ""
+        raise InputError(f"{what} is no checkpoint: config.json is missing{where}")
     config = json_of(folder / "config.json", what)
     if "auto_map" in config and "model_type" not in config:
         raise InputError(f"{what} asks to run its own code, which is never done here")

@@ -122,12 +122,17 @@ def _config(folder: Path, outputs: int, where: str):
     """config.json as transformers reads it, for a head of `outputs`. Raises InputError."""
     from transformers import AutoConfig
 
-    if "quantization_config" in _json(folder / "config.json", where):
+    said = _json(folder / "config.json", where)
+    if "quantization_config" in said:
         raise InputError(f"{where}: quantization_config in config.json says that it is quantized; "
                          "needed: the checkpoint before that, in fp32, fp16 or bf16")
-    if "model_type" not in _json(folder / "config.json", where):
+    if "model_type" not in said:
         raise InputError(f"{where}: config.json has no model_type, so its architecture is not known; "
                          'add it, for example "model_type": "bert"')
+    rows, pad = (said.get(key) for key in ("vocab_size", "pad_token_id"))
+    if isinstance(pad, int) and isinstance(rows, int) and not 0 <= pad < rows:
+        raise InputError(f"{where}: pad_token_id {pad} in config.json is none of its {rows:,} tokens; needed: the id "
+                         "of the tokenizer's padding")
     problem = "regression" if outputs == 1 else "single_label_classification"
     return AutoConfig.from_pretrained(folder, num_labels=outputs, problem_type=problem, trust_remote_code=False,
                                       local_files_only=True)

@@ -1,4 +1,4 @@
-"""What config.json may ask of an encoder: settled so that every way of running it gives the same numbers, or refused."""
+"""What config.json may ask of an encoder: settled, so that every way of running it gives equal numbers, or refused."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ def settle_(name: str, model: nn.Module) -> None:
     Raises InputError, one line, for what changes the numbers in a way that is not known here.
     """
     config = model.config
-    asked = [word for word in ("add_cross_attention", "is_encoder_decoder") if getattr(config, word, False)]
-    if asked:
-        raise InputError(f"model {name!r}: config.json says {asked[0]}, but there is no second text that the encoder "
-                         f"could attend to; needed: a checkpoint without {asked[0]}")
+    if getattr(config, "add_cross_attention", False):
+        raise InputError(f"model {name!r}: config.json says add_cross_attention, but there is no second text that the "
+                         "encoder could attend to; needed: an encoder, whose config.json does not say so")
     if getattr(config, "pruned_heads", None):
         raise InputError(f"model {name!r}: config.json says pruned_heads, which transformers no longer takes out; "
                          "needed: a checkpoint with all its heads")
@@ -33,7 +32,8 @@ def settle_(name: str, model: nn.Module) -> None:
     for module in model.modules():
         if getattr(module, "chunk_size_feed_forward", 0):
             module.chunk_size_feed_forward = 0
-    for settings in {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}.values():
+    configs = {id(module.config): module.config for module in model.modules() if hasattr(module, "config")}
+    for settings in configs.values():
         for word, value in usual.items():
             if getattr(settings, word, value) != value:
                 setattr(settings, word, value)

@@ -52,17 +52,15 @@ def fit(tokenizer, model: nn.Module, where: str) -> Notes:
         raise InputError(f"{where}: the tokenizer has {largest + 1:,} tokens, the model's embeddings {rows:,} rows, so "
                          f"{first!r} has none; resize the embeddings (model.resize_token_embeddings) and train them, "
                          "or give the tokenizer that belongs to the model")
-    notes = _padding(tokenizer, model, rows, where) + _types(tokenizer, model)
+    notes = _padding(tokenizer, model) + _types(tokenizer, model)
     if (known := len(tokenizer)) < 0.5 * rows and rows - known > 1000:
         notes.append(f"the tokenizer knows {known:,} tokens, the model {rows:,}: is it the model's own?")
     return notes
 
 
-def _padding(tokenizer, model: nn.Module, rows: int, where: str) -> Notes:
+def _padding(tokenizer, model: nn.Module) -> Notes:
     """The model's own padding id, wherever it has one: RoBERTa's kind counts positions from there."""
     own, its = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
-    if own is not None and not 0 <= own < rows:
-        raise InputError(f"{where}: pad_token_id {own} in config.json is none of the {rows:,} tokens of the model")
     if own is None or own == its:
         pad = its if its is not None else 0
         if its is not None:
@@ -139,9 +137,7 @@ def unknown(tokenizer, examples: Examples) -> float:
 @torch.no_grad()
 def check_longest(tokenizer, model: nn.Module, length: int, where: str) -> None:
     """Let the model read as many tokens as it will meet, and its last token. Raises InputError where it cannot."""
-    last = max(tokenizer.get_vocab().values())
-    ids = torch.full((2, length), last)
-    ids[:, 0] = tokenizer.cls_token_id or 0
+    ids = torch.full((2, length), max(tokenizer.get_vocab().values()))
     try:
         logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
     except Exception as error:  # every architecture has its own way to fail

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from prune_core import InputError, files
-from prune_core.runs import places, shelf
+from prune_core.runs import origin, places, shelf
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
@@ -38,7 +38,7 @@ def write(run: Run, path: Path, write_checkpoint: Callable[[Path], object] | Non
                     file.write(one, f"{run.name}/{one.relative_to(run.path).as_posix()}")
                 if run.is_own and Path(run.data).is_file():
                     file.write(run.data, f"{run.name}/data/{Path(run.data).name}")
-                if write_checkpoint and not run.carries_checkpoint:
+                if write_checkpoint and not origin.carried(run):
                     made = Path(folder) / "checkpoint"
                     write_checkpoint(made)
                     for one in sorted(made.iterdir()):

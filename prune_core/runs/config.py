@@ -33,6 +33,7 @@ class PruneConfig:
     """
 
     model: str = "minilm"
+    revision: str | None = None  # of a hub name: a branch, a tag or a commit; None: the main branch
     task: str = "sst2"
     data: str = HUB_DATA
     columns: tuple[str, ...] = ()  # of the text, in a table file; (): guessed
@@ -181,9 +182,9 @@ def _needs(condition: object, message: str) -> None:
 
 def rooted(config: PruneConfig) -> PruneConfig:
     """The same with whole paths where model or data is on this disk, so that the run works from any folder."""
-    on_disk = {name: os.path.abspath(value) for name in ("model", "data")
-               if (value := getattr(config, name)) and os.path.exists(value) and value not in ("minilm", "practice")}
-    return replace(config, **on_disk)
+    paths = {name: os.path.expanduser(getattr(config, name)) for name in ("model", "data")}
+    return replace(config, **{name: os.path.abspath(path) for name, path in paths.items()
+                              if path not in ("", "minilm", "practice") and os.path.exists(path)})
 
 
 PRESETS: dict[str, dict] = {
@@ -206,8 +207,8 @@ def preset(name: str, **settings) -> PruneConfig:
 
 # A setting that `prune` has an option for -> the option's name, without dashes; the others are a preset's to choose
 OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
-    "model", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method", "penalty",
-    "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout",
-    "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
+    "model", "revision", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method",
+    "penalty", "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden",
+    "dropout", "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
     "precision", "allow_unknown",
 )} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda", "ranking": "score"}

@@ -52,13 +52,7 @@ def pack(run: Run, name: str, weights: list[str], data_name: str,
     files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
     result = run.result | {"run": name, "data": data_name}
     files.write_whole(staged / "result.json", (json.dumps(result, indent=1) + "\n").encode())
-    for saved in weights:
-        shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
-        for ranking in run.rankings(saved)[1:]:
-            shutil.copyfile(run.answers.ranking_path(saved, ranking), staged / f"{ranking}-{saved}.safetensors")
-        for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):
-            if (run.path / name).exists():
-                shutil.copyfile(run.path / name, staged / name)
+    _pack_weights(run, staged, weights)
     if weights and write_checkpoint:
         write_checkpoint(staged / "checkpoint")
     if to.exists():
@@ -66,6 +60,17 @@ def pack(run: Run, name: str, weights: list[str], data_name: str,
     staged.rename(to)
     size = sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
     return {"run": name, "path": str(to.relative_to(PROJECT)), "bytes": size, "snapshots_with_norms": len(kept)}
+
+
+def _pack_weights(run: Run, staged: Path, weights: list[str]) -> None:
+    """These stages' weights, and what was asked of them."""
+    for saved in weights:
+        shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
+        for ranking in run.rankings(saved)[1:]:
+            shutil.copyfile(run.answers.ranking_path(saved, ranking), staged / f"{ranking}-{saved}.safetensors")
+        for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):
+            if (run.path / name).exists():
+                shutil.copyfile(run.path / name, staged / name)
 
 
 def _norms_to_keep(run: Run) -> list[int]:

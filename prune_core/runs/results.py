@@ -10,7 +10,12 @@ from prune_core.runs.stages import DENSE, Stage
 
 def dense_score(snapshots: Iterable[Snapshot], metric: str) -> float | None:
     """The dev score of the dense weights; None until they are there."""
-    return next((s.scores[metric] for s in snapshots if s.saved == DENSE), None)
+    return dense_scores(snapshots).get(metric)
+
+
+def dense_scores(snapshots: Iterable[Snapshot]) -> dict[str, float]:
+    """Metric -> score of the dense weights; {} until they are there."""
+    return next((dict(s.scores) for s in snapshots if s.saved == DENSE), {})
 
 
 def points(snapshots: Iterable[Snapshot], compressions: Sequence[float], metric: str) -> list[dict]:

@@ -38,7 +38,7 @@ from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
 from prune_core.runs.progress import Progress
 from prune_core.runs.snapshots import Snapshot
-from prune_core.runs.stages import DENSE, Stage
+from prune_core.runs.stages import Stage
 from prune_core.tasks import table_files
 
 
@@ -75,24 +75,6 @@ class Run:
     @property
     def answers(self) -> Answers:
         return Answers(self.path, self.later, self.layout)
-
-    @property
-    def carries_checkpoint(self) -> bool:
-        """Whether its folder holds what it needs of its checkpoint, as a run that was packed to be moved does."""
-        return (self.path / "checkpoint" / "config.json").is_file()
-
-    @property
-    def checkpoint(self) -> str:
-        """What to load it from: its own copy, the folder that `relocate` named, else what it was made of."""
-        if self.carries_checkpoint:
-            return str(self.path / "checkpoint")
-        said = read_json(self.moved_file, self.name) if self.moved_file.exists() else None
-        return said["folder"] if isinstance(said, dict) and isinstance(said.get("folder"), str) else self.config.model
-
-    @property
-    def moved_file(self) -> Path:
-        """Says where its checkpoint lies now, once `relocate` was told."""
-        return self.later / "checkpoint.json"
 
     @property
     def is_practice(self) -> bool:
@@ -208,9 +190,8 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        dense = next((s.scores for s in self.snapshots if s.saved == DENSE), {})
-        return results.warnings(dense, self.points, self.metric, self.majority_score, self.about.get("notes", []),
-                                self.about["task"].get("shares"))
+        return results.warnings(results.dense_scores(self.snapshots), self.points, self.metric, self.majority_score,
+                                self.about.get("notes", []), self.about["task"].get("shares"))
 
 
 def _read_about(path: Path) -> dict:

@@ -5,9 +5,12 @@ Wang et al., "GLUE: A Multi-Task Benchmark and Analysis Platform", ICLR 2019: ta
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from prune_core import InputError
 from prune_core.files import DATA
 from prune_core.tasks import glue_folders, hub, table_files
 from prune_core.tasks.hub import load_dataset
+from prune_core.tasks.hub_errors import HubError
 from prune_core.tasks.labels import by_name, by_number
 from prune_core.tasks.table_files import Table
 
@@ -122,9 +126,9 @@ def load(
 ) -> TaskData:
     """A task from the hub, a local folder in the hub's layout, a table file (table_files.py), or the practice set.
 
-    `columns`, `label`, `seed` and `regression` are for a table file, whose name is then the task's. If the hub does not
-    answer within `hub_seconds` and holds nothing in its local cache, this is the practice set, and `note`
-    says so. Raises InputError.
+    `columns`, `label`, `seed` and `regression` are for a table file, whose name is then the task's. If the hub gives
+    nothing (it has `hub_seconds` to answer) and its local cache neither, this is the practice set, and `note` says
+    why. Raises InputError.
     """
     if table_files.is_own(source):
         return _own(table_files.read(source, columns, label, regression), source, seed)
@@ -136,15 +140,53 @@ def load(
         return _practice("")
     if source != HUB_DATA:
         return _from_folder(task, source)
-    online = hub.hub_answers(hub_seconds)
+    return _from_hub(task, hub_seconds)
+
+
+def _from_hub(task: Task, seconds: float) -> TaskData:
+    """From the hub or its cache; else what `datasets` may have kept by itself, else the practice set."""
+    from pyarrow import ArrowException
+
     try:
-        return _checked(task, source, load_dataset(HUB_DATA, task.name, offline=not online))
+        found = hub.snapshot("dataset", HUB_DATA, None, partial(_wanted, task), partial(_whole, task), seconds)
+        splits = {split: sorted(found.folder.glob(f"{task.name}/{split}-*.parquet")) for split in ("train", *task.dev)}
+        return replace(_checked(task, HUB_DATA, hub.read_parquet(splits)), note=found.note)
+    except HubError as error:
+        why = str(error)
     except InputError:
         raise
-    except Exception as error:  # datasets raises a dozen kinds here; each means that there is no data
-        why = "did not answer" if not online else f"gave no data ({type(error).__name__})"
-        return _practice(f"the hub {why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; "
-                         "for GLUE give --data FOLDER")
+    except (ArrowException, OSError) as error:
+        said = " ".join(str(error).split())[:120]
+        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({said})"
+    with contextlib.suppress(Exception):  # as before: each kind means that there is none
+        data = _checked(task, HUB_DATA, load_dataset(HUB_DATA, task.name, offline=True))
+        return replace(data, note=f"{why}; what `datasets` kept in its cache is used")
+    return _practice(f"{why}, so this is not {HUB_DATA} {task.name} but the {NOT_GLUE}; for GLUE give --data FOLDER")
+
+
+def unavailable(task_name: str, seconds: float = 3.0) -> str:
+    """Why a run could not have this task's data from the hub now; '' where it can. Loads no `datasets`.
+
+    The hub has `seconds` to answer. Raises InputError for an unknown task.
+    """
+    task = task_named(task_name)
+    if hub.cached("dataset", HUB_DATA, None, partial(_whole, task)) or hub.kept_by_datasets(HUB_DATA, task.name):
+        return ""
+    return "" if hub.hub_answers(seconds) else hub.why_silent() or "the hub did not answer"
+
+
+def _wanted(task: Task, files: Sequence[str]) -> list[str]:
+    """What of the repository's files a task is read from. Raises HubError where a split is missing."""
+    by_split = {split: [file for file in files if fnmatch(file, f"{task.name}/{split}-*.parquet")]
+                for split in ("train", *task.dev)}
+    if missing := [split for split, own in by_split.items() if not own]:
+        raise HubError(f"data {HUB_DATA!r}: the repository has no {task.name}/{missing[0]}-*.parquet")
+    return [file for own in by_split.values() for file in own]
+
+
+def _whole(task: Task, folder: Path) -> bool:
+    """Whether a folder of the cache has every split of the task that is used."""
+    return all(any(folder.glob(f"{task.name}/{split}-*.parquet")) for split in ("train", *task.dev))
 
 
 def _from_folder(task: Task, folder: str) -> TaskData:

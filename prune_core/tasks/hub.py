@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prune_core import files, out_of_memory
+from prune_core import InputError, files, out_of_memory
 from prune_core.tasks.hub_errors import HubError, cause, passing, status_of
 from prune_core.tasks.hub_transfer import Bar, limited
 
 SILENT_SECONDS = 60.0  # for so long after the hub failed, the cache is asked at once
-ASK_SECONDS = 10.0  # for what a repository holds
 TRIES = 3
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _silent: dict[str, tuple[float, str]] = {}  # endpoint -> until when, why
+_said: set[str] = set()  # notes, each once
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Snapshot:
 
 
 def say(line: str) -> None:
-    """One line on stderr, above any bar: what is done instead of what was asked."""
+    """One line on stderr: what is done instead of what was asked."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -44,34 +45,41 @@ def hub_answers(seconds: float) -> bool:
     """
     from huggingface_hub import constants
 
-    if _why_silent():
+    if why_silent():
         return False
-    answered = threading.Event()
+    failed: list[Exception | None] = []
 
     def ask() -> None:
         from huggingface_hub.utils import get_session
 
         try:
             get_session().head(constants.ENDPOINT, timeout=seconds)
-            answered.set()
-        except Exception:  # any failure means the same: not reachable
-            pass
-        finally:
-            done.set()
+            failed.append(None)
+        except Exception as error:  # any failure means the same: not reachable
+            failed.append(error)
 
-    done = threading.Event()
-    threading.Thread(target=ask, daemon=True).start()
-    done.wait(seconds)
-    if not answered.is_set():
-        _fell_silent("the hub did not answer")
-    return answered.is_set()
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(seconds)
+    why = f"the hub did not answer within {seconds:g} s" if not failed else failed[0] and cause(failed[0], "the hub")
+    if why:
+        _fell_silent(why)
+    return not why
 
 
-def _why_silent() -> str:
+def offline() -> bool:
+    """Whether the person has said that the hub is not to be asked: HF_HUB_OFFLINE or one of its kin."""
+    from huggingface_hub import constants
+
+    datasets = os.environ.get("HF_DATASETS_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    return datasets or constants.is_offline_mode()
+
+
+def why_silent() -> str:
     """Why the hub is not to be asked now, '' if it may be."""
     from huggingface_hub import constants
 
-    if constants.is_offline_mode():
+    if offline():
         return "HF_HUB_OFFLINE is set"
     until, why = _silent.get(constants.ENDPOINT, (0.0, ""))
     return why if time.monotonic() < until else ""
@@ -93,25 +101,28 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
     From the cache without a word where a commit is asked that lies there; from the cache with a note where the hub
     does not give it. `whole` says whether a folder has all that is needed. Raises HubError.
     """
-    cached = _cached(kind, name, revision, whole)
-    if cached and revision and COMMIT.fullmatch(revision):
-        return cached
+    kept = cached(kind, name, revision, whole)
+    if kept and revision and COMMIT.fullmatch(revision):
+        return kept
     what = f"{'data' if kind == 'dataset' else kind} {name!r}"
     if not hub_answers(seconds):
-        why, may_pass = _why_silent() or "the hub did not answer", True
+        why, silent = why_silent() or "the hub did not answer", True
     else:
         try:
-            return _from_hub(kind, name, revision, wanted, TRIES if cached is None else 1)
-        except HubError:
+            return _from_hub(kind, name, revision, wanted, TRIES if kept is None else 1)
+        except InputError:
             raise
         except Exception as error:  # huggingface_hub raises two dozen kinds; `cause` tells them apart
             if out_of_memory(error):
                 raise
-            why, may_pass = cause(error, address(kind, name), revision), passing(error)
-    if cached:
-        note = f"{what}: {why}; the copy in the cache is used, commit {cached.commit[:7]}"
-        return Snapshot(cached.folder, cached.commit, note)
-    raise HubError(f"{what}: {why}", may_pass)
+            why, silent = cause(error, address(kind, name), revision), False
+    if kept:
+        note = f"{what}: {why}; the copy in the cache is used, commit {kept.commit[:7]}"
+        if note not in _said and not offline():
+            say(note)
+        _said.add(note)
+        return Snapshot(kept.folder, kept.commit, note)
+    raise HubError(f"{what}: {why}", silent)
 
 
 def address(kind: str, name: str) -> str:
@@ -121,7 +132,7 @@ def address(kind: str, name: str) -> str:
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 
-def _cached(kind: str, name: str, revision: str | None, whole: Callable[[Path], bool]) -> Snapshot | None:
+def cached(kind: str, name: str, revision: str | None, whole: Callable[[Path], bool]) -> Snapshot | None:
     """The snapshot of this revision in the cache, if it has all that is needed."""
     folder, commit = _folder(kind, name), revision or "main"
     if not COMMIT.fullmatch(commit):
@@ -144,13 +155,15 @@ def _folder(kind: str, name: str) -> Path:
 def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequence[str]], Sequence[str]],
               tries: int) -> Snapshot:
     """Fetches what is not there yet. Raises what huggingface_hub raises, and what `wanted` does."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import HfApi, hf_hub_download
 
     with limited(TRIES):
         info = _ask(kind, name, revision, tries)
         folder = _folder(kind, name)
         there = folder / "snapshots" / info.sha
-        sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()}
+        sizes = {one.rfilename: one.size or 0 for one in info.siblings or ()} or {
+            one.path: one.size for one in HfApi().list_repo_tree(name, recursive=True, revision=info.sha,
+                                                                 repo_type=kind) if hasattr(one, "size")}
         missing = [file for file in wanted(list(sizes)) if not (there / file).exists()]
         if missing:
             with Bar(name, {file: sizes[file] for file in missing}) as bar:
@@ -164,20 +177,43 @@ def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequ
 
 def _ask(kind: str, name: str, revision: str | None, tries: int):
     """What the repository holds at this revision. Raises what huggingface_hub raises."""
-    from huggingface_hub import HfApi
+    import httpx2
+    from huggingface_hub import HfApi, constants
 
     for again in range(tries):
         try:
-            return HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=ASK_SECONDS, files_metadata=True)
+            return HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True,
+                                     timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except Exception as error:
-            if again + 1 == tries or not passing(error) or status_of(error) == 429:
-                if status_of(error) is None:
-                    _fell_silent(cause(error, address(kind, name), revision))
+            last = again + 1 == tries or status_of(error) == 429 or isinstance(error, httpx2.TimeoutException)
+            if passing(error) and last:
+                _fell_silent(cause(error, address(kind, name), revision))
+            if last or not passing(error):
                 raise
         time.sleep(1.0)
 
 
 # ---------------------------------------------------------------- data sets
+
+
+def read_parquet(files: Mapping[str, Sequence[Path]]):
+    """Split -> rows of its files, in memory. Raises ArrowException, OSError.
+
+    Not by `datasets.load_dataset`: it goes by the ending of what a link in the cache points to, and that has none.
+    """
+    import datasets
+    from pyarrow import concat_tables, parquet
+
+    return {split: datasets.Dataset(concat_tables([parquet.read_table(path, partitioning=None) for path in paths]))
+            for split, paths in files.items()}
+
+
+def kept_by_datasets(path: str, name: str) -> bool:
+    """Whether `datasets` has this set in its own cache, so that `load_dataset` needs no hub."""
+    from huggingface_hub import constants
+
+    cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(constants.HF_HOME) / "datasets")
+    return any(cache.glob(f"{path.replace('/', '___')}/{name}/*/*/*.arrow"))
 
 
 def load_dataset(path: str, name: str, offline: bool = False, cache: str | None = None):

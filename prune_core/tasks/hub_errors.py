@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import ssl
 from collections.abc import Iterator
+from urllib.request import getproxies
 
 from prune_core import InputError
 
 
 class HubError(InputError):
-    """The hub did not give what was asked, nor did the cache; `passing`: another time it may."""
+    """The hub did not give what was asked, nor did the cache; `silent`: it was not even heard."""
 
-    def __init__(self, message: str, passing: bool = False):
+    def __init__(self, message: str, silent: bool = False):
         super().__init__(message)
-        self.passing = passing
+        self.silent = silent
 
 
 class GaveUp(Exception):
@@ -62,7 +63,8 @@ def cause(error: BaseException, address: str, revision: str | None = None) -> st
     if (status := status_of(error)) is not None:
         answered = next(one for one in known if isinstance(one, errors.HfHubHTTPError))
         return _by_status(status, answered, address)
-    return next((words for one in known if (words := _by_kind(one))), None) or _unknown(error)
+    said = next((words for one in known if (words := _by_kind(one))), None)
+    return said or f"{type(error).__name__}: {_words(error)}"
 
 
 def _by_status(status: int, answered, address: str) -> str:
@@ -101,24 +103,22 @@ def _by_kind(error: BaseException) -> str | None:
     if isinstance(error, ssl.SSLError) or "CERTIFICATE_VERIFY" in str(error):
         return f"no safe connection ({_words(error)}); check the clock, the proxy, and SSL_CERT_FILE"
     if isinstance(error, httpx2.ConnectTimeout | httpx2.ConnectError):
-        return "the hub cannot be reached; check the network"
+        proxy = " and the proxy (HTTPS_PROXY, NO_PROXY)" if set(getproxies()) - {"no"} else ""
+        return f"the hub did not answer; check the network{proxy}"
     if isinstance(error, httpx2.TimeoutException):
-        return "the hub is too slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
+        return "the hub is slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
     if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError) or "Consistency check" in str(error):
         return "the download broke off; files that came whole are kept, and the same command fetches the rest"
     if isinstance(error, errors.FileMetadataError | ValueError) or "Expecting value" in str(error):
         return "what answers does not speak the hub's protocol; check HF_ENDPOINT, and the network's login page"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk of the cache is full; make room, or set HF_HOME to another disk"
-    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT,
+                                                          errno.ENOTDIR):
         return f"the cache cannot be written ({error.filename}); set HF_HOME to a folder of your own"
-    return None
-
-
-def _unknown(error: BaseException) -> str:
     if "xet" in f"{type(error).__module__} {error}".lower():
         return f"the download broke off ({_words(error)}); try again, or take the plain way with HF_HUB_DISABLE_XET=1"
-    return f"{type(error).__name__}: {_words(error)}"
+    return None
 
 
 def _words(error: BaseException) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -15,9 +17,11 @@ PIECE = 1 << 20  # bytes that are kept at a time: of 10 MiB, as usual, nothing i
 
 @contextlib.contextmanager
 def limited(tries: int) -> Iterator[None]:
-    """Within this, huggingface_hub sends the same request at most `tries` times, and waits at most WAIT_SECONDS.
+    """Within this, huggingface_hub sends the same request at most `tries` times, and waits at most WAIT_SECONDS for
+    leave to ask again, HF_HUB_DOWNLOAD_TIMEOUT for a byte.
 
-    By itself it retries for minutes. What it logs is not shown: what goes wrong is raised.
+    By itself it retries for minutes. What it logs is not shown: what goes wrong is raised. SIGTERM is as Ctrl-C, so
+    that no half file stays.
     """
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils._http import default_client_factory
@@ -27,11 +31,15 @@ def limited(tries: int) -> Iterator[None]:
     before = constants.DOWNLOAD_CHUNK_SIZE, logger.level
     constants.DOWNLOAD_CHUNK_SIZE = PIECE
     logger.setLevel(logging.CRITICAL)
+    here = threading.current_thread() is threading.main_thread()  # signals are its alone
+    stop = signal.signal(signal.SIGTERM, signal.default_int_handler) if here else None
     set_client_factory(lambda: _counting(default_client_factory(), sent, tries))
     try:
         yield
     finally:
         set_client_factory(default_client_factory)
+        if here:
+            signal.signal(signal.SIGTERM, stop)
         constants.DOWNLOAD_CHUNK_SIZE = before[0]
         logger.setLevel(before[1])
 
@@ -39,13 +47,17 @@ def limited(tries: int) -> Iterator[None]:
 def _counting(client, sent: Counter, tries: int):
     """The client, whose `send` raises once the same was asked `tries` times: HfHubHTTPError or GaveUp."""
     from httpx2 import TransportError
+    from huggingface_hub import constants
     from huggingface_hub.utils import hf_raise_for_status
 
-    send = client.send
+    send, most = client.send, float(constants.HF_HUB_DOWNLOAD_TIMEOUT)  # seconds without a byte
 
     def counted(request, **how):
         asked = request.method, str(request.url), request.headers.get("Range")
         sent[asked] += 1
+        waits = request.extensions.get("timeout") or {}
+        request.extensions["timeout"] = {what: min(waits.get(what) or most, most) for what in
+                                         ("connect", "read", "write", "pool")}
         if sent[asked] > tries:  # what came was no answer's status: the body broke off, again and again at one place
             raise GaveUp(f"{request.method} {request.url.path}")
         try:

@@ -15,6 +15,7 @@ from prune_core.methods import table
 from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.run import Run
 from prune_core.showing.compare import FREE, Row, row_of
+from prune_core.tasks.hub import say
 from prune_core.training import session
 
 PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining (all of it where a method takes no steps)
@@ -67,11 +68,11 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
 
 def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, command: str,
               progress: Callable[[], AbstractContextManager[session.Report]],
-              say: session.Say = lambda line: None) -> Iterator[tuple[int, str, bool]]:
+              agree: session.Agree = say) -> Iterator[tuple[int, str, bool]]:
     """Make all runs, or take them up where they were stopped: (number, run name, whether it is complete) before each.
 
-    `progress()` is entered for each run, and gives what it reports to; `say`: as session.start has it. Raises
-    InputError before any work where a run of that name has other settings; session.Interrupted.
+    `progress()` is entered for each run, and gives what it reports to; `agree` as in session.start. Raises InputError
+    before any work where a run of that name has other settings; session.Interrupted.
     """
     there = [standing(name, config, runs_dir) for name, config in planned]
     for number, ((name, config), run) in enumerate(zip(planned, there, strict=True), 1):
@@ -80,7 +81,7 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
             if run:
                 session.resume(run, report)
             else:
-                session.start(config, runs_dir, name, command, report, say)
+                session.start(config, runs_dir, name, command, report, agree)
 
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:

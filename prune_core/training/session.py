@@ -14,6 +14,7 @@ import numpy as np
 from prune_core import InputError, out_of_memory
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.evaluation import surface, weights
+from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
 from prune_core.models import encoders, identity, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
@@ -27,6 +28,7 @@ from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.runs.stages import DENSE
 from prune_core.tasks import encoding, metrics, table_files
 from prune_core.tasks.glue import Examples, Task, TaskData
+from prune_core.tasks.hub import say
 from prune_core.training.data import EncodedTask
 from prune_core.training.loop import Pruning
 from prune_core.training.step import faster_precision
@@ -34,7 +36,7 @@ from prune_core.training.step import faster_precision
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
 
 Report = Callable[[Snapshot | Working, Pruning], None]
-Say = Callable[[str], None]  # gets a line of text
+Agree = Callable[[str], None]  # is told that the practice set stands in for what was asked; raises to have none of it
 
 
 class Interrupted(Exception):
@@ -42,22 +44,26 @@ class Interrupted(Exception):
 
 
 def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report,
-          say: Say = lambda line: None) -> dict:
+          agree: Agree = say) -> dict:
     """Begin a run and see it to its end; returns its result.
 
-    `say` gets, before any work, each line on what was guessed, drawn, permuted or taken instead; run.json keeps them.
-    Raises InputError before anything is written, Interrupted.
+    Before any work it says what was guessed, drawn, permuted or taken instead, and run.json keeps that; `agree` is
+    asked before a run on the practice set that was to be another. Raises InputError before anything is written,
+    Interrupted.
     """
     if name is not None:
         places.check_name(name)
     config = rooted(config)
     data = load_for(config)
+    if data.source == "practice" != config.data:
+        agree(data.note)
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
     loading = [*encoder.notes, *_fits(encoder, data, config)]
-    for line in [data.note] * bool(data.note) + loading:
-        say(line)
+    probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
+    for line in [data.note] * (data.source == config.data and bool(data.note)) + loading:
+        say(f"note: {line}")
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
     about = _about(config, command, data, encoder, layout) | {"loading": loading}
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
@@ -133,11 +139,15 @@ def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]]
 def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
     """The checkpoint with a fresh head, or fine-tuned as the run `start_from` left it. Raises InputError."""
     if not config.start_from:
-        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings, task.labels)
+        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings, task.labels,
+                             config.revision)
     run = shelf.find(config.start_from, runs_dir)
     if (rooted(run.config).model, run.task) != (config.model, task.name):
         raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
                          f"{config.model} on {task.name}")
+    if config.revision not in (None, run.config.revision, there := weights.revision_of(run)):
+        raise InputError(f"run {run.name!r} has {config.model} at {there or 'no revision'}; needed to start from: "
+                         f"{config.revision}")
     encoder = weights.encoder_of(run, DENSE, task.outputs)
     encoder.embeddings.requires_grad_(config.train_embeddings)
     return encoder
