@@ -122,6 +122,17 @@ def test_text_of_a_tsv_that_was_never_quoted_comes_back_exactly(tmp_path, text):
         assert texts(path) == [one for one, _ in rows]
 
 
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow,
+                                                                  HealthCheck.function_scoped_fixture])
+@given(st.lists(TEXTS, min_size=1, max_size=6), st.sampled_from(["\n", "\r\n"]))
+def test_any_text_of_a_tsv_that_was_never_quoted_comes_back_exactly(tmp_path, given, end):
+    """Where one quote stands as no program would leave it, none of them is more than text."""
+    given = [text.replace("\t", " ").replace("\n", " ") for text in given]
+    assume(all(text.strip() for text in given))
+    rows = [*PLAIN, ('a "b" c', "no"), *((text, "yes") for text in given)]
+    assert texts(written(tmp_path, unquoted(rows, end=end), "mine.tsv")) == [text for text, _ in rows]
+
+
 # ---------------------------------------------------------------- quotes in TSV
 
 
