@@ -309,6 +309,14 @@ def test_what_is_missing_of_a_saved_set_is_named(tmp_path):
     assert "is of task 'sst2', asked: 'rte'" in refused(tmp_path / "four", "rte")
 
 
+def test_text_that_is_damaged_in_the_middle_is_one_line(tmp_path):
+    saved(tmp_path / "sst2")
+    file = tmp_path / "sst2" / "validation" / "data-00000-of-00001.arrow"
+    text = glue.load("sst2", str(tmp_path)).main_dev.texts[5][0].encode()
+    file.write_bytes(file.read_bytes().replace(text, b"\xff" * len(text)))
+    assert "split validation cannot be read" in refused(tmp_path)
+
+
 def test_where_nothing_fits_it_is_said_what_was_looked_for(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     told = refused(tmp_path, "rte")

@@ -105,6 +105,14 @@ def test_two_columns_of_one_name(tmp_path):
     assert "two columns are called 'label'" in refused(tmp_path / "mine.parquet")
 
 
+def test_a_name_over_two_lines_makes_no_message_of_two(tmp_path):
+    pq.write_table(pa.table({"te\nxt": TEXTS, "mood": HALVES}), tmp_path / "mine.parquet")
+    assert "There are: te xt, mood" in refused(tmp_path / "mine.parquet")
+    path = tmp_path / "mine.csv"
+    path.write_text('text,"la\nbel"\n' + "a,1\nb,0\n" * 20)
+    assert "the names in its first line hold line ends" in refused(path)
+
+
 # ---------------------------------------------------------------- classes or a score
 
 
