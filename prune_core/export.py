@@ -18,11 +18,12 @@ from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BYTES, BlockMask
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.weights import encoder_of
+from prune_core.evaluation.weights import encoder_of, revision_of
 from prune_core.execution import engines
 from prune_core.execution.compact import compact
 from prune_core.models import checkpoints, tokenizers
-from prune_core.models.encoders import Encoder
+from prune_core.models.encoders import Encoder, quiet
+from prune_core.runs import origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.tasks import glue
@@ -71,8 +72,12 @@ def ready(run: Run, to: str, out: Path) -> None:
     _check_new(Path(out))
     if to != "onnx":
         return
-    located = checkpoints.locate(run.config.model, getattr(run.config, "revision", None))
-    tokenizer = tokenizers.load(located.folder, f"model {run.config.model!r}")
+    place = origin.checkpoint(run)
+    if Path(place).is_absolute() and not Path(place).is_dir():
+        return  # `take` says what to do
+    revision = revision_of(run) if place == run.config.model else None
+    with quiet():
+        tokenizer = tokenizers.load(checkpoints.locate(place, revision).folder, f"model {run.config.model!r}")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise InputError(f"model {run.config.model!r}: its tokenizer ({type(tokenizer).__name__}) is written in Python "
                          "and has no tokenizer.json, which the exported script reads; needed: a fast tokenizer, or "
