@@ -73,12 +73,12 @@ def settings() -> PruneConfig:
                               "practice set.")
     if folder and data == folder:
         two.caption(widgets.plain(f"Your GLUE folder, {known}."))
-    data, columns, label, wrong = data or "", (), "", None
+    data, columns, label, regression, wrong = data or "", (), "", False, None
     one, two = st.columns(2)
     if table_files.is_own(data) or st.toggle("Your own file", key="own file",
                                              help="CSV, TSV or parquet: one or two columns of text, and a label."):
         try:
-            data, columns, label = own_data(data)
+            data, columns, label, regression = own_data(data)
         except InputError as error:
             wrong = error  # told once all settings stand there
     task = one.selectbox("Task", list(TASKS), index=list(TASKS).index("sst2"),
@@ -99,7 +99,8 @@ def settings() -> PruneConfig:
     if data == "practice":
         st.warning(f"The {NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=data.strip(), columns=columns, label=label,
-                  block=(block or "").strip(), compressions=tuple(map(number, compressions)), **more)
+                  regression=regression, block=(block or "").strip(), compressions=tuple(map(number, compressions)),
+                  **more)
 
 
 def how(chosen: str) -> dict[str, object]:
@@ -141,8 +142,11 @@ class Nothing(InputError):
     """Nothing is wrong, but something is still to be chosen."""
 
 
-def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
-    """(path, text columns, label column) of the person's own file, typed or uploaded; checked. Raises InputError."""
+def own_data(typed: str) -> tuple[str, tuple[str, ...], str, bool]:
+    """(path, text columns, label column, whether labels are a score) of the person's own file, typed or uploaded.
+
+    It is checked. Raises InputError.
+    """
     path = typed if table_files.is_own(typed) else ""
     if not path:
         given = st.file_uploader("A table with text and label", [suffix[1:] for suffix in SUFFIXES],
@@ -155,12 +159,16 @@ def own_data(typed: str) -> tuple[str, tuple[str, ...], str]:
     columns = tuple(one.multiselect("Text", names, max_selections=2, placeholder="guessed",
                                     help="One column, or two for pairs of sentences."))
     label = two.selectbox("Label", names, index=None, placeholder="guessed") or ""
-    rows = table_files.read(path, columns, label)
+    regression = st.toggle("Labels are a score", key="regression", help="On: numbers to come near to, whole ones too "
+                           "(--regression). Off: whole numbers are classes.")
+    rows = loaders.own_table(path, columns, label, regression)
     more = " …" if len(rows.classes) > 6 else ""
     kinds = f"{len(rows.classes)} classes: {', '.join(rows.classes[:6])}{more}" if rows.classes else "numbers"
-    st.caption(widgets.plain(f"{len(rows.texts):,} rows, text {' and '.join(rows.columns)}, {kinds}. Every fifth row, "
+    st.caption(widgets.plain(f"{rows.rows:,} rows, text {' and '.join(rows.columns)}, {kinds}. Every fifth row, "
                              "drawn with the seed, is for scoring."))
-    return path, columns, label
+    if rows.note:
+        st.caption(widgets.plain(f"Note: {rows.note}."))
+    return path, columns, label, regression
 
 
 def number(text: str) -> float:

@@ -17,9 +17,11 @@ from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BYTES, BlockMask
 from prune_core.evaluation import dev_score, exact
-from prune_core.evaluation.bench import Bench, encoder_of
+from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.weights import encoder_of
 from prune_core.execution import engines
 from prune_core.execution.compact import compact
+from prune_core.models import checkpoints, tokenizers
 from prune_core.models.encoders import Encoder
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -64,6 +66,19 @@ class CutModel:
         return {"dense_bytes": BYTES * self.mask.layout.model_weights, "sparse_bytes": self.mask.stored_bytes}
 
 
+def ready(run: Run, to: str, out: Path) -> None:
+    """Raises InputError, before anything is loaded or scored, for what a folder of this form cannot be made of."""
+    _check_new(Path(out))
+    if to != "onnx":
+        return
+    located = checkpoints.locate(run.config.model, getattr(run.config, "revision", None))
+    tokenizer = tokenizers.load(located.folder, f"model {run.config.model!r}")
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise InputError(f"model {run.config.model!r}: its tokenizer ({type(tokenizer).__name__}) is written in Python "
+                         "and has no tokenizer.json, which the exported script reads; needed: a fast tokenizer, or "
+                         "--to hf")
+
+
 def take(run: Run, stage: str, cut: Cut, source: str | None = None) -> CutModel:
     """Load what the cut names and score it. Raises InputError; without the task's data only a repair is refused."""
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
@@ -102,7 +117,10 @@ def hf(taken: CutModel, out: Path) -> dict:
 def onnx(taken: CutModel, out: Path) -> dict:
     """A folder for ONNX Runtime: the compact graph, the tokenizer, a script of ten lines, a card. Raises InputError."""
     small: nn.Module = compact(taken.encoder.model, taken.mask, kernels=False)
-    tokenizer = taken.encoder.tokenizer
+    tokenizer, size = taken.encoder.tokenizer, engines.onnx_bytes(small)
+    if size > engines.LARGEST:
+        raise InputError(f"the model is {size:,} bytes after the cut, an ONNX file holds {engines.LARGEST:,}; "
+                         "needed: a higher sparsity, a smaller model, or --to hf")
     length = taken.encoder.max_length(taken.run.config.max_length)
     script = SCRIPT.format(length=length, labels=json.dumps(taken.labels))
 
@@ -120,8 +138,7 @@ def onnx(taken: CutModel, out: Path) -> dict:
 def _written(taken: CutModel, out: Path, fill: Callable[[Path], None], weights: str) -> dict:
     """Have `fill` write into a folder beside `out` and rename that to it: never half of one. Raises InputError."""
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{str(out)!r} is there already; needed: a new or an empty folder")
+    _check_new(out)
     staged = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -137,6 +154,11 @@ def _written(taken: CutModel, out: Path, fill: Callable[[Path], None], weights: 
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
     sizes = {"bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.sizes()
     return {"path": str(out)} | sizes | about(taken)
+
+
+def _check_new(out: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{str(out)!r} is there already; needed: a new or an empty folder")
 
 
 def about(taken: CutModel) -> dict:

@@ -8,6 +8,8 @@ this process.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +24,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="prunescope-tests-", ignore_cleanup_
 os.environ["HF_DATASETS_CACHE"] = _CACHE.name
 
 import pytest  # noqa: E402  after what it may import has its settings
+from filelock import FileLock  # noqa: E402
 
 GROUPS = {"test_stress": "stress", "test_browser": "browser", "test_canvas": "browser", "test_report": "browser",
           "test_latency": "timing", "test_compact": "timing", "test_command_line": "timing"}
@@ -63,6 +66,26 @@ def glue_folder() -> Path:
     folder = REPO.parent / "shared" / "glue"
     if not folder.is_dir():
         pytest.skip("no real GLUE data at ../shared/glue")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inputs(tmp_path_factory) -> Path:
+    """Checkpoints and tables as people have them, written by ../shared/inputs/make.py once for all processes.
+
+    To be read only: copy what a test changes.
+    """
+    made_by = REPO.parent / "shared" / "inputs" / "make.py"
+    if not made_by.is_file():
+        pytest.skip("no ../shared/inputs/make.py, which writes them")
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "inputs"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (done := folder / ".whole").exists():
+            made = subprocess.run([sys.executable, str(made_by), str(folder)], env=os.environ | {"HF_HUB_OFFLINE": "1"},
+                                  capture_output=True, text=True, check=False)
+            assert made.returncode == 0, made.stderr[-2000:]
+            done.touch()
     return folder
 
 

@@ -44,6 +44,7 @@ CHOICES = {  # what each setting that has an option may be
     "data": st.sampled_from([HUB_DATA, "practice", "my moods.csv", "--x.tsv"]),
     "columns": st.lists(NAMES, max_size=2).map(tuple),
     "label": st.just("") | NAMES,
+    "regression": st.booleans(),
     "start_from": st.none() | st.just("other-run"),
     "block": st.sampled_from(["64x1", "1x64", "16x16", "allx1", "1xall"]),
     "compressions": st.lists(st.floats(1.0, 1e6), min_size=1, max_size=4).map(tuple),
@@ -69,6 +70,7 @@ CHOICES = {  # what each setting that has an option may be
     "retrain_lr": RATES,
     "surface_examples": st.integers(1, 10**9),
     "precision": st.sampled_from(PRECISIONS),
+    "allow_unknown": st.booleans(),
     "seed": st.integers(0, 2**63 - 1),
     "threads": st.integers(0, 4096),
 }
@@ -162,6 +164,7 @@ def test_a_setting_that_cannot_be_said_is_not_dropped(field, value):
 
 
 def test_what_each_command_may_do_is_in_the_table():
-    assert {row.name for row in COMMANDS if row.writes} == {"prune", "resume", "compare", "score", "surface",
-                                                            "sensitivity", "calibrate", "pack", "delete", "restore"}
+    assert {row.name for row in COMMANDS if row.writes} == {
+        "prune", "resume", "compare", "score", "surface", "sensitivity", "calibrate", "pack", "unpack", "relocate",
+        "delete", "restore"}
     assert len({row.name for row in COMMANDS}) == len(COMMANDS) == len(app.registered_commands)

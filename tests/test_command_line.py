@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from prune_core import files
 from prune_core.__main__ import main
 from prune_core.cutting.masks import mask_at_sparsity
-from prune_core.evaluation import bench
+from prune_core.evaluation import weights
 from prune_core.runs import config, places
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
@@ -184,7 +184,7 @@ def test_predict_is_how_sure_the_masked_model_is(call, folder):
                         "--runs-dir", folder, "--json")
     answer = last_line(out)
     run = Run(folder / "done")
-    encoder = bench.encoder_of(run, "dense", 2)
+    encoder = weights.encoder_of(run, "dense", 2)
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, run.config.scope)
     with torch.no_grad():
         for name, weight in encoder.weights.items():
@@ -241,7 +241,7 @@ def test_an_interrupted_run_says_how_to_go_on_and_does(call, small, tmp_path, mo
 def test_scores_on_the_practice_set_say_that_it_is_not_glue(call, small, tmp_path, none_recorded, monkeypatch):
     practice = glue.load("sst2", "practice").limited(64, 16)
     monkeypatch.setattr(glue, "_practice", lambda note: glue.replace(practice, note=note))
-    arguments = ["practice" if a == small[6] else a for a in small]
+    arguments = ["practice" if a == small[6] else a for a in small] + ["--allow-unknown"]
     assert "not GLUE" in call(*arguments, "--run", "p", "--runs-dir", tmp_path)[1]
     assert "not GLUE" in call("runs", "--runs-dir", tmp_path)[1]
     assert "not GLUE" in call("evaluate", "p", "--sparsity", "0.5", "--runs-dir", tmp_path)[1]
@@ -252,7 +252,7 @@ def test_without_hub_and_folder_it_is_the_practice_set_and_says_so(call, small, 
     practice = glue.load("sst2", "practice").limited(64, 16)
     monkeypatch.setattr(hub, "load_dataset", lambda *_, **__: (_ for _ in ()).throw(ConnectionError()))
     monkeypatch.setattr(glue, "_practice", lambda note: glue.replace(practice, note=note))
-    arguments = ["nyu-mll/glue" if a == small[6] else a for a in small]
+    arguments = ["nyu-mll/glue" if a == small[6] else a for a in small] + ["--allow-unknown"]
     message = refused(call, *arguments, "--run", "p", "--runs-dir", tmp_path)  # a script that named its task
     assert all(words in message for words in ("hub did not answer", "--data FOLDER", "--practice"))
     assert not (tmp_path / "p").exists()

@@ -94,7 +94,7 @@ def test_cutting_changes_the_outputs(encoder, dev):
 
 
 def test_positions_bound_the_length(encoder):
-    assert encoder.max_length(500) == tiny.POSITIONS - 1 and encoder.max_length(10) == 10
+    assert encoder.max_length(500) == tiny.POSITIONS and encoder.max_length(10) == 10
 
 
 def test_the_running_score_ends_at_the_exact_one(encoder, dev):

@@ -600,6 +600,21 @@ def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     assert runs_dir in Path(config.data).parents
 
 
+def test_whole_numbers_of_own_data_are_a_score_by_a_switch(runs_dir, monkeypatch):
+    app = opened("prune")
+    next(t for t in app.toggle if t.label == "Your own file").set_value(True).run()
+    stars = b"text,label\n" + b"".join(f"a day {row},{row * 7 % 101}\n".encode() for row in range(60))
+    app.file_uploader[0].set_value(("stars.csv", stars, "text/csv")).run()
+    assert "if they are a score, give --regression" in texts(checked(app)).replace("\\", "")
+    next(t for t in app.toggle if t.label == "Labels are a score").set_value(True).run()
+    assert "60 rows, text text, numbers." in texts(checked(app)).replace("\\", "")
+    started = []
+    monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
+    next(button for button in app.button if button.label == "Start").click().run()
+    ((config, name, folder),) = started
+    assert config.regression and "--regression" in processes.arguments(config, name, folder)
+
+
 def test_data_that_the_hub_lacks_is_said_before_and_a_click_takes_the_practice_set(runs_dir, monkeypatch):
     asked: Future = Future()
     started = []

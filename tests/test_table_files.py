@@ -185,7 +185,7 @@ def test_a_run_on_own_data_from_its_command_to_an_exact_score(tiny_model, tmp_pa
 def test_the_command_takes_the_columns(tiny_model, tmp_path, capsys, monkeypatch):
     from prune_core.__main__ import main
 
-    path = table(tmp_path, [(row, f"fine film {row}", row % 2) for row in range(40)], "n,review,stars")
+    path = table(tmp_path, [(row, "a fine film" + " very" * row, row % 2) for row in range(40)], "n,review,stars")
     arguments = ["prune", "--model", str(tiny_model), "--data", str(path),
                  "--text", "review", "--label", "stars",
                  "--block", "16x1", "--preset", "quick",

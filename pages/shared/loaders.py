@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import streamlit as st
@@ -23,7 +24,7 @@ from prune_core.runs import places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
-from prune_core.tasks import glue
+from prune_core.tasks import glue, table_files
 
 _FILES = ("run.json", "progress.jsonl", "result.json")
 Print = str  # what changes when files do; one string, as Streamlit takes milliseconds to hash tuples of tuples
@@ -290,6 +291,31 @@ def keep_upload(name: str, content: bytes) -> Path:
     except OSError as error:
         raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
     return path
+
+
+class Summary(NamedTuple):
+    """What a person is told of a table: its columns of text, names of its classes, how it was read."""
+
+    rows: int
+    columns: tuple[str, ...]
+    classes: tuple[str, ...]
+    note: str
+
+
+def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool) -> Summary:
+    """What is in a table, which is read whole once. Raises InputError."""
+    try:
+        state = os.stat(path)
+        changed = f"{state.st_mtime_ns}-{state.st_size}"
+    except (OSError, ValueError):  # then `read` says so
+        changed = ""
+    return _own_table(path, columns, label, regression, changed)
+
+
+@st.cache_data(max_entries=20, show_spinner="Reading your file")
+def _own_table(path: str, columns: tuple[str, ...], label: str, regression: bool, changed: str) -> Summary:
+    table = table_files.read(path, columns, label, regression)
+    return Summary(len(table.texts), table.columns, table.classes, table.note)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)

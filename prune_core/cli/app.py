@@ -41,6 +41,8 @@ COMMANDS = (
     Row("shapes", time.shapes, writes=False),
     Row("calibrate", time.calibrate, writes=True),
     Row("pack", keep.pack_run, writes=True),
+    Row("unpack", keep.unpack, writes=True),
+    Row("relocate", keep.relocate, writes=True),
     Row("licences", keep.licences, writes=False),
     Row("app", serve_app.start_app, writes=False, settings={"context_settings": serve_app.PASSES_ON}),
     Row("serve", ask.serve, writes=False, settings={"hidden": True}),

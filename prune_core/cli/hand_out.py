@@ -55,6 +55,7 @@ def _model(wanted: Wanted) -> dict:
     """Write the model as a folder."""
     from prune_core import export as exporting
 
+    exporting.ready(wanted.run, wanted.to, wanted.out)
     stage = wanted.phase or default_stage(wanted.run, wanted.cut.share)
     taken = exporting.take(wanted.run, stage, wanted.cut, wanted.data)
     return exporting.FORMS[wanted.to](taken, wanted.out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -86,18 +88,55 @@ def _trash_text(r: dict) -> str:
 
 def pack_run(
     run: str,
-    to: Annotated[str, Option(help="Name among the recorded runs.")],
-    weights: Annotated[str, Option(help="Saved phases whose weights ship too, for example dense.")] = "",
+    to: Annotated[str, Option(help="A file ending in .zip, to move the run to another machine; or a name among the "
+                                   "recorded runs.")],
+    weights: Annotated[str, Option(help="Of a recorded run: saved phases whose weights ship too, for example dense; "
+                                        "a file holds all.")] = "",
     data_name: Annotated[str, Option(help="What the data is called where it ships.")] = HUB_DATA,
     runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
-    """Make a small read-only copy of a complete run in data/recorded: at most 10 MB beside the weights."""
-    from prune_core.runs import pack
+    """Pack a complete run: whole, as one file with what it needs of its checkpoint and its own table (`unpack` reads
+    it); or small and read-only in data/recorded, at most 10 MB beside the weights."""
+    from prune_core.evaluation.weights import write_checkpoint
+    from prune_core.runs import archive, pack
 
-    result = pack.pack(shelf.find(run, runs_dir), to, weights.split(",") if weights else [], data_name)
+    asked = shelf.find(run, runs_dir)
+    checkpoint = None if asked.config.model == "minilm" else partial(write_checkpoint, asked)
+    if to.endswith(archive.SUFFIX):
+        result = archive.write(asked, Path(to), checkpoint)
+        tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB; elsewhere: python -m prune_core "
+                                        f"unpack {Path(to).name}")
+        return
+    result = pack.pack(asked, to, weights.split(",") if weights else [], data_name, checkpoint)
     tell(result, as_json,
          lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
+
+
+def unpack(
+    file: Annotated[Path, Argument(help="What `pack --to NAME.zip` wrote.")],
+    run: Annotated[str | None, Option(help="What to call it here; default: its own name.")] = None,
+    runs_dir: RunsDir = places.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Put a packed run among your runs; it can then be scored, cut and exported here."""
+    from prune_core.runs import archive
+
+    tell(archive.read(file, runs_dir, run), as_json, lambda r: f"{r['run']} is in {r['path']}")
+
+
+def relocate(
+    run: str,
+    folder: Annotated[Path, Argument(help="Where the run's checkpoint lies now.")],
+    runs_dir: RunsDir = places.RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Tell a run where its checkpoint was moved to; refused where it is not the same."""
+    from prune_core.evaluation import weights
+
+    asked = shelf.find(run, runs_dir)
+    tell({"run": asked.name, "folder": weights.relocate(asked, folder)}, as_json,
+         lambda r: f"{r['run']} reads {r['folder']}")
 
 
 def licences(as_json: AsJson = False) -> None:

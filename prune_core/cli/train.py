@@ -26,6 +26,8 @@ Practice = Annotated[bool, Option(
     "--practice", help="Go on with the synthetic practice set where the data cannot be had, without asking.")]
 GlueData = Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")]
 
+REGRESSION = "Of a table file: labels are a score, whole numbers too; else whole numbers are classes."
+
 
 # long: the options are the settings of a run
 def prune(
@@ -37,6 +39,7 @@ def prune(
     columns: Annotated[str, Option("--text", help="Of a table file: the column of the text, or two for pairs: a,b; "
                                                   "default: guessed.")] = "",
     label: Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")] = "",
+    regression: Annotated[bool, Option("--regression", help=REGRESSION)] = False,
     start_from: Annotated[str | None, Option(
         "--from", help="Start from the fine-tuned dense weights of this run.")] = None,
     block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
@@ -84,6 +87,8 @@ def prune(
     surface_examples: Annotated[int | None, Option(
         help="Dev examples behind the score surface, instead of the preset's.")] = None,
     precision: Annotated[str, Option(help="bf16, fp32, or auto: the faster one here.")] = "auto",
+    allow_unknown: Annotated[bool, Option("--allow-unknown", help="Go on although over a fifth of the task's words "
+                                                                  "are unknown to the tokenizer.")] = False,
     practice: Practice = False,
     as_json: AsJson = False,
 ) -> None:
@@ -185,6 +190,7 @@ def compare(
     model: Model = "minilm",
     revision: Revision = None,
     data: GlueData = HUB_DATA,
+    regression: Annotated[bool, Option("--regression", help=REGRESSION)] = False,
     block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
     scope: Annotated[str | None, Option(
         help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
@@ -206,8 +212,9 @@ def compare(
     from prune_core.training import comparison
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, revision=revision, data=data,
-                         block=block, compressions=numbers(compressions), scope=scope, ranking=score, distill=distill,
-                         penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
+                         regression=regression, block=block, compressions=numbers(compressions), scope=scope,
+                         ranking=score, distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps,
+                         threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
     steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
     for number, name, there in steps:

@@ -18,42 +18,18 @@ from torch import nn
 from prune_core import files
 from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.dev_score import DevScore, Running, outputs, stream
+from prune_core.evaluation.weights import encoder_of
 from prune_core.execution.compact import compact
 from prune_core.execution.unpadded import unpad_
 from prune_core.methods import repair
 from prune_core.methods.repair import DAMP, Gram
-from prune_core.models import encoders
 from prune_core.models.encoders import Encoder
 from prune_core.runs.data import data_of
-from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
 GRAM_SENTENCES = 1024  # of the training set, behind a repair
-
-
-def revision_of(run: Run) -> str | None:
-    """Of a model by hub name: the commit that the run was made with, so that what is asked later loads the same."""
-    return run.about.get("commit") or run.config.revision
-
-
-def encoder_of(run: Run, stage: str, labels: int) -> Encoder:
-    """The run's encoder with the weights of a stage. Raises RunError where they are not there or do not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = run.weights_file(stage)
-    encoder = encoders.load(run.config.model, labels, run.config.seed, run.config.train_embeddings,
-                            revision=revision_of(run))
-    try:
-        encoder.load_(load_file(file))
-    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:160]
-        raise RunError(f"run {run.name!r}: weights {stage!r} do not fit {run.config.model!r}: {why}") from None
-    if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):
-        raise RunError(f"run {run.name!r}: weights {stage!r} have NaN or infinite values")
-    return encoder
 
 
 class Bench:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from prune_core.cutting.masks import mask_at_sparsity
-from prune_core.evaluation.bench import encoder_of
 from prune_core.evaluation.dev_score import masked
+from prune_core.evaluation.weights import encoder_of
 from prune_core.runs.run import Run
+from prune_core.tasks import encoding
+from prune_core.tasks.glue import Examples
 
 
 def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: Sequence[float],
@@ -20,9 +23,9 @@ def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: 
     """
     encoder = encoder_of(run, stage, run.outputs)
     scope, ranked = scope or run.config.scope, run.ranking(stage, ranking)
-    columns = [list(column) for column in zip(*texts, strict=True)]
     length = encoder.max_length(run.config.max_length)
-    inputs = encoder.tokenizer(*columns, truncation=True, max_length=length, padding=True, return_tensors="pt")
+    given = encoding.encode(Examples(texts, np.zeros(len(texts), np.int64)), encoder.tokenizer, length)
+    inputs, _ = given.batch(range(len(texts)))
     probabilities, reached = [], []
     for sparsity in sparsities:
         mask = mask_at_sparsity(ranked, run.layout, sparsity, scope)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
-from prune_core.evaluation.bench import encoder_of, revision_of
+from prune_core.evaluation.weights import checkpoint_of, encoder_of
 from prune_core.execution import timing
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
-from prune_core.models import encoders
 from prune_core.models.encoders import heads_of
 from prune_core.runs.run import Run
 
@@ -29,7 +28,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     there = (run.path / "weights" / f"{stage}.safetensors").exists()
     encoder = (encoder_of(run, stage, run.outputs) if there
-               else encoders.load(run.config.model, run.outputs, run.config.seed, revision=revision_of(run)))
+               else checkpoint_of(run, run.outputs))
     model = encoder.model
     timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine)
     heads = heads_of(model, mask.layout.matrices)

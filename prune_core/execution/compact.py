@@ -119,11 +119,12 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     live, fused = living(mask, heads_of(model, layout.matrices)), set()
     for parts in layers_of(layout):
         if "intermediate" in parts and "output" in parts:
-            activation = _activation_of(modules, parts["intermediate"])
-            _move_constants_(parts["intermediate"], parts["output"], live, linears, biases, mask, getattr(*activation))
-            if _is_gelu(getattr(*activation)):
+            parent, word = _activation_of(modules, parts["intermediate"])
+            applied = getattr(parent, word) if word else _written_out(parent, linears[parts["intermediate"].name])
+            _move_constants_(parts["intermediate"], parts["output"], live, linears, biases, mask, applied)
+            if word and _is_gelu(applied):
                 fused.add(parts["intermediate"].name)
-                setattr(*activation, nn.Identity())
+                setattr(parent, word, nn.Identity())
         if "value" in parts and "attention.output" in parts:
             _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, nn.Identity())
     small.executed = {}
@@ -138,10 +139,15 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     return small
 
 
-def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn.Module, str]:
-    """(parent, attribute) of the activation of the feed-forward layer whose first matrix this is."""
+def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn.Module, str | None]:
+    """(parent, attribute) of the activation of the feed-forward layer whose first matrix this is; None: no module."""
     parent, names = modules[matrix.name.rpartition(".")[0]], ("intermediate_act_fn", "activation")
-    return parent, next(name for name in names if isinstance(getattr(parent, name, None), nn.Module))
+    return parent, next((name for name in names if isinstance(getattr(parent, name, None), nn.Module)), None)
+
+
+def _written_out(parent: nn.Module, linear: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The activation where `parent` is a linear layer and then a function (ESM): of its bias, which is what 0 gives."""
+    return lambda _bias: parent(torch.zeros(1, linear.in_features))[0]
 
 
 def _is_gelu(activation: nn.Module) -> bool:
@@ -183,5 +189,17 @@ def _fuse_norms_(model: nn.Module) -> None:
             parts = dict(child.named_children())
             if set(parts) != {"dense", "LayerNorm", "dropout"}:
                 continue
-            if isinstance(parts["dense"], CompactLinear) and type(parts["LayerNorm"]) is nn.LayerNorm:
+            if isinstance(parts["dense"], CompactLinear) and _adds_and_norms(child, **parts):
                 setattr(parent, name, _AddNorm(parts["dense"], parts["LayerNorm"]))
+
+
+def _adds_and_norms(child: nn.Module, dense: CompactLinear, LayerNorm: nn.Module, dropout: nn.Module) -> bool:
+    """Whether `child` does what its parts suggest, tried on one token: some keep a norm there for others (X-MOD)."""
+    if type(LayerNorm) is not nn.LayerNorm or LayerNorm.weight is None or LayerNorm.bias is None:
+        return False  # the kernels know the usual one with both its parameters
+    x, residual = torch.linspace(-1, 1, dense.in_features), torch.linspace(2, -1, dense.out_features)
+    try:
+        given = child(x[None, None], residual[None, None])
+    except (TypeError, RuntimeError):  # it is called in another way
+        return False
+    return torch.allclose(given[0, 0], LayerNorm(dense(x[None])[0] + residual), rtol=1e-4, atol=1e-4)

@@ -15,6 +15,7 @@ from torch import nn
 
 from prune_core import InputError
 
+LARGEST = 2**31 - 2**24  # bytes of weights that one ONNX file holds, with room for the graph
 ENGINES = ("torch", "onnxruntime", "openvino")
 Inputs = Mapping[str, torch.Tensor]  # input_ids, attention_mask: (batch, length)
 
@@ -44,18 +45,26 @@ def to_onnx(model: nn.Module, path: Path, types: bool = False) -> Path:
     if types:
         inputs["token_type_ids"] = torch.zeros_like(ids)
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    said = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)  # the exporter tells its life in a dozen loggers, and prints whole graphs
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), \
+                contextlib.redirect_stderr(io.StringIO()), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 _Logits(model).eval(), tuple(inputs.values()), str(path),
                 dynamo=True, external_data=False, verbose=False,
                 input_names=list(inputs), output_names=["logits"], dynamic_shapes=(axes,) * len(inputs))
     finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+        logging.disable(said)
     return path
+
+
+def onnx_bytes(model: nn.Module) -> int:
+    """Bytes of the weights that a graph of `model`, compact without kernels, would hold."""
+    tensors = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    tensors |= {id(t): t for m in model.modules() if isinstance(t := getattr(m, "dense", None), torch.Tensor)}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
 def quantized(path: Path) -> Path:
@@ -91,7 +100,8 @@ def _onnxruntime(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     opened = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return lambda inputs: opened.run(None, {name: inputs[name].numpy() for name in ("input_ids", "attention_mask")})[0]
+    names = [one.name for one in opened.get_inputs()]
+    return lambda inputs: opened.run(None, {name: inputs[name].numpy() for name in names})[0]
 
 
 def _openvino(path: Path, threads: int, dtype: str) -> Callable[[Inputs], np.ndarray]:

@@ -2,7 +2,7 @@
 
 A padded batch (sentences, length) goes in and comes out; in between, all tokens lie in one row, and
 attention looks at each sentence alone. Works for encoders that use transformers' attention interface
-(BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT); the others keep their padding.
+(BERT, RoBERTa, DistilBERT, ELECTRA, ALBERT and their kin) and look both ways; the others keep their padding.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from torch.nn import functional as F
 from prune_core.execution import native
 
 _NAME = "prunescope"
+# Model types whose layers see positions in the embeddings alone: in one long row every other kind counts on
+PLACELESS = ("bert", "roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "data2vec-text", "ernie", "distilbert",
+             "electra", "albert")
 
 
 def unpad_(model: nn.Module) -> bool:
@@ -21,7 +24,9 @@ def unpad_(model: nn.Module) -> bool:
     base = model.base_model
     name = next((n for n in ("encoder", "transformer") if isinstance(getattr(base, n, None), nn.Module)), None)
     attentions = [m for m in model.modules() if hasattr(m, "scaling") and hasattr(m, "is_causal")]
-    if native.library() is None or name is None or not attentions:
+    if native.library() is None or name is None or not attentions or model.config.model_type not in PLACELESS:
+        return False
+    if any(attention.is_causal for attention in attentions):  # `_attend` looks both ways
         return False
     _register()
     model.config._attn_implementation = base.config._attn_implementation = _NAME

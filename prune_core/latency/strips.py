@@ -119,12 +119,12 @@ def living(mask: BlockMask, heads: int | None) -> dict[str, Live]:
     """
     live = {m.name: Live.all(m.m, m.n) for m in mask.layout.matrices}
     for parts in layers_of(mask.layout):
-        if {"intermediate", "output"} <= parts.keys():
+        if {"intermediate", "output"} <= parts.keys() and parts["intermediate"].m == parts["output"].n:
             _tie(mask, live, parts["intermediate"], parts["output"], 1)
         if heads and {"query", "key", "value", "attention.output"} <= parts.keys() and parts["value"].m % heads == 0:
             _tie(mask, live, parts["value"], parts["attention.output"], parts["value"].m // heads)
             for kind in ("query", "key"):
-                live[parts[kind].name] = live[parts["value"].name]
+                live[parts[kind].name] = Live(live[parts["value"].name].rows, live[parts[kind].name].cols)
     return live
 
 

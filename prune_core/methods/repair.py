@@ -37,27 +37,49 @@ class Gram:
         return self.products - torch.outer(self.total, self.total) / self.count
 
 
+def told_apart(inputs: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """(the inputs, at least two sentences of them; (sentences, length) bool: tokens that count, no padding).
+
+    A linear layer may also be given a table of positions, (1, n, width) (DeBERTa projects it with query and key). With
+    two sentences no such table has the shape of the tokens; a second one that was not asked for does not count.
+    """
+    count = inputs["attention_mask"].bool()
+    if len(count) > 1:
+        return dict(inputs), count
+    return {name: value.expand(2, -1) for name, value in inputs.items()}, torch.stack([count[0], count[0] & False])
+
+
+def of_tokens(x: torch.Tensor, count: torch.Tensor) -> torch.Tensor | None:
+    """(tokens that count, width) rows of what a layer was given or gave; None where those were not the tokens."""
+    if x.shape[:-1] == count.shape:
+        return x[count]
+    return x[count.flatten()] if x.ndim == 2 and len(x) == count.numel() else None
+
+
 # long: the hook and what it adds to are one thing
 @torch.inference_mode()
 def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]],
             report: Callable[[int], None] = lambda done: None) -> dict[str, Gram]:
-    """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding.
+    """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding, and over nothing else.
 
-    Matrices with one input share one Gram.
+    Matrices with one input share one Gram. A matrix that is given no tokens has none.
     """
     sums: dict[str, list] = {}  # products, total, count
-    keep: torch.Tensor | None = None
+    count: torch.Tensor | None = None
     seen: dict[int, str] = {}  # data pointer of an input -> its first matrix: query, key and value share theirs
     shared: dict[str, str] = {}
 
     def hook(name: str):
         def add(_module, arguments):
             x = arguments[0]
+            rows = of_tokens(x, count)
+            if rows is None:
+                return
             first = seen.setdefault(x.data_ptr(), name)
             shared.setdefault(name, first)
             if shared[name] != name:
                 return
-            rows = x.reshape(-1, x.shape[-1])[keep].float()
+            rows = rows.float()
             if name not in sums:
                 sums[name] = [torch.zeros(x.shape[-1], x.shape[-1]), torch.zeros(x.shape[-1]), 0]
             sums[name][0].addmm_(rows.T, rows)
@@ -73,7 +95,7 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
     try:
         model.eval()
         for done, inputs in enumerate(batches):
-            keep = inputs["attention_mask"].reshape(-1).bool()
+            inputs, count = told_apart(inputs)
             model(**inputs)
             seen.clear()
             alive.clear()
@@ -83,7 +105,7 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
         for one in hooks:
             one.remove()
     grams = {name: Gram(*parts) for name, parts in sums.items()}
-    return {name: grams[shared[name]] for name in linears}
+    return {name: grams[shared[name]] for name in linears if name in shared}
 
 
 @torch.no_grad()

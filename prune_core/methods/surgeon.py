@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from prune_core.cutting.blocks import BlockShape, Layout
-from prune_core.methods.repair import DAMP, Gram
+from prune_core.methods.repair import DAMP, Gram, of_tokens, told_apart
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -113,22 +113,27 @@ def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear],
     """
     sums = {name: torch.zeros(linear.out_features) for name, linear in linears.items()}
     drawing, tokens, training = torch.Generator().manual_seed(0), 0, model.training
+    count: torch.Tensor | None = None
     model.eval()
 
     def hook(name: str):
         def add(gradient: torch.Tensor) -> None:
-            sums[name] += (gradient.float() ** 2).flatten(0, -2).sum(0)
+            rows = of_tokens(gradient, count)
+            if rows is not None:
+                sums[name] += (rows.float() ** 2).sum(0)
         return lambda _module, _arguments, out: (out.register_hook(add), None)[1]
 
     hooks = [linear.register_forward_hook(hook(name)) for name, linear in linears.items()]
     try:
         for inputs in batches:
-            outputs = model(**inputs).logits.float()
+            asked = len(inputs["attention_mask"])
+            inputs, count = told_apart(inputs)
+            outputs = model(**inputs).logits.float()[:asked]
             if outputs.shape[-1] > 1:
                 drawn = torch.randint(outputs.shape[-1], (len(outputs), 1), generator=drawing)
                 outputs = (outputs - outputs.mean(-1, keepdim=True)).gather(1, drawn)
             torch.autograd.grad(outputs.sum(), [linear.weight for linear in linears.values()])
-            tokens += int(inputs["attention_mask"].sum())
+            tokens += int(count.sum())
     finally:
         for one in hooks:
             one.remove()

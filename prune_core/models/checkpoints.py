@@ -21,6 +21,7 @@ _EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _BESIDE = (".json", ".txt", ".model", ".codes")  # config and tokenizer; no other framework's weights
+_OTHERS = (".h5", ".msgpack", ".onnx", ".gguf", ".ot", ".tflite")
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -82,7 +83,10 @@ def _whole(folder: Path) -> bool:
 
 def _instead(names: Iterable[str], nothing: str) -> str:
     """What there is in place of safetensors, and what to do."""
+    names = list(names)
     other = next((name for name in names if name.endswith(_PICKLES)), None)
+    if not other and (others := [name for name in names if name.endswith(_OTHERS)]):
+        return f"{nothing}, there is only {', '.join(others[:3])}; save it from torch with save_pretrained"
     if not other:
         return nothing
     return (f"{other} is a pickle, which can run code; save it as safetensors "
@@ -103,19 +107,44 @@ def _embedded() -> Path:
 
 def _checked_folder(folder: Path, what: str = "") -> Path:
     what = what or f"model folder {str(folder)!r}"
+    folder = _inner(folder)
     if not (folder / "config.json").is_file():
-        raise InputError(f"{what} is no checkpoint: config.json is missing")
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        code = isinstance(config, dict) and "auto_map" in config and "model_type" not in config
-    except (OSError, ValueError) as error:
-        raise InputError(f"{what}: config.json cannot be read: {first_line(error)}") from None
-    if code:
+        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        where = f"; there is one in {', '.join(inside[-3:])}, inside it: give that folder" if inside else ""
+        raise InputError(f"{what} is no checkpoint: config.json is missing{where}")
+    config = json_of(folder / "config.json", what)
+    if "auto_map" in config and "model_type" not in config:
         raise InputError(f"{what} asks to run its own code, which is never done here")
+    if (folder / "adapter_config.json").is_file():
+        raise InputError(f"{what} holds an adapter; merge it into its base model first (peft: merge_and_unload), and "
+                         "give the folder where that is saved")
     if not list(folder.glob("*.safetensors")):
         why = _instead(sorted(p.name for p in folder.iterdir()), f"{WEIGHTS} is missing")
         raise InputError(f"{what} is no checkpoint that is read here: {why}")
     return folder
+
+
+def _inner(folder: Path) -> Path:
+    """The folder itself, or the one inside where the first sentence-transformers kept the encoder."""
+    if (folder / "config.json").is_file() or not (folder / "modules.json").is_file():
+        return folder
+    try:
+        first = json.loads((folder / "modules.json").read_text(encoding="utf-8"))[0]["path"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return folder
+    inside = isinstance(first, str) and Path(first).name == first and (folder / first / "config.json").is_file()
+    return folder / first if inside else folder
+
+
+def json_of(path: Path, where: str) -> dict:
+    """The object in a JSON file. Raises InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: {path.name} cannot be read: {first_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: {path.name} holds a {type(content).__name__}; needed: an object")
+    return content
 
 
 def first_line(error: BaseException) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,10 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.models import flavours, tensors, tokenizers
 from prune_core.models.checkpoints import first_line, locate
+from prune_core.models.checkpoints import json_of as _json
+from prune_core.tasks import labels as labels_of
 
 # The type of a linear layer by the end of its name: the one table that knows architectures apart.
 _TYPES = {
@@ -41,8 +45,9 @@ class Encoder:
     tokenizer: object
     linears: dict[str, nn.Linear]
     matrices: tuple[Matrix, ...]
-    commit: str | None = None  # of a hub name: what was loaded
-    note: str = ""  # why that is not what the hub has now
+    notes: tuple[str, ...] = ()  # what was guessed, drawn, permuted or left out when it was loaded
+    folder: Path | None = None  # where it was read
+    commit: str | None = None  # of a hub's repository
 
     def layout(self, block: BlockShape) -> Layout:
         """How `block` divides this encoder. Raises InputError where it does not fit."""
@@ -80,41 +85,82 @@ class Encoder:
 
     def max_length(self, wanted: int) -> int:
         """`wanted` tokens, or as many as the checkpoint's position table holds."""
-        positions = getattr(self.model.config, "max_position_embeddings", wanted) or wanted
-        padding = getattr(self.model.config, "pad_token_id", None) or 0  # RoBERTa and MPNet count positions from there
-        return max(2, min(wanted, positions - padding - 1, self.tokenizer.model_max_length))
+        return min(wanted, tokenizers.room(self.model, wanted), self.tokenizer.model_max_length)
 
 
-def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
-         revision: str | None = None) -> Encoder:
+# long: the steps of reading a checkpoint, in their order
+def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False, labels: Sequence[str] = (),
+         revision: str | None = None, rest: Mapping[str, torch.Tensor] | None = None) -> Encoder:
     """The checkpoint `name` (minilm, a hub name or a folder) with a head of `outputs`, drawn from `seed` if new.
 
-    Raises InputError: unknown name, no checkpoint, only pickles, remote code, NaN in a weight.
+    `labels`: the task's classes, by which the order of the head's outputs is checked; `rest`: tensors that a folder
+    leaves out. Whatever does not fit raises InputError: names, only pickles, remote code, tensors, tokenizer, NaN in a
+    weight. `.notes` says what was done.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
+    where = f"model {name!r}"
     located = locate(name, revision)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
+            config = _config(located.folder, outputs, where)
+            tokenizer = tokenizers.load(located.folder, where)
             torch.manual_seed(seed)
-            tokenizer = AutoTokenizer.from_pretrained(located.folder, trust_remote_code=False, local_files_only=True)
-            model = AutoModelForSequenceClassification.from_pretrained(
-                located.folder, num_labels=outputs, use_safetensors=True, trust_remote_code=False,
-                local_files_only=True,
-                ignore_mismatched_sizes=True, dtype=torch.float32,
-                problem_type="regression" if outputs == 1 else "single_label_classification",
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
-        raise InputError(f"model {name!r} cannot be loaded: {first_line(error)}") from None
-    except Exception as error:  # safetensors and tokenizers raise their own kinds for damaged files
-        raise InputError(f"model {name!r} cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
-    encoder = replace(describe(name, model, tokenizer), commit=located.commit, note=located.note)
+            model, notes = tensors.load(located.folder, config, where, rest)
+            notes = [located.note] * bool(located.note) + notes
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises a dozen kinds for a config that makes no sense
+        raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
+    encoder = describe(name, model, tokenizer)
+    notes += tokenizers.fit(tokenizer, model, where)
+    if labels and not any(note.startswith("new, drawn") for note in notes):
+        notes += _order_head_(model, labels_of.names_of(_json(located.folder / "config.json", where)), labels)
     encoder.embeddings.requires_grad_(train_embeddings)
-    return encoder
+    return replace(encoder, notes=tuple(notes), folder=located.folder, commit=located.commit)
+
+
+def _config(folder: Path, outputs: int, where: str):
+    """config.json as transformers reads it, for a head of `outputs`. Raises InputError."""
+    from transformers import AutoConfig
+
+    said = _json(folder / "config.json", where)
+    if "quantization_config" in said:
+        raise InputError(f"{where}: quantization_config in config.json says that it is quantized; "
+                         "needed: the checkpoint before that, in fp32, fp16 or bf16")
+    if "model_type" not in said:
+        raise InputError(f"{where}: config.json has no model_type, so its architecture is not known; "
+                         'add it, for example "model_type": "bert"')
+    rows, pad = (said.get(key) for key in ("vocab_size", "pad_token_id"))
+    if isinstance(pad, int) and isinstance(rows, int) and not 0 <= pad < rows:
+        raise InputError(f"{where}: pad_token_id {pad} in config.json is none of its {rows:,} tokens; needed: the id "
+                         "of the tokenizer's padding")
+    problem = "regression" if outputs == 1 else "single_label_classification"
+    return AutoConfig.from_pretrained(folder, num_labels=outputs, problem_type=problem, trust_remote_code=False,
+                                      local_files_only=True)
+
+
+@torch.no_grad()
+def _order_head_(model: nn.Module, theirs: Sequence[str], ours: Sequence[str]) -> list[str]:
+    """Let the head's outputs stand in the order of the task's labels, in place; returns what to say of it."""
+    if len(theirs) != len(ours):
+        return []
+    found = labels_of.order(theirs, ours)
+    inside = set(model.base_model.modules())
+    heads = [module for module in model.modules() if isinstance(module, nn.Linear) and module not in inside
+             and module.out_features == len(ours)]
+    if not heads:
+        return []
+    at = torch.tensor(found.at)
+    for parameter in heads[-1].parameters():
+        parameter.copy_(parameter[at])
+    return [found.words] if found.words else []
 
 
 def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
-    """Find the prunable linear layers of a loaded model. Raises InputError if there are none, or NaN in a weight."""
+    """Find the prunable linear layers of a loaded model, and settle how it answers (flavours.py).
+
+    Raises InputError: there are none, NaN in a weight, a setting whose numbers are not known here.
+    """
+    flavours.settle_(name, model)
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
@@ -134,8 +180,9 @@ def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:
     for name, module in model.named_modules():
         place = _LAYER.match(name)
         if isinstance(module, nn.Linear) and place and (kind := _type_of(place[4])):
-            group = int(place[1] or place[2])
-            yield group if place[1] else group + int(place[3]), kind, name, module
+            inside = getattr(model.config, "inner_group_num", 1)  # of ALBERT: the layers of a group
+            layer = int(place[1]) if place[1] else int(place[2]) * inside + int(place[3])
+            yield layer, kind, name, module
 
 
 def _type_of(ending: str) -> str | None:
@@ -144,8 +191,10 @@ def _type_of(ending: str) -> str | None:
 
 def heads_of(model: nn.Module, matrices: Iterable[Matrix]) -> int | None:
     """Heads per layer where attention counts them by the width it is given, as transformers' own does; else None."""
-    modules = dict(model.named_modules())
+    modules, matrices = dict(model.named_modules()), list(matrices)
     values = [modules[m.name.rpartition(".")[0]] for m in matrices if m.type == "value"]
+    if {m.m for m in matrices if m.type == "value"} != {m.n for m in matrices if m.type == "attention.output"}:
+        return None  # what comes out of attention is more than heads (ConvBERT)
     return model.config.num_attention_heads if values and all(hasattr(one, "scaling") for one in values) else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
@@ -38,6 +38,7 @@ class PruneConfig:
     data: str = HUB_DATA
     columns: tuple[str, ...] = ()  # of the text, in a table file; (): guessed
     label: str = ""  # its column there; "": guessed
+    regression: bool = False  # labels there are a score, whole numbers too
     start_from: str | None = None  # a run whose fine-tuned dense weights to start from, instead of fine-tuning
     block: str = "64x1"
     compressions: tuple[float, ...] = (2.0,)  # of the encoder
@@ -79,6 +80,7 @@ class PruneConfig:
     surface_examples: int | None = 2000
     precision: str = "auto"
     train_embeddings: bool = False
+    allow_unknown: bool = False  # whether to go on with a tokenizer that knows too few of the task's words
     seed: int = 0
     threads: int = 0  # 0: all cores
 
@@ -178,6 +180,13 @@ def _needs(condition: object, message: str) -> None:
         raise InputError(message)
 
 
+def rooted(config: PruneConfig) -> PruneConfig:
+    """The same with whole paths where model or data is on this disk, so that the run works from any folder."""
+    paths = {name: os.path.expanduser(getattr(config, name)) for name in ("model", "data")}
+    return replace(config, **{name: os.path.abspath(path) for name, path in paths.items()
+                              if path not in ("", "minilm", "practice") and os.path.exists(path)})
+
+
 PRESETS: dict[str, dict] = {
     # about three minutes: enough to see the method work, not enough to judge it
     "quick": dict(dense_epochs=2, penalty_epochs=2, retrain_epochs=1, dense_budget=22, penalty_budget=16,
@@ -198,8 +207,8 @@ def preset(name: str, **settings) -> PruneConfig:
 
 # A setting that `prune` has an option for -> the option's name, without dashes; the others are a preset's to choose
 OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
-    "model", "revision", "task", "data", "label", "block", "preset", "seed", "threads", "method", "penalty",
-    "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden", "dropout",
-    "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
-    "precision",
+    "model", "revision", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method",
+    "penalty", "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden",
+    "dropout", "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
+    "precision", "allow_unknown",
 )} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda", "ranking": "score"}

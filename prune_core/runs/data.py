@@ -17,7 +17,14 @@ def load_for(config: PruneConfig, source: str | None = None) -> TaskData:
 
     Raises InputError.
     """
-    return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed)
+    return load(config.task, source or config.data, columns=config.columns, label=config.label, seed=config.seed,
+                regression=config.regression)
+
+
+def place_of(run: Run) -> str:
+    """Where a run's data is: where it was, else, of its own table, the copy that came along from another machine."""
+    copy = run.path / "data" / Path(run.data).name
+    return str(copy) if run.is_own and not Path(run.data).exists() and copy.is_file() else run.data
 
 
 def check_data(run: Run, source: str | None = None) -> None:
@@ -25,10 +32,16 @@ def check_data(run: Run, source: str | None = None) -> None:
 
     Its rows would change sides between train and dev.
     """
-    path, known = source or run.data, run.about.get("data_digest")
+    path, known = source or place_of(run), run.about.get("data_digest")
     if known and table_files.is_own(path) and (now := table_files.digest(path)) and now != known:
         raise RunError(f"{Path(path).name!r} has changed since run {run.name!r} was made; put back what it was, "
                        "or begin a new run")
+
+
+def why_not(data: TaskData) -> str:
+    """Of the practice set that came instead of what was asked, why, in brackets; else ''."""
+    why, instead, _ = data.note.partition(", so this is not ")
+    return f" ({why})" if instead else ""
 
 
 def data_of(run: Run, source: str | None) -> TaskData:
@@ -39,8 +52,8 @@ def data_of(run: Run, source: str | None) -> TaskData:
     if run.is_practice and source in (None, "practice"):
         return glue.load(run.config.task, "practice")
     check_data(run, source)
-    data = load_for(run.config, source or run.data)
+    data = load_for(run.config, source or place_of(run))
     if data.task.name != run.task:
-        raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; "
+        raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now{why_not(data)}; "
                          "give --data FOLDER in the layout of nyu-mll/glue")
     return data

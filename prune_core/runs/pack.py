@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,11 @@ PACKED_BYTES = 10_000_000
 PACKED_STEPS = 1500
 
 
-def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
+def pack(run: Run, name: str, weights: list[str], data_name: str,
+         write_checkpoint: Callable[[Path], object] | None = None) -> dict:
     """A read-only copy in data/recorded: norms as integers, fewer snapshots in between, no logs. Raises RunError.
+
+    `write_checkpoint` fills a folder with what its weights need of a checkpoint that is not embedded.
 
     Stages get 16 bits per norm, snapshots in between 8; zero stays zero and nothing else becomes zero.
     Where the weights ship too, norms stay float32, so that every recorded score is found again to the
@@ -48,6 +52,18 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
     files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
     result = run.result | {"run": name, "data": data_name}
     files.write_whole(staged / "result.json", (json.dumps(result, indent=1) + "\n").encode())
+    _pack_weights(run, staged, weights)
+    if weights and write_checkpoint:
+        write_checkpoint(staged / "checkpoint")
+    if to.exists():
+        shutil.rmtree(to)
+    staged.rename(to)
+    size = sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
+    return {"run": name, "path": str(to.relative_to(PROJECT)), "bytes": size, "snapshots_with_norms": len(kept)}
+
+
+def _pack_weights(run: Run, staged: Path, weights: list[str]) -> None:
+    """These stages' weights, and what was asked of them."""
     for saved in weights:
         shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
         for ranking in run.rankings(saved)[1:]:
@@ -55,11 +71,6 @@ def pack(run: Run, name: str, weights: list[str], data_name: str) -> dict:
         for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, staged / name)
-    if to.exists():
-        shutil.rmtree(to)
-    staged.rename(to)
-    size = sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
-    return {"run": name, "path": str(to.relative_to(PROJECT)), "bytes": size, "snapshots_with_norms": len(kept)}
 
 
 def _norms_to_keep(run: Run) -> list[int]:

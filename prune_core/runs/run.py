@@ -12,6 +12,8 @@
       activation-<stage>.safetensors   other rankings of the groups, likewise (taylor, loss, surgeon)
       timings.jsonl            what `measure` took, likewise
       result.json              there when the run is complete
+      checkpoint/              what it needs of its checkpoint, where it was packed to be moved
+      checkpoint.json          where its checkpoint lies now, where it was moved
       lock                     held by the one process that writes
 
 A file other than progress.jsonl is written beside its target, flushed, and renamed over it: a reader
@@ -188,8 +190,8 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        return results.warnings(self.dense_score, self.points, self.metric, self.majority_score,
-                                self.about.get("notes", []))
+        return results.warnings(results.dense_scores(self.snapshots), self.points, self.metric, self.majority_score,
+                                self.about.get("notes", []), self.about["task"].get("shares"))
 
 
 def _read_about(path: Path) -> dict:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -18,9 +17,10 @@ import numpy as np
 
 from prune_core import InputError
 from prune_core.files import DATA
-from prune_core.tasks import hub, table_files
+from prune_core.tasks import glue_folders, hub, table_files
 from prune_core.tasks.hub import load_dataset
 from prune_core.tasks.hub_errors import HubError
+from prune_core.tasks.labels import by_name, by_number
 from prune_core.tasks.table_files import Table
 
 HUB_DATA = "nyu-mll/glue"
@@ -122,17 +122,20 @@ class TaskData:
 
 def load(
     task_name: str, source: str = HUB_DATA, hub_seconds: float = 8.0,
-    columns: Sequence[str] = (), label: str = "", seed: int = 0,
+    columns: Sequence[str] = (), label: str = "", seed: int = 0, regression: bool = False,
 ) -> TaskData:
     """A task from the hub, a local folder in the hub's layout, a table file (table_files.py), or the practice set.
 
-    `columns`, `label` and `seed` are for a table file, whose name is then the task's. If the hub gives nothing (it
-    has `hub_seconds` to answer) and its local cache neither, this is the practice set, and `note` says why. Raises
-    InputError.
+    `columns`, `label`, `seed` and `regression` are for a table file, whose name is then the task's. If the hub gives
+    nothing (it has `hub_seconds` to answer) and its local cache neither, this is the practice set, and `note` says
+    why. Raises InputError.
     """
     if table_files.is_own(source):
-        return _own(table_files.read(source, columns, label), source, seed)
+        return _own(table_files.read(source, columns, label, regression), source, seed)
     task = task_named(task_name)
+    if regression:
+        raise InputError(f"--regression is for labels of a table file ({', '.join(table_files.SUFFIXES)}); "
+                         f"data is {source!r}")
     if source == "practice":
         return _practice("")
     if source != HUB_DATA:
@@ -147,13 +150,14 @@ def _from_hub(task: Task, seconds: float) -> TaskData:
     try:
         found = hub.snapshot("dataset", HUB_DATA, None, partial(_wanted, task), partial(_whole, task), seconds)
         splits = {split: sorted(found.folder.glob(f"{task.name}/{split}-*.parquet")) for split in ("train", *task.dev)}
-        return replace(_checked(task, HUB_DATA, hub.read_parquet(splits)), note=found.note)
+        return _checked(task, HUB_DATA, hub.read_parquet(splits), found.note)
     except HubError as error:
         why = str(error)
     except InputError:
         raise
     except (ArrowException, OSError) as error:
-        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({_reason(found.folder, task, error)})"
+        said = " ".join(str(error).split())[:120]
+        why = f"data {HUB_DATA!r}: what the hub gave cannot be read ({said})"
     with contextlib.suppress(Exception):  # as before: each kind means that there is none
         data = _checked(task, HUB_DATA, load_dataset(HUB_DATA, task.name, offline=True))
         return replace(data, note=f"{why}; what `datasets` kept in its cache is used")
@@ -186,48 +190,30 @@ def _whole(task: Task, folder: Path) -> bool:
 
 
 def _from_folder(task: Task, folder: str) -> TaskData:
-    if not Path(folder).is_dir():
+    path = Path(folder)
+    if not path.is_dir():
+        file = f"; a file must end in {', '.join(table_files.SUFFIXES)}" if path.is_file() else ""
         raise InputError(f"data {folder!r} is not a folder; "
-                         f"needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}")
-    # A cache of its own: the shared one tells folders apart by their last name only, and would give
-    # back old data after a file was changed, or another folder's data.
-    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as cache:
-        try:
-            splits = load_dataset(str(folder), task.name, cache=cache)
-        except Exception as error:  # datasets raises a dozen kinds here
-            raise InputError(f"data folder {folder!r} holds no task {task.name!r} in the layout of {HUB_DATA}: "
-                             f"{_reason(Path(folder), task, error)}") from None
-        return _checked(task, str(folder), splits)
+                         f"needed: {HUB_DATA}, practice, or a folder in the layout of {HUB_DATA}{file}")
+    wanted = glue_folders.Wanted(task.name, task.columns, ("train", *task.dev), task.labels)
+    with glue_folders.reading(path, wanted, HUB_DATA) as (splits, note):
+        return _checked(task, folder, splits, note)
 
 
-def _reason(folder: Path, task: Task, error: Exception) -> str:
-    """Why `datasets` could not read a folder, as its files show it, else in the words of the first cause."""
-    from pyarrow import ArrowException, parquet
-
-    for path in sorted((folder / task.name).glob("*.parquet")):
-        where = f"{task.name}/{path.name}"
-        try:
-            columns, rows = parquet.read_schema(path).names, parquet.read_metadata(path).num_rows
-        except (ArrowException, OSError):
-            return f"{where} cannot be read as parquet"
-        if absent := [c for c in (*task.columns, "label") if c not in columns]:
-            return f"{where}: column {absent[0]!r} is missing; there are: {', '.join(columns)}"
-        if not rows:
-            return f"{where}: no examples"
-    return " ".join(str(error.__cause__ or error).split())[:160]
-
-
-def _checked(task: Task, source: str, splits) -> TaskData:
+def _checked(task: Task, source: str, splits, note: str = "") -> TaskData:
     missing = [name for name in ("train", *task.dev) if name not in splits]
     if missing:
         raise InputError(f"data {source!r}, task {task.name}: split {missing[0]!r} is missing; "
                          f"there are: {', '.join(splits)}")
-    parts = {name: _examples(task, splits[name], f"data {source!r}, task {task.name}, split {name}")
-             for name in ("train", *task.dev)}
-    return TaskData(task, source, parts.pop("train"), parts)
+    parts, notes = {}, [note] if note else []
+    for name in ("train", *task.dev):
+        parts[name], more = _examples(task, splits[name], f"data {source!r}, task {task.name}, split {name}")
+        notes += [more] if more and more not in notes else []
+    return TaskData(task, source, parts.pop("train"), parts, "; ".join(notes))
 
 
-def _examples(task: Task, split, where: str) -> Examples:
+def _examples(task: Task, split, where: str) -> tuple[Examples, str]:
+    """(a split's texts and labels, what was done to its labels). Raises InputError."""
     absent = [c for c in (*task.columns, "label") if c not in split.column_names]
     if absent:
         raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {', '.join(split.column_names)}")
@@ -237,8 +223,23 @@ def _examples(task: Task, split, where: str) -> Examples:
     for name, values in columns.items():  # `datasets` fills a column that only one split lacks with None
         if all(value is None for value in values):
             raise InputError(f"{where}: column {name!r} is missing or has no values")
-    labels = columns.pop("label")
-    return _examples_of(task, list(zip(*columns.values(), strict=True)), labels, where)
+    labels, note = _by_their_names(task, columns.pop("label"), split, where)
+    return _examples_of(task, list(zip(*columns.values(), strict=True)), labels, where), note
+
+
+def _by_their_names(task: Task, labels: list, split, where: str) -> tuple[list, str]:
+    """(labels in the task's order, what was done to them), where the data names its classes. Raises InputError."""
+    names = getattr(split.features.get("label"), "names", None)
+    if not names:
+        return labels, ""
+    at = by_name(names, task.labels) or by_number(names, task.labels)
+    if at is None:
+        raise InputError(f"{where}: its labels are called {', '.join(names)[:160]}; "
+                         f"needed: {', '.join(task.labels) or 'numbers'}, in any order")
+    if list(at) == sorted(at):
+        return labels, ""
+    moved = [at.index(label) if label in at else label for label in labels]
+    return moved, f"labels are numbered {', '.join(names)} in the data; they were put in the task's order"
 
 
 def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Examples:
@@ -262,7 +263,7 @@ def _own(table: Table, source: str, seed: int) -> TaskData:
     train, dev = (Examples([table.texts[row] for row in rows], table.labels[rows]) for rows in table.split(seed))
     metrics = ("accuracy",) if table.classes else ("spearman", "pearson")
     task = Task(table.name, table.columns, table.classes, metrics, len(train), None)
-    return TaskData(task, source, train, {"validation": dev})
+    return TaskData(task, source, train, {"validation": dev}, table.note)
 
 
 def _practice(note: str) -> TaskData:

@@ -21,7 +21,7 @@ TRIES = 3
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _silent: dict[str, tuple[float, str]] = {}  # endpoint -> until when, why
-_said: set[str] = set()  # notes, each once
+said: set[str] = set()  # notes that stand on stderr already, each once
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Snapshot:
 
 
 def say(line: str) -> None:
-    """One line on stderr: what is done instead of what was asked."""
+    """One line on stderr: what is done instead of what was asked, or besides."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -118,9 +118,9 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
             why, silent = cause(error, address(kind, name), revision), False
     if kept:
         note = f"{what}: {why}; the copy in the cache is used, commit {kept.commit[:7]}"
-        if note not in _said and not offline():
+        if note not in said and not offline():
             say(note)
-        _said.add(note)
+            said.add(note)
         return Snapshot(kept.folder, kept.commit, note)
     raise HubError(f"{what}: {why}", silent)
 

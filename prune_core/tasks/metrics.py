@@ -87,3 +87,8 @@ def majority_score(task: Task, examples: Examples) -> float:
     outputs = np.zeros((len(examples), len(task.labels)), np.float32)
     outputs[:, np.bincount(examples.labels, minlength=len(task.labels)).argmax()] = 1
     return score(task, outputs, examples.labels)[task.metrics[0]]
+
+
+def class_shares(task: Task, examples: Examples) -> list[float]:
+    """What share of the examples each class has; [] for regression."""
+    return (np.bincount(examples.labels, minlength=len(task.labels)) / len(examples)).tolist() if task.labels else []

@@ -6,18 +6,30 @@ what is there, what is needed, and where.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from prune_core import InputError
+from prune_core.tasks import delimited, parquet_files
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+MARKED = {"\t": "tabs: call it .tsv", ";": "semicolons: save it with commas", "|": "bars: save it with commas",
+          ",": "commas: call it .csv"}
+SCORES = ("score", "similarity", "rating", "stars")  # what a label that is a score may be called; never guessed
+COUNTERS = ("", "id", "idx", "index", "unnamed: 0", "__index_level_0__")  # columns that only count the rows
+PLAIN = (str, int, float, Decimal, date)  # what a label may be
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE)
+LIKE_A_SCORE = 5  # whole numbers that may be a score: from so many on it is said how to say so
 LABELS = ("label", "labels", "class", "category", "target", "y")  # what a label's column is called where nobody says so
 DEV_SHARE = 0.2
 MOST_CLASSES, LEAST_ROWS, LEAST_OF_CLASS, MOST_BYTES = 100, 20, 2, 500_000_000
@@ -27,7 +39,8 @@ MOST_CLASSES, LEAST_ROWS, LEAST_OF_CLASS, MOST_BYTES = 100, 20, 2, 500_000_000
 class Table:
     """A file that was read and checked.
 
-    `texts`: rows of one or two strings; `labels`: class numbers or floats; `classes`: their names, () for regression.
+    `texts`: rows of one or two strings; `labels`: class numbers or floats; `classes`: their names, () for regression;
+    `note`: how it was read, where that was to be decided.
     """
 
     name: str
@@ -35,6 +48,7 @@ class Table:
     texts: list[tuple[str, ...]]
     labels: np.ndarray
     classes: tuple[str, ...]
+    note: str = ""
 
     def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """(train rows, dev rows), ascending: the same for the same seed, every class in both."""
@@ -69,94 +83,92 @@ def digest(path: str | Path) -> str:
 
 def names(path: str | Path) -> list[str]:
     """The columns of a file. Raises InputError."""
-    return list(_frame(Path(path)).columns)
+    return _names(Path(path))
 
 
-def read(path: str | Path, columns: Sequence[str] = (), label: str = "") -> Table:
+def read(path: str | Path, columns: Sequence[str] = (), label: str = "", regression: bool = False) -> Table:
     """Read and check a file. Raises InputError.
 
     `columns`: of the text, one or two; `label`: its column; both are guessed where they are not given.
+    `regression`: labels are a score, whole numbers too.
     """
     path = Path(path)
-    frame = _frame(path)
-    where = f"{path.name!r}"
-    columns, label = _named(frame, tuple(columns), label, where)
-    _no_gaps(frame, (*columns, label), where)
-    texts = []
+    where, there = f"{path.name!r}", _names(path)
+    columns, label = _named(path, there, tuple(columns), label, where)
+    cells, note = _columns(path, there, (*columns, label), where)
+    for name, values in cells.items():
+        _no_gaps(name, values, where)
     for name in columns:
-        values = frame[name]
-        if not all(isinstance(value, str) for value in values):
-            raise InputError(f"{where}: column {name!r} holds {type(values.iloc[0]).__name__}, not text; "
-                             "name the columns of the text")
-        texts.append(list(values))
-    if len(frame) < LEAST_ROWS:
-        raise InputError(f"{where}: {len(frame)} rows; needed: at least {LEAST_ROWS}, "
+        if strange := _others(cells[name], str):
+            raise InputError(f"{where}: column {name!r} holds {strange}, not text; name the columns of the text")
+    if len(cells[label]) < LEAST_ROWS:
+        raise InputError(f"{where}: {len(cells[label])} rows; needed: at least {LEAST_ROWS}, "
                          "to train on some and score on others")
-    labels, classes = _classes(frame[label], label, where)
-    return Table(task_name(path), columns, list(zip(*texts, strict=True)), labels, classes)
+    labels, classes, more = _labels(cells[label], label, where, regression)
+    texts = list(zip(*(cells[name] for name in columns), strict=True))
+    return Table(task_name(path), columns, texts, labels, classes, "; ".join(filter(None, (
+        f"{where}: {note}" if note else "", more))))
 
 
-def _frame(path: Path):
-    """The file as a pandas frame; cells of a CSV as they are written. Raises InputError."""
-    import pandas as pd
-
-    where, kind = f"{path.name!r}", path.suffix.lower()
+def _names(path: Path) -> list[str]:
+    """The names of the columns, as the first line or the parquet file has them. Raises InputError."""
+    where, suffix = f"{path.name!r}", path.suffix.lower()
     try:
         there = path.is_file()
-    except OSError:  # a name that the system does not take
+    except (OSError, ValueError):  # a name that the system does not take
         there = False
     if not there:
         raise InputError(f"data {str(path)[:200]!r} is not there; needed: a file ending in {', '.join(SUFFIXES)}")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{where}: {path.stat().st_size / 1e6:,.0f} MB; at most {MOST_BYTES / 1e6:,.0f} are read")
-    try:
-        if kind == ".parquet":
-            return _with_names(pd.read_parquet(path), where)
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            head, rows = _cells(csv.reader(file, delimiter="\t" if kind == ".tsv" else ",", strict=True), where)
-        return _with_names(pd.DataFrame(rows, columns=head, dtype=object), where)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
-    except InputError:
-        raise
-    except (ValueError, OSError, csv.Error) as error:  # pandas' and pyarrow's errors are ValueErrors or OSErrors
-        raise InputError(f"{where} cannot be read as {kind[1:]}: {' '.join(str(error).split())[:160]}") from None
-
-
-def _cells(reader, where: str) -> tuple[list[str], list[list[str]]]:
-    """(names of the columns, rows of as many cells); lines with nothing in them are left out."""
-    head = next((line for line in reader if line), [])
-    if not head:
+    with _one_line(path):
+        there = parquet_files.names(path) if suffix == ".parquet" else delimited.names(path, SEPARATORS[suffix])
+    if not there:
         raise InputError(f"{where}: nothing in it; needed: a first line with the names of the columns, then rows")
-    if twice := {name for name in head if head.count(name) > 1}:
+    there = [name.strip() for name in there]
+    if len(there) < 2:
+        others = [words for mark, words in MARKED.items() if mark in there[0] and SEPARATORS.get(suffix) != mark]
+        advice = f"; it seems to be separated by {others[0]}" if others else ""
+        raise InputError(f"{where}: one column, {there[0][:60]!r}; needed: a column of text and one of labels "
+                         f"(CSV: separated by commas, TSV: by tabs){advice}")
+    if twice := {name for name in there if there.count(name) > 1}:
         raise InputError(f"{where}: two columns are called {sorted(twice)[0]!r}; needed: a name of its own for each")
-    rows = []
-    for row in reader:
-        if row and len(row) != len(head):
-            raise InputError(f"{where}: line {reader.line_num} has {len(row)} cells, the first one {len(head)}; "
-                             "put text that has the separator in it between double quotes")
-        if row:
-            rows.append(row)
-    return head, rows
+    return there
 
 
-def _with_names(frame, where: str):
-    names = [str(name).strip() for name in frame.columns]
-    frame.columns = names
-    if not len(frame):
+@contextmanager
+def _one_line(path: Path):
+    """Turn what a file that cannot be read raises into one line; pyarrow has a dozen kinds."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{path.name!r} cannot be read as {path.suffix.lower()[1:]}: "
+                         f"{' '.join(str(error).split())[:160]}") from None
+
+
+def _columns(path: Path, there: list[str], wanted: Sequence[str], where: str) -> tuple[dict[str, list], str]:
+    """(name -> values of all rows: strings, or what parquet holds, None for a gap; how it was read, if that was to be
+    decided). Raises InputError."""
+    suffix, at = path.suffix.lower(), [there.index(name) for name in wanted]
+    with _one_line(path):
+        if suffix == ".parquet":
+            columns, note = parquet_files.columns(path, at, 4 * MOST_BYTES), ""
+        else:
+            rows, note = delimited.rows(path, SEPARATORS[suffix], there, at, at[-1])
+            columns = list(zip(*rows, strict=True))
+    if not columns or not len(columns[0]):
         raise InputError(f"{where}: no rows below the names of the columns")
-    if len(names) < 2:
-        raise InputError(f"{where}: one column, {names[0][:60]!r}; "
-                         "needed: a column of text and one of labels (CSV: separated by commas, TSV: by tabs)")
-    return frame
+    return dict(zip(wanted, map(list, columns), strict=True)), note
 
 
-def _named(frame, columns: tuple[str, ...], label: str, where: str) -> tuple[tuple[str, ...], str]:
+def _named(path: Path, there: list[str], columns: tuple[str, ...], label: str,
+           where: str) -> tuple[tuple[str, ...], str]:
     """The columns of text and of the label, as given or guessed. Raises InputError.
 
     A label is guessed by its name, the text as all that is left if that is one column or two.
     """
-    there = list(frame.columns)
     listed = ", ".join(there)[:300]
     for name in (*columns, *([label] if label else [])):
         if name not in there:
@@ -164,10 +176,12 @@ def _named(frame, columns: tuple[str, ...], label: str, where: str) -> tuple[tup
     if not label:
         known = [name for name in there if name.lower() in LABELS and name not in columns]
         if len(known) != 1:
-            raise InputError(f"{where}: which column is the label? There are: {listed}; give --label NAME")
+            row = "Its first line looks like a row, not like names of columns. " if _no_names(path, there) else ""
+            score = next((f", and --regression if {name!r} is one" for name in there if name.lower() in SCORES), "")
+            raise InputError(f"{where}: which column is the label? {row}There are: {listed}; give --label NAME{score}")
         (label,) = known
     if not columns:
-        columns = tuple(name for name in there if name != label and name.lower() not in ("id", "idx", "index"))
+        columns = tuple(name for name in there if name != label and name.lower() not in COUNTERS)
         if not 1 <= len(columns) <= 2:
             raise InputError(f"{where}: which column is the text? There are: {listed}; "
                              "give --text NAME, or NAME,NAME for pairs")
@@ -177,43 +191,81 @@ def _named(frame, columns: tuple[str, ...], label: str, where: str) -> tuple[tup
     return columns, label
 
 
-def _no_gaps(frame, names: Sequence[str], where: str) -> None:
+def _no_names(path: Path, there: list[str]) -> bool:
+    """Whether what stands for a name comes again below it, as a label does."""
+    if path.suffix.lower() == ".parquet":
+        return False
+    first = islice(delimited.plain(path, SEPARATORS[path.suffix.lower()]), 1, 200)
+    return any(set(there) & {cell.strip() for cell in record.cells} for record in first)
+
+
+def _no_gaps(name: str, values: list, where: str) -> None:
     """Raises InputError naming the first empty cell, as a spreadsheet counts rows."""
-    for name in names:
-        empty = frame[name].isna() | frame[name].map(lambda value: isinstance(value, str) and not value.strip())
-        if empty.any():
-            row = int(np.flatnonzero(empty)[0])
-            more = f" and {int(empty.sum()) - 1:,} more" if empty.sum() > 1 else ""
-            raise InputError(f"{where}: column {name!r} is empty in row {row + 2}{more} (the names are row 1)")
+    empty = [row for row, value in enumerate(values)
+             if value is None or (isinstance(value, str) and not value.strip())]
+    if empty:
+        more = f" and {len(empty) - 1:,} more" if len(empty) > 1 else ""
+        raise InputError(f"{where}: column {name!r} is empty in row {empty[0] + 2}{more} (the names are row 1)")
 
 
-def _classes(column, label: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(class numbers, class names), or (floats, ()) where labels are numbers with fractions. Raises InputError."""
-    values = [value.strip() if isinstance(value, str) else value for value in column]
-    try:
-        numbers = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        return _numbered(values, label, where)
+# ---------------------------------------------------------------- labels
+
+
+def _labels(values: list, label: str, where: str, regression: bool) -> tuple[np.ndarray, tuple[str, ...], str]:
+    """(class numbers, class names, a note), or (floats, (), "") where labels have fractions or are said to be a score.
+
+    Raises InputError.
+    """
+    if strange := _others(values, PLAIN):
+        raise InputError(f"{where}: column {label!r} holds {strange}; needed: words or numbers as labels")
+    values = [value.strip() if isinstance(value, str) else value for value in values]
+    word = next((value for value in values if not _is_number(value) or regression and isinstance(value, bool)), None)
+    if word is not None and regression:
+        raise InputError(f"{where}: column {label!r} holds {str(word)[:40]!r}, which is no number; "
+                         "needed with --regression: a score in every row")
+    if word is not None:
+        return *_numbered([str(value) for value in values], label, where), ""
+    numbers = np.array([float(value) for value in values])
     if not np.isfinite(numbers).all():
         raise InputError(f"{where}: column {label!r} has a label that is not a finite number")
-    if (numbers % 1 == 0).all():
-        return _numbered([int(number) for number in numbers], label, where)
+    if (numbers % 1 == 0).all() and not regression:
+        whole = [int(value) if str(value).lstrip("+-").isdecimal() else int(float(value)) for value in values]
+        count = len(set(whole))
+        hint = f"as whole numbers these are {count:,} classes; if they are a score, give --regression"
+        return *_numbered(whole, label, where, hint), f"label {label!r}: {hint}" if count >= LIKE_A_SCORE else ""
     if np.ptp(numbers) == 0:
         raise InputError(f"{where}: every label is {values[0]!r}; needed: at least two different ones")
-    return numbers.astype(np.float32), ()
+    return numbers.astype(np.float32), (), ""
 
 
-def _numbered(values: list, label: str, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    """(class numbers, class names) of labels that name classes, which are ordered. Raises InputError."""
+def _is_number(value) -> bool:
+    """Whether a label is a number as people write it: 1_000 and a date are none."""
+    return bool(NUMBER.fullmatch(value)) if isinstance(value, str) else not isinstance(value, date)
+
+
+def _others(values: list, kinds: type | tuple[type, ...]) -> str:
+    """What the first value is that is none of these kinds; '' where all are."""
+    said = {"ndarray": "lists", "list": "lists", "dict": "records", "int": "int64", "float": "float64"}
+    names = (type(value).__name__ for value in values if not isinstance(value, kinds))
+    return next((said.get(name, name) for name in names), "")
+
+
+def _numbered(values: list, label: str, where: str, hint: str = "") -> tuple[np.ndarray, tuple[str, ...]]:
+    """(class numbers, class names) of labels that name classes, which are ordered. Raises InputError.
+
+    `hint`: what numbers may be instead.
+    """
     names = sorted(set(values))
+    also = f"; {hint}" if hint else ""
     if len(names) < 2:
         raise InputError(f"{where}: every label is {names[0]!r}; needed: at least two classes")
     if len(names) > MOST_CLASSES:
         raise InputError(f"{where}: {len(names):,} classes in column {label!r}; at most {MOST_CLASSES}. "
-                         "Is that the label?")
-    numbered = np.array([names.index(value) for value in values], np.int64)
+                         f"Is that the label?{also and ' A' + also[3:]}")
+    place = {name: number for number, name in enumerate(names)}
+    numbered = np.array([place[value] for value in values], np.int64)
     few = int(np.bincount(numbered).argmin())
     if (count := int(np.bincount(numbered)[few])) < LEAST_OF_CLASS:
         raise InputError(f"{where}: class {str(names[few])!r} has {count} row; "
-                         f"needed: at least {LEAST_OF_CLASS} of each, to train and to score on")
+                         f"needed: at least {LEAST_OF_CLASS} of each, to train and to score on{also}")
     return numbered, tuple(map(str, names))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prune_core import InputError
 from prune_core.methods import table
-from prune_core.runs.config import PruneConfig
+from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.run import Run
 from prune_core.showing.compare import FREE, Row, row_of
 from prune_core.tasks.hub import say
@@ -35,7 +35,7 @@ def plan(base: PruneConfig, methods: Sequence[str], seeds: int, budget: int) -> 
     if seeds < 1 or budget < 3:
         raise InputError(f"{seeds} seeds and {budget} steps are out of range; needed: at least 1 and 3")
     penalty = round(PENALTY_SHARE * budget)
-    shared = replace(base, penalty_steps=penalty, surface_examples=SURFACE)
+    shared = replace(rooted(base), penalty_steps=penalty, surface_examples=SURFACE)
     planned = []
     for seed in range(seeds):
         first = run_name(base.task, methods[0], seed)
@@ -58,7 +58,7 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
     if not (Path(runs_dir) / name).is_dir():
         return None
     run = Run(Path(runs_dir) / name)
-    there, here = run.config.settings(), config.settings()
+    there, here = rooted(run.config).settings(), config.settings()
     if others := [setting for setting in here if setting not in FREE and there[setting] != here[setting]]:
         setting = others[0]
         raise InputError(f"run {name!r} was made with {setting} {there[setting]}, asked: {here[setting]}; "

@@ -9,22 +9,25 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from prune_core import InputError, out_of_memory
-from prune_core.cutting.blocks import BlockShape
-from prune_core.evaluation import bench, surface
+from prune_core.cutting.blocks import BlockShape, Layout
+from prune_core.evaluation import surface, weights
+from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
-from prune_core.models import encoders
+from prune_core.models import encoders, identity, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import places, shelf
-from prune_core.runs.config import PruneConfig
-from prune_core.runs.data import check_data, load_for
+from prune_core.runs.config import PruneConfig, rooted
+from prune_core.runs.data import check_data, load_for, why_not
 from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.runs.stages import DENSE
-from prune_core.tasks import metrics, table_files
-from prune_core.tasks.glue import Task
+from prune_core.tasks import encoding, hub, metrics, table_files
+from prune_core.tasks.glue import Examples, Task, TaskData
 from prune_core.tasks.hub import say
 from prune_core.training.data import EncodedTask
 from prune_core.training.loop import Pruning
@@ -44,37 +47,63 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
           agree: Agree = say) -> dict:
     """Begin a run and see it to its end; returns its result.
 
-    `agree` is asked before a run on the practice set that was to be another. Raises InputError before anything is
-    written, Interrupted.
+    Before any work it says what was guessed, drawn, permuted or taken instead, and run.json keeps that; `agree` is
+    asked before a run on the practice set that was to be another. Raises InputError before anything is written,
+    Interrupted.
     """
     if name is not None:
         places.check_name(name)
+    config = rooted(config)
     data = load_for(config)
     if data.source == "practice" != config.data:
         agree(data.note)
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
-    about = {
-        "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
-        "data_digest": table_files.digest(data.source) if table_files.is_own(data.source) else None,
-        "heads": heads_of(encoder.model, encoder.matrices),
-        "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels),
-                 "columns": list(data.task.columns)},
-        "majority_score": metrics.majority_score(data.task, data.main_dev.some(config.dev_examples)),
-        "commit": encoder.commit, "notes": [note for note in (data.note, encoder.note) if note],
-        "machine": machine(), "versions": versions(),
-    }
+    loading = [*encoder.notes, *_fits(encoder, data, config)]
+    probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
+    for line in [data.note] * (data.source == config.data and bool(data.note)) + loading:
+        if line not in hub.said:
+            say(f"note: {line}")
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
+    about = _about(config, command, data, encoder, layout) | {"loading": loading}
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
         saved = _weights_of(recorder.path)
         return _drive(Pruning(encoder, EncodedTask.of(data, encoder, config), config, saved), recorder, report)
 
 
+def _fits(encoder: Encoder, data: TaskData, config: PruneConfig) -> list[str]:
+    """Whether tokenizer, model and the task's sentences go together; what to say of it. Raises InputError."""
+    where, length = f"model {config.model!r}", encoder.max_length(config.max_length)
+    texts = Examples([*data.train.some(1000).texts, *data.main_dev.some(1000).texts], np.zeros(0))
+    notes = tokenizers.check_words(encoder.tokenizer, texts, where, config.allow_unknown)
+    tokenizers.check_longest(encoder.tokenizer, encoder.model, length, where)
+    if length < config.max_length and encoding.encode(texts, encoder.tokenizer, length).lengths.max() == length:
+        notes.append(f"sentences are cut at {length} tokens, the most that the checkpoint reads; "
+                     f"asked for: {config.max_length}")
+    return notes
+
+
+def _about(config: PruneConfig, command: str, data: TaskData, encoder: Encoder, layout: Layout) -> dict:
+    """What run.json says."""
+    dev = data.main_dev.some(config.dev_examples)
+    return {
+        "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
+        "data_digest": table_files.digest(data.source) if table_files.is_own(data.source) else None,
+        "heads": heads_of(encoder.model, encoder.matrices),
+        "task": {"name": data.task.name, "metric": data.task.metric, "labels": list(data.task.labels),
+                 "columns": list(data.task.columns), "shares": metrics.class_shares(data.task, dev)},
+        "majority_score": metrics.majority_score(data.task, dev),
+        "checkpoint": identity.digests(encoder.folder, encoder.model), "commit": encoder.commit,
+        "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
+    }
+
+
 def resume(run: Run, report: Report) -> dict:
     """Take an interrupted run to its end; the numbers are those of a run that was never interrupted.
 
-    A complete run just returns its result. Raises RunError while another process writes it, Interrupted.
+    A complete run just returns its result. Raises RunError while another process writes it, or where its data or its
+    checkpoint is no longer what it was; Interrupted.
     """
     if run.result is not None:
         return run.result
@@ -85,10 +114,12 @@ def resume(run: Run, report: Report) -> dict:
         check_data(run)
         data = load_for(config, run.data)
         if data.source != run.data:
-            raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
+            raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now{why_not(data)}")
         state = read_checkpoint(run.path)
-        config = replace(config, revision=bench.revision_of(run))  # the branch may have moved
-        encoder = _encoder(replace(config, start_from=None) if state else config, data.task, run.path.parent)
+        if state or not config.start_from:
+            encoder = weights.checkpoint_of(run, data.task.outputs, untouched=not state)
+        else:
+            encoder = _encoder(config, data.task, run.path.parent)
         pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
         if state:
             pruning.restore_(state.tensors, state.meta)
@@ -109,16 +140,16 @@ def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]]
 def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
     """The checkpoint with a fresh head, or fine-tuned as the run `start_from` left it. Raises InputError."""
     if not config.start_from:
-        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings,
-                             revision=config.revision)
+        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings, task.labels,
+                             config.revision)
     run = shelf.find(config.start_from, runs_dir)
-    if (run.config.model, run.task) != (config.model, task.name):
+    if (rooted(run.config).model, run.task) != (config.model, task.name):
         raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
                          f"{config.model} on {task.name}")
-    if config.revision not in (None, run.config.revision, there := bench.revision_of(run)):
+    if config.revision not in (None, run.config.revision, there := weights.revision_of(run)):
         raise InputError(f"run {run.name!r} has {config.model} at {there or 'no revision'}; needed to start from: "
                          f"{config.revision}")
-    encoder = bench.encoder_of(run, DENSE, task.outputs)
+    encoder = weights.encoder_of(run, DENSE, task.outputs)
     encoder.embeddings.requires_grad_(config.train_embeddings)
     return encoder
 

@@ -22,7 +22,7 @@ import tiny
 from stress.input_texts import HTML, Case, tables, texts
 
 from prune_core import InputError, files
-from prune_core.evaluation import bench
+from prune_core.evaluation import weights
 from prune_core.latency.profile import Batch
 from prune_core.runs import places, settings, shelf
 from prune_core.runs.run import Run
@@ -73,7 +73,7 @@ def probe(path: Path) -> None:
         ),
         *(lambda phase=phase: (run.surfaces(phase), run.sensitivity(phase), run.rankings(phase))
           for phase in run.stages),
-        lambda: bench.encoder_of(run, "dense", run.outputs),
+        lambda: weights.encoder_of(run, "dense", run.outputs),
     ):
         try:
             read()

@@ -1,0 +1,109 @@
+"""A run's checkpoint, known by its digests, and the weights of its stages on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from prune_core import files
+from prune_core.models import encoders, identity, tensors
+from prune_core.models.encoders import Encoder
+from prune_core.runs import origin
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+
+KEPT = ("config", "tokenizer", "frozen")  # of a checkpoint, what a run goes on reading after its first step
+
+
+def revision_of(run: Run) -> str | None:
+    """Of a model by hub name: the commit that the run was made with, so that what is asked later loads the same."""
+    return run.about.get("commit") or run.config.revision
+
+
+def encoder_of(run: Run, stage: str, outputs: int) -> Encoder:
+    """The run's encoder with the weights of a stage. Raises RunError where they are not there or do not fit."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = run.weights_file(stage)
+    try:
+        weights = load_file(file)
+        encoder = checkpoint_of(run, outputs, rest=weights)
+        encoder.load_(weights)
+    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise RunError(f"run {run.name!r}: weights {stage!r} do not fit {run.config.model!r}: {why}") from None
+    if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):
+        raise RunError(f"run {run.name!r}: weights {stage!r} have NaN or infinite values")
+    return encoder
+
+
+def checkpoint_of(run: Run, outputs: int, rest: Mapping[str, torch.Tensor] | None = None,
+                  untouched: bool = False) -> Encoder:
+    """The checkpoint that the run was made of, with a fresh head. Raises InputError where it is another one, or gone.
+
+    `rest`: what a copy of it in the run's folder leaves out, as a stage has it; `untouched`: whether its trained
+    tensors must be the same too, as before the first step.
+    """
+    place = origin.checkpoint(run)
+    if Path(place).is_absolute() and not Path(place).is_dir():
+        raise RunError(f"run {run.name!r}: its checkpoint {place!r} is not there; if it was moved: "
+                       f"python -m prune_core relocate {run.name} FOLDER")
+    if not origin.carried(run):
+        rest = None
+    elif rest is None:
+        rest = _any_stage(run)
+    encoder = encoders.load(place, outputs, run.config.seed, run.config.train_embeddings, run.labels,
+                            revision_of(run) if place == run.config.model else None, rest)
+    known = run.about.get("checkpoint")
+    if known:  # not by runs of before it was recorded
+        parts = (*KEPT, "weights") if untouched else KEPT
+        if others := identity.changed(known, identity.digests(encoder.folder, encoder.model), parts):
+            raise RunError(f"run {run.name!r}: its checkpoint {place!r} has changed since the run was made "
+                           f"({', '.join(others)}), so its weights would be mixed with another model's; put back what "
+                           "it was, or begin a new run")
+    return encoder
+
+
+def _any_stage(run: Run) -> Mapping[str, torch.Tensor]:
+    """The trained tensors of the first stage whose weights are there; {} where none are."""
+    from safetensors.torch import load_file
+
+    paths = sorted((run.path / "weights").glob("*.safetensors"))
+    return load_file(paths[0]) if paths else {}
+
+
+def write_checkpoint(run: Run, folder: Path) -> None:
+    """What the run goes on reading of its checkpoint, into a new folder: config, tokenizer, frozen tensors.
+
+    Raises InputError where the checkpoint is gone, or another one.
+    """
+    from safetensors.torch import save_file
+
+    encoder = checkpoint_of(run, run.outputs)
+    folder.mkdir(parents=True)
+    for path in (encoder.folder / "config.json", *identity.tokenizer_files(encoder.folder)):
+        shutil.copyfile(path, folder / path.name)
+    trained = encoder.trainable()
+    frozen = {name: one.contiguous() for name, one in encoder.model.state_dict().items() if name not in trained}
+    save_file(frozen, folder / tensors.ONE, {"format": "pt"})
+
+
+def relocate(run: Run, folder: Path) -> str:
+    """Note where the run's checkpoint lies now, and return that. Raises InputError where it is another one."""
+    place = str(Path(folder).resolve())
+    known = run.about.get("checkpoint")
+    if not known or origin.carried(run):
+        why = "has its checkpoint with it" if known else "was made before digests were kept, so none can be known again"
+        raise RunError(f"run {run.name!r} {why}; nothing was noted")
+    encoder = encoders.load(place, run.outputs, run.config.seed, run.config.train_embeddings, run.labels)
+    if others := identity.changed(known, identity.digests(encoder.folder, encoder.model), KEPT):
+        raise RunError(f"{place!r} is not the checkpoint of run {run.name!r}: other {', '.join(others)}")
+    try:
+        files.write_json(origin.moved_file(run), {"folder": place})
+    except OSError as error:
+        raise RunError(f"run {run.name!r}: it cannot be noted: {error.strerror or error}") from None
+    return place

@@ -1,0 +1,147 @@
+"""A checkpoint's tokenizer against its model, before any work: its files, ids, token types, padding, known words."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from prune_core import InputError
+from prune_core.models.checkpoints import first_line
+from prune_core.tasks.glue import Examples
+
+Notes = list[str]
+MOST_UNKNOWN = 0.2  # share of the task's words that a tokenizer may not know
+_ASKED = 2000  # sentences behind that share
+_USUAL_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
+                "tokenizer.model")
+
+
+def load(folder: Path, where: str):
+    """The tokenizer of a checkpoint folder. Raises InputError: none there, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in (*_USUAL_FILES, "tokenizer_config.json")):
+        _refuse_missing(folder, where)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # transformers and tokenizers raise a dozen kinds for damaged files
+        raise InputError(f"{where}: its tokenizer cannot be read: {first_line(error)}; "
+                         "needed: tokenizer.json, or vocab.txt") from None
+    names = set(getattr(tokenizer, "vocab_files_names", {}).values())
+    # Without its files transformers makes an empty one, to which every word is unknown
+    if names and not any((folder / name).is_file() for name in (*names, *_USUAL_FILES)):
+        _refuse_missing(folder, where)
+    return tokenizer
+
+
+def _refuse_missing(folder: Path, where: str) -> None:
+    raise InputError(f"{where}: no tokenizer files; needed beside the weights: tokenizer.json, or vocab.txt and the "
+                     "like; copy them from the checkpoint that it was trained from")
+
+
+def fit(tokenizer, model: nn.Module, where: str) -> Notes:
+    """Make the tokenizer give what the model takes, and say what that changed. Raises InputError where it cannot."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    if largest >= rows:
+        first = tokenizer.convert_ids_to_tokens(rows)
+        raise InputError(f"{where}: the tokenizer has {largest + 1:,} tokens, the model's embeddings {rows:,} rows, so "
+                         f"{first!r} has none; resize the embeddings (model.resize_token_embeddings) and train them, "
+                         "or give the tokenizer that belongs to the model")
+    notes = _padding(tokenizer, model) + _types(tokenizer, model)
+    if (known := len(tokenizer)) < 0.5 * rows and rows - known > 1000:
+        notes.append(f"the tokenizer knows {known:,} tokens, the model {rows:,}: is it the model's own?")
+    return notes
+
+
+def _padding(tokenizer, model: nn.Module) -> Notes:
+    """The model's own padding id, wherever it has one: RoBERTa's kind counts positions from there."""
+    own, its = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
+    if own is None or own == its:
+        pad = its if its is not None else 0
+        if its is not None:
+            return []
+    else:
+        pad = own
+    token = tokenizer.convert_ids_to_tokens(pad)
+    if token is not None:
+        tokenizer.pad_token = token
+    if its is None:
+        return [f"the tokenizer has no padding; filled up with {token!r}, which attention does not see"]
+    return [f"the tokenizer pads with id {its}, the model with {own} ({token!r}): padded as the model has it"]
+
+
+def _types(tokenizer, model: nn.Module) -> Notes:
+    """Which of a pair a token belongs to is told to models that have room for it, and to no others."""
+    names = list(tokenizer.model_input_names)
+    if "token_type_ids" not in names:
+        return []
+    room = getattr(model.config, "type_vocab_size", 0) or 0
+    taken = "token_type_ids" in inspect.signature(model.forward).parameters and room
+    given = tokenizer("a", "a").get("token_type_ids", [0])
+    if taken and max(given) < room:
+        return []
+    tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    if not max(given):
+        return []
+    return [f"the tokenizer numbers both sentences of a pair, the model has room for {room} kinds: "
+            "sentences are not numbered"]
+
+
+def room(model: nn.Module, wanted: int) -> int:
+    """The most tokens that a model's table of positions holds; `wanted` where it has none.
+
+    RoBERTa's and MPNet's kinds count positions from the padding on, so they hold that many fewer.
+    """
+    base = model.base_model
+    embeddings = getattr(base, "embeddings", base)
+    table = getattr(embeddings, "position_embeddings", None)
+    rows = table.weight.shape[0] if isinstance(table, nn.Embedding) else None
+    rows = rows or getattr(model.config, "max_position_embeddings", None) or wanted
+    if rows < 0:  # counted by no table
+        return wanted
+    counted = hasattr(embeddings, "create_position_ids_from_inputs_embeds")
+    return rows - (embeddings.padding_idx + 1) if counted else rows
+
+
+def check_words(tokenizer, examples: Examples, where: str, allowed: bool = False) -> Notes:
+    """Raises InputError where over MOST_UNKNOWN of these words are unknown to it, unless `allowed`; then it is said."""
+    share = unknown(tokenizer, examples.some(_ASKED))
+    if share <= MOST_UNKNOWN:
+        return []
+    told = f"{share:.0%} of the words of this task are unknown to the tokenizer"
+    if not allowed:
+        raise InputError(f"{where}: {told}; at most {MOST_UNKNOWN:.0%} make sense. Is it the model's own, and the "
+                         "language that of the data? To go on all the same: --allow-unknown")
+    return [told]
+
+
+def unknown(tokenizer, examples: Examples) -> float:
+    """Share of words, in these texts, of which the tokenizer knows a part or all not; 0 where it knows every letter."""
+    if tokenizer.unk_token_id is None:
+        return 0.0
+    texts: Sequence[str] = [part for text in examples.texts for part in text]
+    encoded = tokenizer(texts, truncation=True, max_length=512, add_special_tokens=False)
+    lost = words = 0
+    for number, ids in enumerate(encoded["input_ids"]):
+        at = encoded.word_ids(number) if tokenizer.is_fast else range(len(ids))
+        words += len(set(at))
+        lost += len({word for word, token in zip(at, ids, strict=True) if token == tokenizer.unk_token_id})
+    return lost / max(1, words)
+
+
+@torch.no_grad()
+def check_longest(tokenizer, model: nn.Module, length: int, where: str) -> None:
+    """Let the model read as many tokens as it will meet, and its last token. Raises InputError where it cannot."""
+    ids = torch.full((2, length), max(tokenizer.get_vocab().values()))
+    try:
+        logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits
+    except Exception as error:  # every architecture has its own way to fail
+        raise InputError(f"{where}: it cannot read {length} tokens ({type(error).__name__}: {first_line(error)}); "
+                         "config.json does not fit its tensors") from None
+    if not torch.isfinite(logits).all():
+        raise InputError(f"{where}: its outputs are not finite numbers; its weights are damaged")

@@ -1,0 +1,240 @@
+"""Checkpoints as people have them: each is read as it was saved, or refused in one line that says what does not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file, save_file
+
+from prune_core import InputError
+from prune_core.models import encoders, tensors
+
+READ = {  # of ../shared/inputs: name -> what is said of it
+    "prefix": "'module.' was taken off", "prefix2": "'model.' was taken off", "gamma": "", "vocab_only": "",
+    "roberta_types": "room for 1 kinds", "distil_types": "", "bert_types": "", "pad_last": "", "pad_3": "",
+    "pad_3_roberta": "", "fp16": "", "bf16": "", "sharded": "", "no_arch": "", "no_meta": "", "bertweet": "",
+    "st_new": "new, drawn from the seed: classifier", "st_old": "new, drawn from the seed: classifier",
+    "regression_head": "the file's is for 1", "multi": "the file's is for 5", "deberta_spm": "", "decoder": "",
+    "chunk": "", "moving": "", **{f"act_{name}": "" for name in (
+        "gelu_new", "relu", "tanh", "silu", "gelu_python", "quick_gelu", "gelu_10")}}
+REFUSED = {
+    "prefix3": ("lacks bert.embeddings", "nothing uses roberta.embeddings"),
+    "cofi_ffn": ("40 in the file, 128 by config.json", "intermediate.dense"),
+    "cofi_hidden": ("60 in the file, 64 by config.json",),
+    "vocab_more": ("39 x 64 in the file, 36 x 64", "set vocab_size"),
+    "vocab_pad": ("36 x 64 in the file, 41 x 64", "set vocab_size"),
+    "positions": ("64 x 64 in the file, 128 x 64", "set max_position_embeddings"),
+    "layers_fewer": ("2 layers, config.json says 4", "num_hidden_layers"),
+    "layers_more": ("4 layers, config.json says 2", "num_hidden_layers"),
+    "relkey": ("nothing uses", "distance_embedding"),
+    "added": ("38 tokens", "36 rows", "'<url>'"),
+    "no_tokenizer": ("no tokenizer files", "tokenizer.json"),
+    **{f"notok_{kind}": ("no tokenizer files",) for kind in (
+        "bert", "roberta", "distilbert", "electra", "mpnet", "deberta-v2", "albert", "xlm-roberta")},
+    "adapter": ("adapter", "merge"),
+    "no_type": ("model_type",),
+}
+
+
+def loaded(folder: Path, labels: tuple[str, ...] = ()):
+    return encoders.load(str(folder), len(labels) or 2, labels=labels)
+
+
+def refused(folder: Path, labels: tuple[str, ...] = ()) -> str:
+    """The one line."""
+    with pytest.raises(InputError) as error:
+        loaded(folder, labels)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
+    return str(error.value)
+
+
+@pytest.mark.parametrize("name", READ)
+def test_what_fits_is_read_as_plain_transformers_reads_it(inputs, name):
+    from transformers import AutoModelForSequenceClassification
+
+    encoder = loaded(inputs / name)
+    said = " ".join(encoder.notes)
+    assert READ[name] in said and ("drawn" in said) == ("drawn" in READ[name] or "the file's is" in READ[name])
+    twin = {"prefix": "bert", "prefix2": "bert", "st_old": "st_old/0_Transformer"}.get(name, name)
+    with encoders.quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = AutoModelForSequenceClassification.from_pretrained(
+            inputs / twin, num_labels=2, ignore_mismatched_sizes=True, dtype=torch.float32).eval()
+    ids = torch.tensor([[5, 9, 17, 30, 7, 6, 21, 8]])
+    with torch.no_grad():
+        assert torch.allclose(encoder.model.eval()(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_does_not_fit_is_refused_with_what_came_and_what_was_needed(inputs, name):
+    message = refused(inputs / name)
+    assert all(words in message for words in REFUSED[name]), message
+
+
+# ---------------------------------------------------------------- the same kinds in other clothes
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path) -> Path:
+    return shutil.copytree(tiny_model, tmp_path / "copy")
+
+
+def rewrite(folder: Path, change: Callable[[dict], dict]) -> dict:
+    """Change the tensors of a checkpoint; returns those it had."""
+    before = load_file(folder / tensors.ONE)
+    save_file({name: one.contiguous() for name, one in change(dict(before)).items()}, folder / tensors.ONE)
+    return before
+
+
+def edit(folder: Path, **changes) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config = {key: value for key, value in (config | changes).items() if value is not None}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module._orig_mod.", "pl_module.net.", "0.auto_model.", "encoder_q."])
+def test_any_wrappers_prefix_is_taken_off_where_the_rest_is_the_models(folder, prefix):
+    more = {"loss.temperature": torch.ones(1)}
+    before = rewrite(folder, lambda t: {prefix + name: one for name, one in t.items()} | more)
+    encoder = loaded(folder)
+    assert "taken off" in encoder.notes[0] and "loss" in " ".join(encoder.notes)
+    assert all(torch.equal(one, before[name]) for name, one in encoder.model.state_dict().items())
+
+
+def test_a_prefix_before_the_encoders_own_names(folder):
+    """As a person's own class saves it: self.backbone = AutoModel..., with a head of its own."""
+    before = rewrite(folder, lambda t: {"backbone." + name.removeprefix("bert."): one for name, one in t.items()
+                                        if name.startswith("bert.")} | {"head.weight": torch.ones(2, tiny.HIDDEN)})
+    encoder = loaded(folder)
+    assert "'backbone.'" in encoder.notes[0] and "drawn from the seed: classifier" in " ".join(encoder.notes)
+    assert all(torch.equal(one, before[name]) for name, one in encoder.model.state_dict().items() if "bert." in name)
+
+
+def test_marks_of_a_wrapper_inside_the_names(folder):
+    before = rewrite(folder, lambda t: {name.replace(".layer.0.", ".layer.0._checkpoint_wrapped_module."): one
+                                        for name, one in t.items()})
+    assert all(torch.equal(one, before[name]) for name, one in loaded(folder).model.state_dict().items())
+
+
+def test_two_models_in_one_file_are_one_too_many(folder):
+    both = ("teacher", "student")
+    rewrite(folder, lambda t: {f"{who}.{name}": one.clone() for name, one in t.items() for who in both})
+    assert all(who in refused(folder) for who in ("'student.'", "'teacher.'"))
+
+
+def test_a_tensor_twice_under_two_names(folder):
+    rewrite(folder, lambda t: t | {name.removeprefix("bert."): one + 1 for name, one in t.items() if "query" in name})
+    assert "twice" in refused(folder)
+
+
+@pytest.mark.parametrize("other", ["electra", "deberta", "xlm_roberta"])
+def test_the_name_of_another_architecture_is_no_wrapper(folder, other):
+    rewrite(folder, lambda t: {name.replace("bert.", f"{other}.", 1): one for name, one in t.items()})
+    assert f"{other}.embeddings" in refused(folder)
+
+
+def test_one_tensor_of_the_encoder_missing(folder):
+    rewrite(folder, lambda t: {name: one for name, one in t.items() if "layer.1.output.dense.weight" not in name})
+    assert "lacks bert.encoder.layer.1.output.dense.weight" in refused(folder)
+
+
+def test_the_pooler_and_the_head_may_be_missing_and_that_is_said(folder):
+    gone = {"pooler", "classifier"}
+    rewrite(folder, lambda t: {name: one for name, one in t.items() if not gone & {*name.split(".")}})
+    (note,) = loaded(folder).notes
+    assert note == "new, drawn from the seed: bert.pooler.dense.bias, bert.pooler.dense.weight, classifier.bias, " \
+                   "classifier.weight"
+
+
+def test_a_head_of_another_task_is_left_over_and_that_is_said(folder):
+    rewrite(folder, lambda t: t | {"cls.predictions.bias": torch.ones(3), "lm_head.dense.weight": torch.ones(3, 3)})
+    assert "nothing uses the head cls, lm_head" in " ".join(loaded(folder).notes)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.float8_e4m3fn, torch.uint8])
+def test_quantized_tensors_are_no_weights(folder, kind):
+    rewrite(folder, lambda t: {name: one.to(kind) if "query.weight" in name else one for name, one in t.items()})
+    assert "quantized" in refused(folder) and "query.weight" in refused(folder)
+
+
+def test_a_quantization_in_the_config(folder):
+    edit(folder, quantization_config={"quant_method": "gptq", "bits": 4})
+    assert "quantization_config" in refused(folder)
+
+
+def test_an_adapter_inside_the_file(folder):
+    query = "bert.encoder.layer.0.attention.self.query"
+    rewrite(folder, lambda t: t | {f"{query}.lora_A.weight": torch.ones(2, tiny.HIDDEN)})
+    assert "adapter" in refused(folder) and "merge" in refused(folder)
+
+
+@pytest.mark.parametrize("key,value,words", [
+    ("hidden_size", 64, "32 in the file, 64 by config.json"), ("intermediate_size", 48, "config.json"),
+    ("type_vocab_size", 3, "type_vocab_size"), ("vocab_size", 1000, "vocab_size"), ("num_attention_heads", 3, "heads"),
+    ("num_hidden_layers", 7, "2 layers, config.json says 7"), ("pad_token_id", 900, "pad_token_id 900"),
+    ("id2label", [1, 2], ""), ("hidden_act", "nothing", ""), ("num_hidden_layers", "two", ""), ("hidden_size", -4, ""),
+])
+def test_a_config_of_another_size(folder, key, value, words):
+    edit(folder, **{key: value})
+    try:
+        message = refused(folder)
+    except pytest.fail.Exception:
+        assert key == "id2label"  # harmless: the task's labels are taken
+    else:
+        assert words in message
+
+
+# ---------------------------------------------------------------- parts
+
+
+@pytest.fixture
+def parts(tmp_path) -> Path:
+    """A checkpoint in three parts."""
+    with encoders.quiet():
+        tiny.model().save_pretrained(tmp_path / "parts", max_shard_size="20KB")
+        tiny.tokenizer().save_pretrained(tmp_path / "parts")
+    return tmp_path / "parts"
+
+
+def test_parts_are_read_as_one(parts, tiny_model):
+    whole = loaded(tiny_model).model.state_dict()
+    assert all(torch.equal(one, whole[name]) for name, one in loaded(parts).model.state_dict().items())
+
+
+def test_a_part_that_is_missing_is_named(parts):
+    gone = sorted(parts.glob("model-*.safetensors"))[1]
+    gone.unlink()
+    assert gone.name in refused(parts)
+
+
+def test_an_index_that_does_not_fit_its_parts(parts):
+    index = json.loads((parts / tensors.INDEX).read_text())
+    dropped = sorted(index["weight_map"])[3]
+    del index["weight_map"][dropped]
+    (parts / tensors.INDEX).write_text(json.dumps(index))
+    assert dropped in refused(parts)
+    (parts / tensors.INDEX).write_text("[]")
+    assert "index.json cannot be read" in refused(parts)
+
+
+def test_only_parts_of_another_name(folder):
+    (folder / tensors.ONE).rename(folder / "model.fp16.safetensors")
+    assert "model.fp16.safetensors" in refused(folder)
+
+
+def test_a_trainers_folder_with_checkpoints_inside(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    folder.rename(tmp_path / "out" / "checkpoint-500")
+    assert "checkpoint-500" in refused(tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "model.onnx", "model-q4.gguf"])
+def test_weights_of_another_framework_are_named(folder, name):
+    (folder / tensors.ONE).rename(folder / name)
+    assert name in refused(folder)
