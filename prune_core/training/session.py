@@ -16,7 +16,7 @@ from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.evaluation import surface, weights
 from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
-from prune_core.models import encoders, identity, tokenizers
+from prune_core.models import checkpoints, encoders, identity, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import places, shelf
 from prune_core.runs.config import PruneConfig, rooted
@@ -54,6 +54,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     if name is not None:
         places.check_name(name)
     config = rooted(config)
+    checkpoints.check_name(config.model, config.revision)  # before data is fetched
     data = load_for(config)
     if data.source == "practice" != config.data:
         agree(data.note)
