@@ -44,6 +44,12 @@ def check_data(run: Run, source: str | None = None) -> None:
                            "line is a row, so begin a new run")
 
 
+def why_not(data: TaskData) -> str:
+    """Of the practice set that came instead of what was asked, why, in brackets; else ''."""
+    why, instead, _ = data.note.partition(", so this is not ")
+    return f" ({why})" if instead else ""
+
+
 def data_of(run: Run, source: str | None) -> TaskData:
     """The data of a run's task: from `source`, else from where the run had it.
 
@@ -54,6 +60,6 @@ def data_of(run: Run, source: str | None) -> TaskData:
     check_data(run, source)
     data = load_for(run.config, source or place_of(run))
     if data.task.name != run.task:
-        raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now; "
+        raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now{why_not(data)}; "
                          "give --data FOLDER in the layout of nyu-mll/glue")
     return data

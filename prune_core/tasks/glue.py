@@ -151,7 +151,7 @@ def _from_hub(task: Task, seconds: float) -> TaskData:
     try:
         found = hub.snapshot("dataset", HUB_DATA, None, partial(_wanted, task), partial(_whole, task), seconds)
         splits = {split: sorted(found.folder.glob(f"{task.name}/{split}-*.parquet")) for split in ("train", *task.dev)}
-        return replace(_checked(task, HUB_DATA, hub.read_parquet(splits)), note=found.note)
+        return _checked(task, HUB_DATA, hub.read_parquet(splits), found.note)
     except HubError as error:
         why = str(error)
     except InputError:
