@@ -935,7 +935,7 @@ def test_learn_shows_where_recorded_runs_break():
 
 def test_a_checkpoint_of_ones_own_has_a_revision_and_may_have_unknown_words(runs_dir, tiny_model, monkeypatch):
     for number, model in enumerate((str(tiny_model), "someone/model")):
-        path = make_run(runs_dir, f"of-{number}").path
+        path = make_run(runs_dir, f"of-{number}")
         about = json.loads((path / "run.json").read_text())
         (path / "run.json").write_text(json.dumps(about | {"config": about["config"] | {"model": model}}))
     started = []
