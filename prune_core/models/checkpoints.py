@@ -145,7 +145,7 @@ def json_of(path: Path, where: str) -> dict:
     """The object in a JSON file. Raises InputError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: {path.name} cannot be read: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{where}: {path.name} holds a {type(content).__name__}; needed: an object")

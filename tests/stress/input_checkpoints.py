@@ -38,12 +38,12 @@ def made(folder: Path, sort: str, number: int) -> Made:
     if sort in ("storage", "tensors", "config"):
         change = {"storage": input_breaks.stored, "tensors": input_breaks.torn, "config": input_breaks.configured}[sort]
         what, one.ending, one.saved = change(folder, one.model, chance)
-        one.what += f"; {what}"
+        one.what = f"{what}; {one.what}"
         if one.ending != "read" or "bare" in what:
             one.room = None
     elif sort == "tokenizer files":
         for what, ending in input_tokenizers.broken(folder, chance):
-            one.what, one.ending, one.room = f"{one.what}; {what}", ending, None
+            one.what, one.ending, one.room = f"{what}; {one.what}", ending, None
     elif sort == "others":
         one.ending, one.room = "either", None
     return one

@@ -17,6 +17,7 @@ from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution.compact import compact
+from prune_core.execution.probe import probe
 from prune_core.execution.unpadded import unpad_
 from prune_core.methods import repair
 from prune_core.models import encoders, identity, tokenizers
@@ -90,7 +91,7 @@ def _read(made: Made) -> Encoder:
     tokenizers.check_words(encoder.tokenizer, Examples(made.texts, np.zeros(0)), where)
     tokenizers.check_longest(encoder.tokenizer, encoder.model, encoder.max_length(ASKED), where)
     identity.digests(encoder.folder, encoder.model)
-    encoder.layout(BlockShape.parse("1x1"))
+    probe(encoder, encoder.layout(BlockShape.parse("1x1")).block)
     return encoder
 
 
@@ -141,8 +142,8 @@ def _tokens(made: Made, length: int) -> Iterator[dict[str, torch.Tensor]]:
 def _alone(model: nn.Module, inputs: Sequence[dict], names: Sequence[str]) -> torch.Tensor:
     """(texts, outputs) logits in double precision, one text after the other."""
     with torch.no_grad():
-        return torch.cat([model(**{name: one[name] for name in names}, attention_mask=torch.ones_like(one["input_ids"])
-                                ).logits for one in inputs])
+        return torch.cat([model(**{name: one[name] for name in names}, attention_mask=torch.ones_like(one["input_ids"]),
+                                return_dict=True).logits for one in inputs])
 
 
 def _held_against_plain(made: Made, encoder: Encoder, chance: random.Random) -> float:
