@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,13 +30,38 @@ def load(folder: Path, where: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise a dozen kinds for damaged files
-        raise InputError(f"{where}: its tokenizer cannot be read: {first_line(error)}; "
+        raise InputError(f"{where}: its tokenizer cannot be read: {_damaged(folder) or first_line(error)}; "
                          "needed: tokenizer.json, or vocab.txt") from None
     names = set(getattr(tokenizer, "vocab_files_names", {}).values())
     # Without its files transformers makes an empty one, to which every word is unknown
     if names and not any((folder / name).is_file() for name in (*names, *_USUAL_FILES)):
         _refuse_missing(folder, where)
     return tokenizer
+
+
+def _damaged(folder: Path) -> str:
+    """Which of its files is damaged, where one can be told; ''."""
+    for path in sorted(folder.iterdir()):
+        named = path.name.startswith(("tokenizer", "special_tokens", "added_tokens", "vocab"))
+        if path.suffix == ".model" and path.name in _USUAL_FILES and not _is_sentencepiece(path):
+            return f"{path.name} is no sentencepiece model, it is damaged or cut off"
+        if path.suffix == ".json" and named and path.is_file():
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                return f"{path.name}: {first_line(error)}"
+            if not isinstance(content, dict):
+                return f"{path.name} holds a {type(content).__name__}, no object"
+    return ""
+
+
+def _is_sentencepiece(path: Path) -> bool:
+    import sentencepiece
+
+    try:
+        return sentencepiece.SentencePieceProcessor(model_file=str(path)).get_piece_size() > 0
+    except (OSError, RuntimeError):
+        return False
 
 
 def _refuse_missing(folder: Path, where: str) -> None:
@@ -45,13 +71,13 @@ def _refuse_missing(folder: Path, where: str) -> None:
 
 def fit(tokenizer, model: nn.Module, where: str) -> Notes:
     """Make the tokenizer give what the model takes, and say what that changed. Raises InputError where it cannot."""
-    _reads_text(tokenizer, where)
     rows = model.get_input_embeddings().weight.shape[0]
-    largest = max(tokenizer.get_vocab().values(), default=-1)
+    vocabulary, given = tokenizer.get_vocab(), _read_text(tokenizer, where)
+    largest = max([*vocabulary.values(), *given], default=-1)
     if largest >= rows:
-        first = tokenizer.convert_ids_to_tokens(rows)
+        first = min((at, word) for word, at in [*vocabulary.items(), *((f"token {at}", at) for at in given)] if at >= rows)
         raise InputError(f"{where}: the tokenizer has {largest + 1:,} tokens, the model's embeddings {rows:,} rows, so "
-                         f"{first!r} has none; resize the embeddings (model.resize_token_embeddings) and train them, "
+                         f"{first[1]!r} has none; resize the embeddings (model.resize_token_embeddings) and train them, "
                          "or give the tokenizer that belongs to the model")
     notes = _padding(tokenizer, model) + _types(tokenizer, model)
     if (known := len(tokenizer)) < 0.5 * rows and rows - known > 1000:
@@ -59,8 +85,8 @@ def fit(tokenizer, model: nn.Module, where: str) -> Notes:
     return notes
 
 
-def _reads_text(tokenizer, where: str) -> None:
-    """Let it read a pair with a character that no vocabulary has. Raises InputError where it cannot, or gives no ids.
+def _read_text(tokenizer, where: str) -> list[int]:
+    """The ids of a pair with a character that no vocabulary has. Raises InputError where it cannot, or gives no ids.
 
     Sets its longest input as a whole number.
     """
@@ -77,6 +103,7 @@ def _reads_text(tokenizer, where: str) -> None:
     if "input_ids" not in given or "input_ids" not in tokenizer.model_input_names:
         raise InputError(f"{where}: its tokenizer gives no input_ids; needed: input_ids among model_input_names in "
                          "tokenizer_config.json")
+    return given["input_ids"]
 
 
 def _padding(tokenizer, model: nn.Module) -> Notes:
