@@ -222,6 +222,8 @@ Run `{run.name}`, weights of `{stage}`, blocks ranked by {ranking}{repaired}. Th
 {command}
 ```
 
+How its checkpoint was read: {loading}.
+
 ## Use
 
 {use}'''
@@ -243,7 +245,15 @@ def card(taken: CutModel, use: str) -> str:
         metric=run.metric.replace("_", " "), score=_scored(taken),
         dense="" if run.dense_score is None else f"{run.dense_score:.4f}", **taken.sizes(), ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
+        loading=_read(run),
         use=use.replace("{example}", example).replace("{arguments}", arguments))
+
+
+def _read(run: Run) -> str:
+    """How the run's checkpoint was read, in words."""
+    if "loading" not in run.about:
+        return "not recorded by the version that made the run"
+    return "; ".join(run.about["loading"]) or "as it was saved, all of it"
 
 
 def _scored(taken: CutModel) -> str:

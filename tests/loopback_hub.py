@@ -50,6 +50,7 @@ class LoopbackHub:
     def __init__(self):
         self.repositories: dict[str, Repository] = {}  # models/<id>, datasets/<id>
         self.asked: list[str] = []
+        self.renamed: dict[str, str] = {}  # a model's name of before -> of now
         self.status: int | None = None  # answers all but HEAD / with this
         self.retry_after: int | None = None
         self.failures: int | None = None  # of those answers; None: for ever
@@ -116,8 +117,11 @@ def _answer(hub: LoopbackHub, request: BaseHTTPRequestHandler) -> None:
     path, query = unquote(urlsplit(request.path).path), parse_qs(urlsplit(request.path).query)
     body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
     hub.asked.append(f"{request.command} {path}" + (f" {part}" if (part := request.headers.get("Range")) else ""))
+    old = next((old for old in hub.renamed if f"{path}/".startswith((f"/{old}/", f"/api/models/{old}/"))), None)
     if path == "/":
         _send(request, 200)
+    elif old:
+        _send(request, 307, Location=request.path.replace(old, hub.renamed[old], 1))
     elif hub.stalls and hub.stalls in path:
         time.sleep(20)
         request.close_connection = True
@@ -209,7 +213,10 @@ def _resolve(hub: LoopbackHub, request: BaseHTTPRequestHandler, path: str) -> No
     repository = hub.repositories.get(f"{kind}/{owner}/{name}")
     if repository is None:
         return _refuse(request, 401, "RepoNotFound", "Repository not found")
-    if repository.gated and request.headers.get("Authorization") != f"Bearer {TOKEN}":
+    token = request.headers.get("Authorization")
+    if token not in (None, f"Bearer {TOKEN}"):
+        return _refuse(request, 401, "", "Invalid credentials in Authorization header")
+    if repository.gated and not token:
         return _refuse(request, 401, "GatedRepo", f"Access to {owner}/{name} is restricted")
     revision, _, file = rest.partition("/")
     commit = repository.resolve(revision)

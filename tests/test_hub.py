@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 import shutil
 import signal
@@ -11,16 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 import tiny
 from loopback_hub import TOKEN, LoopbackHub
 
-from prune_core import InputError
-from prune_core.cli import train
 from prune_core.runs.run import Run
 from prune_core.tasks import hub_errors
+from prune_core.tasks.hub_transfer import Bar
 
 LOCATE = """
 import json, sys
@@ -77,8 +76,9 @@ def located(hub: LoopbackHub, home: Path, *arguments: str, **more: str) -> dict:
 
 
 def refused(hub: LoopbackHub, home: Path, *arguments: str, **more: str) -> str:
-    message = located(hub, home, *arguments, **more)["refused"]
-    assert "\n" not in message and len(message) < 400 and "Traceback" not in message
+    said, err = call(hub, home, LOCATE, *(arguments or (MODEL,)), **more)
+    message = said["refused"]
+    assert "Traceback" not in err and "\n" not in message and len(message) < 400 and "Traceback" not in message
     return message
 
 
@@ -124,7 +124,14 @@ def test_a_gated_model_says_where_its_terms_are(hub, tmp_path):
     hub.repositories[f"models/{MODEL}"].gated = True
     message = refused(hub, tmp_path)
     assert all(part in message for part in ("gated", f"{hub.address}/{MODEL}", "hf auth login"))
+    assert "refuses the token" in refused(hub, tmp_path, HF_TOKEN="hf_old")
     assert located(hub, tmp_path, HF_TOKEN=TOKEN)["commit"]
+
+
+def test_a_model_that_goes_by_another_name_now(hub, tmp_path):
+    """As bert-base-uncased does."""
+    hub.renamed["tiny-uncased"] = MODEL
+    assert located(hub, tmp_path, "tiny-uncased")["commit"] == hub.repositories[f"models/{MODEL}"].refs["main"]
 
 
 @pytest.mark.parametrize("name, revision, words", [
@@ -167,8 +174,9 @@ def test_a_hub_with_errors_of_its_own(hub, tmp_path, status):
     assert f"error of its own ({status})" in message and "later" in message and len(hub.asked) <= 4
 
 
-def test_an_error_that_passes_is_not_told(hub, tmp_path):
-    hub.status, hub.failures = 503, 2
+@pytest.mark.parametrize("status, wait", [(503, None), (429, 1)])
+def test_an_error_that_passes_is_not_told(hub, tmp_path, status, wait):
+    hub.status, hub.retry_after, hub.failures = status, wait, 2
     assert located(hub, tmp_path)["commit"]
 
 
@@ -295,25 +303,6 @@ def test_a_run_from_the_hub_stays_with_its_commit_and_goes_on_without_the_hub(hu
     assert err.startswith(two.about["notes"][0])
 
 
-@pytest.mark.parametrize("answer, goes_on", [("y\n", True), ("yes\n", True), ("n\n", False), ("\n", False)])
-def test_at_a_terminal_a_person_is_asked_once(monkeypatch, capsys, answer, goes_on):
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    monkeypatch.setattr(sys, "stdin", Terminal(answer))
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    agree = train.Agreement(agreed=False)
-    if goes_on:
-        agree("the note")
-        agree("the note")
-    else:
-        with pytest.raises(InputError, match="nothing was started"):
-            agree("the note")
-    said = capsys.readouterr().err
-    assert said.count("the note") == 1 and said.count("[y/N]") == 1
-
-
 @pytest.mark.parametrize("error, words", [
     (OSError(errno.ENOSPC, "No space left"), ("disk", "full", "HF_HOME")),
     (PermissionError(errno.EACCES, "Permission denied", "/cache/x"), ("/cache/x", "cannot be written", "HF_HOME")),
@@ -329,3 +318,17 @@ def test_causes_outside_the_hub_are_named(error, words):
     for one in (error, wrapped):
         said = hub_errors.cause(one, "the hub")
         assert all(part in said for part in words), said
+
+
+def test_the_bar_serves_large_files_too(capsys):
+    """Those come by another way, which reports by itself what was received and what was written."""
+    from huggingface_hub.utils._xet_progress_reporting import XetDownloadProgressReporter
+
+    with Bar("a/b", {"large": 100}) as bar:
+        asked = {"reconstruction_desc": "", "total": 100, "log_level": 30, "tqdm_class": bar.of("large")}
+        with XetDownloadProgressReporter(**asked) as reporter:
+            for share in (40, 100):
+                reporter.update_progress(SimpleNamespace(
+                    total_bytes=100, total_bytes_completed=share, total_bytes_completion_rate=1.0,
+                    total_transfer_bytes_completed=share // 2, total_transfer_bytes_completion_rate=1.0))
+    assert "downloading a/b: large 100%" in capsys.readouterr().err

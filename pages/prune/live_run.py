@@ -65,6 +65,8 @@ def shown(name: str, before: str, title: str) -> None:
         return  # not yet
     st.caption(widgets.facts(run))
     widgets.warnings(run)
+    if loading := run.about.get("loading"):
+        st.caption(widgets.plain(f"How its checkpoint was read: {'; '.join(loading)}."))
     if state == "running":
         progress(run)
     numbers(run)
@@ -100,6 +102,9 @@ def ended(name: str, state: str) -> None:
     said = processes.error_line(name, loaders.runs_dir())
     if not said and state == "interrupted":
         said = loaders.run(name).now.get("error", "")
+    said, script, _ = said.partition("; for GLUE give --data")  # what follows is for who types
+    if script:
+        said += ". Choose a folder with GLUE as Data above, or the practice set."
     if said and f"resume {name}" not in said:
         st.error(widgets.plain(said), icon=":material/error:")
     elif state == "failed":

@@ -34,21 +34,26 @@ class Located:
     note: str = ""
 
 
+def check_name(name: str, revision: str | None = None) -> None:
+    """Raises InputError for what no model can be called, and for a revision of what has none."""
+    embedded, folder = name == EMBEDDED, Path(name).is_dir()
+    if revision and (embedded or folder):
+        raise InputError(f"revision {revision!r} is for a hub name; model {name!r} is "
+                         f"{'embedded' if embedded else 'a folder'} and has none")
+    if not (embedded or folder or re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)):
+        raise InputError(f"model {name!r} is neither {EMBEDDED}, nor a folder, nor a hub name")
+    if revision and (not re.fullmatch(r"\w[\w./+-]*", revision) or ".." in revision):
+        raise InputError(f"revision {revision!r} is no name of a branch, a tag or a commit")
+
+
 def locate(name: str, revision: str | None = None) -> Located:
     """Where the checkpoint `name` lies: minilm, a folder, or a hub name, which is downloaded at `revision`.
 
     `revision`: a branch, a tag or a commit; None: the main branch. Raises InputError.
     """
-    embedded, folder = name == EMBEDDED, Path(name).is_dir()
-    if revision and (embedded or folder):
-        raise InputError(f"revision {revision!r} is for a hub name; model {name!r} is "
-                         f"{'embedded' if embedded else 'a folder'} and has none")
-    if embedded or folder:
-        return Located(_embedded() if embedded else _checked_folder(Path(name)))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) or name.startswith("."):
-        raise InputError(f"model {name!r} is neither {EMBEDDED}, nor a folder, nor a hub name")
-    if revision and (not re.fullmatch(r"\w[\w./+-]*", revision) or ".." in revision):
-        raise InputError(f"revision {revision!r} is no name of a branch, a tag or a commit")
+    check_name(name, revision)
+    if name == EMBEDDED or Path(name).is_dir():
+        return Located(_embedded() if name == EMBEDDED else _checked_folder(Path(name)))
     try:
         found = hub.snapshot("model", name, revision, partial(_wanted, name), _whole)
     except HubError as error:
@@ -140,7 +145,7 @@ def json_of(path: Path, where: str) -> dict:
     """The object in a JSON file. Raises InputError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: {path.name} cannot be read: {first_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{where}: {path.name} holds a {type(content).__name__}; needed: an object")

@@ -22,6 +22,7 @@ ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _INSIDE = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")  # anywhere in a name
 _NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|num_batches_tracked)$")  # computed, or counted
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+MOST_LAYERS, HEADS = 1000, 100_000_000  # deeper is no encoder; numbers that a new head may have
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -35,10 +36,12 @@ def load(folder: Path, config, where: str,
     from transformers import AutoModelForSequenceClassification
 
     stored = _plain(read(folder, where) | dict(rest or {}), where)
+    _refuse_deep(config, where)
     with torch.device("meta"):
         empty = AutoModelForSequenceClassification.from_config(config)
     wanted = empty.state_dict()
     tensors, notes = _unwrapped(stored, wanted, empty.base_model_prefix, where)
+    _refuse_larger(tensors, empty, where)
     model, told = type(empty).from_pretrained(
         None, config=config, state_dict=tensors, dtype=torch.float32, ignore_mismatched_sizes=True,
         output_loading_info=True)
@@ -47,6 +50,7 @@ def load(folder: Path, config, where: str,
     _refuse_mismatched({n: s for n, s in mismatched.items() if n in own}, where)
     _refuse_missing(own & set(told["missing_keys"]), told["unexpected_keys"], config, where)
     spare = [name for name in told["unexpected_keys"] if not _NO_WEIGHTS.search(name)]
+    _refuse_twice(spare, own, where)
     _refuse_left([name for name in spare if _of_encoder(name, model)], own, where)
     drawn = sorted({*mismatched, *(set(told["missing_keys"]) - own)} & set(dict(model.named_parameters())))
     return model, notes + _said(drawn, mismatched, spare)
@@ -65,9 +69,11 @@ def files_of(folder: Path, where: str) -> list[Path]:
         raise InputError(f"{where}: {ONE} is missing, {came}; needed: a whole checkpoint, as save_pretrained writes it")
     try:
         names = json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()
-        shards = [folder / name for name in sorted(set(names)) if Path(name).name == name]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        shards = [folder / name for name in sorted(set(names))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{where}: {INDEX} cannot be read; copy the checkpoint again") from None
+    if not shards or any(path.parent != folder or path.name in ("", ".", "..") for path in shards):
+        raise InputError(f"{where}: {INDEX} names no files of this folder; copy the checkpoint again")
     if absent := [path.name for path in shards if not path.is_file()]:
         raise InputError(f"{where}: {_few(absent)} of {len(shards)} parts is missing; copy the checkpoint again")
     return shards
@@ -183,6 +189,35 @@ def _of_encoder(name: str, model: nn.Module) -> bool:
         return False
     parts = {part for part, _ in model.base_model.named_children()} | {"embeddings", "encoder", "layer", "transformer"}
     return inner != name or inner.split(".")[0] in parts or bool(re.search(r"\.(layers?|h|block)\.\d+\.", inner))
+
+
+def _refuse_deep(config, where: str) -> None:
+    """Raises InputError before so many layers are built that nothing else would happen."""
+    for word in ("num_hidden_layers", "num_hidden_groups", "inner_group_num"):
+        count = getattr(config, word, 0)
+        if isinstance(count, int) and count > MOST_LAYERS:
+            raise InputError(f"{where}: config.json says {word} {count}; at most {MOST_LAYERS:,} are read")
+
+
+def _refuse_larger(tensors: Mapping[str, torch.Tensor], empty: nn.Module, where: str) -> None:
+    """Raises InputError where sizes differ, or make no sense, before memory is taken for them; `empty` has none."""
+    own, base, wanted = _own_names(empty), f"{empty.base_model_prefix}.", empty.state_dict()
+    named = {full: one for name, one in tensors.items() for full in (_today(name), base + _today(name)) if full in own}
+    _refuse_mismatched({name: (tuple(one.shape), tuple(wanted[name].shape)) for name, one in named.items()
+                        if one.shape != wanted[name].shape}, where)
+    held, asked = (sum(one.numel() for one in some.values()) for some in (tensors, wanted))
+    if asked > 4 * held + HEADS:
+        raise InputError(f"{where}: the file holds {held:,} numbers, config.json describes {asked:,}; one of its sizes "
+                         "makes no sense, or much of the file is missing")
+
+
+def _refuse_twice(spare: Iterable[str], own: Iterable[str], where: str) -> None:
+    """Raises InputError where what is left over is the encoder once more, under a prefix: which one is meant?"""
+    known = set(own)
+    twice = [name for name in spare if any(name.removeprefix(prefix) in known for prefix in _prefixes(name))]
+    if twice:
+        raise InputError(f"{where}: the file has {_few(twice)} beside the same without {twice[0].split('.')[0] + '.'!r}; "
+                         "needed: the tensors of one model")
 
 
 def _refuse_mismatched(shapes: Mapping[str, tuple[Sequence[int], Sequence[int]]], where: str) -> None:

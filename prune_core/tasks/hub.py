@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prune_core import InputError, files, out_of_memory
-from prune_core.tasks.hub_errors import HubError, cause, passing, status_of
-from prune_core.tasks.hub_transfer import Bar, limited
+from prune_core.tasks.hub_errors import HubError, answer_in, cause, passing, wait_of
+from prune_core.tasks.hub_transfer import WAIT_SECONDS, Bar, limited
 
 SILENT_SECONDS = 60.0  # for so long after the hub failed, the cache is asked at once
 TRIES = 3
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 _silent: dict[str, tuple[float, str]] = {}  # endpoint -> until when, why
-_said: set[str] = set()  # notes, each once
+said: set[str] = set()  # notes that stand on stderr already, each once
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Snapshot:
 
 
 def say(line: str) -> None:
-    """One line on stderr: what is done instead of what was asked."""
+    """One line on stderr: what is done instead of what was asked, or besides."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -118,9 +118,9 @@ def snapshot(kind: str, name: str, revision: str | None, wanted: Callable[[Seque
             why, silent = cause(error, address(kind, name), revision), False
     if kept:
         note = f"{what}: {why}; the copy in the cache is used, commit {kept.commit[:7]}"
-        if note not in _said and not offline():
+        if note not in said and not offline():
             say(note)
-        _said.add(note)
+            said.add(note)
         return Snapshot(kept.folder, kept.commit, note)
     raise HubError(f"{what}: {why}", silent)
 
@@ -177,7 +177,6 @@ def _from_hub(kind: str, name: str, revision: str | None, wanted: Callable[[Sequ
 
 def _ask(kind: str, name: str, revision: str | None, tries: int):
     """What the repository holds at this revision. Raises what huggingface_hub raises."""
-    import httpx2
     from huggingface_hub import HfApi, constants
 
     for again in range(tries):
@@ -185,12 +184,24 @@ def _ask(kind: str, name: str, revision: str | None, tries: int):
             return HfApi().repo_info(name, repo_type=kind, revision=revision, files_metadata=True,
                                      timeout=constants.HF_HUB_ETAG_TIMEOUT)
         except Exception as error:
-            last = again + 1 == tries or status_of(error) == 429 or isinstance(error, httpx2.TimeoutException)
-            if passing(error) and last:
+            wait = _wait(error)
+            if passing(error) and (wait is None or again + 1 == tries):
                 _fell_silent(cause(error, address(kind, name), revision))
-            if last or not passing(error):
+            if wait is None or again + 1 == tries:
                 raise
-        time.sleep(1.0)
+        time.sleep(wait)
+
+
+def _wait(error: Exception) -> float | None:
+    """After how many seconds the hub can be asked again, or None."""
+    from httpx2 import TimeoutException
+
+    if not passing(error) or isinstance(error, TimeoutException):
+        return None
+    answer = answer_in(error)
+    wait = wait_of(answer) if answer is not None else 0
+    limit = answer is not None and answer.status_code == 429 and not wait
+    return None if limit or wait > WAIT_SECONDS else max(1.0, wait)
 
 
 # ---------------------------------------------------------------- data sets

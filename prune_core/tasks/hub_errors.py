@@ -31,18 +31,17 @@ def chain(error: BaseException) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def status_of(error: BaseException) -> int | None:
-    """The HTTP status that the hub answered with, if it answered."""
+def answer_in(error: BaseException):
+    """The HTTP answer behind an error; None where the hub did not answer."""
     from huggingface_hub.errors import HfHubHTTPError
 
-    answered = next((one for one in chain(error) if isinstance(one, HfHubHTTPError)), None)
-    return answered.response.status_code if answered else None
+    return next((one.response for one in chain(error) if isinstance(one, HfHubHTTPError)), None)
 
 
 def passing(error: BaseException) -> bool:
     """Whether another time it may work: the network, a limit, an error of the hub's own; not a name that is wrong."""
-    status = status_of(error)
-    return status is None or status == 429 or status >= 500
+    answer = answer_in(error)
+    return answer is None or answer.status_code == 429 or answer.status_code >= 500
 
 
 def cause(error: BaseException, address: str, revision: str | None = None) -> str:
@@ -60,9 +59,8 @@ def cause(error: BaseException, address: str, revision: str | None = None) -> st
     ):
         if any(isinstance(one, kind) for one in known):
             return words
-    if (status := status_of(error)) is not None:
-        answered = next(one for one in known if isinstance(one, errors.HfHubHTTPError))
-        return _by_status(status, answered, address)
+    if answered := next((one for one in known if isinstance(one, errors.HfHubHTTPError)), None):
+        return _by_status(answered.response.status_code, answered, address)
     said = next((words for one in known if (words := _by_kind(one))), None)
     return said or f"{type(error).__name__}: {_words(error)}"
 
@@ -77,18 +75,17 @@ def _by_status(status: int, answered, address: str) -> str:
     if status in (401, 403):
         return f"the hub gives no access ({status}); see {address}, and log in with `hf auth login`"
     if status == 429:
-        seconds = retry_after(answered.response)
-        when = f"in {seconds} s" if seconds else "in some minutes"
+        when = f"in {seconds} s" if (seconds := wait_of(answered.response)) else "in some minutes"
         return f"the hub was asked too often (429): try again {when}; logging in with `hf auth login` raises the limit"
     if status >= 500:
         return f"the hub has an error of its own ({status}): try again later"
     return f"the hub refuses ({status}); see {address}"
 
 
-def retry_after(response) -> int | None:
-    """Seconds to wait, as an answer's Retry-After says; None where it does not."""
+def wait_of(response) -> int:
+    """Seconds to wait, as an answer's Retry-After says; 0 where it does not."""
     said = response.headers.get("Retry-After", "").strip()
-    return int(said) if said.isdigit() else None
+    return int(said) if said.isdecimal() else 0
 
 
 def _by_kind(error: BaseException) -> str | None:
@@ -109,7 +106,7 @@ def _by_kind(error: BaseException) -> str | None:
         return "the hub is slow: nothing came for a while; try again, or set HF_HUB_DOWNLOAD_TIMEOUT to more seconds"
     if isinstance(error, httpx2.NetworkError | httpx2.RemoteProtocolError) or "Consistency check" in str(error):
         return "the download broke off; files that came whole are kept, and the same command fetches the rest"
-    if isinstance(error, errors.FileMetadataError | ValueError) or "Expecting value" in str(error):
+    if isinstance(error, errors.FileMetadataError | httpx2.UnsupportedProtocol | httpx2.InvalidURL | ValueError):
         return "what answers does not speak the hub's protocol; check HF_ENDPOINT, and the network's login page"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk of the cache is full; make room, or set HF_HOME to another disk"

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from prune_core.tasks.hub_errors import GaveUp, retry_after
+from prune_core.tasks.hub_errors import GaveUp, wait_of
 
 WAIT_SECONDS = 10  # a hub that asks for more patience is not waited for
 PIECE = 1 << 20  # bytes that are kept at a time: of 10 MiB, as usual, nothing is kept where it breaks off before
@@ -39,7 +39,7 @@ def limited(tries: int) -> Iterator[None]:
     finally:
         set_client_factory(default_client_factory)
         if here:
-            signal.signal(signal.SIGTERM, stop)
+            signal.signal(signal.SIGTERM, stop or signal.SIG_DFL)
         constants.DOWNLOAD_CHUNK_SIZE = before[0]
         logger.setLevel(before[1])
 
@@ -66,7 +66,9 @@ def _counting(client, sent: Counter, tries: int):
             if sent[asked] < tries:
                 raise
             raise GaveUp(f"{request.method} {request.url.path}") from error
-        last = sent[asked] >= tries or (retry_after(response) or 0) > WAIT_SECONDS
+        if response.is_success and "-token/" in request.url.path:  # asked for again and again in a long download
+            sent[asked] = 0
+        last = sent[asked] >= tries or wait_of(response) > WAIT_SECONDS
         if last and (response.status_code == 429 or response.status_code >= 500):
             hf_raise_for_status(response)
         return response
@@ -76,33 +78,42 @@ def _counting(client, sent: Counter, tries: int):
 
 
 class Bar:
-    """One bar on stderr over all files that are to come, with the time left."""
+    """One bar on stderr over all files that are to come, with the time left; there once the first bytes are."""
 
     def __init__(self, name: str, sizes: Mapping[str, int]):
         """`sizes`: file -> bytes, 0 where the hub does not say."""
-        from tqdm import tqdm
-
-        layout = "downloading {desc} {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}, {remaining} left"
-        self._name, self._sizes = name, dict(sizes)
-        self._bar = tqdm(total=sum(sizes.values()), unit="B", unit_scale=True, unit_divisor=1024, desc=name,
-                         bar_format=layout, mininterval=0.5)
+        self._name, self._sizes, self._bar = name, dict(sizes), None
 
     def __enter__(self) -> Bar:
         return self
 
     def __exit__(self, *_) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
+
+    def _begun(self, file: str, total: int):
+        """The bar, now at this file of `total` bytes."""
+        from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
+        from tqdm import tqdm
+
+        self._sizes[file] = max(self._sizes[file], total)
+        what = f"{self._name}: {file}"
+        if self._bar is None:
+            layout = "downloading {desc} {percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt}, {remaining} left"
+            self._bar = tqdm(total=0, unit="B", unit_scale=True, unit_divisor=1024, desc=what, bar_format=layout,
+                             mininterval=0.5, disable=bool(HF_HUB_DISABLE_PROGRESS_BARS))
+        self._bar.total = sum(self._sizes.values())
+        self._bar.set_description_str(what)
+        return self._bar
 
     def of(self, file: str) -> type:
         """What huggingface_hub takes for a bar of this file."""
-        bar, sizes = self._bar, self._sizes
-        bar.set_description_str(f"{self._name}: {file}")
+        begun = self._begun
 
         class Part:
             def __init__(self, *_, total: int | None = None, initial: int = 0, **__):
-                bar.total += max(0, (total or 0) - sizes[file])
-                sizes[file] = max(sizes[file], total or 0)
-                bar.update(initial)
+                self._bar = begun(file, total or 0)
+                self._bar.update(initial)
 
             def __enter__(self):
                 return self
@@ -111,11 +122,12 @@ class Bar:
                 pass
 
             def update(self, count: float | None = 1) -> None:
-                bar.update(count)
+                self._bar.update(count)
 
             def _ignored(self, *_, **__) -> None:
                 pass
 
-            update_transfer = set_postfix_str = set_description_str = refresh = close = _ignored
+            update_transfer = set_postfix_str = set_transfer_postfix_str = set_description_str = refresh = _ignored
+            close = _ignored
 
         return Part

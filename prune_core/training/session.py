@@ -16,17 +16,17 @@ from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.evaluation import surface, weights
 from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
-from prune_core.models import encoders, identity, tokenizers
+from prune_core.models import checkpoints, encoders, identity, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import places, shelf
 from prune_core.runs.config import PruneConfig, rooted
-from prune_core.runs.data import check_data, load_for
+from prune_core.runs.data import check_data, load_for, why_not
 from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.runs.stages import DENSE
-from prune_core.tasks import encoding, metrics, table_files
+from prune_core.tasks import encoding, hub, metrics, table_files
 from prune_core.tasks.glue import Examples, Task, TaskData
 from prune_core.tasks.hub import say
 from prune_core.training.data import EncodedTask
@@ -54,6 +54,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     if name is not None:
         places.check_name(name)
     config = rooted(config)
+    checkpoints.check_name(config.model, config.revision)  # before data is fetched
     data = load_for(config)
     if data.source == "practice" != config.data:
         agree(data.note)
@@ -63,7 +64,8 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     loading = [*encoder.notes, *_fits(encoder, data, config)]
     probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
     for line in [data.note] * (data.source == config.data and bool(data.note)) + loading:
-        say(f"note: {line}")
+        if line not in hub.said:
+            say(f"note: {line}")
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
     about = _about(config, command, data, encoder, layout) | {"loading": loading}
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
@@ -113,7 +115,7 @@ def resume(run: Run, report: Report) -> dict:
         check_data(run)
         data = load_for(config, run.data)
         if data.source != run.data:
-            raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now")
+            raise InputError(f"run {run.name!r} was trained on {run.data}, which is not there now{why_not(data)}")
         state = read_checkpoint(run.path)
         if state or not config.start_from:
             encoder = weights.checkpoint_of(run, data.task.outputs, untouched=not state)
@@ -145,6 +147,9 @@ def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
     if (rooted(run.config).model, run.task) != (config.model, task.name):
         raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
                          f"{config.model} on {task.name}")
+    if run.labels != list(task.labels):
+        raise InputError(f"run {run.name!r} has {', '.join(run.labels[:6]) or 'a score'} for labels; needed to start "
+                         f"from: {', '.join(task.labels[:6]) or 'a score'}")
     if config.revision not in (None, run.config.revision, there := weights.revision_of(run)):
         raise InputError(f"run {run.name!r} has {config.model} at {there or 'no revision'}; needed to start from: "
                          f"{config.revision}")
