@@ -23,7 +23,7 @@ from prune_core.cutting.blocks import BlockShape, Matrix
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native
 from prune_core.execution.native import Layer
-from prune_core.latency.strips import Execution, Live, Strip, layers_of, living, plan_matrix
+from prune_core.latency.strips import Execution, Live, layers_of, living, plan_matrix
 from prune_core.models.encoders import heads_of
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -61,8 +61,7 @@ class CompactLinear(nn.Module):
         row_place, col_place = np.cumsum(plan.live.rows) - 1, np.cumsum(plan.live.cols) - 1
         sheets, panels, columns, outputs = [], [], [], []
         weights_at = columns_at = outputs_at = 0
-        nothing = Strip(np.flatnonzero(plan.live.rows), np.empty(0, int))  # the bias alone: outputs must be written
-        for strip in plan.strips or [nothing]:
+        for strip in plan.strips:
             kept = torch.from_numpy(strip.cols)
             for part in registers.parts(len(strip.rows)):
                 rows = strip.rows[part]
