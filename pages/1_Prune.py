@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import streamlit as st
 
 from pages.prune.data_choice import hub_lacks, known_folder
@@ -64,9 +66,8 @@ def new_run() -> None:
 def settings() -> PruneConfig:
     """What the person chose. Raises InputError."""
     one, two = st.columns(2)
-    model = one.selectbox("Model", ["minilm"], accept_new_options=True,
-                          help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
-                               "or a folder.")
+    with one:
+        model, revision = which_model()
     folder, known = known_folder()
     data = two.selectbox("Data", [*filter(None, [folder]), HUB_DATA, "practice"], accept_new_options=True,
                          help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic "
@@ -98,9 +99,22 @@ def settings() -> PruneConfig:
         raise wrong
     if data == "practice":
         st.warning(f"The {NOT_GLUE}.", icon=":material/science:")
-    return preset(chosen, model=(model or "").strip(), task=task, data=data.strip(), columns=columns, label=label,
+    return preset(chosen, model=model, revision=revision, task=task, data=data.strip(), columns=columns, label=label,
                   regression=regression, block=(block or "").strip(), compressions=tuple(map(number, compressions)),
                   **more)
+
+
+def which_model() -> tuple[str, str | None]:
+    """The model, and of a hub name the revision."""
+    model = st.selectbox("Model", ["minilm"], accept_new_options=True,
+                         help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
+                              "or a folder.")
+    model = (model or "").strip()
+    if not model or model == "minilm" or Path(model).is_dir():
+        return model, None
+    revision = st.text_input("Revision", placeholder="main", help="Of a model on the hub: a branch, a tag or a commit. "
+                                                                  "The run keeps the commit that it loads.")
+    return model, revision.strip() or None
 
 
 def how(chosen: str) -> dict[str, object]:
