@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import streamlit as st
@@ -94,7 +95,7 @@ def settings() -> PruneConfig:
                                   help="  \n".join(PRESET_WORDS.values()))
     st.caption(PRESET_WORDS[chosen])
     with st.expander("More settings"):
-        more = how(chosen)
+        more = how(chosen) | reading((model or "").strip())
     if wrong:
         raise wrong
     if data == "practice":
@@ -106,7 +107,7 @@ def settings() -> PruneConfig:
 
 def which_model() -> tuple[str, str | None]:
     """The model, and of a hub name the revision."""
-    model = st.selectbox("Model", ["minilm"], accept_new_options=True,
+    model = st.selectbox("Model", loaders.models(), accept_new_options=True,
                          help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
                               "or a folder.")
     model = (model or "").strip()
@@ -143,6 +144,17 @@ def how(chosen: str) -> dict[str, object]:
     seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
     return {"method": method.name, "penalty": penalty, "scope": scope, "spare": spare, "reweighted": reweighted,
             "ranking": ranking, "distill": distill, "seed": int(seed)}
+
+
+def reading(model: str) -> dict[str, object]:
+    """How a checkpoint that is not the embedded one is to be read."""
+    if model in ("", "minilm"):
+        return {}
+    revision = None if os.path.isdir(os.path.expanduser(model)) else st.text_input(
+        "Revision", placeholder="main", help="Of a hub name: a branch, a tag or a commit.").strip() or None
+    unknown = st.toggle("Go on with unknown words", help="Off: a tokenizer that does not know over a fifth of the "
+                                                         "task's words is refused.")
+    return {"revision": revision, "allow_unknown": unknown}
 
 
 def methods_help() -> str:

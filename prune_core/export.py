@@ -18,11 +18,12 @@ from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BYTES, BlockMask
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.weights import encoder_of
+from prune_core.evaluation.weights import encoder_of, revision_of
 from prune_core.execution import engines
 from prune_core.execution.compact import compact
 from prune_core.models import checkpoints, tokenizers
-from prune_core.models.encoders import Encoder
+from prune_core.models.encoders import Encoder, quiet
+from prune_core.runs import origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.tasks import glue
@@ -71,8 +72,12 @@ def ready(run: Run, to: str, out: Path) -> None:
     _check_new(Path(out))
     if to != "onnx":
         return
-    located = checkpoints.locate(run.config.model, getattr(run.config, "revision", None))
-    tokenizer = tokenizers.load(located.folder, f"model {run.config.model!r}")
+    place = origin.checkpoint(run)
+    if Path(place).is_absolute() and not Path(place).is_dir():
+        return  # `take` says what to do
+    revision = revision_of(run) if place == run.config.model else None
+    with quiet():
+        tokenizer = tokenizers.load(checkpoints.locate(place, revision).folder, f"model {run.config.model!r}")
     if not hasattr(tokenizer, "backend_tokenizer"):
         raise InputError(f"model {run.config.model!r}: its tokenizer ({type(tokenizer).__name__}) is written in Python "
                          "and has no tokenizer.json, which the exported script reads; needed: a fast tokenizer, or "
@@ -217,6 +222,8 @@ Run `{run.name}`, weights of `{stage}`, blocks ranked by {ranking}{repaired}. Th
 {command}
 ```
 
+How its checkpoint was read: {loading}.
+
 ## Use
 
 {use}'''
@@ -238,7 +245,15 @@ def card(taken: CutModel, use: str) -> str:
         metric=run.metric.replace("_", " "), score=_scored(taken),
         dense="" if run.dense_score is None else f"{run.dense_score:.4f}", **taken.sizes(), ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
+        loading=_read(run),
         use=use.replace("{example}", example).replace("{arguments}", arguments))
+
+
+def _read(run: Run) -> str:
+    """How the run's checkpoint was read, in words."""
+    if "loading" not in run.about:
+        return "not recorded by the version that made the run"
+    return "; ".join(run.about["loading"]) or "as it was saved, all of it"
 
 
 def _scored(taken: CutModel) -> str:

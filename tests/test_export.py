@@ -15,6 +15,7 @@ from commands import prune_core
 from prune_core import InputError, export
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
+from prune_core.execution import engines
 from prune_core.runs import data
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
@@ -128,6 +129,45 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(made, tmp_path, m
     with pytest.raises(InputError, match="No space left"):
         export.hf(taken, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def slow_run(tiny_data, tmp_path) -> Run:
+    """Of a RoBERTa with BERTweet's tokenizer, which is written in Python."""
+    folder = tiny.checkpoint(tmp_path / "slow", "roberta", pad_token_id=1, vocab_size=len(tiny.VOCABULARY) + 4)
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+    words = [word for word in tiny.VOCABULARY if word.isalpha()]
+    (folder / "vocab.txt").write_text("".join(f"{word} 9\n" for word in words))
+    merges = [f"{word[:at]} {word[at]}{'</w>' if at == len(word) - 1 else ''} 9"
+              for word in words for at in range(1, len(word))]
+    (folder / "bpe.codes").write_text("\n".join(dict.fromkeys(merges)) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer"}')
+    return tiny.make_run(tiny.settings(folder, tiny_data), tmp_path / "runs", "slow")
+
+
+def test_a_tokenizer_that_has_no_file_for_the_script_is_said_before_anything_is_loaded(slow_run, tmp_path):
+    command = ["export", "slow", "--sparsity=0.5", f"--runs-dir={slow_run.path.parent}", "--phase=dense"]
+    never = "from prune_core import export\nexport.take = None"
+    done = prune_core(*command, "--to=onnx", tmp_path / "graph", first=never)
+    assert done.returncode == 2 and "BertweetTokenizer" in done.stderr and "--to hf" in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "graph").exists()
+    assert prune_core(*command, "--to=hf", tmp_path / "model").returncode == 0
+
+
+def test_a_folder_that_is_not_empty_is_said_before_anything_is_loaded(made, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    for to in ("hf", "onnx"):
+        with pytest.raises(InputError, match="is there already"):
+            export.ready(made, to, tmp_path)
+
+
+def test_a_graph_that_no_file_holds_is_said_before_it_is_made(made, tmp_path, monkeypatch):
+    taken = export.take(made, "dense", cut_of(made, 0.5, scope="matrix"))
+    monkeypatch.setattr(engines, "LARGEST", 20_000)
+    monkeypatch.setattr(engines, "to_onnx", None)
+    with pytest.raises(InputError, match=r"bytes after the cut, an ONNX file holds 20,000"):
+        export.onnx(taken, tmp_path / "graph")
 
 
 def test_the_command(made, tmp_path):

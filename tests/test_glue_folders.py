@@ -164,6 +164,17 @@ def test_files_without_a_readme_are_read_by_their_names(tmp_path, name, form, in
     assert data.note == f"{name}: read by the names of its files"
 
 
+def test_a_clone_of_one_tasks_data_set_is_read(tmp_path):
+    rows = rows_of("sst2", 30, 0)
+    (tmp_path / "sst2" / "data").mkdir(parents=True)
+    (tmp_path / "sst2" / "README.md").write_text("# SST-2\n\nconfig_name: default\n")
+    for split in ("train", "validation"):
+        pd.DataFrame(rows, columns=["sentence", "label"]).to_parquet(
+            tmp_path / "sst2" / "data" / f"{split}-00000-of-00001.parquet")
+    for folder in (tmp_path, tmp_path / "sst2"):
+        same(glue.load("sst2", str(folder)), {"train": rows, "validation": rows})
+
+
 def shards(folder: Path, split: str, count: int, missing: tuple[int, ...] = ()) -> list[tuple]:
     rows = rows_of("sst2", 40, 0)
     (folder / "sst2").mkdir(exist_ok=True)
@@ -296,6 +307,14 @@ def test_what_is_missing_of_a_saved_set_is_named(tmp_path):
     info = tmp_path / "four" / "rte" / "train" / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"config_name": "sst2"}))
     assert "is of task 'sst2', asked: 'rte'" in refused(tmp_path / "four", "rte")
+
+
+def test_text_that_is_damaged_in_the_middle_is_one_line(tmp_path):
+    saved(tmp_path / "sst2")
+    file = tmp_path / "sst2" / "validation" / "data-00000-of-00001.arrow"
+    text = glue.load("sst2", str(tmp_path)).main_dev.texts[5][0].encode()
+    file.write_bytes(file.read_bytes().replace(text, b"\xff" * len(text)))
+    assert "split validation cannot be read" in refused(tmp_path)
 
 
 def test_where_nothing_fits_it_is_said_what_was_looked_for(tmp_path):

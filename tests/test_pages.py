@@ -947,3 +947,26 @@ def test_learn_shows_where_recorded_runs_break():
     app = learn(7)
     assert set(app.segmented_control(key="task that breaks").options) >= {"SST2", "RTE", "MRPC", "COLA"}
     assert len(app.get("plotly_chart")) == 1
+
+
+def test_a_checkpoint_of_ones_own_has_a_revision_and_may_have_unknown_words(runs_dir, tiny_model, monkeypatch):
+    for number, model in enumerate((str(tiny_model), "someone/model")):
+        path = make_run(runs_dir, f"of-{number}").path
+        about = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(json.dumps(about | {"config": about["config"] | {"model": model}}))
+    started = []
+    monkeypatch.setattr(processes, "start", lambda config, *_, **__: started.append(config))
+    app = opened("prune")
+    assert "Revision" not in [field.label for field in app.text_input]
+    labelled(app.selectbox, "Data").select("practice").run()
+    labelled(app.selectbox, "Model").select("someone/model").run()
+    labelled(app.text_input, "Revision").set_value("v2").run()
+    labelled(app.toggle, "Go on with unknown words").set_value(True).run()
+    labelled(app.button, "Start").click().run()
+    assert (started[0].model, started[0].revision, started[0].allow_unknown) == ("someone/model", "v2", True)
+    labelled(app.selectbox, "Model").select(str(tiny_model)).run()
+    assert "Revision" not in [field.label for field in app.text_input]
+
+
+def labelled(elements, label: str):
+    return next(one for one in elements if one.label == label)

@@ -25,7 +25,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
 ENDINGS = (".py", ".cpp", ".js", ".md", ".toml", ".txt", ".csv", ".json", ".ipynb", ".cff", ".png")
 # Names with a slash or an ending that are no path of the project, or one that it makes itself
-NO_PATHS = {"nyu-mll/glue", "data/runs", "run.json", "utils.py", "7_Name.py", ".csv", "OUT.ipynb"}
+NO_PATHS = {"nyu-mll/glue", "data/runs", "run.json", "config.json", "utils.py", "7_Name.py", ".csv", "OUT.ipynb"}
 
 
 def text_of(page: Path) -> str:

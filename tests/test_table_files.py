@@ -140,6 +140,8 @@ def test_parquet_that_is_none_and_text_that_is_numbers(tmp_path):
 def test_a_file_that_is_not_there_or_too_large(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not there"):
         table_files.read(tmp_path / "no.csv")
+    with pytest.raises(InputError, match="'mine.txt' ends in '.txt'; needed: a file ending in .csv, .tsv, .parquet"):
+        table_files.read(table(tmp_path, name="mine.txt"))
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match="is not there"):
         table_files.read(tmp_path / "folder.csv")

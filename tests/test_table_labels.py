@@ -105,6 +105,14 @@ def test_two_columns_of_one_name(tmp_path):
     assert "two columns are called 'label'" in refused(tmp_path / "mine.parquet")
 
 
+def test_a_name_over_two_lines_makes_no_message_of_two(tmp_path):
+    pq.write_table(pa.table({"te\nxt": TEXTS, "mood": HALVES}), tmp_path / "mine.parquet")
+    assert "There are: te xt, mood" in refused(tmp_path / "mine.parquet")
+    path = tmp_path / "mine.csv"
+    path.write_text('text,"la\nbel"\n' + "a,1\nb,0\n" * 20)
+    assert "the names in its first line hold line ends" in refused(path)
+
+
 # ---------------------------------------------------------------- classes or a score
 
 
@@ -164,6 +172,19 @@ def test_runs_of_before_there_was_such_a_setting_have_classes():
     settings = PruneConfig().to_json()
     assert settings.pop("regression") is False
     assert PruneConfig.from_json(json.loads(json.dumps(settings))).regression is False
+
+
+def test_a_run_of_before_on_a_tsv_whose_lines_its_quotes_joined_is_not_mixed_with_other_rows(tiny_model, tmp_path):
+    texts, labels = tiny.sentences(60, 3)
+    path = tmp_path / "mine.tsv"
+    lines = ['"' * (row % 20 == 4) + text + '"' * (row % 20 == 9) + f"\t{labels[row]}"
+             for row, text in enumerate(texts)]
+    path.write_text("\n".join(["text\tlabel", *lines, ""]))
+    run = tiny.make_run(tiny.settings(tiny_model, path, compressions=(2.0,)), tmp_path / "runs", "joined")
+    assert len(data_of(run, None).train) == 48
+    del run.about["config"]["regression"]
+    with pytest.raises(InputError, match="was made when quotes in 'mine.tsv' joined its lines; .* begin a new run"):
+        data_of(run, None)
 
 
 def test_the_note_of_a_table_is_the_runs(tmp_path):

@@ -51,8 +51,8 @@ def tokenizer(model_type: str = "bert"):
                                    model_max_length=POSITIONS, **SPECIAL)
 
 
-def model(model_type: str = "bert", seed: int = 0):
-    """Random weights of this architecture: 2 layers, hidden 32, intermediate 64."""
+def model(model_type: str = "bert", seed: int = 0, **more):
+    """Random weights of this architecture: 2 layers, hidden 32, intermediate 64, unless its config says `more`."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
@@ -61,17 +61,18 @@ def model(model_type: str = "bert", seed: int = 0):
         sizes = {"dim": HIDDEN, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": INNER}
     if model_type in ("electra", "albert"):
         sizes["embedding_size"] = 16
-    made = AutoConfig.for_model(model_type, vocab_size=len(VOCABULARY), max_position_embeddings=POSITIONS,
-                                pad_token_id=0, initializer_range=0.2, **sizes)
+    usual = {"vocab_size": len(VOCABULARY), "max_position_embeddings": POSITIONS, "pad_token_id": 0,
+             "initializer_range": 0.2}
+    made = AutoConfig.for_model(model_type, **usual | sizes | more)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(made)
 
 
-def checkpoint(folder: Path, model_type: str = "bert", seed: int = 0) -> Path:
+def checkpoint(folder: Path, model_type: str = "bert", seed: int = 0, **more) -> Path:
     """Model and tokenizer, saved as transformers saves them; returns the folder."""
     with encoders.quiet():
-        model(model_type, seed).save_pretrained(folder)
+        model(model_type, seed, **more).save_pretrained(folder)
         tokenizer(model_type).save_pretrained(folder)
     return Path(folder)
 

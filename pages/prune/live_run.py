@@ -65,6 +65,8 @@ def shown(name: str, before: str, title: str) -> None:
         return  # not yet
     st.caption(widgets.facts(run))
     widgets.warnings(run)
+    if loading := run.about.get("loading"):
+        st.caption(widgets.plain(f"How its checkpoint was read: {'; '.join(loading)}."))
     if state == "running":
         progress(run)
     numbers(run)

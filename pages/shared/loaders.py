@@ -72,6 +72,12 @@ def listed() -> list[Listed]:
         if path.is_dir() and not path.name.startswith(".")))
 
 
+def models() -> list[str]:
+    """minilm, and what else one's own runs were made of, newest first."""
+    own = (one.run.config.model for one in listed() if one.run is not None and not one.run.recorded)
+    return list(dict.fromkeys(["minilm", *own]))
+
+
 def first(names: Sequence[str]) -> str:
     """The run to show where none was asked for: the newest of one's own, else the one that ships with weights.
 

@@ -26,7 +26,11 @@ Practice = Annotated[bool, Option(
     "--practice", help="Go on with the synthetic practice set where the data cannot be had, without asking.")]
 GlueData = Annotated[str, Option(help="nyu-mll/glue, a folder in its layout, or practice.")]
 
-REGRESSION = "Of a table file: labels are a score, whole numbers too; else whole numbers are classes."
+Text = Annotated[str, Option("--text", help="Of a table file: the column of the text, or two for pairs: a,b; "
+                                            "default: guessed.")]
+Label = Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")]
+Score = Annotated[bool, Option("--regression", help="Of a table file: labels are a score, whole numbers too; "
+                                                    "else whole numbers are classes.")]
 
 
 # long: the options are the settings of a run
@@ -36,10 +40,9 @@ def prune(
     revision: Revision = None,
     task: Annotated[str, Option(help="One of the nine GLUE tasks.")] = "sst2",
     data: GlueData = HUB_DATA,
-    columns: Annotated[str, Option("--text", help="Of a table file: the column of the text, or two for pairs: a,b; "
-                                                  "default: guessed.")] = "",
-    label: Annotated[str, Option(help="Of a table file: the column of the label; default: guessed.")] = "",
-    regression: Annotated[bool, Option("--regression", help=REGRESSION)] = False,
+    columns: Text = "",
+    label: Label = "",
+    regression: Score = False,
     start_from: Annotated[str | None, Option(
         "--from", help="Start from the fine-tuned dense weights of this run.")] = None,
     block: Annotated[str, Option(help="ROWSxCOLS of one block: 64x1, 1x64, 16x16, allx1, 1xall.")] = "64x1",
@@ -131,11 +134,16 @@ def _asked(given: Mapping[str, Any]) -> PruneConfig:
     """The config that the options of `prune` ask for; None leaves a setting to the preset. Raises InputError."""
     settings = {field: given[field] for field in OPTIONS if given[field] is not None}
     settings["compressions"] = numbers(given["compressions"])
-    settings["columns"] = tuple(filter(None, given["columns"].split(",")))
+    settings["columns"] = _columns(given["columns"])
     lasso = table.METHODS["group-lasso"].settings  # one of its own that is not as usual asks for it
     if any(given[field] != getattr(PruneConfig, field) for field in lasso):
         settings.setdefault("method", "group-lasso")
     return config.preset(settings.pop("preset"), **settings)
+
+
+def _columns(typed: str) -> tuple[str, ...]:
+    """'a,b' -> ('a', 'b')"""
+    return tuple(filter(None, typed.split(",")))
 
 
 def resume(run: str, runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
@@ -190,7 +198,9 @@ def compare(
     model: Model = "minilm",
     revision: Revision = None,
     data: GlueData = HUB_DATA,
-    regression: Annotated[bool, Option("--regression", help=REGRESSION)] = False,
+    columns: Text = "",
+    label: Label = "",
+    regression: Score = False,
     block: Annotated[str, Option(help="ROWSxCOLS of one block.")] = "64x1",
     scope: Annotated[str | None, Option(
         help="What shares a threshold; default: global where the surgeon ranks, else matrix.")] = None,
@@ -212,9 +222,9 @@ def compare(
     from prune_core.training import comparison
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, revision=revision, data=data,
-                         regression=regression, block=block, compressions=numbers(compressions), scope=scope,
-                         ranking=score, distill=distill, penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps,
-                         threads=threads)
+                         columns=_columns(columns), label=label, regression=regression, block=block,
+                         compressions=numbers(compressions), scope=scope, ranking=score, distill=distill,
+                         penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
     steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
     for number, name, there in steps:

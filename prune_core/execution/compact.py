@@ -80,7 +80,8 @@ class CompactLinear(nn.Module):
         self.columns = torch.from_numpy(np.concatenate([*columns, []]).astype(np.int32))
         panels.sort(key=lambda panel: -panel[1] * panel[3])
         self.panels = torch.tensor(panels, dtype=torch.int64).view(len(panels), 6)
-        self.outputs = torch.from_numpy(np.concatenate([*outputs, []]).astype(np.int32)) if plan.scattered else None
+        places = np.concatenate([*outputs, [0]]).astype(np.int32)  # never empty: then it would have no address
+        self.outputs = torch.from_numpy(places) if plan.scattered else None
         self.bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # a last vector may reach past the end
         tensors = (self.columns, self.weights, self.panels, self.outputs, self.bias)  # kept alive by this module
         self._layer = Layer(*(None if t is None else t.data_ptr() for t in tensors), len(panels),

@@ -134,8 +134,10 @@ def _config(folder: Path, outputs: int, where: str):
         raise InputError(f"{where}: pad_token_id {pad} in config.json is none of its {rows:,} tokens; needed: the id "
                          "of the tokenizer's padding")
     problem = "regression" if outputs == 1 else "single_label_classification"
-    return AutoConfig.from_pretrained(folder, num_labels=outputs, problem_type=problem, trust_remote_code=False,
-                                      local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, num_labels=outputs, problem_type=problem, trust_remote_code=False,
+                                        local_files_only=True, attn_implementation=None, output_attentions=False)
+    config._attn_implementation = None  # how attention is computed is a matter of this machine, not of the checkpoint
+    return config
 
 
 @torch.no_grad()

@@ -29,6 +29,8 @@ def settle_(name: str, model: nn.Module) -> None:
                          "needed: heads of one size, so a number of them that divides the width")
     usual = {"output_attentions": False, "output_hidden_states": False, "return_dict": True, "use_cache": False,
              "torchscript": False, "chunk_size_feed_forward": 0}  # chunks refuse lengths that they do not divide
+    if getattr(config, "_attn_implementation", None) not in ("eager", "sdpa", None):  # no gradient on processors
+        model.set_attn_implementation("sdpa" if getattr(model, "_supports_sdpa", False) else "eager")
     for module in model.modules():
         if getattr(module, "chunk_size_feed_forward", 0):
             module.chunk_size_feed_forward = 0

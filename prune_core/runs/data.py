@@ -8,7 +8,7 @@ from prune_core import InputError
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
-from prune_core.tasks import glue, table_files
+from prune_core.tasks import delimited, glue, table_files
 from prune_core.tasks.glue import TaskData, load
 
 
@@ -36,6 +36,12 @@ def check_data(run: Run, source: str | None = None) -> None:
     if known and table_files.is_own(path) and (now := table_files.digest(path)) and now != known:
         raise RunError(f"{Path(path).name!r} has changed since run {run.name!r} was made; put back what it was, "
                        "or begin a new run")
+    config = run.config
+    old = "regression" not in run.about["config"]  # then quotes were taken off every TSV, and rows went with them
+    if old and path.lower().endswith(".tsv") and Path(path).is_file():
+        if delimited.UNQUOTED in table_files.read(path, config.columns, config.label).note:
+            raise RunError(f"run {run.name!r} was made when quotes in {Path(path).name!r} joined its lines; now every "
+                           "line is a row, so begin a new run")
 
 
 def why_not(data: TaskData) -> str:

@@ -205,11 +205,12 @@ def _read_about(path: Path) -> dict:
 
 def _check(about: Mapping) -> None:
     """The parts of run.json that are read later. Raises ValueError."""
-    kinds = {"task": dict, "data": str, "majority_score": int | float, "notes": list, "command": str, "machine": dict}
+    kinds = {"task": dict, "data": str, "majority_score": int | float, "notes": list, "command": str, "machine": dict,
+             "checkpoint": dict, "commit": str | None}
     for name, kind in kinds.items():
         if not isinstance(about.get(name, kind() if kind in (dict, list, str) else None), kind):
             raise ValueError(f"{name} is {str(about.get(name))[:60]!r}")
-    task, texts = about["task"], {"notes": about.get("notes", [])}
+    task, texts = about["task"], {"notes": about.get("notes", []), "loading": about.get("loading", [])}
     texts |= {"labels": task.get("labels", []), "columns": task.get("columns", [])}
     for name, values in (texts | {"task": [task["name"], task["metric"]]}).items():
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -123,6 +123,11 @@ def _in_quotes(path: Path, separator: str, number: int, line: str, source: Itera
     return record._replace(line=first)
 
 
+def listed(names: Iterable[str], most: int = 160) -> str:
+    """Names in one line, whatever is in them."""
+    return " ".join(", ".join(names).split())[:most]
+
+
 # ---------------------------------------------------------------- names and rows
 
 
@@ -130,7 +135,7 @@ def names(path: Path, separator: str) -> list[str]:
     """The cells of the first line that is not empty; [] where there is none. Raises InputError."""
     reading = quoted if separator == "," or _begins_quoted(path) else plain
     head = next((record.cells for record in reading(path, separator)), [])
-    if any("\r" in name or "\0" in name for name in head):
+    if any(set(name) & {"\n", "\r", "\0"} for name in head):
         raise InputError(f"{path.name!r}: the names in its first line hold line ends or zero bytes; "
                          "save the file as UTF-8, with line ends of one kind")
     return head

@@ -18,6 +18,7 @@ import numpy as np
 from prune_core import InputError
 from prune_core.files import DATA
 from prune_core.tasks import glue_folders, hub, table_files
+from prune_core.tasks.delimited import listed
 from prune_core.tasks.hub import load_dataset
 from prune_core.tasks.hub_errors import HubError
 from prune_core.tasks.labels import by_name, by_number
@@ -216,10 +217,13 @@ def _examples(task: Task, split, where: str) -> tuple[Examples, str]:
     """(a split's texts and labels, what was done to its labels). Raises InputError."""
     absent = [c for c in (*task.columns, "label") if c not in split.column_names]
     if absent:
-        raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {', '.join(split.column_names)}")
+        raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {listed(split.column_names)}")
     if not len(split):
         raise InputError(f"{where}: no examples")
-    columns = {name: list(split[name]) for name in (*task.columns, "label")}
+    try:
+        columns = {name: list(split[name]) for name in (*task.columns, "label")}
+    except Exception as error:  # damaged files: pyarrow and `datasets` raise a dozen kinds here
+        raise InputError(f"{where} cannot be read: {' '.join(str(error).split())[:160]}") from None
     for name, values in columns.items():  # `datasets` fills a column that only one split lacks with None
         if all(value is None for value in values):
             raise InputError(f"{where}: column {name!r} is missing or has no values")
@@ -234,12 +238,12 @@ def _by_their_names(task: Task, labels: list, split, where: str) -> tuple[list, 
         return labels, ""
     at = by_name(names, task.labels) or by_number(names, task.labels)
     if at is None:
-        raise InputError(f"{where}: its labels are called {', '.join(names)[:160]}; "
+        raise InputError(f"{where}: its labels are called {listed(names)}; "
                          f"needed: {', '.join(task.labels) or 'numbers'}, in any order")
     if list(at) == sorted(at):
         return labels, ""
     moved = [at.index(label) if label in at else label for label in labels]
-    return moved, f"labels are numbered {', '.join(names)} in the data; they were put in the task's order"
+    return moved, f"labels are numbered {listed(names)} in the data; they were put in the task's order"
 
 
 def _examples_of(task: Task, texts: list[tuple], labels: list, where: str) -> Examples:

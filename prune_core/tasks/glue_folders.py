@@ -88,7 +88,7 @@ def _reason(folder: Path, wanted: Wanted, error: Exception) -> str:
         except (ArrowException, OSError):
             return f"{where} cannot be read as parquet"
         if absent := [c for c in (*wanted.columns, "label") if c not in columns]:
-            return f"{where}: column {absent[0]!r} is missing; there are: {', '.join(columns)}"
+            return f"{where}: column {absent[0]!r} is missing; there are: {delimited.listed(columns)}"
         if not rows:
             return f"{where}: no examples"
     return " ".join(str(error.__cause__ or error).split())[:160]
@@ -106,10 +106,11 @@ def _other(folder: Path, wanted: Wanted, layout: str) -> tuple[Mapping, str]:
         raise InputError(f"{where} has task {wanted.name!r} twice: {' and '.join(path.name for path in inside)}; "
                          "give the folder of one of them")
     home = inside[0] if inside else folder
-    if found := _saved(home, wanted, where) or _by_name(home, wanted, where):
-        return found
-    listed = ", ".join(sorted(path.name for path in home.iterdir()))
-    there = f"{home.name}/ with {listed or 'nothing'}" if inside else listed
+    for place in (home, home / "data"):  # as a data set of one task is kept on the hub
+        if place.is_dir() and (found := _saved(place, wanted, where) or _by_name(place, wanted, where)):
+            return found
+    files = delimited.listed(sorted(path.name for path in home.iterdir()))
+    there = f"{home.name}/ with {files or 'nothing'}" if inside else files
     raise InputError(f"{where} holds no task {wanted.name!r}: neither a README.md that names it (as in {layout}), nor "
                      f"{wanted.name}/ as save_to_disk writes it, nor {wanted.name}/train.* and "
                      f"{wanted.splits[1]}.* (parquet, csv, jsonl), nor {FOLDERS[wanted.name]}/train.tsv; "
@@ -135,7 +136,7 @@ def _saved(home: Path, wanted: Wanted, where: str) -> tuple[Mapping, str] | None
         return None
     for split, found in named.items():
         if len(found) != 1:
-            have = ", ".join(sorted(path.name for path in home.iterdir() if path.is_dir()))
+            have = delimited.listed(sorted(path.name for path in home.iterdir() if path.is_dir()))
             raise InputError(f"{where}, task {wanted.name}: split {split!r} is "
                              f"{'there twice' if found else 'missing'}; there are: {have or 'none'}")
     return {split: _saved_split(path, wanted, where) for split, (path,) in named.items()}, (
@@ -181,7 +182,7 @@ def _files(home: Path, where: str) -> dict[str, list[Path]]:
             if absent := [name for name in needed if name not in have]:
                 raise InputError(f"{where}: {home.name}/{absent[0]} is missing")
             if len(have) != len(needed):
-                raise InputError(f"{where}: {home.name} has files of two kinds: {', '.join(sorted(have))[:200]}")
+                raise InputError(f"{where}: {home.name} has files of two kinds: {delimited.listed(sorted(have))}")
     return parts
 
 
@@ -194,7 +195,7 @@ def _by_name(home: Path, wanted: Wanted, where: str) -> tuple[Mapping, str] | No
     for split, paths in named.items():
         if not paths:
             raise InputError(f"{where}, task {wanted.name}: split {split!r} is missing; "
-                             f"there are: {home.name}/ with {', '.join(sorted(parts))[:200]}")
+                             f"there are: {home.name}/ with {delimited.listed(sorted(parts))}")
         if len(paths) > 1 and not all(SHARD.fullmatch(path.stem) for path in paths):
             raise InputError(f"{where}, task {wanted.name}: split {split!r} is there twice: "
                              f"{' and '.join(path.name for path in paths)[:200]}")
@@ -261,7 +262,7 @@ def _places(head: Sequence[str], wanted: Wanted, said: str) -> list[int]:
             return [list(head).index(name) for name in names]
     needed = ORIGINAL.get(wanted.name, hub)
     absent = next(name for name in needed if name not in head)
-    raise InputError(f"{said}: column {absent!r} is missing; there are: {', '.join(head)[:160]}")
+    raise InputError(f"{said}: column {absent!r} is missing; there are: {delimited.listed(head)}")
 
 
 def _original(path: Path, wanted: Wanted, said: str) -> Iterator[tuple[int, Sequence]]:

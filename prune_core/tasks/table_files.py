@@ -119,6 +119,8 @@ def _names(path: Path) -> list[str]:
         there = False
     if not there:
         raise InputError(f"data {str(path)[:200]!r} is not there; needed: a file ending in {', '.join(SUFFIXES)}")
+    if suffix not in SUFFIXES:
+        raise InputError(f"{where} ends in {suffix or 'nothing'!r}; needed: a file ending in {', '.join(SUFFIXES)}")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{where}: {path.stat().st_size / 1e6:,.0f} MB; at most {MOST_BYTES / 1e6:,.0f} are read")
     with _one_line(path):
@@ -169,7 +171,7 @@ def _named(path: Path, there: list[str], columns: tuple[str, ...], label: str,
 
     A label is guessed by its name, the text as all that is left if that is one column or two.
     """
-    listed = ", ".join(there)[:300]
+    listed = delimited.listed(there, 300)
     for name in (*columns, *([label] if label else [])):
         if name not in there:
             raise InputError(f"{where}: column {name!r} is missing; there are: {listed}")

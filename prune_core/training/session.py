@@ -147,6 +147,9 @@ def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
     if (rooted(run.config).model, run.task) != (config.model, task.name):
         raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
                          f"{config.model} on {task.name}")
+    if run.labels != list(task.labels):
+        raise InputError(f"run {run.name!r} has {', '.join(run.labels[:6]) or 'a score'} for labels; needed to start "
+                         f"from: {', '.join(task.labels[:6]) or 'a score'}")
     if config.revision not in (None, run.config.revision, there := weights.revision_of(run)):
         raise InputError(f"run {run.name!r} has {config.model} at {there or 'no revision'}; needed to start from: "
                          f"{config.revision}")
