@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import streamlit as st
 
@@ -67,8 +66,9 @@ def new_run() -> None:
 def settings() -> PruneConfig:
     """What the person chose. Raises InputError."""
     one, two = st.columns(2)
-    with one:
-        model, revision = which_model()
+    model = one.selectbox("Model", loaders.models(), accept_new_options=True,
+                          help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
+                               "or a folder.")
     folder, known = known_folder()
     data = two.selectbox("Data", [*filter(None, [folder]), HUB_DATA, "practice"], accept_new_options=True,
                          help="The hub's GLUE, a local folder in the same layout (type its path), or the synthetic "
@@ -100,22 +100,9 @@ def settings() -> PruneConfig:
         raise wrong
     if data == "practice":
         st.warning(f"The {NOT_GLUE}.", icon=":material/science:")
-    return preset(chosen, model=model, revision=revision, task=task, data=data.strip(), columns=columns, label=label,
+    return preset(chosen, model=(model or "").strip(), task=task, data=data.strip(), columns=columns, label=label,
                   regression=regression, block=(block or "").strip(), compressions=tuple(map(number, compressions)),
                   **more)
-
-
-def which_model() -> tuple[str, str | None]:
-    """The model, and of a hub name the revision."""
-    model = st.selectbox("Model", loaders.models(), accept_new_options=True,
-                         help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
-                              "or a folder.")
-    model = (model or "").strip()
-    if not model or model == "minilm" or Path(model).is_dir():
-        return model, None
-    revision = st.text_input("Revision", placeholder="main", help="Of a model on the hub: a branch, a tag or a commit. "
-                                                                  "The run keeps the commit that it loads.")
-    return model, revision.strip() or None
 
 
 def how(chosen: str) -> dict[str, object]:

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-import streamlit
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
@@ -652,21 +651,6 @@ def test_a_glue_folder_that_is_known_stands_in_the_field(runs_dir, tmp_path, mon
     app.switch_page(PAGES["prune"]).run()
     assert data(checked(app)) == str(tmp_path / "typed") and "the field on Explore" in texts(app)
     assert processes.arguments(preset("quick", data=data(app)), "x", runs_dir)[0] == "prune"
-
-
-def test_a_model_on_the_hub_has_a_revision(runs_dir, monkeypatch):
-    started = []
-    monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
-    box = streamlit.selectbox  # AppTest cannot type: the name is among the options
-    monkeypatch.setattr(streamlit, "selectbox", lambda label, options, **more: box(
-        label, [*options, "bert-base-uncased"] if label == "Model" else options, **more))
-    app = opened("prune")
-    labels = [one.label for one in app.text_input]
-    assert "Revision" not in labels
-    next(box for box in app.selectbox if box.label == "Model").select("bert-base-uncased").run()
-    next(one for one in app.text_input if one.label == "Revision").set_value("v1.0").run()
-    next(button for button in app.button if button.label == "Start").click().run()
-    assert [(config.model, config.revision) for config, *_ in started] == [("bert-base-uncased", "v1.0")]
 
 
 def test_a_download_is_shown_with_its_share_and_the_time_left(runs_dir, monkeypatch):
