@@ -45,6 +45,7 @@ def _refuse_missing(folder: Path, where: str) -> None:
 
 def fit(tokenizer, model: nn.Module, where: str) -> Notes:
     """Make the tokenizer give what the model takes, and say what that changed. Raises InputError where it cannot."""
+    _reads_text(tokenizer, where)
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(tokenizer.get_vocab().values(), default=-1)
     if largest >= rows:
@@ -56,6 +57,26 @@ def fit(tokenizer, model: nn.Module, where: str) -> Notes:
     if (known := len(tokenizer)) < 0.5 * rows and rows - known > 1000:
         notes.append(f"the tokenizer knows {known:,} tokens, the model {rows:,}: is it the model's own?")
     return notes
+
+
+def _reads_text(tokenizer, where: str) -> None:
+    """Let it read a pair with a character that no vocabulary has. Raises InputError where it cannot, or gives no ids.
+
+    Sets its longest input as a whole number.
+    """
+    longest = tokenizer.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1 or longest % 1 and longest < 1e9:
+        raise InputError(f"{where}: its tokenizer says model_max_length {longest!r}; needed: a number of tokens, in "
+                         "tokenizer_config.json")
+    tokenizer.model_max_length = int(min(longest, 10**30))
+    try:
+        given = tokenizer("a \U000f1234", "b")
+    except Exception as error:  # tokenizers raises Exception itself
+        raise InputError(f"{where}: its tokenizer cannot read a character that it does not know: {first_line(error)}; "
+                         "needed: a token for the unknown, in the vocabulary and in its settings") from None
+    if "input_ids" not in given or "input_ids" not in tokenizer.model_input_names:
+        raise InputError(f"{where}: its tokenizer gives no input_ids; needed: input_ids among model_input_names in "
+                         "tokenizer_config.json")
 
 
 def _padding(tokenizer, model: nn.Module) -> Notes:
@@ -137,6 +158,11 @@ def unknown(tokenizer, examples: Examples) -> float:
 @torch.no_grad()
 def check_longest(tokenizer, model: nn.Module, length: int, where: str) -> None:
     """Let the model read as many tokens as it will meet, and its last token. Raises InputError where it cannot."""
+    least = tokenizer.num_special_tokens_to_add(pair=True) + 2
+    if length < least:
+        raise InputError(f"{where}: sentences would be cut at {length} tokens; needed: at least {least}, for a word of "
+                         "each and what the tokenizer puts around them (max_length, model_max_length of the tokenizer, "
+                         "max_position_embeddings of config.json)")
     ids = torch.full((2, length), max(tokenizer.get_vocab().values()))
     try:
         logits = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits

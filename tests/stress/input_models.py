@@ -11,7 +11,7 @@ KINDS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra",
          "albert")
 OTHERS = ("megatron-bert", "ernie", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl", "convbert", "esm",
           "mobilebert", "rembert", "roformer", "squeezebert", "nystromformer", "layoutlm", "lilt", "ibert", "fnet",
-          "funnel", "modernbert", "big_bird", "gpt2", "xlnet", "mra", "roc_bert", "flaubert")
+          "funnel", "modernbert", "big_bird", "gpt2", "mra", "roc_bert", "flaubert")
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "roberta-prelayernorm", "xlm-roberta-xl",
                 "mpnet", "ibert", "lilt", "esm")  # count positions from the padding
 CAUSAL = ("bert", "roberta", "xlm-roberta", "camembert", "electra")  # may be saved as decoders
@@ -104,12 +104,12 @@ def other_settings(kind: str, chance: random.Random, rows: int, pad: int | None,
            "roc_bert": {"pronunciation_vocab_size": rows, "shape_vocab_size": rows, "pronunciation_embed_dim": 8,
                         "shape_embed_dim": 8},
            "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": room, "bos_token_id": 0, "eos_token_id": 0},
-           "xlnet": {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
            "flaubert": {"emb_dim": 32, "n_layers": 2, "n_heads": 4},
            "modernbert": {"bos_token_id": 0, "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0,
                           "global_attn_every_n_layers": 2, "local_attention": 8},
            "big_bird": {"attention_type": chance.choice(("original_full", "block_sparse"))}}
-    return asked | own.get(kind, {})
+    asked |= own.get(kind, {})
+    return {key: value for key, value in asked.items() if kind != "funnel" or key != "num_hidden_layers"}
 
 
 @torch.no_grad()
