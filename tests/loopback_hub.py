@@ -114,7 +114,7 @@ def _handler(hub: LoopbackHub) -> type[BaseHTTPRequestHandler]:
 
 
 def _answer(hub: LoopbackHub, request: BaseHTTPRequestHandler) -> None:
-    path, query = unquote(urlsplit(request.path).path), parse_qs(urlsplit(request.path).query)
+    path, query = urlsplit(request.path).path, parse_qs(urlsplit(request.path).query)
     body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
     hub.asked.append(f"{request.command} {path}" + (f" {part}" if (part := request.headers.get("Range")) else ""))
     old = next((old for old in hub.renamed if f"{path}/".startswith((f"/{old}/", f"/api/models/{old}/"))), None)
@@ -168,7 +168,7 @@ def _about(hub: LoopbackHub, request: BaseHTTPRequestHandler, path: str, query: 
     repository = hub.repositories.get(f"{kind}/{owner}/{name}")
     if repository is None:
         return _refuse(request, 401, "RepoNotFound", "Repository not found")
-    commit = repository.resolve(revision or "main")
+    commit = repository.resolve(unquote(revision) or "main")
     if commit is None:
         return _refuse(request, 404, "RevisionNotFound", "Invalid rev id")
     files = repository.commits[commit]
@@ -219,7 +219,7 @@ def _resolve(hub: LoopbackHub, request: BaseHTTPRequestHandler, path: str) -> No
     if repository.gated and not token:
         return _refuse(request, 401, "GatedRepo", f"Access to {owner}/{name} is restricted")
     revision, _, file = rest.partition("/")
-    commit = repository.resolve(revision)
+    commit = repository.resolve(unquote(revision))
     if commit is None:
         return _refuse(request, 404, "RevisionNotFound", "Invalid rev id")
     content = repository.commits[commit].get(file)

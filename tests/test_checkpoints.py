@@ -20,7 +20,8 @@ READ = {  # of ../shared/inputs: name -> what is said of it
     "roberta_types": "room for 1 kinds", "distil_types": "", "bert_types": "", "pad_last": "", "pad_3": "",
     "pad_3_roberta": "", "fp16": "", "bf16": "", "sharded": "", "no_arch": "", "no_meta": "", "bertweet": "",
     "st_new": "new, drawn from the seed: classifier", "st_old": "new, drawn from the seed: classifier",
-    "regression_head": "the file's is for 1", "multi": "the file's is for 5", "deberta_spm": "", "decoder": "",
+    "regression_head": "the file's is for 1", "multi": "the file's is for 5", "deberta_spm": "",
+    "decoder": "no token sees a later one",
     "chunk": "", "moving": "", **{f"act_{name}": "" for name in (
         "gelu_new", "relu", "tanh", "silu", "gelu_python", "quick_gelu", "gelu_10")}}
 REFUSED = {

@@ -245,6 +245,29 @@ def test_the_layers_of_alberts_groups_are_told_apart():
     assert layers == [number for number in range(6) for _ in range(6)]
 
 
+@pytest.mark.parametrize("block", ["1x4", "4x4", "4x1", "1xall", "allx1"])
+def test_a_layer_all_of_whose_heads_are_gone_gives_its_bias(block):
+    """Half of them have no value, the others no output; of the one that stays nothing is kept."""
+    plain, model = made("bert", {"hidden_size": 80, "num_attention_heads": 4, "intermediate_size": 96})
+    layout, kept = described(model, "bert").layout(BlockShape.parse(block)), {}
+    for m in layout.matrices:
+        full = np.ones((m.m, m.n), bool)
+        if m.type == "value":
+            full[:20] = False
+        if m.type == "attention.output":
+            full[:, 20:] = False
+        rows, cols = layout.block.sides(m.m, m.n)
+        kept[m.name] = full.reshape(m.m // rows, rows, m.n // cols, cols).any((1, 3))
+    mask, inputs = BlockMask(layout, kept), batch(model)
+    cut_(plain, mask)
+    small = compact(model, mask)
+    with torch.inference_mode():
+        wanted = plain(**inputs).logits
+        near(small(**inputs).logits, wanted)
+        unpadded.unpad_(small)
+        near(small(**inputs).logits, wanted)
+
+
 # ---------------------------------------------------------------- a whole run
 
 

@@ -157,6 +157,10 @@ def test_a_repository_that_holds_no_checkpoint_is_refused_before_anything_is_dow
     hub.add("models/me/odd", {name: content for name, content in (files | change).items() if content is not None})
     message = refused(hub, tmp_path, "me/odd")
     assert all(part in message for part in ("'me/odd'", *words)) and len(hub.asked) == 2
+    if "pickle" in message:
+        assert "--revision refs/pr/" in message
+        hub.add("models/me/odd", files, "refs/pr/1")
+        assert located(hub, tmp_path, "me/odd", "refs/pr/1")["commit"]
 
 
 def test_a_hub_that_was_asked_too_often_says_for_how_long(hub, tmp_path):

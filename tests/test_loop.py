@@ -565,7 +565,7 @@ def test_a_run_on_the_practice_set_for_want_of_a_hub_carries_the_note(asked, tmp
         raise ConnectionError
 
     monkeypatch.setattr(hub, "load_dataset", nothing)
-    few = tiny.replace(asked, data="nyu-mll/glue", train_examples=32, dev_examples=16,
+    few = tiny.replace(asked, data="nyu-mll/glue", train_examples=32, dev_examples=16, allow_unknown=True,
                        dense_steps=2, penalty_steps=2, retrain_steps=1)
     run = tiny.make_run(few, tmp_path)
     assert run.data == run.task == run.result["data"] == "practice" and not run.is_glue

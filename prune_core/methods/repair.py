@@ -51,9 +51,7 @@ def told_apart(inputs: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tens
 
 def of_tokens(x: torch.Tensor, count: torch.Tensor) -> torch.Tensor | None:
     """(tokens that count, width) rows of what a layer was given or gave; None where those were not the tokens."""
-    if x.shape[:-1] == count.shape:
-        return x[count]
-    return x[count.flatten()] if x.ndim == 2 and len(x) == count.numel() else None
+    return x[count] if x.shape[:-1] == count.shape else None
 
 
 # long: the hook and what it adds to are one thing

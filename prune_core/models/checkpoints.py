@@ -71,7 +71,8 @@ def _wanted(name: str, files: Sequence[str]) -> list[str]:
     weights = [WEIGHTS] if WEIGHTS in top else [file for file in top if _SHARD.fullmatch(file) and INDEX in top]
     if not weights:
         raise InputError(f"model {name!r} on the hub is no checkpoint that is read here: "
-                         f"{_instead(top, f'{WEIGHTS} is missing')}")
+                         f"{_instead(top, f'{WEIGHTS} is missing')}; a pull request there may hold it as safetensors: "
+                         "--revision refs/pr/NUMBER")
     beside = [file for file in top if file.endswith(_BESIDE) and (file != INDEX or weights != [WEIGHTS])]
     return beside + weights
 

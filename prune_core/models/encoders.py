@@ -111,7 +111,7 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
     except Exception as error:  # transformers raises a dozen kinds for a config that makes no sense
         raise InputError(f"{where} cannot be loaded: {type(error).__name__}: {first_line(error)}") from None
     encoder = describe(name, model, tokenizer)
-    notes += tokenizers.fit(tokenizer, model, where)
+    notes += [*encoder.notes, *tokenizers.fit(tokenizer, model, where)]
     if labels and not any(note.startswith("new, drawn") for note in notes):
         notes += _order_head_(model, labels_of.names_of(_json(located.folder / "config.json", where)), labels)
     encoder.embeddings.requires_grad_(train_embeddings)
@@ -162,7 +162,7 @@ def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
 
     Raises InputError: there are none, NaN in a weight, a setting whose numbers are not known here.
     """
-    flavours.settle_(name, model)
+    notes = flavours.settle_(name, model)
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
@@ -174,7 +174,7 @@ def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
     linears = {path: module for _, _, path, module in prunable}
     matrices = tuple(Matrix(path, layer, TYPES[kind], module.out_features, module.in_features)
                      for layer, kind, path, module in prunable)
-    return Encoder(name, model, tokenizer, linears, matrices)
+    return Encoder(name, model, tokenizer, linears, matrices, tuple(notes))
 
 
 def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:

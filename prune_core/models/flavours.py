@@ -7,10 +7,11 @@ from torch import nn
 from prune_core import InputError
 
 
-def settle_(name: str, model: nn.Module) -> None:
+def settle_(name: str, model: nn.Module) -> list[str]:
     """Set back, in place, what changes only how answers are handed over or how memory is saved, never a number.
 
-    Raises InputError, one line, for what changes the numbers in a way that is not known here.
+    Returns what is to be said of the rest. Raises InputError, one line, for what changes the numbers in a way that is
+    not known here.
     """
     config = model.config
     if getattr(config, "add_cross_attention", False):
@@ -39,3 +40,7 @@ def settle_(name: str, model: nn.Module) -> None:
         for word, value in usual.items():
             if getattr(settings, word, value) != value:
                 setattr(settings, word, value)
+    if getattr(config, "is_decoder", False):
+        return ["config.json says is_decoder: no token sees a later one, as in the checkpoint's own training; a head "
+                "that reads the first token then gives every sentence the same answer"]
+    return []

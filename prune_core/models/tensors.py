@@ -216,7 +216,8 @@ def _refuse_twice(spare: Iterable[str], own: Iterable[str], where: str) -> None:
     known = set(own)
     twice = [name for name in spare if any(name.removeprefix(prefix) in known for prefix in _prefixes(name))]
     if twice:
-        raise InputError(f"{where}: the file has {_few(twice)} beside the same without {twice[0].split('.')[0] + '.'!r}; "
+        prefix = f"{twice[0].split('.')[0]}."
+        raise InputError(f"{where}: the file has {_few(twice)} beside the same without {prefix!r}; "
                          "needed: the tensors of one model")
 
 

@@ -91,7 +91,8 @@ def _read_text(tokenizer, where: str) -> list[int]:
     Sets its longest input as a whole number.
     """
     longest = tokenizer.model_max_length
-    if isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1 or longest % 1 and longest < 1e9:
+    if (isinstance(longest, bool) or not isinstance(longest, int | float) or longest < 1
+            or longest % 1 and longest < 1e9):
         raise InputError(f"{where}: its tokenizer says model_max_length {longest!r}; needed: a number of tokens, in "
                          "tokenizer_config.json")
     tokenizer.model_max_length = int(min(longest, 10**30))
