@@ -34,7 +34,7 @@ import json, pathlib, sys
 import numpy, onnxruntime, tokenizers
 here = pathlib.Path(__file__).parent
 tokenizer = tokenizers.Tokenizer.from_file(str(here / "tokenizer.json"))
-tokenizer.enable_truncation({length})
+tokenizer.enable_truncation({length}, direction="{side}")
 text = tokenizer.encode(*sys.argv[1:3])
 names = {{"input_ids": text.ids, "attention_mask": text.attention_mask, "token_type_ids": text.type_ids}}
 session = onnxruntime.InferenceSession(str(here / "model.onnx"), providers=["CPUExecutionProvider"])
@@ -127,7 +127,7 @@ def onnx(taken: CutModel, out: Path) -> dict:
         raise InputError(f"the model is {size:,} bytes after the cut, an ONNX file holds {engines.LARGEST:,}; "
                          "needed: a higher sparsity, a smaller model, or --to hf")
     length = taken.encoder.max_length(taken.run.config.max_length)
-    script = SCRIPT.format(length=length, labels=json.dumps(taken.labels))
+    script = SCRIPT.format(length=length, side=tokenizer.truncation_side, labels=json.dumps(taken.labels))
 
     def fill(folder: Path) -> None:
         engines.to_onnx(small, folder / "model.onnx", types="token_type_ids" in tokenizer.model_input_names)

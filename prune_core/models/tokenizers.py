@@ -97,7 +97,7 @@ def _read_text(tokenizer, where: str) -> list[int]:
                          "tokenizer_config.json")
     tokenizer.model_max_length = int(min(longest, 10**30))
     try:
-        given = tokenizer("a \U000f1234", "b")
+        given = tokenizer("a \U000f1234", "b", verbose=False)
     except Exception as error:  # tokenizers raises Exception itself
         raise InputError(f"{where}: its tokenizer cannot read a character that it does not know: {first_line(error)}; "
                          "needed: a token for the unknown, in the vocabulary and in its settings") from None
@@ -131,7 +131,7 @@ def _types(tokenizer, model: nn.Module) -> Notes:
         return []
     room = getattr(model.config, "type_vocab_size", 0) or 0
     taken = "token_type_ids" in inspect.signature(model.forward).parameters and room
-    given = tokenizer("a", "a").get("token_type_ids", [0])
+    given = tokenizer("a", "a", verbose=False).get("token_type_ids", [0])
     if taken and max(given) < room:
         return []
     tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]

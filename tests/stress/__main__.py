@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -45,11 +46,17 @@ def memory(short: Short = False, as_json: AsJson = False) -> None:
 
 
 @app.command("input")
-def bad_input(short: Short = False, as_json: AsJson = False) -> None:
-    """Malformed folders, tensors, JSON, tables, block shapes, addresses, names: each must end in one clear line."""
-    from stress.input import rows
+def bad_input(
+    short: Short = False, as_json: AsJson = False,
+    only: Annotated[str, typer.Option(help="Cases of the fuzz again: 'config 17', or 'tables 0-40'.")] = "",
+) -> None:
+    """Malformed folders, tensors, JSON, tables, block shapes, addresses, names: each must end in one clear line.
 
-    tell(rows(short), as_json)
+    And a fuzz over checkpoints and tables: each equal to plain transformers, or refused in one line.
+    """
+    from stress import input, input_fuzz
+
+    tell(input_fuzz.again(only) if only else chain(input.rows(short), input_fuzz.rows(short)), as_json)
 
 
 def tell(rows: Iterable[Mapping], as_json: bool) -> None:
