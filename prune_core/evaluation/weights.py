@@ -61,7 +61,7 @@ def checkpoint_of(run: Run, outputs: int, rest: Mapping[str, torch.Tensor] | Non
     known = run.about.get("checkpoint")
     if known:  # not by runs of before it was recorded
         parts = (*KEPT, "weights") if untouched else KEPT
-        if others := identity.changed(known, identity.digests(encoder.folder, encoder.model), parts):
+        if others := identity.changed(known, identity.digests(encoder.folder, encoder.model, parts)):
             raise RunError(f"run {run.name!r}: its checkpoint {place!r} has changed since the run was made "
                            f"({', '.join(others)}), so its weights would be mixed with another model's; put back what "
                            "it was, or begin a new run")
@@ -100,7 +100,7 @@ def relocate(run: Run, folder: Path) -> str:
         why = "has its checkpoint with it" if known else "was made before digests were kept, so none can be known again"
         raise RunError(f"run {run.name!r} {why}; nothing was noted")
     encoder = encoders.load(place, run.outputs, run.config.seed, run.config.train_embeddings, run.labels)
-    if others := identity.changed(known, identity.digests(encoder.folder, encoder.model), KEPT):
+    if others := identity.changed(known, identity.digests(encoder.folder, encoder.model, KEPT)):
         raise RunError(f"{place!r} is not the checkpoint of run {run.name!r}: other {', '.join(others)}")
     try:
         files.write_json(origin.moved_file(run), {"folder": place})

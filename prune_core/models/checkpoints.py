@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def check_name(name: str, revision: str | None = None) -> None:
         raise InputError(f"revision {revision!r} is for a hub name; model {name!r} is "
                          f"{'embedded' if embedded else 'a folder'} and has none")
     if not (embedded or folder or re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name)):
-        raise InputError(f"model {name!r} is neither {EMBEDDED}, nor a folder, nor a hub name")
+        raise InputError(f"model {name!r} is neither {EMBEDDED}, nor a folder, nor a hub name"
+                         + ("; it is a file: give its folder" if os.path.isfile(name) else ""))
     if revision and (not re.fullmatch(r"\w[\w./+-]*", revision) or ".." in revision):
         raise InputError(f"revision {revision!r} is no name of a branch, a tag or a commit")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -23,21 +23,26 @@ def tokenizer_files(folder: Path) -> list[Path]:
         or path.suffix == ".json" and ("token" in path.name or path.name in ("vocab.json", "merges.json"))))
 
 
-def digests(folder: Path, model: nn.Module) -> dict[str, str]:
-    """Of config, tokenizer, what training leaves as it is (`frozen`), and all tensors as they are now (`weights`)."""
+def digests(folder: Path, model: nn.Module, parts: Sequence[str] = tuple(_WORDS)) -> dict[str, str]:
+    """Of config, tokenizer, what training leaves as it is (`frozen`), and all tensors as they are now (`weights`).
+
+    `parts`: which of them; `weights` reads every tensor once.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     kept = {key: value for key, value in config.items() if key not in _ASIDE}
     files = ((path.name, path.read_bytes()) for path in tokenizer_files(folder))
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     tensors = sorted(model.state_dict().items())
-    return {"config": _sha([("", json.dumps(kept, sort_keys=True).encode())]), "tokenizer": _sha(files),
-            "frozen": _sha((name, _bytes(one)) for name, one in tensors if name not in trained),
-            "weights": _sha((name, _bytes(one)) for name, one in tensors)}
+    ways = {"config": lambda: _sha([("", json.dumps(kept, sort_keys=True).encode())]),
+            "tokenizer": lambda: _sha(files),
+            "frozen": lambda: _sha((name, _bytes(one)) for name, one in tensors if name not in trained),
+            "weights": lambda: _sha((name, _bytes(one)) for name, one in tensors)}
+    return {part: ways[part]() for part in parts}
 
 
-def changed(before: Mapping[str, str], now: Mapping[str, str], parts: Iterable[str]) -> list[str]:
-    """In words, which of these parts are no longer what they were; parts that were not recorded do not count."""
-    return [_WORDS[part] for part in parts if part in before and before[part] != now[part]]
+def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """In words, which of the parts are no longer what they were; parts that were not recorded do not count."""
+    return [_WORDS[part] for part, digest in now.items() if before.get(part, digest) != digest]
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
