@@ -75,10 +75,11 @@ def fit(tokenizer, model: nn.Module, where: str) -> Notes:
     vocabulary, given = tokenizer.get_vocab(), _read_text(tokenizer, where)
     largest = max([*vocabulary.values(), *given], default=-1)
     if largest >= rows:
-        first = min((at, word) for word, at in [*vocabulary.items(), *((f"token {at}", at) for at in given)] if at >= rows)
+        named = [(at, word) for word, at in vocabulary.items()] + [(at, f"token {at}") for at in given]
+        first = min(one for one in named if one[0] >= rows)
         raise InputError(f"{where}: the tokenizer has {largest + 1:,} tokens, the model's embeddings {rows:,} rows, so "
-                         f"{first[1]!r} has none; resize the embeddings (model.resize_token_embeddings) and train them, "
-                         "or give the tokenizer that belongs to the model")
+                         f"{first[1]!r} has none; resize the embeddings (model.resize_token_embeddings) and train "
+                         "them, or give the tokenizer that belongs to the model")
     notes = _padding(tokenizer, model) + _types(tokenizer, model)
     if (known := len(tokenizer)) < 0.5 * rows and rows - known > 1000:
         notes.append(f"the tokenizer knows {known:,} tokens, the model {rows:,}: is it the model's own?")

@@ -1,4 +1,4 @@
-"""What people, programs and disks do to a checkpoint's folder: `(what, how it must end, whether the saved tensors tell)`.
+"""What people, programs and disks do to a checkpoint's folder: (what, how it must end, do the saved tensors tell).
 
 'read': it must be read; 'refused': it must not; 'either': refused, or equal to what plain transformers makes of it.
 """
@@ -19,7 +19,8 @@ READ, REFUSED, EITHER = "read", "refused", "either"
 Ending = tuple[str, str, bool]
 
 
-def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], meta: bool = True) -> None:
+def rewrite(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]],
+            meta: bool = True) -> None:
     """Change the tensors of a checkpoint."""
     before = load_file(folder / ONE)
     after = {name: one.clone().contiguous() for name, one in change(dict(before)).items()}
@@ -48,8 +49,8 @@ def stored(folder: Path, model: nn.Module, chance: random.Random) -> Ending:
     what = chance.choice(("wrapper", "wrapper", "inner", "gamma", "parts", "bare", "head more", "backbone", "no meta",
                           "mixed", "ids", "f64", "no pooler"))
     if what == "wrapper":
-        prefix = chance.choice(("module.", "model.", "_orig_mod.", "module._orig_mod.", "net.", "student.", "0.auto_model.",
-                                "pl_module.model.", "_fsdp_wrapped_module.", "x.y.z.", "encoder_q."))
+        prefix = chance.choice(("module.", "model.", "_orig_mod.", "module._orig_mod.", "net.", "student.",
+                                "0.auto_model.", "pl_module.model.", "_fsdp_wrapped_module.", "x.y.z.", "encoder_q."))
         rewrite(folder, lambda t: {prefix + name: one for name, one in t.items()})
     elif what == "inner":
         mark = chance.choice(("_checkpoint_wrapped_module.", "_orig_mod.", "_fsdp_wrapped_module."))
@@ -193,15 +194,16 @@ def _damaged(folder: Path, what: str, chance: random.Random) -> None:
 
 # ---------------------------------------------------------------- config.json
 
-STRANGE = (None, ..., ..., 0, -1, 1, 2, 3, 5, 7, 10**3, 10**9, 10**15, 10**400, 0.5, 1e-30, 1e308, True, False, "", "two", "16",
-           "gelu", [], [1, 2], {}, {"a": 1})
-LATER = {"model_type": ("bert", "roberta", "electra", "distilbert", "albert", "mpnet", "deberta", "deberta-v2", "camembert",
-                        "xlm-roberta", "gpt2", "t5", "vit", "nothing", None, 5, "", "BERT", ...),
+STRANGE = (None, ..., ..., 0, -1, 1, 2, 3, 5, 7, 10**3, 10**9, 10**15, 10**400, 0.5, 1e-30, 1e308, True, False, "",
+           "two", "16", "gelu", [], [1, 2], {}, {"a": 1})
+LATER = {"model_type": ("bert", "roberta", "electra", "distilbert", "albert", "mpnet", "deberta", "deberta-v2",
+                        "camembert", "xlm-roberta", "gpt2", "t5", "vit", "nothing", None, 5, "", "BERT", ...),
          "architectures": (None, [], ["BertModel"], ["NoSuch"], "BertModel", 5, ["T5ForConditionalGeneration"], ...),
          "position_embedding_type": ("relative_key", "relative_key_query", "absolute", "rotary", None, 5),
          "is_decoder": (True, "yes", 1, None), "add_cross_attention": (True, False, None),
          "is_encoder_decoder": (True, None), "torchscript": (True, None), "use_cache": (True, False, None),
-         "quantization_config": ({}, {"quant_method": "bitsandbytes"}, None, []), "pruned_heads": ({}, {"0": [1]}, None),
+         "quantization_config": ({}, {"quant_method": "bitsandbytes"}, None, []), 
+         "pruned_heads": ({}, {"0": [1]}, None),
          "auto_map": ({"AutoModel": "x.Y"}, {}, None), "dtype": ("float16", "float8", None, 5, "bfloat16", "nothing"),
          "torch_dtype": ("float16", "nothing", 5), "attn_implementation": ("sdpa", "nothing", 5),
          "_attn_implementation": ("eager", "flash_attention_2"), "id2label": ({}, [], None, {"0": "a"}, {"x": "y"},
@@ -221,8 +223,9 @@ def configured(folder: Path, model: nn.Module, chance: random.Random) -> Ending:
     if chance.random() < 0.06:
         content = file.read_bytes()
         what, bad = chance.choice((
-            ("cut off", content[:40]), ("empty", b""), ("a list", b"[]"), ("null", b"null"), ("noise", chance.randbytes(90)),
-            ("UTF-16", content.decode().encode("utf-16")), ("with a mark", b"\xef\xbb\xbf" + content), ("nested", b"[" * 10**5),
+            ("cut off", content[:40]), ("empty", b""), ("a list", b"[]"), ("null", b"null"),
+            ("noise", chance.randbytes(90)), ("UTF-16", content.decode().encode("utf-16")),
+            ("with a mark", b"\xef\xbb\xbf" + content), ("nested", b"[" * 10**5),
             ("NaN", content.replace(b"0.", b"NaN, \"x\": 0.", 1)), ("only the type", b'{"model_type": "bert"}')))
         file.write_bytes(bad)
         return f"config.json: {what}", EITHER, False

@@ -18,7 +18,8 @@ from stress.input_judge import Made, Verdict, quietly, verdict
 
 COUNTS = {"flavours": 500, "storage": 250, "tensors": 300, "config": 420, "tokenizers": 250, "tokenizer files": 300,
           "labels": 120, "others": 23}
-SPELT = {"negative": ("negative", "NEG", "Negative", "neg", "NEGATIVE"), "positive": ("positive", "POS", "Positive", "pos"),
+SPELT = {"negative": ("negative", "NEG", "Negative", "neg", "NEGATIVE"),
+         "positive": ("positive", "POS", "Positive", "pos"),
          "entailment": ("entailment", "ENTAILMENT", "entails"), "neutral": ("neutral", "NEUTRAL"),
          "contradiction": ("contradiction", "CONTRADICTION", "contradict"),
          "not_entailment": ("not_entailment", "Not-Entailment", "notEntailment", "non entailment"),
@@ -60,8 +61,11 @@ def _checkpoint(folder: Path, kind: str, chance: random.Random, number: int, sor
     tokenizer = AutoTokenizer.from_pretrained(folder)
     pad, room = tokenizer.pad_token_id, chance.choice((16, 20, 32, 64))
     rows = max(tokenizer.get_vocab().values()) + 1 + chance.choice((0, 0, 1, 5, 40))
-    asked = (input_models.other_settings if sort == "others" else input_models.settings_of)(kind, chance, rows, pad, room)
-    outputs, labels, order, named = _labels(chance) if sort == "labels" else (chance.choice((1, 2, 2, 3)), (), None, None)
+    settings_of = input_models.other_settings if sort == "others" else input_models.settings_of
+    asked = settings_of(kind, chance, rows, pad, room)
+    outputs, labels, order, named = chance.choice((1, 2, 2, 3)), (), None, None
+    if sort == "labels":
+        outputs, labels, order, named = _labels(chance)
     model = input_models.model_of(kind, asked, outputs, number, named)
     if sort in ("flavours", "storage") and chance.random() < 0.2:
         model = model.to(chance.choice((torch.float16, torch.bfloat16)))

@@ -27,8 +27,8 @@ from prune_core.runs.settings import cut_of
 from prune_core.tasks import encoding
 from prune_core.tasks.glue import Examples
 
-SORTS = {"flavours": range(600, 612), "tokenizers": range(600, 608), "storage": range(600, 604), "tensors": range(600, 606),
-         "config": range(600, 608), "tokenizer files": range(600, 610)}
+SORTS = {"flavours": range(600, 612), "tokenizers": range(600, 608), "storage": range(600, 604),
+         "tensors": range(600, 606), "config": range(600, 608), "tokenizer files": range(600, 610)}
 CASES = tuple((sort, number) for sort, numbers in SORTS.items() for number in numbers)
 ONNX = 6  # every so many of those that are read are exported to ONNX too
 QUICK = ("--preset", "quick", "--dense-steps", 2, "--penalty-steps", 2, "--retrain-steps", 2, "--surface-examples", 4,
@@ -62,16 +62,16 @@ def _run(place: Path, made: Made, number: int) -> Verdict:
     texts = sentences(48, chance, pair)[2:]
     with open(place / "mine.csv", "w", newline="", encoding="utf-8") as file:
         names = ["text", "pair"] if pair else ["text"]
-        csv.writer(file).writerows([[*names, "label"], *([*text, ("neg", "pos")[row % 2]] for row, text in enumerate(texts))])
+        rows = ([*text, ("neg", "pos")[row % 2]] for row, text in enumerate(texts))
+        csv.writer(file).writerows([[*names, "label"], *rows])
     runs = ("--runs-dir", place / "runs")
     _command(made, "prune", "--model", made.folder, "--data", place / "mine.csv", "--run", "odd", *runs, *QUICK)
     if made.ending == "refused":
         return Verdict("wrong", words="trained on what is broken")
     told = _command(made, "evaluate", "odd", "--sparsity", 0.4, "--json", *runs)
     score = json.loads(told)["score"]
-    run, cut = Run(place / "runs" / "odd"), None
-    stage = run.stages[-1]
-    cut = cut_of(run, 0.4)
+    run = Run(place / "runs" / "odd")
+    stage, cut = run.stages[-1], cut_of(run, 0.4)
     taken = export.take(run, stage, cut)
     wanted = _logits(taken, made.texts)
     _command(made, "export", "odd", place / "hf", "--sparsity", 0.4, "--phase", stage, *runs)
@@ -100,7 +100,8 @@ def _logits(taken: export.CutModel, texts: list[tuple[str, ...]]) -> np.ndarray:
     """(texts, outputs) of the run's model, masked."""
     encoder = taken.encoder
     length = encoder.max_length(taken.run.config.max_length)
-    inputs, _ = encoding.encode(Examples(texts, np.zeros(len(texts))), encoder.tokenizer, length).batch(range(len(texts)))
+    data = encoding.encode(Examples(texts, np.zeros(len(texts))), encoder.tokenizer, length)
+    inputs, _ = data.batch(range(len(texts)))
     with torch.no_grad():
         return encoder.model.eval()(**inputs).logits.numpy()
 

@@ -109,8 +109,9 @@ def _plain(made: Made, encoder: Encoder) -> nn.Module:
         raise Wrong(f"transformers drew {sorted(fresh - drawn)[:4]}, and it was not said; "
                     f"said: {sorted(drawn - fresh)[:4]}")
     ours = dict(encoder.model.named_parameters())
-    if base := sorted(name for name in drawn if name.startswith(f"{model.base_model_prefix}.") and "pooler" not in name):
-        raise Wrong(f"drawn inside the encoder: {base[:3]}")
+    base = f"{model.base_model_prefix}."
+    if inside := sorted(name for name in drawn if name.startswith(base) and "pooler" not in name):
+        raise Wrong(f"drawn inside the encoder: {inside[:3]}")
     with torch.no_grad():
         for name in drawn:
             their[name].data = ours[name].detach().clone()
@@ -162,10 +163,12 @@ def _held_against_plain(made: Made, encoder: Encoder, chance: random.Random) -> 
     plain, inputs = _plain(made, encoder), list(_tokens(made, length))
     for text, ours, theirs in zip(made.texts, data.inputs["input_ids"], inputs, strict=True):
         if ours != theirs["input_ids"][0].tolist():
-            raise Wrong(f"other tokens of {text[0][:40]!r}: {ours[:9]}; the checkpoint's own: {theirs['input_ids'][0][:9].tolist()}")
+            raise Wrong(f"other tokens of {text[0][:40]!r}: {ours[:9]}; the checkpoint's own: "
+                        f"{theirs['input_ids'][0][:9].tolist()}")
     names = [name for name in inputs[0] if name in data.inputs]
     if left := [name for name in inputs[0] if name == "token_type_ids" and name not in names and inputs[0][name].any()]:
-        if not any("sentences are not numbered" in note for note in encoder.notes) and made.kind not in ("distilbert", "mpnet"):
+        said = any("sentences are not numbered" in note for note in encoder.notes)
+        if not said and made.kind not in ("distilbert", "mpnet"):
             raise Wrong(f"{left} left out, and it was not said")
     order = list(made.order or range(made.outputs))
     worst = _apart(_batch(encoder.model, data), _alone(made, plain, inputs, names, data)[:, order])

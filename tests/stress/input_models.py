@@ -23,8 +23,8 @@ ACTIVATIONS = ("gelu", "gelu", "gelu", "gelu_new", "gelu_python", "gelu_fast", "
 def settings_of(kind: str, chance: random.Random, rows: int, pad: int | None, room: int) -> dict:
     """What its config says. `rows`: of the embeddings; `room`: the most tokens that it is to read."""
     heads = chance.choice((1, 2, 2, 3, 4, 6))
-    width, layers, inner = heads * chance.choice((4, 6, 8, 16)), chance.choice((1, 2, 2, 3)), chance.choice((16, 24, 48,
-                                                                                                        64, 96, 37))
+    width, layers = heads * chance.choice((4, 6, 8, 16)), chance.choice((1, 2, 2, 3))
+    inner = chance.choice((16, 24, 48, 64, 96, 37))
     act = chance.choice(ACTIVATIONS)
     common = {"vocab_size": rows, "pad_token_id": pad, "initializer_range": chance.choice((0.05, 0.15, 0.25)),
               "max_position_embeddings": room + ((pad or 0) + 1 if kind in FROM_PADDING else 0)}
@@ -33,12 +33,13 @@ def settings_of(kind: str, chance: random.Random, rows: int, pad: int | None, ro
                          "dropout": chance.choice((0.0, 0.1, 0.5)), "sinusoidal_pos_embds": chance.random() < 0.3,
                          "attention_dropout": chance.choice((0.0, 0.1))}
     asked = common | {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads,
-                      "intermediate_size": inner, "hidden_act": act, "layer_norm_eps": chance.choice((1e-12, 1e-7, 1e-5,
-                                                                                                 1e-3)),
+                      "intermediate_size": inner, "hidden_act": act,
+                      "layer_norm_eps": chance.choice((1e-12, 1e-7, 1e-5, 1e-3)),
                       "hidden_dropout_prob": chance.choice((0.0, 0.1, 0.5)),
                       "attention_probs_dropout_prob": chance.choice((0.0, 0.1)),
                       "chunk_size_feed_forward": chance.choice((0, 0, 0, 1, 3, 8)),
-                      "type_vocab_size": chance.choice((1, 2, 2, 3, 4)), "classifier_dropout": chance.choice((None, 0.1)),
+                      "type_vocab_size": chance.choice((1, 2, 2, 3, 4)),
+                      "classifier_dropout": chance.choice((None, 0.1)),
                       "output_hidden_states": chance.random() < 0.05, "tie_word_embeddings": chance.random() < 0.7}
     if kind in CAUSAL and chance.random() < 0.2:
         asked["is_decoder"] = True
@@ -65,7 +66,8 @@ def _mpnet(chance: random.Random, asked: dict) -> dict:
 
 def _deberta(chance: random.Random, asked: dict) -> dict:
     relative = chance.random() < 0.8
-    return {"relative_attention": relative, "pos_att_type": chance.choice((["c2p", "p2c"], "c2p|p2c", ["c2p"], [], None)),
+    return {"relative_attention": relative,
+            "pos_att_type": chance.choice((["c2p", "p2c"], "c2p|p2c", ["c2p"], [], None)),
             "max_relative_positions": chance.choice((-1, 8, 64)), "position_biased_input": chance.random() < 0.5,
             "talking_head": chance.random() < 0.1, "type_vocab_size": chance.choice((0, 0, 2))}
 
@@ -78,7 +80,8 @@ def _deberta_v2(chance: random.Random, asked: dict) -> dict:
            "norm_rel_ebd": chance.choice(("none", "layer_norm")), "position_biased_input": chance.random() < 0.4,
            "type_vocab_size": chance.choice((0, 0, 0, 2))}
     if chance.random() < 0.3:
-        own |= {"conv_kernel_size": chance.choice((3, 5)), "conv_act": chance.choice(("gelu", "tanh")), "conv_groups": 1}
+        own |= {"conv_kernel_size": chance.choice((3, 5)), "conv_act": chance.choice(("gelu", "tanh")),
+                "conv_groups": 1}
     if chance.random() < 0.2:
         own["embedding_size"] = chance.choice((8, 24))
     if chance.random() < 0.2:

@@ -20,18 +20,17 @@ from prune_core import InputError
 from prune_core.tasks import table_files
 
 WORDS = "the a film was fine dull warm cold soup here today and very good naïve 数据 café über Ωmega 🙂".split()
-TRAPS = ('"', '""', "\t", ",", "\n", "\r\n", ";", "|", " ", "\x0b", "\x1c", "\x85", "\u2028", "\0", "\ufeff", "NA", "null", "#",
-         "'", "\\", "\\n", "=1+1", "nan", "1", "0", "pos", "\xa0", "é", "🙂")
-LABELS = ("words", "words", "two words", "three words", "numbers", "numbers", "signs", "stars", "score", "fractions", "bools",
-          "missing words", "point nought", "mixed", "long numbers", "zeros before", "one class", "one each", "a gap",
-          "nan", "infinite", "exponents", "spaces around")
+TRAPS = ('"', '""', "\t", ",", "\n", "\r\n", ";", "|", " ", "\x0b", "\x1c", "\x85", "\u2028", "\0", "\ufeff", "NA",
+         "null", "#", "'", "\\", "\\n", "=1+1", "nan", "1", "0", "pos", "\xa0", "é", "🙂")
+LABELS = ("words", "words", "two words", "three words", "numbers", "numbers", "signs", "stars", "score", "fractions",
+          "bools", "missing words", "point nought", "mixed", "long numbers", "zeros before", "one class", "one each",
+          "a gap", "nan", "infinite", "exponents", "spaces around")
 REFUSED = ("one class", "one each", "a gap", "infinite")  # cannot be labels
 FORMS = ("csv", "csv", "csv all", "csv pandas", "csv excel", "tsv", "tsv plain", "tsv plain", "tsv pandas", "tsv excel",
          "parquet", "parquet", "parquet pandas")
-NAMED = ((("text",), "label"), (("sentence",), "label"), (("premise", "hypothesis"), "label"), (("a b", "c,d"), "label"),
-         (("review",), "stars"), (("Text",), "Class"), (("q1", "q2"), "y"), (("satz",), "größe"))
-
-
+NAMED = ((("text",), "label"), (("sentence",), "label"), (("premise", "hypothesis"), "label"),
+         (("a b", "c,d"), "label"), (("review",), "stars"), (("Text",), "Class"), (("q1", "q2"), "y"),
+         (("satz",), "größe"))
 GLUES = ("premise", "hypothesis")
 
 
@@ -56,7 +55,7 @@ def made(folder: Path, number: int) -> Written:
     chance = random.Random(f"tables {number}")
     columns, label = chance.choice(NAMED)
     gentle, kind, form = chance.random() < 0.6, chance.choice(LABELS), FORMS[number % len(FORMS)]
-    if form == "tsv excel" and columns == GLUES:  # those are read with quotes as text, as GLUE's own files are, and said
+    if form == "tsv excel" and columns == GLUES:  # read with quotes as text, as GLUE's own files are, and that is said
         columns = ("q1", "q2")
     count = chance.randint(24, 60)
     texts = [tuple(_text(chance, gentle) for _ in columns) for _ in range(count)]
@@ -166,7 +165,8 @@ def _parquet(one: Written, columns: dict[str, list], form: str, chance: random.R
     if len(kinds) > 1:
         one.labels = values = [str(value) for value in values]
     whole = kinds == {int} and max(values) < 100
-    types = {int: [pa.int64()] + ([pa.int8(), pa.int16(), pa.int32(), pa.float64()] if whole else []), float: [pa.float64()],
+    types = {int: [pa.int64()] + ([pa.int8(), pa.int16(), pa.int32(), pa.float64()] if whole else []),
+             float: [pa.float64()],
              bool: [pa.bool_()], str: [pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())]}
     made = pa.array(values, pa.string() if len(kinds) > 1 else chance.choice(types[kinds.pop()]))
     if one.what.split("labels: ")[1].startswith("numbers") and chance.random() < 0.3:
@@ -178,7 +178,8 @@ def _parquet(one: Written, columns: dict[str, list], form: str, chance: random.R
         one.labels = days if strange == "date" else values
     text = chance.choice((pa.string(), pa.large_string(), pa.dictionary(pa.int32(), pa.string())))
     columns = {name: pa.array(column, text) if name in one.columns else column for name, column in columns.items()}
-    pq.write_table(pa.table(columns | {one.label: made}), one.path, compression=chance.choice(("snappy", "zstd", "none")))
+    packed = chance.choice(("snappy", "zstd", "none"))
+    pq.write_table(pa.table(columns | {one.label: made}), one.path, compression=packed)
 
 
 # ---------------------------------------------------------------- damage
@@ -202,14 +203,10 @@ def _damage_text(one: Written, form: str, chance: random.Random) -> None:
     lines = text.split(end)
     at = chance.randrange(1, len(lines) - 1) if len(lines) > 3 else 1
     separator = "," if form.startswith("csv") else "\t"
-    what = chance.choice(("cut off", "a cell more", "a cell less", "blank lines", "a comment", "names twice", "no names",
-                          "other separator", "latin-1", "carriage returns", "a quote more", "spaces after", "a zip", "trailing"))
-    ending = {"blank lines": one.ending, "carriage returns": "either", "cut off": "either", "a quote more": "either",
-              "latin-1": "either", "no names": "either", "trailing": "either", "spaces after": "either",
-              "other separator": "either", "a comment": "either", "a cell more": "either", "a cell less": "either"}.get(what,
-                                                                                                                   "refused")
-    if one.ending == "refused" and what == "blank lines":
-        ending = "refused"
+    what = chance.choice(("cut off", "a cell more", "a cell less", "blank lines", "a comment", "names twice",
+                          "no names", "other separator", "latin-1", "carriage returns", "a quote more",
+                          "spaces after", "a zip", "trailing"))
+    ending = one.ending if what == "blank lines" else "refused" if what in ("names twice", "a zip") else "either"
     if what == "cut off":
         text, one.cut = text[: chance.randrange(1, len(text))], True
     elif what in ("a cell more", "a comment", "a quote more", "spaces after"):
@@ -224,7 +221,8 @@ def _damage_text(one: Written, form: str, chance: random.Random) -> None:
     elif what == "no names":
         lines = lines[1:]
     elif what == "other separator":
-        lines = [line.replace(separator, chance.choice((";", "|", "\t" if separator == "," else ","))) for line in lines]
+        other = chance.choice((";", "|", "\t" if separator == "," else ","))
+        lines = [line.replace(separator, other) for line in lines]
     elif what == "trailing" and not set("".join(sum(one.texts, ()))) & {"\n", "\r"}:
         lines = [line + separator if line else line for line in lines]
     text = text if what == "cut off" else end.join(lines)
@@ -233,8 +231,7 @@ def _damage_text(one: Written, form: str, chance: random.Random) -> None:
     bad = text.encode("latin-1", "replace") if what == "latin-1" else text.encode(encoding)
     one.path.write_bytes(b"PK\x03\x04" + bytes(90) if what == "a zip" else bad)
     one.what, one.ending = f"{one.what}; {what}", ending
-    if what in ("a cell more", "a comment", "spaces after", "a quote more", "trailing", "no names", "a cell less", "names twice"):
-        one.cut = one.cut or what in ("a quote more", "spaces after", "a comment", "a cell more", "a cell less", "no names")
+    one.cut = one.cut or what in ("a quote more", "spaces after", "a comment", "a cell more", "a cell less", "no names")
 
 
 # ---------------------------------------------------------------- the judge

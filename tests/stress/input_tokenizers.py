@@ -72,8 +72,10 @@ def _json(folder: Path, kind: str, chance: random.Random, form: str) -> str:
     if baked in ("padding", "left", "fixed", "both"):
         made.enable_padding(direction="left" if baked == "left" else "right", pad_id=words[special[0]],
                             pad_token=special[0], length=64 if baked == "fixed" else None)
-    more = {"model_input_names": ["input_ids", *(["token_type_ids"] if chance.random() < 0.5 else []), "attention_mask"],
-            "model_max_length": chance.choice((16, 64, 512, 10**30)), "padding_side": chance.choice(("right", "right", "left")),
+    more = {"model_input_names": ["input_ids", *(["token_type_ids"] if chance.random() < 0.5 else []),
+                                  "attention_mask"],
+            "model_max_length": chance.choice((16, 64, 512, 10**30)),
+            "padding_side": chance.choice(("right", "right", "left")),
             "truncation_side": chance.choice(("right", "right", "left"))}
     if chance.random() < 0.1:
         del more["model_max_length"]
@@ -146,7 +148,8 @@ def _merges(folder: Path, kind: str, chance: random.Random) -> str:
 
 def _sentencepiece(folder: Path, form: str, kind: str) -> str:
     """A unigram model as the sentencepiece library writes it: protocol buffers, by hand."""
-    first = {"deberta-v2": ("[PAD]", "[CLS]", "[SEP]", "[UNK]"), "albert": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")}
+    first = {"deberta-v2": ("[PAD]", "[CLS]", "[SEP]", "[UNK]"),
+             "albert": ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")}
     special = first.get(kind, ("<unk>", "<s>", "</s>"))
     unknown = next(at for at, word in enumerate(special) if "unk" in word.lower())
     pieces = [(word, 2 if at == unknown else 3) for at, word in enumerate(special)]
@@ -202,13 +205,16 @@ def _edited(file: Path, chance: random.Random) -> tuple[str, str]:
             ("tokenizer_class", "NoSuchTokenizer"), ("tokenizer_class", "GPT2Tokenizer"), ("tokenizer_class", None),
             ("tokenizer_class", 5), ("model_max_length", 0), ("model_max_length", -1), ("model_max_length", 1),
             ("model_max_length", 2), ("model_max_length", 3), ("model_max_length", "many"), ("model_max_length", None),
-            ("model_max_length", 12.5), ("model_max_length", 1e400), ("pad_token", None), ("pad_token", "nothing"), ("unk_token", None),
-            ("unk_token", "nothing"), ("cls_token", None), ("sep_token", None), ("padding_side", "up"), ("truncation_side", 7),
-            ("model_input_names", []), ("model_input_names", ["input_ids"]), ("model_input_names", "input_ids"),
+            ("model_max_length", 12.5), ("model_max_length", 1e400), ("pad_token", None), ("pad_token", "nothing"),
+            ("unk_token", None), ("unk_token", "nothing"), ("cls_token", None), ("sep_token", None),
+            ("padding_side", "up"), ("truncation_side", 7), ("model_input_names", []),
+            ("model_input_names", ["input_ids"]),
+            ("model_input_names", "input_ids"),
             ("model_input_names", ["input_ids", "token_type_ids", "attention_mask", "pixels"]), ("pad_token", 0),
             ("added_tokens_decoder", {"999": {"content": "<new>", "special": True}}), ("added_tokens_decoder", []),
             ("auto_map", {"AutoTokenizer": ["x.Y", None]}), ("extra_special_tokens", ["<more>"]),
-            ("extra_special_tokens", {"more_token": "<more>"}), ("do_lower_case", "yes"), ("mask_token", {"content": "x"})))
+            ("extra_special_tokens", {"more_token": "<more>"}), ("do_lower_case", "yes"),
+            ("mask_token", {"content": "x"})))
         about[key] = value
         what = f"{key} {value!r}"
     elif file.name == "tokenizer.json":
