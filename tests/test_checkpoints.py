@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from prune_core import InputError
+from prune_core.cutting.blocks import BlockShape
+from prune_core.execution.probe import TESTED, probe
 from prune_core.models import encoders, tensors
 
 READ = {  # of ../shared/inputs: name -> what is said of it
@@ -22,7 +24,7 @@ READ = {  # of ../shared/inputs: name -> what is said of it
     "st_new": "new, drawn from the seed: classifier", "st_old": "new, drawn from the seed: classifier",
     "regression_head": "the file's is for 1", "multi": "the file's is for 5", "deberta_spm": "",
     "decoder": "no token sees a later one",
-    "chunk": "", "moving": "", **{f"act_{name}": "" for name in (
+    "chunk": "", "moving": "", "mobilebert": "", "esm": "", **{f"act_{name}": "" for name in (
         "gelu_new", "relu", "tanh", "silu", "gelu_python", "quick_gelu", "gelu_10")}}
 REFUSED = {
     "prefix3": ("lacks bert.embeddings", "nothing uses roberta.embeddings"),
@@ -70,6 +72,8 @@ def test_what_fits_is_read_as_plain_transformers_reads_it(inputs, name):
     ids = torch.tensor([[5, 9, 17, 30, 7, 6, 21, 8]])
     with torch.no_grad():
         assert torch.allclose(encoder.model.eval()(input_ids=ids).logits, plain(input_ids=ids).logits, atol=1e-6)
+    if encoder.model.config.model_type in TESTED:  # the others: test_probe.py
+        probe(encoder, BlockShape.parse("16x1"))
 
 
 @pytest.mark.parametrize("name", REFUSED)
