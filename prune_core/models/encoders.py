@@ -123,7 +123,7 @@ def _config(folder: Path, outputs: int, where: str):
     from transformers import AutoConfig
 
     said = _json(folder / "config.json", where)
-    if "quantization_config" in said:
+    if said.get("quantization_config"):
         raise InputError(f"{where}: quantization_config in config.json says that it is quantized; "
                          "needed: the checkpoint before that, in fp32, fp16 or bf16")
     if "model_type" not in said:

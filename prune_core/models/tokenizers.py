@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from prune_core.tasks.glue import Examples
 Notes = list[str]
 MOST_UNKNOWN = 0.2  # share of the task's words that a tokenizer may not know
 _ASKED = 2000  # sentences behind that share
+_MARK = re.compile(r"[\[<].*[\]>]")  # [PAD], <pad>, <|endoftext|>
 _USUAL_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
                 "tokenizer.model")
 
@@ -109,17 +111,20 @@ def _read_text(tokenizer, where: str) -> list[int]:
 
 
 def _padding(tokenizer, model: nn.Module) -> Notes:
-    """The model's own padding id, wherever it has one: RoBERTa's kind counts positions from there."""
+    """The model's own padding id where the tokenizer has another or none; but never an ordinary word.
+
+    Attention does not see padding, whatever stands there; a word that is called padding would be cut out of texts.
+    """
     own, its = getattr(model.config, "pad_token_id", None), tokenizer.pad_token_id
-    if own is None or own == its:
-        pad = its if its is not None else 0
-        if its is not None:
-            return []
-    else:
-        pad = own
+    if its is not None and own in (None, its):
+        return []
+    pad = 0 if own is None else own
     token = tokenizer.convert_ids_to_tokens(pad)
-    if token is not None:
-        tokenizer.pad_token = token
+    if token is None or not (pad in tokenizer.added_tokens_decoder or _MARK.fullmatch(token)):
+        kept = "no padding" if its is None else f"id {its}"
+        return [f"the tokenizer pads with {kept}, the model with id {pad} ({token!r}), which is no mark of padding: "
+                "left as it is, attention does not see it"]
+    tokenizer.pad_token = token
     if its is None:
         return [f"the tokenizer has no padding; filled up with {token!r}, which attention does not see"]
     return [f"the tokenizer pads with id {its}, the model with {own} ({token!r}): padded as the model has it"]

@@ -59,8 +59,11 @@ def _checkpoint(folder: Path, kind: str, chance: random.Random, number: int, sor
     form = None if sort in ("tokenizers", "tokenizer files") else chance.choice(("word", "word", "piece", *of_kind))
     files = input_tokenizers.write(folder, kind, chance, form)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    pad, room = tokenizer.pad_token_id, chance.choice((16, 20, 32, 64))
+    pad, room = tokenizer.pad_token_id, chance.choice((7, 16, 20, 32, 64))
     rows = max(tokenizer.get_vocab().values()) + 1 + chance.choice((0, 0, 1, 5, 40))
+    if sort in ("flavours", "tokenizers") and chance.random() < 0.15:  # another padding than the tokenizer's, or none
+        pad = chance.randrange(rows)
+        pad = pad if kind in input_models.FROM_PADDING else chance.choice((None, pad))
     settings_of = input_models.other_settings if sort == "others" else input_models.settings_of
     asked = settings_of(kind, chance, rows, pad, room)
     outputs, labels, order, named = chance.choice((1, 2, 2, 3)), (), None, None

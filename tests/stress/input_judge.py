@@ -25,10 +25,11 @@ from prune_core.models.encoders import Encoder
 from prune_core.tasks.encoding import Encoded, encode
 from prune_core.tasks.glue import Examples
 
-NEAR = 1e-5  # of the outputs' scale
+NEAR = 1e-5  # of the outputs' scale, which is at least 1
 ASKED = 24  # tokens at most
 LEAKING = ("convbert", "fnet", "funnel", "mra", "nystromformer", "squeezebert", "big_bird", "xlnet")
 SHAPES = ("1x1", "2x1", "4x1", "8x1", "16x1", "2x2", "4x4", "8x8", "1x4", "16x16", "64x1", "1x8")
+HANDED_OUT = 0.3  # share of those that are written again
 LONGEST = 600  # characters of a message
 
 
@@ -136,11 +137,11 @@ def _from_folder(made: Made, drawn: set[str]) -> tuple[nn.Module, set[str]]:
     return model, {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
 
 
-def _tokens(made: Made, length: int) -> Iterator[dict[str, torch.Tensor]]:
+def _tokens(made: Made, length: int, folder: Path | None = None) -> Iterator[dict[str, torch.Tensor]]:
     """Each text alone, as the checkpoint's own tokenizer gives it: no padding, nothing in common with others."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(made.folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder or made.folder)
     for text in made.texts:
         yield dict(tokenizer(*text, truncation=True, max_length=length, return_tensors="pt"))
 
@@ -150,8 +151,9 @@ def _alone(made: Made, model: nn.Module, inputs: Sequence[dict], names: Sequence
     if made.kind in LEAKING:
         return _batch(model, data)
     with torch.no_grad():
-        return torch.cat([model(**{name: one[name] for name in names}, attention_mask=torch.ones_like(one["input_ids"]),
-                                return_dict=True).logits for one in inputs])
+        given = ({name: one[name] for name in names} | {"attention_mask": torch.ones_like(one["input_ids"])}
+                 for one in inputs)
+        return torch.cat([model(**one, return_dict=True).logits for one in given])
 
 
 def _held_against_plain(made: Made, encoder: Encoder, chance: random.Random) -> float:
@@ -173,6 +175,8 @@ def _held_against_plain(made: Made, encoder: Encoder, chance: random.Random) -> 
     order = list(made.order or range(made.outputs))
     worst = _apart(_batch(encoder.model, data), _alone(made, plain, inputs, names, data)[:, order])
     _check_grams(encoder, data)
+    if made.ending == "read" and chance.random() < HANDED_OUT:
+        worst = max(worst, _handed_out(made, encoder, data, length))
     mask = _mask(encoder, chance)
     with torch.no_grad():
         for matrix in mask.layout.matrices:
@@ -201,6 +205,21 @@ def _apart(ours: torch.Tensor, theirs: torch.Tensor) -> float:
         raise Wrong(f"outputs {tuple(ours.shape)}; plain: {tuple(theirs.shape)}")
     apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1.0))
     return apart if apart == apart else float("inf")
+
+
+def _handed_out(made: Made, encoder: Encoder, data: Encoded, length: int) -> float:
+    """How far a folder as `export --to hf` writes it answers from this encoder, by transformers alone."""
+    from transformers import AutoModelForSequenceClassification
+
+    out = made.folder / "out"
+    encoder.model.save_pretrained(out)
+    encoder.tokenizer.save_pretrained(out)
+    inputs = list(_tokens(made, length, out))
+    for ours, theirs in zip(data.inputs["input_ids"], inputs, strict=True):
+        if ours != theirs["input_ids"][0].tolist():
+            raise Wrong(f"handed out, it reads {theirs['input_ids'][0][:9].tolist()} where it read {ours[:9]}")
+    plain = AutoModelForSequenceClassification.from_pretrained(out, dtype=torch.float32).eval()
+    return _apart(_batch(encoder.model, data), _alone(made, plain, inputs, list(inputs[0]), data))
 
 
 def _check_grams(encoder: Encoder, data: Encoded) -> None:
