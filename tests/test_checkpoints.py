@@ -195,6 +195,35 @@ def test_a_config_of_another_size(folder, key, value, words):
         assert words in message
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "hidden_size", "vocab_size", "intermediate_size",
+                                 "max_position_embeddings"])
+def test_sizes_that_make_no_sense_take_neither_memory_nor_time(folder, key):
+    edit(folder, **{key: 10**12})
+    assert str(10**12) in refused(folder)
+
+
+def test_a_new_part_of_a_size_that_makes_no_sense(tmp_path):
+    tiny.checkpoint(tmp_path / "m", "deberta-v2")
+    edit(tmp_path / "m", conv_kernel_size=10**6)
+    assert "one of its sizes makes no sense" in refused(tmp_path / "m")
+
+
+def test_the_encoder_a_second_time_under_a_prefix(folder):
+    rewrite(folder, lambda t: t | {f"ema.{name}": one + 1 for name, one in t.items() if "query" in name})
+    assert "beside the same without 'ema.'" in refused(folder)
+
+
+def test_a_config_without_end(folder):
+    (folder / "config.json").write_text("[" * 100_000)
+    assert "config.json cannot be read" in refused(folder)
+
+
+def test_no_quantization_that_is_written_down(folder):
+    about = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(about | {"quantization_config": None}))
+    assert loaded(folder).notes == ()
+
+
 # ---------------------------------------------------------------- parts
 
 
@@ -226,6 +255,9 @@ def test_an_index_that_does_not_fit_its_parts(parts):
     assert dropped in refused(parts)
     (parts / tensors.INDEX).write_text("[]")
     assert "index.json cannot be read" in refused(parts)
+    index["weight_map"][sorted(index["weight_map"])[0]] = "../elsewhere.safetensors"
+    (parts / tensors.INDEX).write_text(json.dumps(index))
+    assert "names no files of this folder" in refused(parts)
 
 
 def test_only_parts_of_another_name(folder):

@@ -102,6 +102,17 @@ def test_inputs_that_are_views_of_others_and_of_more_axes(way):
         torch.testing.assert_close(layer(x), twin(x.float()), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("gelu", [False, True])
+def test_a_layer_whose_live_rows_have_no_group_gives_its_bias(way, gelu):
+    weight, bias = torch.randn(8, 8), torch.randn(8)
+    layer = CompactLinear(weight, bias, np.array([[False, False], [True, True]]), BlockShape.parse("4x4"),
+                          Live(np.arange(8) < 4, np.ones(8, bool)), gelu)
+    for _ in range(20):
+        torch.full((7, 4), 1e9)  # what lies in memory that was used before
+        out = layer(torch.randn(7, 8))
+        assert torch.allclose(out, (F.gelu(bias[:4]) if gelu else bias[:4]).expand(7, 4), atol=1e-6)
+
+
 def test_only_what_is_kept_is_packed():
     """By hand: two strips of two rows, three of their six columns kept."""
     if native.library() is None:

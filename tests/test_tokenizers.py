@@ -57,7 +57,9 @@ def test_padding_is_the_models(tmp_path, architecture, pad):
     texts = of([("the film was fine",), ("a dull soup and a very cold film here today",)])
     encoded = encoding.encode(texts, encoder.tokenizer, 40)
     inputs, _ = encoded.batch([0, 1])
-    assert inputs["input_ids"][0, -1] == pad and inputs["attention_mask"][0].sum() == encoded.lengths[0]
+    fill = 0 if pad == 20 else pad  # an ordinary word is never made the padding
+    assert inputs["input_ids"][0, -1] == fill == encoder.tokenizer.pad_token_id
+    assert inputs["attention_mask"][0].sum() == encoded.lengths[0]
     alone, _ = encoded.batch([0])
     with torch.no_grad():
         both, one = encoder.model.eval()(**inputs).logits[0], encoder.model(**alone).logits[0]
@@ -69,6 +71,18 @@ def test_a_tokenizer_without_padding(tmp_path):
     tokenizer.pad_token = None
     encoder = encoders.load(str(checkpoint(tmp_path / "m", tokenizer=tokenizer)), 2)
     assert "has no padding" in " ".join(encoder.notes) and encoder.tokenizer.pad_token_id == 0
+
+
+def test_a_word_that_the_model_pads_with_stays_a_word_where_the_tokenizer_is_handed_out(tmp_path):
+    from transformers import AutoTokenizer
+
+    word = tiny.FILLER[1]  # 'a', which others hold
+    encoder = encoders.load(str(checkpoint(tmp_path / "m", pad_token_id=tiny.VOCABULARY[word])), 2)
+    encoder.tokenizer.save_pretrained(tmp_path / "out")
+    assert "no mark of padding" in " ".join(encoder.notes)
+    for text in (f"{word} film was {word}nd fine", "warm and stale"):
+        again = AutoTokenizer.from_pretrained(tmp_path / "out")
+        assert again(text)["input_ids"] == encoder.tokenizer(text)["input_ids"]
 
 
 @pytest.mark.parametrize("architecture,room,taken", [
@@ -103,6 +117,44 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path, tiny_model, content):
     with pytest.raises(InputError, match="tokenizer") as error:
         encoders.load(str(folder), 2)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key,value,words", [
+    ("model_max_length", "many", "model_max_length 'many'"), ("model_max_length", -1, "model_max_length -1"),
+    ("model_max_length", 12.5, "12.5"), ("model_input_names", [], "gives no input_ids"),
+    ("tokenizer_class", 5, "cannot be read")])
+def test_settings_that_make_no_sense_are_one_line(tmp_path, tiny_model, key, value, words):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    about = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(about | {key: value}))
+    with pytest.raises(InputError, match="tokenizer") as error:
+        encoders.load(str(folder), 2)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_too_few_tokens_for_a_word_of_each_sentence(tmp_path, tiny_data):
+    folder = checkpoint(tmp_path / "m", max_position_embeddings=3)
+    with pytest.raises(InputError, match="cut at 3 tokens; needed: at least 5"):
+        session.start(tiny.settings(folder, tiny_data), tmp_path / "runs", "one", "command", tiny.silent)
+
+
+def test_a_vocabulary_without_a_token_for_the_unknown(tmp_path, tiny_model):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer_config.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join(tiny.FILLER))
+    with pytest.raises(InputError, match="cannot read a character that it does not know"):
+        encoders.load(str(folder), 2)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_damaged_sentencepiece_model_is_named(tmp_path, content):
+    folder = checkpoint(tmp_path / "m", "deberta-v2")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    (folder / "spm.model").write_bytes(content)
+    with pytest.raises(InputError, match="spm.model is no sentencepiece model|cannot be read"):
+        encoders.load(str(folder), 2)
 
 
 @pytest.fixture

@@ -122,7 +122,7 @@ def _padding(tokenizer, model: nn.Module) -> Notes:
     token = tokenizer.convert_ids_to_tokens(pad)
     if token is None or not (pad in tokenizer.added_tokens_decoder or _MARK.fullmatch(token)):
         kept = "no padding" if its is None else f"id {its}"
-        return [f"the tokenizer pads with {kept}, the model with id {pad} ({token!r}), which is no mark of padding: "
+        return [f"the tokenizer pads with {kept}, the model with {pad} ({token!r}), which is no mark of padding: "
                 "left as it is, attention does not see it"]
     tokenizer.pad_token = token
     if its is None:
