@@ -98,6 +98,18 @@ def test_token_types_go_to_models_with_room_for_them(tmp_path, architecture, roo
     assert encoder.model(**inputs).logits.shape == (1, 2)
 
 
+def test_that_sentences_are_not_numbered_holds_for_what_is_handed_out(tmp_path):
+    """A folder with vocab.txt alone, as BERT's tokenizer reads it."""
+    from transformers import AutoTokenizer
+
+    folder = checkpoint(tmp_path / "m", type_vocab_size=1)
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    (folder / "vocab.txt").write_text("\n".join(tiny.VOCABULARY))
+    encoders.load(str(folder), 2).tokenizer.save_pretrained(tmp_path / "out")
+    assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "out")("the film", "was fine")
+
+
 def test_a_token_that_was_added_and_has_no_row_is_named(tmp_path):
     tokenizer = tiny.tokenizer()
     tokenizer.add_tokens(["<thing>"])

@@ -141,6 +141,7 @@ def _types(tokenizer, model: nn.Module) -> Notes:
     if taken and max(given) < room:
         return []
     tokenizer.model_input_names = [name for name in names if name != "token_type_ids"]
+    tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names  # what is written of it says so too
     if not max(given):
         return []
     return [f"the tokenizer numbers both sentences of a pair, the model has room for {room} kinds: "

@@ -116,6 +116,7 @@ def _plain(made: Made, encoder: Encoder) -> nn.Module:
     with torch.no_grad():
         for name in drawn:
             their[name].data = ours[name].detach().clone()
+    model.config.output_hidden_states = False  # asks for more, changes no logit; a value that makes no sense cannot run
     for module in (model, *model.modules()):
         if getattr(module, "chunk_size_feed_forward", 0):
             module.chunk_size_feed_forward = 0  # saves memory, changes no number, refuses most lengths
