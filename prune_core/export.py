@@ -113,7 +113,7 @@ def hf(taken: CutModel, out: Path) -> dict:
 
     def fill(folder: Path) -> None:
         model.save_pretrained(folder)
-        taken.encoder.tokenizer.save_pretrained(folder)
+        tokenizers.save(taken.encoder.tokenizer, taken.encoder.folder, folder)
         (folder / "README.md").write_text(card(taken, _USE_HF), encoding="utf-8")
 
     return _written(taken, out, fill, "model.safetensors") | {"to": "hf"}

@@ -110,6 +110,15 @@ def test_that_sentences_are_not_numbered_holds_for_what_is_handed_out(tmp_path):
     assert "token_type_ids" not in AutoTokenizer.from_pretrained(tmp_path / "out")("the film", "was fine")
 
 
+def test_what_a_tokenizer_in_python_is_handed_out_as_reads_the_same(inputs, tmp_path):
+    from transformers import AutoTokenizer
+
+    encoder = encoders.load(str(inputs / "bertweet"), 2)
+    tokenizers.save(encoder.tokenizer, encoder.folder, tmp_path / "out")
+    text = "the film was lovely"
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"] == encoder.tokenizer(text)["input_ids"]
+
+
 def test_a_token_that_was_added_and_has_no_row_is_named(tmp_path):
     tokenizer = tiny.tokenizer()
     tokenizer.add_tokens(["<thing>"])

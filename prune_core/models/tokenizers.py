@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +40,15 @@ def load(folder: Path, where: str):
     if names and not any((folder / name).is_file() for name in (*names, *_USUAL_FILES)):
         _refuse_missing(folder, where)
     return tokenizer
+
+
+def save(tokenizer, source: Path | None, folder: Path) -> None:
+    """Write it so that transformers reads it as it is here; `source`: the folder that it was read from."""
+    tokenizer.save_pretrained(folder)
+    if source and not tokenizer.is_fast:  # BERTweet's does not read again what it writes: the files as they came
+        for name in set(tokenizer.vocab_files_names.values()):
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
 
 
 def _damaged(folder: Path) -> str:

@@ -214,7 +214,7 @@ def _handed_out(made: Made, encoder: Encoder, data: Encoded, length: int) -> flo
 
     out = made.folder / "out"
     encoder.model.save_pretrained(out)
-    encoder.tokenizer.save_pretrained(out)
+    tokenizers.save(encoder.tokenizer, encoder.folder, out)
     inputs = list(_tokens(made, length, out))
     for ours, theirs in zip(data.inputs["input_ids"], inputs, strict=True):
         if ours != theirs["input_ids"][0].tolist():

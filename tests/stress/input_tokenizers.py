@@ -14,8 +14,9 @@ BRACKETS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ANGLES = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 ROLES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
 OF_FILES = {"bert": ("vocab.txt",), "electra": ("vocab.txt",), "distilbert": ("vocab.txt",), "mpnet": ("vocab.txt",),
-            "roberta": ("merges",), "deberta": ("merges",), "deberta-v2": ("spm.model",), "albert": ("spiece.model",),
-            "xlm-roberta": ("sentencepiece.bpe.model",), "camembert": ("sentencepiece.bpe.model",)}
+            "roberta": ("merges", "codes"), "deberta": ("merges",), "deberta-v2": ("spm.model",),
+            "albert": ("spiece.model",), "xlm-roberta": ("sentencepiece.bpe.model",),
+            "camembert": ("sentencepiece.bpe.model",)}
 FORMS = ("word", "piece", "unigram", "bpe")  # within tokenizer.json
 
 
@@ -35,6 +36,8 @@ def write(folder: Path, kind: str, chance: random.Random, form: str | None = Non
         return _vocab_txt(folder, chance)
     if form == "merges":
         return _merges(folder, kind, chance)
+    if form == "codes":
+        return _codes(folder)
     if form.endswith(".model"):
         return _sentencepiece(folder, form, kind)
     return _json(folder, kind, chance, form)
@@ -144,6 +147,16 @@ def _merges(folder: Path, kind: str, chance: random.Random) -> str:
     lines = ["#version: 0.2", *(" ".join(pair) for pair in [*merges, *bare]), ""]
     (folder / "merges.txt").write_text("\n".join(lines), encoding="utf-8")
     return "vocab.json and merges.txt"
+
+
+def _codes(folder: Path) -> str:
+    """vocab.txt and bpe.codes of BERTweet, whose tokenizer is written in Python."""
+    merges = [(f"{word[:at]} {word[at]}" + ("</w>" if at == len(word) - 1 else "")) for word in WORDS
+              for at in range(1, len(word))]
+    (folder / "vocab.txt").write_text("".join(f"{word} 9\n" for word in WORDS), encoding="utf-8")
+    (folder / "bpe.codes").write_text("".join(f"{merge} 9\n" for merge in dict.fromkeys(merges)), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertweetTokenizer", "model_max_length": 64}')
+    return "vocab.txt and bpe.codes"
 
 
 def _sentencepiece(folder: Path, form: str, kind: str) -> str:
