@@ -15,8 +15,8 @@ def main() -> None:
     st.title("Prunescope", anchor=False)
     st.markdown(
         "Make a language model smaller and faster by removing the weights it needs least, and see what that costs. "
-        "Prunescope prunes encoders such as BERT and MiniLM block by block, records every block as it shrinks, and lets "
-        "you drag a threshold: what is cut, the speedup and the score on the task follow at once.")
+        "Prunescope prunes encoders such as BERT and MiniLM block by block and records every block as it shrinks. Then "
+        "drag a threshold: what is cut, the speedup and the score on the task follow at once.")
     ways_in()
     if not loaders.read_only():
         trash.undo()

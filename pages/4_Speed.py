@@ -153,7 +153,7 @@ def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, flo
     st.markdown("**Speedup over compression**")
     marks = [(m["compression_encoder"], m["speedup"]) for m in measured]
     st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=marks), key="curve",
-                    config=widgets.chart(), alt="Predicted speedup over encoder compression, with the proportional line")
+                    config=widgets.chart(), alt="Predicted speedup over encoder compression, with a proportional line")
     st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
 
@@ -175,7 +175,7 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
         return ("No break-even point: the compact model is predicted to be faster from the first block that is cut. "
                 "It can beat the proportional line: attention shrinks with every head that dies, "
                 "and the kernels are faster than torch to begin with.")
-    return f"Break-even point {max(slower):.2f}x: below it the compact model is predicted to be slower than the dense one."
+    return f"Break-even point {max(slower):.2f}x: below it the compact model is predicted to be the slower one."
 
 
 def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup: float) -> list[dict]:

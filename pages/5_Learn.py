@@ -67,9 +67,11 @@ def draw(figure, key: str, alt: str) -> None:
 
 def blocks() -> None:
     st.markdown("A trained layer is a matrix: a table of numbers, called *weights*. Pruning sets some of them to zero. "
-                "A **block** is a small rectangle of weights that is cut or kept as one. A block's size is "
-                "measured by its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms go first.")
-    st.markdown("**Do:** choose a shape, and cut half. **See:** how much of the matrix is left.")
+                "A **block** is a small rectangle of weights that is cut or kept as one. A block's size is measured by "
+                "its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms go "
+                "first.")
+    st.markdown("**Do:** choose a shape, and move what is cut. **See:** which blocks go, and how much of the squared "
+                "weights is kept.")
     left, right = st.columns([1, 2])
     with left:
         shape = st.radio("Blocks are", list(SHAPES), format_func=SHAPES.get, index=1, key="shape")
@@ -81,8 +83,8 @@ def blocks() -> None:
     numbers(Blocks=f"{matrix.norms.size}", Weights_in_each=f"{matrix.size}", Sparsity=f"{matrix.sparsity:.0%}",
             Share_of_squared_weights_kept=f"{matrix.energy:.1%}")
     st.caption("*Sparsity* is the share of weights that are zero. *Share of squared weights kept* is what is left of "
-               "the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger than others, "
-               "as in trained layers.")
+               "the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger than "
+               "others, as in trained layers.")
     question("At the same sparsity, single weights keep the most. Why would anyone cut larger blocks?",
              "Because a computer multiplies rows of numbers at once. Zeros that lie anywhere have to be looked up one "
              "by one, which costs more than it saves; zeros in whole strips can be skipped without looking. "
@@ -201,7 +203,7 @@ def first_to_flip() -> None:
         "sure before": st.column_config.NumberColumn("Confidence before", **percent)})
     counts = zip(flips["sparsities"], flips["lost"], flips["won"], strict=True)
     st.caption(f"Computed now, dense weights, no retraining. Of {flips['examples']:,} sentences: "
-               + "; ".join(f"at {share:.0%}, {lost} became wrong and {won} became right" for share, lost, won in counts) + ".")
+               + "; ".join(f"at {share:.0%}, {lost} became wrong and {won} right" for share, lost, won in counts) + ".")
 
 
 def structure() -> None:

@@ -238,7 +238,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
     assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
-    hint = "A surface was recorded here for cuts with one threshold for the whole encoder"
+    hint = "Scores were recorded only for cuts with one threshold for the whole encoder"
     assert (hint in texts(app)) == (scope != "global")
 
 
@@ -684,7 +684,7 @@ def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):
 def test_an_interrupted_run_can_be_resumed_and_a_name_cannot_be_taken_twice(runs_dir):
     make_run(runs_dir, "stopped", finish=False)
     app = opened("prune", run="stopped")
-    assert "stopped before its end" in texts(app)
+    assert "Stopped early" in texts(app)
     assert [button for button in app.button if button.label == "Resume"]
     app.text_input[0].set_value("stopped").run()
     next(button for button in app.button if button.label == "Start").click().run()
@@ -795,7 +795,7 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
                             "Sparsity": "50%", "Share of squared weights kept": f"{cut.energy:.1%}"}
     app = learn(2)
     app.slider(key="lambda").set_value(0.5).run()
-    assert metrics(app) == {"Needed block ends at": "0.50", "Hardly needed block ends at": "0.00"}
+    assert metrics(app) == {"Needed block ends at": "0.50", "Barely needed block ends at": "0.00"}
     app = learn(3)
     table = app.dataframe[0].value
     assert table["reweighted"].tolist()[:2] == ["4", "0"] and table["plain"].tolist()[:2] == ["11", "7"]
@@ -843,7 +843,7 @@ def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
     next(b for b in app.button if b.label == "Show them").click().run()
     assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")]
     assert app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
-    assert "at 10% 1 and 0; at 50% 5 and 2" in texts(checked(app))
+    assert "at 10%, 1 became wrong and 0 right; at 50%, 5 became wrong and 2 right" in texts(checked(app))
     app.text_input(key="data").set_value("other").run()
     assert not app.dataframe  # not those of another folder
 

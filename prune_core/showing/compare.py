@@ -56,10 +56,10 @@ def sentences(rows: Sequence[Row], metric: str) -> Iterator[str]:
             seeds = min(len(best.scores), len(other.scores))
             than = f": {'more' if by > spread else 'not more'} than the spread over {seeds} seeds ({100 * spread:.1f})"
             than = than if seeds > 1 else "" if alone else " (one seed, which may be chance)"
-            if round(100 * by, 1) == 0:
-                yield f"At {compression:g}x, {best.method} and {other.method} are equal{than}."
-            else:
-                yield f"At {compression:g}x, {best.method} is {100 * by:.1f} {metric} points above {other.method}{than}."
+            points = f"{100 * by:.1f}"
+            yield f"At {compression:g}x, " + (
+                f"{best.method} and {other.method} are equal{than}." if points == "0.0" else
+                f"{best.method} is {points} {metric} points above {other.method}{than}.")
 
 
 def as_csv(rows: Sequence[Row]) -> str:
