@@ -68,8 +68,8 @@ def draw(figure, key: str, alt: str) -> None:
 def blocks() -> None:
     st.markdown("A trained layer is a matrix: a table of numbers, called *weights*. Pruning sets some of them to zero. "
                 "A **block** is a small rectangle of weights that is cut or kept as one. A block's size is measured by "
-                "its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms go "
-                "first.")
+                "its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms "
+                "go first.")
     st.markdown("**Do:** choose a shape, and move what is cut. **See:** which blocks go, and how much of the squared "
                 "weights is kept.")
     left, right = st.columns([1, 2])
