@@ -14,10 +14,9 @@ def main() -> None:
     widgets.page("Home")
     st.title("Prunescope", anchor=False)
     st.markdown(
-        "Prunescope prunes BERT-like encoders on GLUE tasks block by block, by reweighted group Lasso, and records "
-        "what happens: every block norm as the penalty drives it towards zero, and the dev score for every share of "
-        "blocks you might cut. "
-        "Start a run, watch it, then drag a threshold and see at once what is cut and what it costs.")
+        "Make a language model smaller and faster by removing the weights it needs least, and see what that costs. "
+        "Prunescope prunes encoders such as BERT and MiniLM block by block and records every block as it shrinks. Then "
+        "drag a threshold: what is cut, the speedup and the score on the task follow at once.")
     ways_in()
     if not loaders.read_only():
         trash.undo()
@@ -26,7 +25,7 @@ def main() -> None:
     shipped = [entry for entry in listed if entry.path.parent != loaders.runs_dir()]
     show("Your runs", mine,
          "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
-    show("Recorded runs", shipped, "This copy has no recorded runs. Your own runs appear above as soon as they start.")
+    show("Example runs", shipped, "This copy has no example runs. Your own runs appear above as soon as they start.")
     if not loaders.read_only():
         trash.show()
 
@@ -34,7 +33,7 @@ def main() -> None:
 def ways_in() -> None:
     """The buttons to where one can start."""
     with st.container(horizontal=True):
-        if st.button("Explore a recorded run", type="primary", icon=":material/grid_on:"):
+        if st.button("Explore an example run", type="primary", icon=":material/grid_on:"):
             st.switch_page("pages/2_Explore.py")
         if not loaders.read_only() and st.button("Prune an encoder", icon=":material/content_cut:"):
             st.switch_page("pages/1_Prune.py")

@@ -114,15 +114,14 @@ def how(chosen: str) -> dict[str, object]:
                                    required=True, help="proximal: soft thresholding after each optimizer step; "
                                                        "in-loss: added to the loss.")
     known = rankings.in_training()
-    ranking = st.segmented_control("Blocks go by", known, disabled=method.closed_form, default=PruneConfig.ranking,
+    ranking = st.segmented_control("Rank blocks by", known, disabled=method.closed_form, default=PruneConfig.ranking,
                                    required=True, help=rankings.explained(known))
     usual = PruneConfig(method=method.name, ranking=ranking).scope
     scope = st.segmented_control("One threshold per", SCOPES, default=usual, required=True,
                                  key=f"scope, usually {usual}")
-    spare = st.toggle("Spare the blocks that stay", True,
+    spare = st.toggle("Penalise only the blocks to be cut", True,
                       disabled=penalty != "proximal" or "spare" not in method.settings,
-                      help="On: only the blocks that are to go are penalised. Off: all of them, as in the paper; then "
-                           "what stays shrinks along.")
+                      help="Off: all blocks are penalised, as in the paper; then the kept ones shrink too.")
     reweighted = st.toggle("Reweighted", True, disabled="reweighted" not in method.settings,
                            help="Off: gamma stays 1, plain group Lasso.")
     distill = st.slider("Distilled from the dense model", 0.0, 1.0, PruneConfig.distill, 0.05,

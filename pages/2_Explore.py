@@ -102,7 +102,7 @@ def follow(run: Run) -> None:
 
 def tabs(run: Run, view: View) -> None:
     """The tab that is open; the others are not computed."""
-    names = ["Score and speed", "Parts", "Results", "How it went", "Take away"]
+    names = ["Score and speed", "Layers and matrices", "Results", "Training history", "Export"]
     both, layers, results, course, away = st.tabs(names, key="view", bind="query-params")
     if both.open:
         with both:

@@ -60,7 +60,7 @@ def chosen(done: list[Run]) -> list[Run]:
 def draw(runs: list[Run]) -> None:
     """Curve, table, sentences, and the settings in which two runs differ."""
     groups = compare.groups(runs)
-    axis = st.segmented_control("Against", list(AXES), default="encoder", format_func=AXES.get, required=True,
+    axis = st.segmented_control("Horizontal axis", list(AXES), default="encoder", format_func=AXES.get, required=True,
                                 key="axis", bind="query-params")
     if axis == "speedup" and not loaders.usual_profile():
         st.info("Predicted speedups need a latency profile: calibrate this machine on **Speed**.")
@@ -91,7 +91,7 @@ def table_of(rows: list[Row], task: str) -> None:
                            "Seeds": len(row.scores)} for row in rows])
     three, times = st.column_config.NumberColumn(format="%.3f"), st.column_config.NumberColumn(format="%.2fx")
     target = st.column_config.NumberColumn("Target", format="%.3gx")
-    st.dataframe(table, hide_index=True,
+    st.dataframe(table, hide_index=True, placeholder="–",
                  column_config={"Mean": three, "Spread": three, "Encoder": times, "Compression": target})
     download("Comparison (CSV)", table, f"{task}-compared.csv")
 
@@ -160,7 +160,7 @@ def has_norms(run: Run, point: dict) -> bool:
 
 def differences(runs: list[Run]) -> None:
     """The settings in which two runs differ."""
-    st.markdown("**Settings that differ**")
+    st.markdown("**How the settings differ**")
     left, right = st.columns(2)
     by_name = {run.name: run for run in runs}
     names = list(by_name)
@@ -171,7 +171,7 @@ def differences(runs: list[Run]) -> None:
         heads = ["Setting", first, second if second != first else f"{second} "]
         st.dataframe(pd.DataFrame(rows, columns=heads), hide_index=True)
     else:
-        st.caption("None.")
+        st.caption("In none.")
 
 
 main()

@@ -24,7 +24,7 @@ PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
 def main() -> None:
     widgets.page("Speed")
     st.title("Speed", anchor=False)
-    st.caption("A pruned matrix is faster only if nothing but what is kept is executed. The **compact** model does "
+    st.caption("A pruned matrix is only faster if the removed weights are really skipped. The **compact** model does "
                "that: strips with their kept columns in a kernel of its own, dead neurons and heads taken out, no "
                "padding. It is compared with the **dense** model in torch, fp32.")
     names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run and entry.run.stages))
@@ -69,7 +69,7 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, 
     name = st.selectbox("Latency profile", list(profiles), key="profile",
                         help="Predictions are for the machine that was calibrated.") if profiles else None
     if not loaders.read_only():
-        with st.popover("Add another device's profile", icon=":material/upload_file:"):
+        with st.popover("Import timings", icon=":material/upload_file:"):
             load_profile()
     return run, stage, Batch(batch, length), profiles.get(name)
 
@@ -144,8 +144,8 @@ def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, c
             st.metric(label, value, border=True, width=190)
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on "
                f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
-               f"Predictions are off by {profile.error:.0%} in the median (dense {profile.error_dense:.0%}), over "
-               f"{profile.masks} masks that were not used to calibrate (`python -m prune_core calibrate`).")
+               f"Median prediction error {profile.error:.0%} (dense {profile.error_dense:.0%}) on "
+               f"{profile.masks} held-out masks (`python -m prune_core calibrate`).")
 
 
 def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float], measured: list[dict]) -> None:
@@ -153,7 +153,7 @@ def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, flo
     st.markdown("**Speedup over compression**")
     marks = [(m["compression_encoder"], m["speedup"]) for m in measured]
     st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=marks), key="curve",
-                    config=widgets.chart(), alt="Predicted speedup over encoder compression, with the ideal line")
+                    config=widgets.chart(), alt="Predicted speedup over encoder compression, with a proportional line")
     st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
 
@@ -164,7 +164,7 @@ def layers(name: str, predicted: list[tuple[int, float, float]], measured: list[
     st.plotly_chart(figures.layer_latency(predicted, measured), key="layers", config=widgets.chart(),
                     alt="Milliseconds of every layer, dense and compact, predicted and measured")
     if not measured and not loaders.read_only():
-        st.caption("**Measure now** adds the times of this machine.")
+        st.caption("**Measure now** adds this machine's timings.")
     download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{name}-layers.csv")
 
 
@@ -172,10 +172,10 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
     """From which compression on the compact model is the faster one."""
     slower = [compression for compression, speedup in pairs if speedup < 1]
     if not slower:
-        return ("Break-even: none to mark. The compact model is predicted to be faster from the first block that is "
-                "cut. More than the ideal is possible: attention shrinks with every head that dies, "
+        return ("No break-even point: the compact model is predicted to be faster from the first block that is cut. "
+                "It can beat the proportional line: attention shrinks with every head that dies, "
                 "and the kernels are faster than torch to begin with.")
-    return f"Break-even: below {max(slower):.2f}x the compact model is predicted to be slower than the dense one."
+    return f"Break-even point {max(slower):.2f}x: below it the compact model is predicted to be the slower one."
 
 
 def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup: float) -> list[dict]:
@@ -186,7 +186,7 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
     measured = st.session_state.setdefault("measured", [])
     if not loaders.read_only() and st.button(
             "Measure now", icon=":material/timer:",
-            help="Times dense and compact in turn, here, in a process of its own: about 15 seconds."):
+            help="Times dense and compact in turn, here, in a separate process: about 15 seconds."):
         try:
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 answer = loaders.measured(run, stage, run.config.scope, sparsity, setting)

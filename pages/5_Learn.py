@@ -67,22 +67,24 @@ def draw(figure, key: str, alt: str) -> None:
 
 def blocks() -> None:
     st.markdown("A trained layer is a matrix: a table of numbers, called *weights*. Pruning sets some of them to zero. "
-                "A **block** is a small rectangle of weights that is cut or kept as one. Its **norm** says how large "
-                "it is: the root of the sum of its squared weights. The blocks with the smallest norms go first.")
-    st.markdown("**Do:** choose a shape, and cut half. **See:** how much of the matrix is left.")
+                "A **block** is a small rectangle of weights that is cut or kept as one. A block's size is measured by "
+                "its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms "
+                "go first.")
+    st.markdown("**Do:** choose a shape, and move what is cut. **See:** which blocks go, and how much of the squared "
+                "weights is kept.")
     left, right = st.columns([1, 2])
     with left:
         shape = st.radio("Blocks are", list(SHAPES), format_func=SHAPES.get, index=1, key="shape")
-        share = st.slider("Share that is cut", 0, 90, 50, 5, format="%d%%", key="share") / 100
+        share = st.slider("Share of blocks cut", 0, 90, 50, 5, format="%d%%", key="share") / 100
     matrix = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse(shape), share)
     with right:
         draw(figures.small_matrix(matrix.weight, matrix.kept, BlockShape.parse(shape)), "matrix",
               "A matrix of 16 rows and 24 columns; blocks that are cut are pale")
     numbers(Blocks=f"{matrix.norms.size}", Weights_in_each=f"{matrix.size}", Sparsity=f"{matrix.sparsity:.0%}",
-            Squares_kept=f"{matrix.energy:.1%}")
-    st.caption("*Sparsity* is the share of weights that are zero. *Squares kept* is what is left of the sum of all "
-               "squared weights. The matrix holds random numbers, some pieces of columns larger than others, "
-               "as in trained layers.")
+            Share_of_squared_weights_kept=f"{matrix.energy:.1%}")
+    st.caption("*Sparsity* is the share of weights that are zero. *Share of squared weights kept* is what is left of "
+               "the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger than "
+               "others, as in trained layers.")
     question("At the same sparsity, single weights keep the most. Why would anyone cut larger blocks?",
              "Because a computer multiplies rows of numbers at once. Zeros that lie anywhere have to be looked up one "
              "by one, which costs more than it saves; zeros in whole strips can be skipped without looking. "
@@ -94,16 +96,16 @@ def penalty() -> None:
                 "**plus** a price for the norm of every block: **error + λ × sum of norms**. This is the *group "
                 "Lasso*. λ (lambda) sets the price. After each training step, every norm is shortened by a fixed "
                 "amount, and stops at zero: the *proximal step*.")
-    st.markdown("**Do:** raise λ. **See:** the block that the task hardly needs reaches zero, exactly; "
+    st.markdown("**Do:** raise λ. **See:** the block that the task barely needs reaches zero, exactly; "
                 "the other one shrinks.")
     lam = st.slider("λ", 0.0, 1.2, 0.1, 0.05, key="lambda")
     path = lesson.two_groups(lam)
-    draw(figures.paths({"needed: wants norm 1": path[:, 0], "hardly needed: wants norm 0.25": path[:, 1]},
+    draw(figures.paths({"needed: wants norm 1": path[:, 0], "barely needed: wants norm 0.25": path[:, 1]},
                         "training step", "norm"), "two", "The norms of two blocks over the training steps")
-    numbers(Needed_block_ends_at=f"{path[-1, 0]:.2f}", Hardly_needed_block_ends_at=f"{path[-1, 1]:.2f}")
+    numbers(Needed_block_ends_at=f"{path[-1, 0]:.2f}", Barely_needed_block_ends_at=f"{path[-1, 1]:.2f}")
     question("Both blocks pay the same price. What is unfair about that?",
              f"The needed block pays too: at λ = {lam:g} it ends at {path[-1, 0]:.2f} instead of 1. "
-             "The price that removes one block harms the other. The next step mends that.")
+             "The price that removes one block harms the other. The next step fixes that.")
 
 
 def reweight() -> None:
@@ -121,16 +123,16 @@ def reweight() -> None:
                for name, method in (("plain", plain), ("reweighted", reweighted))}
     st.dataframe(pd.DataFrame({"": rows, **columns}), hide_index=True)
     st.caption(f"Computed now: {EXAMPLES} noisy examples, four rounds of training; the factors are refreshed after "
-               "each round, with ε = 0.1. The error is a share of the variance of what is to be predicted.")
+               "each round, with ε = 0.1. The error is given as a share of the target's variance.")
     question("Move λ to 0.5. What happens to reweighting there?",
              "It cuts blocks that matter: once a needed block has become small, its price rises, and nothing brings it "
-             "back. Reweighting decides sooner and more sharply, for better and for worse. So λ must rise slowly; "
+             "back. Reweighting decides earlier and more sharply, for better and for worse. So λ must rise slowly; "
              "Prunescope steers it so that the share of zero blocks follows a straight line.")
 
 
 def sentence() -> None:
     st.markdown("A **threshold** cuts every block whose norm lies below it. Here it is at work on a real model, "
-                "MiniLM, trained to tell praise from blame in film reviews (SST-2), and **not** retrained after the "
+                "MiniLM, trained to tell positive from negative film reviews (SST-2), and **not** retrained after the "
                 "cut: that is why it forgets so soon.")
     st.markdown("**Do:** type a sentence, then cut more and more. "
                 "**See:** how sure the model is, and where it changes its mind.")
@@ -163,7 +165,7 @@ def how_sure(answer: dict) -> None:
                             key="cut the sentence")
     best = int(sure[step].argmax())
     changes = lesson.changes_at(sparsities, sure)
-    numbers(The_model_says=answer["labels"][best], Probability=f"{sure[step, best]:.0%}",
+    numbers(The_model_says=answer["labels"][best], Confidence=f"{sure[step, best]:.0%}",
             It_changes_its_mind_at="never" if changes is None else f"{changes:.0%}")
     lines = {label: sure[:, at] for at, label in enumerate(answer["labels"])}
     draw(figures.paths(lines, "sparsity", "probability", xs=sparsities, here=sparsities[step]), "sure",
@@ -175,8 +177,8 @@ def how_sure(answer: dict) -> None:
 
 def first_to_flip() -> None:
     """Of the dev set itself, where the data is on this machine."""
-    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: a sentence has flipped "
-                "where its answer was right and is wrong from there on.")
+    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: a sentence flips when "
+                "it was answered correctly and stays wrong from then on.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         folder = widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360)
         pressed = st.button("Show them", icon=":material/flip:", help="Half a minute: the whole dev set, six times.")
@@ -197,11 +199,11 @@ def first_to_flip() -> None:
     st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={
         "from": st.column_config.NumberColumn("Flips from", **percent),
         "sentence": st.column_config.TextColumn("Sentence", width="large"),
-        "was, rightly": "Right answer", "is": "Answer then",
-        "sure before": st.column_config.NumberColumn("Probability before", **percent)})
+        "was, rightly": "Correct label", "is": "New answer",
+        "sure before": st.column_config.NumberColumn("Confidence before", **percent)})
     counts = zip(flips["sparsities"], flips["lost"], flips["won"], strict=True)
-    st.caption(f"Computed now, dense weights, no retraining. Lost and won of {flips['examples']:,} sentences: "
-               + "; ".join(f"at {share:.0%} {lost} and {won}" for share, lost, won in counts) + ".")
+    st.caption(f"Computed now, dense weights, no retraining. Of {flips['examples']:,} sentences: "
+               + "; ".join(f"at {share:.0%}, {lost} became wrong and {won} right" for share, lost, won in counts) + ".")
 
 
 def structure() -> None:
@@ -233,13 +235,13 @@ def structure() -> None:
 def faults() -> None:
     st.markdown("The published code of this method works, and yet it has three faults that anyone could make. "
                 "Each is an experiment here.")
-    names = {"never refreshed": _never_refreshed, "detached": _detached, "divided away": _divided_away}
+    names = {"never refreshed": _never_refreshed, "detached": _detached, "cancelled by Adam": _cancelled}
     which = st.segmented_control("Fault", list(names), default="never refreshed", required=True, key="fault")
     names[which]()
 
 
 def _never_refreshed() -> None:
-    st.markdown("**Milestones that nobody reaches.** γ was to be refreshed after epochs 4, 8, 12 and 16; "
+    st.markdown("**Milestones that are never reached.** γ was to be refreshed after epochs 4, 8, 12 and 16; "
                 "many of the scripts train for three or four epochs.")
     epochs = st.slider("Epochs of training", 2, 20, 3, key="epochs")
     start = np.array([0.5, 0.3, 0.2, 0.12])
@@ -269,8 +271,8 @@ def _detached() -> None:
              "higher and see whether anything changes. The tests of Prunescope do the first.")
 
 
-def _divided_away() -> None:
-    st.markdown("**A penalty that is divided away.** Adam divides each gradient by its usual size. So a weight moves "
+def _cancelled() -> None:
+    st.markdown("**A penalty that Adam cancels.** Adam divides each gradient by its usual size. So a weight moves "
                 "by about the *learning rate* in a step, however high λ is. Over a whole short training that makes "
                 "0.005, while weights are about 0.04.")
     power = st.slider("λ", 0, 4, 2, key="power", format="10^%d")

@@ -76,7 +76,7 @@ def ask(run: Run, data: str) -> None:
         audience = st.segmented_control("For", list(AUDIENCES), default="short", format_func=AUDIENCES.get,
                                         required=True, key="audience")
     with right:
-        allowed = st.number_input("Points of the score that may be lost", 0.0, 50.0, 1.0, 0.5, format="%.1f",
+        allowed = st.number_input("Maximum loss (points)", 0.0, 50.0, 1.0, 0.5, format="%.1f",
                                   key="allowed", help="The recommendation is the fastest setting that loses no more. "
                                                       "One point is 0.01 of the score.")
     words = st.text_area("Your own words", key="words", max_chars=LIMITS["words"], persist_state="session", height=120,
@@ -102,9 +102,9 @@ def chosen_settings(run: Run, known: dict[str, Setting]) -> list[str]:
     if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
         sent = [name for name in known if name.startswith("Explore: ")]
         st.session_state["settings"] = sent or [setting.name for setting in settings.results(run)]
-    return st.multiselect("Settings, at most four", list(known), key="settings", max_selections=MOST,
+    return st.multiselect("Settings (up to 4)", list(known), key="settings", max_selections=MOST,
                           placeholder="one or more", help="Add others from **Explore**: set the threshold, pin what "
-                                                          "you want to compare, then **Take away**, **Report**.")
+                                                          "you want to compare, then **Export**, **Report**.")
 
 
 def make(request: tuple) -> None:

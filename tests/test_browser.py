@@ -518,7 +518,7 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
 
 
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark")], indirect=True)
-@pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Parts",
+@pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Layers+and+matrices",
                                   "Explore?run=recorded&present=true", "Explore?run=scored&view=Take+away", "Compare",
                                   "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults",
                                   "Report?run=scored"])

@@ -48,8 +48,8 @@ def test_mean_spread_and_sentences_by_hand():
             Row("magnitude", 3.0, (0.7,), 3.0, 1.3), Row("admm", 3.0, (0.75,), 3.0, 1.3)]
     assert rows[0].mean == pytest.approx(0.82) and rows[0].spread == pytest.approx(0.02) and rows[2].spread == 0.0
     assert list(compare.sentences(rows, "accuracy")) == [
-        "At 2x, admm is 1.0 points of accuracy above magnitude: not more than the spread over 3 seeds (2.0).",
-        "At 3x, admm is 5.0 points of accuracy above magnitude: one seed each, which says little."]
+        "At 2x, admm is 1.0 accuracy points above magnitude: not more than the spread over 3 seeds (2.0).",
+        "At 3x, admm is 5.0 accuracy points above magnitude (one seed, which may be chance)."]
     read = list(csv.DictReader(compare.as_csv(rows).splitlines()))
     assert read[0] == {"method": "admm", "compression": "2.0",
                        "compression_encoder": "2.0100", "compression_model": "1.2000",

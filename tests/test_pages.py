@@ -128,7 +128,7 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
     assert metrics(checked(app)) == {
         "Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
         "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
-    assert "off by 5%" in texts(app) and "30 masks" in texts(app) and "Break-even" in texts(app)
+    assert "error 5%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
 
 
@@ -216,7 +216,7 @@ def test_explore_says_what_masks_count(runs_dir):
     kept, blocks = (sum(f(v) for v in mask.kept.values()) for f in (np.sum, np.size))
     score, low, high = predict(run.snapshots[at].surface, mask.sparsity)
     assert f"{kept:,} of {blocks:,} blocks are kept at penalty-2x, sparsity {mask.sparsity:.1%}" in texts(app)
-    assert "predicted from the recorded surface" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
+    assert "estimated from recorded scores at nearby cuts" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
 
 
 def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
@@ -238,7 +238,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
     assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
-    hint = "A surface was recorded here for cuts with one threshold for the whole encoder"
+    hint = "Scores were recorded only for cuts with one threshold for the whole encoder"
     assert (hint in texts(app)) == (scope != "global")
 
 
@@ -284,10 +284,10 @@ def sensitivities(run: Run) -> list[Sensitivity]:
 
 def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
     run = Run(make_run(runs_dir))
-    app = opened("explore", at="dense", view="Parts")
+    app = opened("explore", at="dense", view="Layers and matrices")
     assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(app)
     points = sensitivities(run)
-    app = opened("explore", at="dense", view="Parts")
+    app = opened("explore", at="dense", view="Layers and matrices")
     table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
     assert list(table["Part"]) == ["layer 0", "layer 1"]
     assert table["Alone"][0].startswith("robust: +0.0 at 25%")
@@ -320,7 +320,7 @@ def test_presentation_hides_the_details(runs_dir):
     assert sent(app)["present"] is True and not app.get("plotly_chart")
 
 
-@pytest.mark.parametrize("view", ["Score and speed", "Results", "How it went"])
+@pytest.mark.parametrize("view", ["Score and speed", "Results", "Training history"])
 def test_every_tab_opens(runs_dir, view):
     make_run(runs_dir)
     app = opened("explore", view=view)
@@ -485,7 +485,7 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir))
-    app = opened("explore", view="Take away", pin="dense~global@0.25")
+    app = opened("explore", view="Export", pin="dense~global@0.25")
     assert [b.label for b in app.get("download_button")] == ["Notebook"]
     assert "The weights of this snapshot" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
@@ -500,7 +500,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
         return said
 
     monkeypatch.setattr(processes, "export", export)
-    app = opened("explore", view="Take away")
+    app = opened("explore", view="Export")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
     text = texts(checked(app)).replace("\\", "")
@@ -511,7 +511,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
         raise Failed("the model cannot be written")
 
     monkeypatch.setattr(processes, "export", fail)
-    app = opened("explore", view="Take away")
+    app = opened("explore", view="Export")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert "the model cannot be written" in texts(checked(app))
 
@@ -684,7 +684,7 @@ def test_a_start_that_fails_shows_its_error_line(runs_dir, monkeypatch):
 def test_an_interrupted_run_can_be_resumed_and_a_name_cannot_be_taken_twice(runs_dir):
     make_run(runs_dir, "stopped", finish=False)
     app = opened("prune", run="stopped")
-    assert "stopped before its end" in texts(app)
+    assert "Stopped early" in texts(app)
     assert [button for button in app.button if button.label == "Resume"]
     app.text_input[0].set_value("stopped").run()
     next(button for button in app.button if button.label == "Start").click().run()
@@ -792,10 +792,10 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
     app.radio(key="shape").set_value("4x4").run()
     cut = lesson.cut_matrix(lesson.small_matrix(), BlockShape.parse("4x4"), 0.5)
     assert metrics(app) == {"Blocks": "24", "Weights in each": "16",
-                            "Sparsity": "50%", "Squares kept": f"{cut.energy:.1%}"}
+                            "Sparsity": "50%", "Share of squared weights kept": f"{cut.energy:.1%}"}
     app = learn(2)
     app.slider(key="lambda").set_value(0.5).run()
-    assert metrics(app) == {"Needed block ends at": "0.50", "Hardly needed block ends at": "0.00"}
+    assert metrics(app) == {"Needed block ends at": "0.50", "Barely needed block ends at": "0.00"}
     app = learn(3)
     table = app.dataframe[0].value
     assert table["reweighted"].tolist()[:2] == ["4", "0"] and table["plain"].tolist()[:2] == ["11", "7"]
@@ -803,7 +803,7 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
     assert metrics(app) == {"Milestones reached": "none", "Blocks at zero": "0 of 4"}
     app.slider(key="epochs").set_value(20).run()
     assert metrics(app)["Milestones reached"] == "4, 8, 12, 16" and metrics(app)["Blocks at zero"] != "0 of 4"
-    for fault, shown in (("detached", "Copied ends at"), ("divided away", "Proximal ends at")):
+    for fault, shown in (("detached", "Copied ends at"), ("cancelled by Adam", "Proximal ends at")):
         app.segmented_control(key="fault").set_value(fault).run()
         assert shown in metrics(checked(app))
 
@@ -817,7 +817,7 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "predict", lambda *question: asked.append(question) or PREDICTED)
     loaders.predicted.clear()
     app = learn(4)
-    assert metrics(app) == {"The model says": "positive", "Probability": "90%", "It changes its mind at": "60%"}
+    assert metrics(app) == {"The model says": "positive", "Confidence": "90%", "It changes its mind at": "60%"}
     app.select_slider(key="cut the sentence").set_value(2).run()
     assert metrics(app)["The model says"] == "negative" and len(asked) == 1
     app.text_input(key="sentence").set_value("dull").run()
@@ -843,7 +843,7 @@ def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
     next(b for b in app.button if b.label == "Show them").click().run()
     assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")]
     assert app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
-    assert "at 10% 1 and 0; at 50% 5 and 2" in texts(checked(app))
+    assert "at 10%, 1 became wrong and 0 right; at 50%, 5 became wrong and 2 right" in texts(checked(app))
     app.text_input(key="data").set_value("other").run()
     assert not app.dataframe  # not those of another folder
 
@@ -887,7 +887,7 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
 
 def test_report_takes_what_explore_sends(runs_dir):
     make_run(runs_dir)
-    app = opened("explore", view="Take away", pin="dense~global@0.25")
+    app = opened("explore", view="Export", pin="dense~global@0.25")
     assert app.session_state["report of"] == "sample"
     assert [one.name for one in app.session_state["report settings"][1]] == ["present", "A"]
     settings = [Setting("present", 10, Cut("global", 0.4)),

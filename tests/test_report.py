@@ -68,7 +68,7 @@ def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
     without = [replace(some[0], speed=None), some[1]]
     assert recommend.recommended(0.9, without, 0.01) == (
         1, "Rule: among the settings whose score is at most 1 point below the uncut model's, "
-           "the smallest (not all have a speedup). 2 of 2 keep within.")
+           "the smallest (not all have a speedup). 2 of 2 meet this.")
     guessed = [some[0], replace(some[1], speed=replace(some[1].speed, error=0.05))]
     assert "some speedups are predicted" in recommend.recommended(0.9, guessed, 0.01)[1]
     assert recommend.recommended(0.9, [some[3]], 0.01)[0] is None

@@ -107,8 +107,8 @@ def test_the_prune_page_offers_both(toys, runs_dir):
     app.switch_page("pages/1_Prune.py").run()
     assert not app.exception, [error.value for error in app.exception]
     known = {group.label: group for group in app.button_group}
-    assert "toy" in known["Method"].options and "largest" in known["Blocks go by"].options
-    assert METHOD.words in known["Method"].help and RANKING.words in known["Blocks go by"].help
+    assert "toy" in known["Method"].options and "largest" in known["Rank blocks by"].options
+    assert METHOD.words in known["Method"].help and RANKING.words in known["Rank blocks by"].help
 
 
 HELP = """

@@ -27,7 +27,7 @@ def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
         known = published.of(run.task, run.metric) if run.is_glue else []
         shown = known if known and st.toggle(
             "Published points", key="published",
-            help="Of other methods on other models, as their sources tell them: never measured here. Open grey marks.",
+            help="Results reported by others, on other models; not measured here. Open grey marks.",
         ) else []
     left, right = widgets.beside()
     with left:
@@ -62,9 +62,9 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
     if view.surfaces:
         table = pd.DataFrame([{"scope": kind.scope} | vars(point)
                               for kind, points in view.surfaces.items() for point in points])
-        download(f"Surfaces of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
+        download(f"Recorded scores of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
     else:
-        st.caption("No score surface was recorded for this snapshot. Stages (dense, penalty, retrained) have one.")
+        st.caption("No scores were recorded for cuts of this snapshot. Stages (dense, penalty, retrained) have them.")
 
 
 def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
@@ -79,7 +79,7 @@ def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
     name = f"predicted, by norm, scope {run.config.scope}"
     figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
     st.plotly_chart(figure, key="speedups", config=widgets.chart(),
-                    alt="Predicted speedup over encoder compression, with the ideal line")
+                    alt="Predicted speedup over encoder compression, with the proportional line")
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]),
              f"{run.name}-{view.label}-speedups.csv")
 
@@ -139,4 +139,4 @@ def course(run: Run) -> None:
     table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,
                            "zero_share": s.zero_share, run.metric: (s.scores or {}).get(run.metric)}
                           for s in run.snapshots])
-    download("How it went (CSV)", table, f"{run.name}-history.csv")
+    download("Training history (CSV)", table, f"{run.name}-history.csv")

@@ -24,9 +24,9 @@ def words(run: Run, view: View) -> None:
     kept, blocks = (sum(int(f(v)) for v in mask.kept.values()) for f in (lambda v: v.sum(), lambda v: v.size))
     zeros = zero_share(view.norms, run.layout)
     counted = (f"{kept:,} of {blocks:,} blocks are kept at {widgets.plain(view.label)}, sparsity {mask.sparsity:.1%}. "
-               "Compression is dense / kept weights: of the prunable matrices (encoder), and of the whole model, "
-               "embeddings included.")
-    trained = f"Training has brought {zeros:.1%} to exactly zero." if zeros > 0.001 else ""
+               "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
+               "whole model, embeddings included.")
+    trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
     sentences = (counted, trained, _score_words(run, view), _speedup_words())
     st.caption(" ".join(sentence for sentence in sentences if sentence))
 
@@ -36,14 +36,14 @@ def _score_words(run: Run, view: View) -> str:
     if view.surface:
         _, low, high = predict(view.surface, view.mask.sparsity)
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
-        return (f"The {run.metric.replace('_', ' ')} is **predicted from the recorded surface** of "
+        return (f"The {run.metric.replace('_', ' ')} is **estimated from recorded scores at nearby cuts** of "
                 f"{view.snapshot.saved}{repaired}, without retraining: 95% interval {low:.3f} – {high:.3f}, "
                 f"{scope_words(view.cut.scope)}.")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
-        return (f"A surface was recorded here for cuts with {scopes}: "
-                "the dimmed score is that of such a cut at the same sparsity.")
-    return ("No score is predicted here: no surface was recorded for such cuts of this snapshot "
+        return (f"Scores were recorded only for cuts with {scopes}: the grey score is for such a cut of the same "
+                "sparsity, not for yours.")
+    return ("No score is predicted here: no scores were recorded for such cuts of this snapshot "
             "(`python -m prune_core surface`).")
 
 
@@ -132,7 +132,7 @@ def ranking(run: Run) -> None:
     names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage)))
     if len(names) > 1:
         st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
-                     bind="query-params", help="What the thresholds and the colours are on. Rankings other than the "
+                     bind="query-params", help="What thresholds and colours go by. Rankings other than the "
                                                "norm are recorded for some stages only (`python -m prune_core score`); "
                                                "elsewhere it is the norm.")
 
@@ -140,11 +140,11 @@ def ranking(run: Run) -> None:
 def exact_settings(run: Run) -> None:
     """How exact scores are taken, asked for in the sidebar: repaired or not, and where the task's data is."""
     st.toggle("Repair after cutting", key="repair", bind="query-params",
-              help="Moves the weights that are kept to where the outputs of every matrix are nearest to those before "
-                   "the cut: in closed form from 1,024 training sentences, no training. Exact scores only.")
+              help="Adjusts the kept weights so that each matrix's output stays as close as possible to what it was. "
+                   "Least squares on 1,024 training sentences, no training.")
     widgets.data_field(run.data, on_change=loaders.score_client().forget_failures)
 
 
 def _took(seconds: float) -> str:
     """'0.9 s', or that it was not computed now."""
-    return f"{seconds:.1f} s" if seconds >= 0.02 else "known from before"
+    return f"{seconds:.1f} s" if seconds >= 0.02 else "cached"

@@ -48,7 +48,7 @@ def show(run: Run, view: View) -> None:
                       if RANKINGS[view.cut.ranking].compares_matrices else
                       "Rank blocks by norm to have the cheapest cut proposed."))
     names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
-    st.markdown(f"**What cutting one part alone costs** at {widgets.plain(stage)}, "
+    st.markdown(f"**Cost of cutting only one part** at {widgets.plain(stage)}, "
                 f"exact scores of {mine[0].examples:,} dev examples")
     figure = figures.sensitivity_curves(mine, run.metric, dense, names, view.zoom if kind == "matrix" else None)
     st.plotly_chart(figure, key="sensitivity", config=widgets.chart(),
@@ -83,8 +83,8 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
             "key": None, "Cut": st.column_config.ProgressColumn("Cut", format="percent", min_value=0, max_value=1),
             "Cut it": st.column_config.CheckboxColumn(width="small"),
             "Threshold": st.column_config.NumberColumn(format="%.4f", min_value=0.0, step=0.0001),
-            "Alone": st.column_config.TextColumn("What cutting it alone costs", width="large")})
-    download("Parts (CSV)", pd.DataFrame(rows), f"{run.name}-{view.label}-{kind}.csv")
+            "Alone": st.column_config.TextColumn("Cost of cutting only this", width="large")})
+    download("Layers and matrices (CSV)", pd.DataFrame(rows), f"{run.name}-{view.label}-{kind}.csv")
 
 
 def rows_of(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> list[dict]:
@@ -107,7 +107,7 @@ def words(points: Sequence[Sensitivity], dense: float | None) -> str:
     curve = sorted(points, key=lambda point: point.share)
     worst = max(dense - point.score for point in curve)
     half = max((dense - point.score for point in curve if point.share <= 0.5), default=worst)
-    verdict = "sensitive" if half > 0.02 else "robust" if worst <= 0.02 else "robust up to half"
+    verdict = "sensitive" if half > 0.02 else "robust" if worst <= 0.02 else "robust up to 50%"
     losses = ", ".join(f"{100 * (point.score - dense):+.1f} at {point.share:.0%}" for point in curve)
     return f"{verdict}: {losses.replace('-', '−')} (points)"
 
@@ -133,10 +133,10 @@ def cheapest(run: Run, view: View, kind: str, points: Sequence[Sensitivity], den
     aims = ["compression", "speedup"] if loaders.usual_profile() else ["compression"]
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         aim = st.segmented_control(
-            "Cheapest for the score", aims, default="compression", required=True, key="aim",
+            "Find the cut with the least loss at", aims, default="compression", required=True, key="aim",
             help="A share for each part, so that the losses recorded for cutting it alone add up to the least. "
-                 "That they add up is a guess: look at the exact score.")
-        value = st.number_input("at least", 1.05, 20.0, 2.0, 0.25, format="%.2f", key="aimed", width=150)
+                 "This assumes that losses add up; check the exact score.")
+        value = st.number_input("of at least", 1.05, 20.0, 2.0, 0.25, format="%.2f", key="aimed", width=150)
         st.button("Propose", icon=":material/auto_fix_high:", key="propose", on_click=propose,
                   args=(run, view, kind, points, dense, aim, value))
     if refused := st.session_state.pop("refused", ""):
@@ -189,7 +189,7 @@ def alone(run: Run, view: View, matrix: Matrix) -> None:
     """What cutting one matrix alone costs, or how to have it recorded."""
     stage = view.snapshot.saved or DENSE
     mine = [point for point in run.sensitivity(stage) if point.key == matrix.name]
-    st.markdown(f"**What cutting it alone costs** at {widgets.plain(stage)}")
+    st.markdown(f"**Cost of cutting only this** at {widgets.plain(stage)}")
     if not mine:
         st.caption(f"Not recorded yet: `python -m prune_core sensitivity {run.name} --phase {stage}`")
         return

@@ -38,13 +38,13 @@ def estimate(config: PruneConfig, listed: list[Listed]) -> Estimate:
     steps = planned.steps + _asking(config, planned, task.train_examples)
     if measured := _measured(config, task.name, listed):
         seconds, name = measured
-        source = f"Estimated from {seconds:.2f} s a step, measured on this machine in run {name}; scoring comes on top."
+        source = f"Estimated from {seconds:.2f} s a step, measured on this machine in run {name}, plus scoring."
         return Estimate(planned, steps * seconds, source)
     nominal = step_flops(config, task.mean_tokens, MINILM_WEIGHTS) / NOMINAL_FLOPS
     return Estimate(planned, steps * nominal,
                     f"Estimated for {NOMINAL_FLOPS / 1e9:.0f} GFLOP/s, about two cores with bf16; "
-                    "scoring comes on top. "
-                    "After a first run of this task on this machine, the estimate is from what was measured.")
+                    "plus scoring. "
+                    "After one run of this task the estimate is based on this machine.")
 
 
 def _asking(config: PruneConfig, planned: Schedule, examples: int) -> float:

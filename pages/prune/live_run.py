@@ -111,8 +111,8 @@ def ended(name: str, state: str) -> None:
         last = processes.last_line(name, loaders.runs_dir())
         st.error(f"It ended before it recorded anything. {widgets.plain(last)}", icon=":material/error:")
     else:
-        st.info("It was stopped before its end." + (
-            "" if loaders.read_only() else " **Resume** goes on from its last checkpoint, to the same numbers."))
+        more = " **Resume** continues from the last checkpoint and gives identical results."
+        st.info("Stopped early." + more * (not loaders.read_only()))
 
 
 def progress(run: Run) -> None:

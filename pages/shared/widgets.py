@@ -28,7 +28,7 @@ def beside() -> tuple:
 def image_format() -> None:
     """In which format the camera over a chart saves it."""
     st.segmented_control("Save charts as", ["png", "svg"], default="png", format_func=str.upper, required=True,
-                         key="image", help="What the camera over a chart gives. The map has buttons of its own.")
+                         key="image", help="Format of the camera button on charts. The map has its own buttons.")
 
 
 def chart() -> dict:

@@ -61,11 +61,11 @@ def _surgeon(grams, data, sentences):
 
 ROWS = (
     RankingRow("norm", "norm", "the smallest norms go", None, in_training=True),
-    RankingRow("activation", "norm × inputs it meets", "the norm is weighted by the inputs that a block meets",
+    RankingRow("activation", "norm × activation", "the norm is weighted by the inputs that a block meets",
                _activation, in_training=True),
     RankingRow("taylor", "gradient (Taylor)", "by what the gradient says of its removal", _taylor),
     RankingRow("loss", "least-squares loss", "by what repairing the rest of its rows cannot make up for", _loss),
-    RankingRow("surgeon", "surgeon (loss in turn × gradient)", "by what its removal costs, in every matrix alike",
+    RankingRow("surgeon", "surgeon (loss if removed)", "by what its removal costs, in every matrix alike",
                _surgeon, in_training=True, compares_matrices=True),
 )
 RANKINGS: dict[str, RankingRow] = {row.name: row for row in ROWS}

@@ -42,16 +42,24 @@ def row_of(method: str, compression: float, points: Sequence[dict]) -> Row:
 
 
 def sentences(rows: Sequence[Row], metric: str) -> Iterator[str]:
-    """For each compression, the best method beside every other: by how much, and is that more than the seeds spread."""
+    """For each compression, the best method beside every other: by how much, and is that more than the seeds spread.
+
+    Where each result is one seed, that is said once, before them.
+    """
+    alone = len(rows) > 1 and all(len(row.scores) < 2 for row in rows)
+    if alone:
+        yield "Each result is one seed: small differences may be chance."
     for compression in sorted({row.compression for row in rows}):
         best, *others = sorted((row for row in rows if row.compression == compression), key=lambda row: -row.mean)
         for other in others:
             by, spread = best.mean - other.mean, max(best.spread, other.spread)
             seeds = min(len(best.scores), len(other.scores))
-            than = "one seed each, which says little" if seeds < 2 else (
-                f"{'more' if by > spread else 'not more'} than the spread over {seeds} seeds ({100 * spread:.1f})")
-            yield (f"At {compression:g}x, {best.method} is {100 * by:.1f} points of {metric} "
-                   f"above {other.method}: {than}.")
+            than = f": {'more' if by > spread else 'not more'} than the spread over {seeds} seeds ({100 * spread:.1f})"
+            than = than if seeds > 1 else "" if alone else " (one seed, which may be chance)"
+            points = f"{100 * by:.1f}"
+            yield f"At {compression:g}x, " + (
+                f"{best.method} and {other.method} are equal{than}." if points == "0.0" else
+                f"{best.method} is {points} {metric} points above {other.method}{than}.")
 
 
 def as_csv(rows: Sequence[Row]) -> str:

@@ -35,11 +35,11 @@ class Controls {
 
   // What changes with a click, not in a drag
   fill({ matrices }, keys, { cut, key, zoom, pins }) {
-    const all = { layer: "all layers alike", type: "all types alike", matrix: "all matrices alike" };
+    const all = { layer: "all layers equally", type: "all types equally", matrix: "all matrices equally" };
     const nameOfKey = (key) => (cut.scope === "matrix" ? nameOf(matrices.find((m) => m.name === key)) : key);
     for (const button of this.scopes) button.setAttribute("aria-pressed", button.dataset.scope === cut.scope);
     const select = this.at(".key");
-    options(select, [["", all[cut.scope] ?? "one for all"], ...keys.map((key) => [key, nameOfKey(key)])], key);
+    options(select, [["", all[cut.scope] ?? "all together"], ...keys.map((key) => [key, nameOfKey(key)])], key);
     select.disabled = !keys.length;
     options(this.at(".zoom"), [["", "whole encoder"], ...matrices.map((m) => [m.name, nameOf(m)])], zoom);
     this.zoomed = Boolean(zoom);

@@ -22,7 +22,7 @@ from prune_core.showing.report.recommend import keeps, points, recommended
 
 TEXT = 200  # characters of a sentence that is shown
 METRICS = {
-    "accuracy": "the share of dev examples that are answered rightly",
+    "accuracy": "the share of dev examples that are answered correctly",
     "f1": "F1 on the dev set, which counts missed and wrongly found pairs alike; 1 is perfect",
     "matthews_correlation": "Matthews correlation on the dev set; 0 is guessing, 1 is perfect",
     "spearman": "rank correlation with the human scores of the dev set; 0 is guessing, 1 is perfect"}
@@ -108,8 +108,8 @@ def _doubts(run: Run, finding: Finding, allowed: float) -> list[str]:
         doubts.append(f"Its score is predicted from scores recorded at {len(GRID)} sparsities on {score.examples:,} "
                       "dev examples, not measured at this one.")
     if score.low is not None and (half := (score.high - score.low) / 2) > allowed:
-        doubts.append(f"With {score.examples:,} examples a score is known to about ±{points(half)}: "
-                      f"more than the {points(allowed)} allowed. Its real loss may be larger or smaller.")
+        doubts.append(f"With {score.examples:,} examples the score is uncertain by ±{points(half)}, "
+                      f"more than the {points(allowed)} allowed: the true loss may exceed it.")
     if score.value <= run.majority_score:
         doubts.append("Its score is no better than always giving the most frequent answer "
                       f"({run.majority_score:.3f}).")

@@ -28,7 +28,7 @@ def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tu
     predicted = by_speed and not all(findings[at].speed.measured for at in within)
     fastest = "the fastest (some speedups are predicted)" if predicted else "the fastest"
     what = fastest if by_speed else "the smallest (not all have a speedup)"
-    return best, f"{rule}{what}. {len(within)} of {len(findings)} keep{'s' * (len(within) == 1)} within."
+    return best, f"{rule}{what}. {len(within)} of {len(findings)} meet{'s' * (len(within) == 1)} this."
 
 
 def keeps(dense: float, finding: Finding, allowed: float) -> bool:
