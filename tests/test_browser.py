@@ -478,7 +478,7 @@ def test_the_pruned_model_and_the_notebook_are_downloaded(app, page, tmp_path):
     import json
     import zipfile
 
-    page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away")
+    page.goto(f"{app}/Explore?run=scored&at=dense&view=Export")
     page.wait_for_selector(DRAWN)
     with page.expect_download() as given:
         page.get_by_role("button", name="Notebook").click()
@@ -497,7 +497,7 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
     """Explore hands its setting over; the report is made, shown with its live map, downloaded; no serious fault."""
     from axe_playwright_python.sync_playwright import Axe
 
-    page.goto(f"{app}/Explore?run=scored&at=dense&view=Take+away&cut=matrix%400.4")
+    page.goto(f"{app}/Explore?run=scored&at=dense&view=Export&cut=matrix%400.4")
     page.get_by_role("link", name="Report of these settings").click()
     playwright.expect(page.get_by_text("Explore: present")).to_be_visible()
     page.get_by_role("textbox", name="Title").fill("To be handed out")
@@ -519,7 +519,7 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
 
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Layers+and+matrices",
-                                  "Explore?run=recorded&present=true", "Explore?run=scored&view=Take+away", "Compare",
+                                  "Explore?run=recorded&present=true", "Explore?run=scored&view=Export", "Compare",
                                   "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults",
                                   "Report?run=scored"])
 def test_no_serious_accessibility_fault(app, page, path):
