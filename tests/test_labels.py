@@ -78,6 +78,12 @@ def test_the_head_is_permuted_to_the_tasks_order(tmp_path, architecture):
     assert torch.allclose(one.flip(-1), two, atol=1e-6) and not torch.allclose(one, two)
 
 
+def test_a_head_without_names_is_taken_as_it_stands_and_that_is_said(tiny_model):
+    """transformers writes no names where they are LABEL_0 and LABEL_1."""
+    (note,) = encoders.load(str(tiny_model), 2, labels=SST2).notes
+    assert note == "config.json names no labels; the head's outputs are taken as negative, positive"
+
+
 def test_a_new_head_is_not_permuted(tmp_path, tiny_model):
     folder = shutil.copytree(tiny_model, tmp_path / "three")
     config = json.loads((folder / "config.json").read_text())

@@ -140,6 +140,15 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path, tiny_model, content):
     assert "\n" not in str(error.value)
 
 
+def test_a_tokenizer_of_a_newer_version_is_called_that(tmp_path, tiny_model):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["type"] = "WordPieceOfTomorrow"
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="tokenizer.json has a part that this version of tokenizers does not know"):
+        encoders.load(str(folder), 2)
+
+
 @pytest.mark.parametrize("key,value,words", [
     ("model_max_length", "many", "model_max_length 'many'"), ("model_max_length", -1, "model_max_length -1"),
     ("model_max_length", 12.5, "12.5"), ("model_input_names", [], "gives no input_ids"),

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prune_core import InputError
-from prune_core.models.checkpoints import first_line
+from prune_core.models.checkpoints import first_line, refuse_pointer
 from prune_core.tasks.glue import Examples
 
 Notes = list[str]
@@ -30,10 +30,15 @@ def load(folder: Path, where: str):
 
     if not any((folder / name).is_file() for name in (*_USUAL_FILES, "tokenizer_config.json")):
         _refuse_missing(folder, where)
+    for path in folder.iterdir():  # one would be read as a vocabulary of three words
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".codes"):
+            refuse_pointer(path, where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise a dozen kinds for damaged files
-        raise InputError(f"{where}: its tokenizer cannot be read: {_damaged(folder) or first_line(error)}; "
+        newer = "tokenizer.json has a part that this version of tokenizers does not know"
+        why = _damaged(folder) or (newer if "untagged enum" in str(error) else first_line(error))
+        raise InputError(f"{where}: its tokenizer cannot be read: {why}; "
                          "needed: tokenizer.json, or vocab.txt") from None
     names = set(getattr(tokenizer, "vocab_files_names", {}).values())
     # Without its files transformers makes an empty one, to which every word is unknown
