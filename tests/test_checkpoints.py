@@ -205,6 +205,13 @@ def test_what_an_adapter_leaves_of_the_names(folder, part, mark):
     assert mark in refused(folder) and "merge_and_unload" in refused(folder)
 
 
+@pytest.mark.parametrize("names", [("weight_orig", "weight_mask"), ("parametrizations.weight.original",)])
+def test_masks_that_torch_keeps_beside_the_weights_are_to_be_taken_off(folder, names):
+    rewrite(folder, lambda t: {new: one.clone() for name, one in t.items() for new in (
+        [name.removesuffix("weight") + end for end in names] if name.endswith("query.weight") else [name])})
+    assert "prune.remove" in refused(folder) and names[0] in refused(folder)
+
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:53aa5117\nsize 437951328\n"
 
 

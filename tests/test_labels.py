@@ -38,6 +38,7 @@ SST2, MNLI, MRPC, RTE, COLA = (TASKS[name].labels for name in ("sst2", "mnli", "
     (["5 stars", "4 stars", "3 stars", "2 stars", "1 star"], ("1", "2", "3", "4", "5"), (4, 3, 2, 1, 0)),
     (["joy", "Anger", "fear"], ("anger", "fear", "joy"), (1, 2, 0)),
     (["a b", "a c"], ("a c", "a b"), (1, 0)),
+    (["Positif", "Négatif"], SST2, (1, 0)), (["positiv", "negativ"], SST2, (1, 0)),
 ])
 def test_labels_are_matched(theirs, ours, at):
     found = order(theirs, ours)
@@ -61,6 +62,16 @@ def test_numbers_are_said_to_be_numbers_and_names_in_order_are_not_mentioned():
 def test_the_names_in_a_config():
     assert names_of({"id2label": {"10": "k", "2": "c", "0": "a"}}) == ["a", "c", "k"]
     assert names_of({"id2label": ["a"]}) == names_of({"id2label": {"a": "b"}}) == names_of({}) == []
+
+
+@pytest.mark.parametrize("id2label", [{}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, {"id2label": None}])
+def test_names_that_stand_only_the_other_way_round(id2label):
+    """from_pretrained(..., label2id=...) alone leaves numbers in id2label."""
+    turned = {"label2id": {"positive": 0, "negative": 1}}
+    assert names_of(id2label | turned) == ["positive", "negative"]
+    assert names_of({"id2label": {"0": "negative", "1": "positive"}} | turned) == ["negative", "positive"]
+    for bad in ({"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "x", "b": 1}, {"a": True, "b": 0}, [0, 1]):
+        assert names_of(id2label | {"label2id": bad}) == list((id2label.get("id2label") or {}).values())
 
 
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)

@@ -260,8 +260,11 @@ def _refuse_missing(missing: Iterable[str], unexpected: Iterable[str], config, w
     layers = _layers(missing)
     if not there and layers and min(layers) > 0:
         came = f": the file has {min(layers)} layers, config.json says {max(layers) + 1}; set num_hidden_layers there"
-    raise InputError(f"{where}: the file lacks {_few(missing)}{came}; needed: the tensors of the "
-                     f"{config.model_type} that config.json describes")
+    advice = f"the tensors of the {config.model_type} that config.json describes"
+    if any(name.endswith(".weight_orig") or ".parametrizations." in name for name in there):
+        advice = ("plain weights; take torch's masks and parametrizations off (torch.nn.utils.prune.remove, "
+                  "parametrize.remove_parametrizations), and save again")
+    raise InputError(f"{where}: the file lacks {_few(missing)}{came}; needed: {advice}")
 
 
 def _refuse_left(left: Sequence[str], own: Iterable[str], where: str) -> None:
