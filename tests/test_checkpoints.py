@@ -229,6 +229,11 @@ def test_a_config_that_is_nearly_json_says_what_is_needed(folder, spoil):
     assert "needed: JSON in UTF-8 without" in refused(folder)
 
 
+def test_a_runs_folder_is_called_a_run(folder):
+    (folder / "config.json").rename(folder / "run.json")
+    assert "it is a run: start from it with --from, or export it" in refused(folder)
+
+
 def test_the_folder_of_a_hubs_cache_names_the_one_inside(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "models--a--b" / "snapshots" / "0123")
     assert "there is one in snapshots/0123" in refused(tmp_path / "models--a--b")

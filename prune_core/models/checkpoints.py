@@ -120,6 +120,8 @@ def _checked_folder(folder: Path, what: str = "") -> Path:
         inside = sorted(path.parent.relative_to(folder).as_posix()  # a trainer's folder, or one of the hub's cache
                         for at in ("*", "snapshots/*") for path in folder.glob(f"{at}/config.json"))
         where = f"; there is one in {', '.join(inside[-3:])}, inside it: give that folder" if inside else ""
+        if (folder / "run.json").is_file():
+            where = "; it is a run: start from it with --from, or export it and give that folder"
         raise InputError(f"{what} is no checkpoint: config.json is missing{where}")
     config = json_of(folder / "config.json", what)
     if "auto_map" in config and "model_type" not in config:
