@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -11,6 +12,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent  # where app.py, pages/ and data/ lie
 DATA = PROJECT / "data"
+_POINTER_MARK = b"version https://git-lfs"
+POINTER = "cannot be read, it is only a pointer of Git LFS; run `git lfs pull` in that clone, or download the file"
 
 
 def cache_folder() -> Path:
@@ -98,3 +101,10 @@ def unsealed(line: bytes) -> dict | None:
         return json.loads(text) if tab and int(crc, 16) == zlib.crc32(text) else None
     except ValueError:
         return None
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what a clone without Git LFS has in place of a large one."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return file.read(len(_POINTER_MARK)) == _POINTER_MARK
+    return False

@@ -127,6 +127,24 @@ def test_marks_of_a_wrapper_inside_the_names(folder):
     assert all(torch.equal(one, before[name]) for name, one in loaded(folder).model.state_dict().items())
 
 
+def test_marks_of_several_wrappers_one_after_another(folder):
+    marks = ".layer.0._fsdp_wrapped_module._checkpoint_wrapped_module."
+    before = rewrite(folder, lambda t: {"_fsdp_wrapped_module._orig_mod." + name.replace(".layer.0.", marks): one
+                                        for name, one in t.items()})
+    assert all(torch.equal(one, before[name]) for name, one in loaded(folder).model.state_dict().items())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "base_model.model."])
+def test_a_wrappers_prefix_where_nothing_but_the_encoder_tells(folder, prefix):
+    """As a wrapped masked language model is saved: 'model.' and 'model.bert.' fit as many tensors."""
+    before = rewrite(folder, lambda t: {prefix + name: one for name, one in t.items() if ".encoder." in name
+                                        or ".embeddings." in name} | {f"{prefix}cls.predictions.bias": torch.ones(3)})
+    encoder = loaded(folder)
+    assert f"{prefix!r} was taken off" in encoder.notes[0]
+    now = encoder.model.state_dict()
+    assert all(torch.equal(now[name], one) for name, one in before.items() if "encoder" in name or "embedding" in name)
+
+
 def test_two_models_in_one_file_are_one_too_many(folder):
     both = ("teacher", "student")
     rewrite(folder, lambda t: {f"{who}.{name}": one.clone() for name, one in t.items() for who in both})
@@ -177,6 +195,48 @@ def test_an_adapter_inside_the_file(folder):
     query = "bert.encoder.layer.0.attention.self.query"
     rewrite(folder, lambda t: t | {f"{query}.lora_A.weight": torch.ones(2, tiny.HIDDEN)})
     assert "adapter" in refused(folder) and "merge" in refused(folder)
+
+
+@pytest.mark.parametrize("part,mark", [("query.", "base_layer."), ("classifier.", "modules_to_save.default."),
+                                       ("classifier.", "original_module.")])
+def test_what_an_adapter_leaves_of_the_names(folder, part, mark):
+    """Where only the base's tensors were kept, what was trained may be lost; a head inside would be drawn anew."""
+    rewrite(folder, lambda t: {name.replace(part, part + mark): one for name, one in t.items()})
+    assert mark in refused(folder) and "merge_and_unload" in refused(folder)
+
+
+@pytest.mark.parametrize("names", [("weight_orig", "weight_mask"), ("parametrizations.weight.original",)])
+def test_masks_that_torch_keeps_beside_the_weights_are_to_be_taken_off(folder, names):
+    rewrite(folder, lambda t: {new: one.clone() for name, one in t.items() for new in (
+        [name.removesuffix("weight") + end for end in names] if name.endswith("query.weight") else [name])})
+    assert "prune.remove" in refused(folder) and names[0] in refused(folder)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:53aa5117\nsize 437951328\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "vocab.txt"])
+def test_a_pointer_of_git_lfs_is_no_file(folder, name):
+    (folder / name).write_text(POINTER)
+    assert f"{name} cannot be read, it is only a pointer" in refused(folder) and "git lfs pull" in refused(folder)
+
+
+@pytest.mark.parametrize("spoil", [lambda text: "\ufeff" + text, lambda text: "// mine\n" + text,
+                                   lambda text: text.rstrip()[:-1] + ",}"])
+def test_a_config_that_is_nearly_json_says_what_is_needed(folder, spoil):
+    text = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(spoil(text), encoding="utf-8")
+    assert "needed: JSON in UTF-8 without" in refused(folder)
+
+
+def test_a_runs_folder_is_called_a_run(folder):
+    (folder / "config.json").rename(folder / "run.json")
+    assert "it is a run: start from it with --from, or export it" in refused(folder)
+
+
+def test_the_folder_of_a_hubs_cache_names_the_one_inside(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "models--a--b" / "snapshots" / "0123")
+    assert "there is one in snapshots/0123" in refused(tmp_path / "models--a--b")
 
 
 @pytest.mark.parametrize("key,value,words", [
@@ -258,6 +318,14 @@ def test_an_index_that_does_not_fit_its_parts(parts):
     index["weight_map"][sorted(index["weight_map"])[0]] = "../elsewhere.safetensors"
     (parts / tensors.INDEX).write_text(json.dumps(index))
     assert "names no files of this folder" in refused(parts)
+
+
+def test_an_index_that_names_pickles(parts):
+    index = json.loads((parts / tensors.INDEX).read_text())
+    index["weight_map"] |= dict.fromkeys(sorted(index["weight_map"])[:3], "pytorch_model-00002-of-00002.bin")
+    (parts / tensors.INDEX).write_text(json.dumps(index))
+    (parts / "pytorch_model-00002-of-00002.bin").write_bytes(b"PK")
+    assert "pytorch_model-00002-of-00002.bin; needed: all tensors as safetensors" in refused(parts)
 
 
 def test_only_parts_of_another_name(folder):

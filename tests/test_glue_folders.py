@@ -309,6 +309,12 @@ def test_what_is_missing_of_a_saved_set_is_named(tmp_path):
     assert "is of task 'sst2', asked: 'rte'" in refused(tmp_path / "four", "rte")
 
 
+def test_a_pointer_of_git_lfs_in_place_of_a_split(tmp_path):
+    tiny.data_folder(tmp_path, ("sst2",))
+    (tmp_path / "sst2" / "train-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    assert "parquet cannot be read, it is only a pointer of Git LFS" in refused(tmp_path)
+
+
 def test_text_that_is_damaged_in_the_middle_is_one_line(tmp_path):
     saved(tmp_path / "sst2")
     file = tmp_path / "sst2" / "validation" / "data-00000-of-00001.arrow"

@@ -74,8 +74,10 @@ def test_whole_numbers_that_are_a_score_are_told_how_to_be_one(inputs):
 
 
 def test_a_score_with_fractions_is_one_without_a_word(inputs):
-    data = table_files.read(inputs / "sim.csv", label="score")
+    data = table_files.read(inputs / "sim.csv", ("a", "b"), "score")
     assert data.columns == ("a", "b") and data.classes == () and data.note == ""
+    guessed = table_files.read(inputs / "sim.csv", label="score")
+    assert guessed.columns == ("a", "b") and guessed.note == "columns 'a' and 'b' were taken as a pair of texts"
 
 
 @pytest.mark.parametrize("folder, note", [

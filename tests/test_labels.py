@@ -38,6 +38,7 @@ SST2, MNLI, MRPC, RTE, COLA = (TASKS[name].labels for name in ("sst2", "mnli", "
     (["5 stars", "4 stars", "3 stars", "2 stars", "1 star"], ("1", "2", "3", "4", "5"), (4, 3, 2, 1, 0)),
     (["joy", "Anger", "fear"], ("anger", "fear", "joy"), (1, 2, 0)),
     (["a b", "a c"], ("a c", "a b"), (1, 0)),
+    (["Positif", "Négatif"], SST2, (1, 0)), (["positiv", "negativ"], SST2, (1, 0)),
 ])
 def test_labels_are_matched(theirs, ours, at):
     found = order(theirs, ours)
@@ -63,6 +64,16 @@ def test_the_names_in_a_config():
     assert names_of({"id2label": ["a"]}) == names_of({"id2label": {"a": "b"}}) == names_of({}) == []
 
 
+@pytest.mark.parametrize("id2label", [{}, {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, {"id2label": None}])
+def test_names_that_stand_only_the_other_way_round(id2label):
+    """from_pretrained(..., label2id=...) alone leaves numbers in id2label."""
+    turned = {"label2id": {"positive": 0, "negative": 1}}
+    assert names_of(id2label | turned) == ["positive", "negative"]
+    assert names_of({"id2label": {"0": "negative", "1": "positive"}} | turned) == ["negative", "positive"]
+    for bad in ({"a": 0, "b": 0}, {"a": 0, "b": 2}, {"a": "x", "b": 1}, {"a": True, "b": 0}, [0, 1]):
+        assert names_of(id2label | {"label2id": bad}) == list((id2label.get("id2label") or {}).values())
+
+
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_the_head_is_permuted_to_the_tasks_order(tmp_path, architecture):
     folder = tiny.checkpoint(tmp_path / "straight", architecture)
@@ -76,6 +87,12 @@ def test_the_head_is_permuted_to_the_tasks_order(tmp_path, architecture):
     with torch.no_grad():
         one, two = (encoder.model.eval()(input_ids=ids).logits for encoder in (straight, other))
     assert torch.allclose(one.flip(-1), two, atol=1e-6) and not torch.allclose(one, two)
+
+
+def test_a_head_without_names_is_taken_as_it_stands_and_that_is_said(tiny_model):
+    """transformers writes no names where they are LABEL_0 and LABEL_1."""
+    (note,) = encoders.load(str(tiny_model), 2, labels=SST2).notes
+    assert note == "config.json names no labels; the head's outputs are taken as negative, positive"
 
 
 def test_a_new_head_is_not_permuted(tmp_path, tiny_model):

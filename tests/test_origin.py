@@ -18,6 +18,7 @@ from prune_core.evaluation import weights
 from prune_core.evaluation.exact import evaluate
 from prune_core.runs import archive, places, shelf
 from prune_core.runs.config import rooted
+from prune_core.runs.data import data_of
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.training import session
@@ -180,6 +181,31 @@ def test_it_carries_no_trained_tensor_twice_and_nothing_of_this_machine(run, pac
         names = {name.removeprefix("one/") for name in file.namelist()}
     assert {"run.json", "weights/dense.safetensors", "checkpoint/config.json", "data/own.csv"} <= names
     assert not {"lock", "status.json", "checkpoint.safetensors"} & names
+
+
+def test_a_run_that_was_unpacked_is_packed_again_with_the_table_that_it_carries(run, packed, table, tmp_path):
+    archive.read(packed, tmp_path / "there", "two")
+    table.write_text("text,label\nanother,0\n")  # of the same name, where it goes
+    there = shelf.find("two", tmp_path / "there")
+    assert score(there)
+    archive.write(there, tmp_path / "two.zip", None)
+    with zipfile.ZipFile(tmp_path / "two.zip") as file:
+        assert file.namelist().count("two/data/own.csv") == 1 and b"another,0" not in file.read("two/data/own.csv")
+
+
+def test_a_run_is_not_packed_without_its_table_or_with_another(run, table, tmp_path):
+    before = table.read_bytes()
+    table.write_text("text,label\nanother,0\n")
+    assert "has changed since" in refused(lambda: archive.write(run, tmp_path / "x.zip", None))
+    table.unlink()
+    assert "put the table back" in refused(lambda: archive.write(run, tmp_path / "x.zip", None))
+    assert "give --data FILE" in refused(lambda: score(run))
+    for name in ("elsewhere", "own"):
+        (tmp_path / "moved").mkdir(exist_ok=True)
+        (tmp_path / "moved" / f"{name}.csv").write_bytes(before)
+    assert data_of(run, str(tmp_path / "moved" / "own.csv")).main_dev
+    assert "called 'own.csv' as it was" in refused(lambda: data_of(run, str(tmp_path / "moved" / "elsewhere.csv")),
+                                                   InputError)
 
 
 def test_what_is_there_is_not_written_over(run, packed, tmp_path):

@@ -94,7 +94,7 @@ MANY = [(f"t {row}", row % 2) for row in range(40)]
     (b"text,label\na,b\nwell, yes,c\n", (), "", "line 3 has 3 cells, the first one 2"),
     (b'text,label\n"a,b\n', (), "", "cannot be read as csv"),
     (b"text,label\n" + b"caf\xe9,1\n" * 30, (), "", "not UTF-8"),
-    (b"\x50\x4b\x03\x04\x00\xff\xfe zip", (), "", "not UTF-8"),
+    (b"\x50\x4b\x03\x04\x00\xff\xfe zip", (), "", "a workbook or an archive"),
     (b"text,label,label\n" + b"a,1,2\n" * 30, (), "", "two columns are called 'label'"),
     ("\n".join(["sentence,grade", *("a,1" for _ in range(30))]), (), "", "which column is the label"),
     ("\n".join(["a,b,c,label", *("x,y,z,1" for _ in range(30))]), (), "", "which column is the text"),
@@ -143,7 +143,7 @@ def test_a_file_that_is_not_there_or_too_large(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="'mine.txt' ends in '.txt'; needed: a file ending in .csv, .tsv, .parquet"):
         table_files.read(table(tmp_path, name="mine.txt"))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="is a folder; needed: one file"):
         table_files.read(tmp_path / "folder.csv")
     monkeypatch.setattr(table_files, "MOST_BYTES", 10)
     with pytest.raises(InputError, match="at most"):

@@ -140,6 +140,35 @@ def test_a_damaged_tokenizer_is_one_line(tmp_path, tiny_model, content):
     assert "\n" not in str(error.value)
 
 
+def test_padding_on_the_left_goes_to_the_right_and_stays_there_where_it_is_handed_out(tmp_path, tiny_model):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"padding_side": "left"}))
+    encoder = encoders.load(str(folder), 2)
+    assert "pads on the left" in encoder.notes[0]
+    tokenizers.save(encoder.tokenizer, folder, tmp_path / "out")
+    from transformers import AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert read(["the film", "a"], padding=True)["attention_mask"][1][-1] == 0 and read.padding_side == "right"
+
+
+def test_settings_without_a_vocabulary_are_no_tokenizer(tmp_path, tiny_model):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="no tokenizer files; needed beside the weights"):
+        encoders.load(str(folder), 2)
+
+
+def test_a_tokenizer_of_a_newer_version_is_called_that(tmp_path, tiny_model):
+    folder = shutil.copytree(tiny_model, tmp_path / "m")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    content["model"]["type"] = "WordPieceOfTomorrow"
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="tokenizer.json has a part that this version of tokenizers does not know"):
+        encoders.load(str(folder), 2)
+
+
 @pytest.mark.parametrize("key,value,words", [
     ("model_max_length", "many", "model_max_length 'many'"), ("model_max_length", -1, "model_max_length -1"),
     ("model_max_length", 12.5, "12.5"), ("model_input_names", [], "gives no input_ids"),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from prune_core import InputError
+from prune_core import InputError, files
 from prune_core.tasks import hub
 from prune_core.tasks.hub_errors import HubError
 
@@ -117,8 +117,11 @@ def _checked_folder(folder: Path, what: str = "") -> Path:
     what = what or f"model folder {str(folder)!r}"
     folder = _inner(folder)
     if not (folder / "config.json").is_file():
-        inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+        inside = sorted(path.parent.relative_to(folder).as_posix()  # a trainer's folder, or one of the hub's cache
+                        for at in ("*", "snapshots/*") for path in folder.glob(f"{at}/config.json"))
         where = f"; there is one in {', '.join(inside[-3:])}, inside it: give that folder" if inside else ""
+        if (folder / "run.json").is_file():
+            where = "; it is a run: start from it with --from, or export it and give that folder"
         raise InputError(f"{what} is no checkpoint: config.json is missing{where}")
     config = json_of(folder / "config.json", what)
     if "auto_map" in config and "model_type" not in config:
@@ -149,10 +152,18 @@ def json_of(path: Path, where: str) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{where}: {path.name} cannot be read: {first_line(error)}") from None
+        refuse_pointer(path, where)
+        raise InputError(f"{where}: {path.name} cannot be read: {first_line(error)}; needed: JSON in UTF-8 without a "
+                         "mark of byte order, comments or a comma at the end") from None
     if not isinstance(content, dict):
         raise InputError(f"{where}: {path.name} holds a {type(content).__name__}; needed: an object")
     return content
+
+
+def refuse_pointer(path: Path, where: str) -> None:
+    """Raises InputError for what a clone without Git LFS has in place of a large file; else nothing."""
+    if files.is_pointer(path):
+        raise InputError(f"{where}: {path.name} {files.POINTER}")
 
 
 def first_line(error: BaseException) -> str:

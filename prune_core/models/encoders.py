@@ -113,7 +113,9 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
     encoder = describe(name, model, tokenizer)
     notes += [*encoder.notes, *tokenizers.fit(tokenizer, model, where)]
     if labels and not any(note.startswith("new, drawn") for note in notes):
-        notes += _order_head_(model, labels_of.names_of(_json(located.folder / "config.json", where)), labels)
+        theirs = labels_of.names_of(_json(located.folder / "config.json", where))
+        notes += _order_head_(model, theirs, labels) if theirs else [
+            f"config.json names no labels; the head's outputs are taken as {', '.join(labels[:6])}"]
     encoder.embeddings.requires_grad_(train_embeddings)
     return replace(encoder, notes=tuple(notes), folder=located.folder, commit=located.commit)
 

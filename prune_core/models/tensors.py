@@ -16,10 +16,13 @@ import torch
 from torch import nn
 
 from prune_core import InputError
+from prune_core.models.checkpoints import refuse_pointer
 
 Notes = list[str]
 ONE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_INSIDE = re.compile(r"(^|\.)(_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.")  # anywhere in a name
+# Anywhere in a name
+_INSIDE = re.compile(r"(^|\.)(?:(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod)\.)+")
+_ADAPTER = re.compile(r"\.lora_|lora_A|\.(base_layer|original_module|modules_to_save)\.")  # peft's
 _NO_WEIGHTS = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|num_batches_tracked)$")  # computed, or counted
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 MOST_LAYERS, HEADS = 1000, 100_000_000  # deeper is no encoder; numbers that a new head may have
@@ -74,6 +77,9 @@ def files_of(folder: Path, where: str) -> list[Path]:
         raise InputError(f"{where}: {INDEX} cannot be read; copy the checkpoint again") from None
     if not shards or any(path.parent != folder or path.name in ("", ".", "..") for path in shards):
         raise InputError(f"{where}: {INDEX} names no files of this folder; copy the checkpoint again")
+    if others := [path.name for path in shards if path.suffix != ".safetensors"]:
+        raise InputError(f"{where}: {INDEX} names {_few(others)}; needed: all tensors as safetensors, as "
+                         "save_pretrained writes them")
     if absent := [path.name for path in shards if not path.is_file()]:
         raise InputError(f"{where}: {_few(absent)} of {len(shards)} parts is missing; copy the checkpoint again")
     return shards
@@ -89,6 +95,7 @@ def read(folder: Path, where: str) -> dict[str, torch.Tensor]:
         try:
             part = load_file(path)
         except (SafetensorError, OSError, ValueError, KeyError) as error:
+            refuse_pointer(path, where)
             said = " ".join(str(error).split())[:120]
             raise InputError(f"{where}: {path.name} cannot be loaded, it is damaged or cut off ({said}); "
                              "copy it again") from None
@@ -110,8 +117,8 @@ def _plain(tensors: Mapping[str, torch.Tensor], where: str) -> dict[str, torch.T
             kind = str(tensor.dtype).removeprefix("torch.")
             raise InputError(f"{where}: {name} holds {kind}, so the checkpoint is quantized or packed; "
                              "needed: weights in fp32, fp16 or bf16")
-    if lora := [name for name in tensors if ".lora_" in name or "lora_A" in name]:
-        raise InputError(f"{where}: {_few(lora)} is an adapter's; merge it into its base model first "
+    if wrapped := [name for name in tensors if _ADAPTER.search(name)]:
+        raise InputError(f"{where}: {_few(wrapped)} is an adapter's; merge it into its base model first "
                          "(peft: merge_and_unload), and save that")
     return dict(tensors)
 
@@ -136,6 +143,8 @@ def _unwrapped(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.T
     best = max(counts.values(), default=0)
     if best > counts[""]:
         fit = [prefix for prefix, count in counts.items() if count == best]
+        fit = [prefix for prefix in fit if prefix.removesuffix(f"{base}.") == prefix  # the base's name may stay
+               or prefix.removesuffix(f"{base}.") not in fit]
         if len(fit) > 1:
             raise InputError(f"{where}: the tensors begin with {' and with '.join(map(repr, sorted(fit)[:3]))}, and "
                              "each would fit; needed: the tensors of one model")
@@ -251,8 +260,11 @@ def _refuse_missing(missing: Iterable[str], unexpected: Iterable[str], config, w
     layers = _layers(missing)
     if not there and layers and min(layers) > 0:
         came = f": the file has {min(layers)} layers, config.json says {max(layers) + 1}; set num_hidden_layers there"
-    raise InputError(f"{where}: the file lacks {_few(missing)}{came}; needed: the tensors of the "
-                     f"{config.model_type} that config.json describes")
+    advice = f"the tensors of the {config.model_type} that config.json describes"
+    if any(name.endswith(".weight_orig") or ".parametrizations." in name for name in there):
+        advice = ("plain weights; take torch's masks and parametrizations off (torch.nn.utils.prune.remove, "
+                  "parametrize.remove_parametrizations), and save again")
+    raise InputError(f"{where}: the file lacks {_few(missing)}{came}; needed: {advice}")
 
 
 def _refuse_left(left: Sequence[str], own: Iterable[str], where: str) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prune_core import InputError
-from prune_core.models.checkpoints import first_line
+from prune_core.models.checkpoints import first_line, refuse_pointer
 from prune_core.tasks.glue import Examples
 
 Notes = list[str]
@@ -30,10 +30,17 @@ def load(folder: Path, where: str):
 
     if not any((folder / name).is_file() for name in (*_USUAL_FILES, "tokenizer_config.json")):
         _refuse_missing(folder, where)
+    for path in folder.iterdir():  # one would be read as a vocabulary of three words
+        if path.is_file() and path.suffix in (".json", ".txt", ".model", ".codes"):
+            refuse_pointer(path, where)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # transformers and tokenizers raise a dozen kinds for damaged files
-        raise InputError(f"{where}: its tokenizer cannot be read: {_damaged(folder) or first_line(error)}; "
+        if not any((folder / name).is_file() for name in _USUAL_FILES):
+            _refuse_missing(folder, where)
+        newer = "tokenizer.json has a part that this version of tokenizers does not know"
+        why = _damaged(folder) or (newer if "untagged enum" in str(error) else first_line(error))
+        raise InputError(f"{where}: its tokenizer cannot be read: {why}; "
                          "needed: tokenizer.json, or vocab.txt") from None
     names = set(getattr(tokenizer, "vocab_files_names", {}).values())
     # Without its files transformers makes an empty one, to which every word is unknown
@@ -92,7 +99,7 @@ def fit(tokenizer, model: nn.Module, where: str) -> Notes:
         raise InputError(f"{where}: the tokenizer has {largest + 1:,} tokens, the model's embeddings {rows:,} rows, so "
                          f"{first[1]!r} has none; resize the embeddings (model.resize_token_embeddings) and train "
                          "them, or give the tokenizer that belongs to the model")
-    notes = _padding(tokenizer, model) + _types(tokenizer, model)
+    notes = _padding(tokenizer, model) + _types(tokenizer, model) + _side(tokenizer)
     if (known := len(tokenizer)) < 0.5 * rows and rows - known > 1000:
         notes.append(f"the tokenizer knows {known:,} tokens, the model {rows:,}: is it the model's own?")
     return notes
@@ -138,6 +145,14 @@ def _padding(tokenizer, model: nn.Module) -> Notes:
     if its is None:
         return [f"the tokenizer has no padding; filled up with {token!r}, which attention does not see"]
     return [f"the tokenizer pads with id {its}, the model with {own} ({token!r}): padded as the model has it"]
+
+
+def _side(tokenizer) -> Notes:
+    """Pad on the right, so that a sentence has the same positions in every batch, here and where it is handed out."""
+    if tokenizer.padding_side == "right":
+        return []
+    tokenizer.padding_side = "right"
+    return ["the tokenizer pads on the left, which moves a sentence's positions; padded on the right, as alone"]
 
 
 def _types(tokenizer, model: nn.Module) -> Notes:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from prune_core import InputError, files
 from prune_core.runs import origin, places, shelf
+from prune_core.runs.data import check_data, place_of
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
@@ -29,6 +30,11 @@ def write(run: Run, path: Path, write_checkpoint: Callable[[Path], object] | Non
         raise RunError(f"run {run.name!r} is not complete; resume it first")
     if path.exists():
         raise InputError(f"{str(path)!r} is there already; needed: a new file")
+    check_data(run)
+    own = Path(place_of(run)) if run.is_own else None
+    if own and not own.is_file():
+        raise RunError(f"run {run.name!r}: its table {str(own)!r} is not there, so it could not be scored elsewhere; "
+                       "put the table back")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".prunescope-", dir=path.parent) as folder:
@@ -36,8 +42,8 @@ def write(run: Run, path: Path, write_checkpoint: Callable[[Path], object] | Non
             with zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as file:
                 for one in _files(run):
                     file.write(one, f"{run.name}/{one.relative_to(run.path).as_posix()}")
-                if run.is_own and Path(run.data).is_file():
-                    file.write(run.data, f"{run.name}/data/{Path(run.data).name}")
+                if own and not own.is_relative_to(run.path):
+                    file.write(own, f"{run.name}/data/{own.name}")
                 if write_checkpoint and not origin.carried(run):
                     made = Path(folder) / "checkpoint"
                     write_checkpoint(made)

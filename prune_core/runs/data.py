@@ -22,9 +22,9 @@ def load_for(config: PruneConfig, source: str | None = None) -> TaskData:
 
 
 def place_of(run: Run) -> str:
-    """Where a run's data is: where it was, else, of its own table, the copy that came along from another machine."""
+    """Where a run's data is: of a table the copy that came along from another machine, else where it was."""
     copy = run.path / "data" / Path(run.data).name
-    return str(copy) if run.is_own and not Path(run.data).exists() and copy.is_file() else run.data
+    return str(copy) if run.is_own and copy.is_file() else run.data
 
 
 def check_data(run: Run, source: str | None = None) -> None:
@@ -58,8 +58,13 @@ def data_of(run: Run, source: str | None) -> TaskData:
     if run.is_practice and source in (None, "practice"):
         return glue.load(run.config.task, "practice")
     check_data(run, source)
+    if run.is_own and not source and not Path(place_of(run)).exists():
+        raise RunError(f"run {run.name!r}: its table {run.data!r} is not there; put it back, or give --data FILE, "
+                       "where it lies now")
     data = load_for(run.config, source or place_of(run))
     if data.task.name != run.task:
+        needed = (f"--data FILE, called {Path(run.data).name!r} as it was" if run.is_own else
+                  "--data FOLDER in the layout of nyu-mll/glue")
         raise InputError(f"run {run.name!r} needs {run.task}, which is not at {source or run.data} now{why_not(data)}; "
-                         "give --data FOLDER in the layout of nyu-mll/glue")
+                         f"give {needed}")
     return data

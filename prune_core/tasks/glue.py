@@ -267,7 +267,9 @@ def _own(table: Table, source: str, seed: int) -> TaskData:
     train, dev = (Examples([table.texts[row] for row in rows], table.labels[rows]) for rows in table.split(seed))
     metrics = ("accuracy",) if table.classes else ("spearman", "pearson")
     task = Task(table.name, table.columns, table.classes, metrics, len(train), None)
-    return TaskData(task, source, train, {"validation": dev}, table.note)
+    twice = len(set(train.texts) & set(dev.texts)) and sum(map(set(train.texts).__contains__, dev.texts))
+    both = f"{twice:,} of {len(dev):,} dev rows have a text that training has too: the score flatters" if twice else ""
+    return TaskData(task, source, train, {"validation": dev}, "; ".join(filter(None, (table.note, both))))
 
 
 def _practice(note: str) -> TaskData:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from prune_core import InputError
+from prune_core import InputError, files
 from prune_core.tasks import delimited
 from prune_core.tasks.hub import load_dataset
 from prune_core.tasks.labels import meant
@@ -70,7 +70,7 @@ def _readme_names(folder: Path, name: str) -> bool:
 def _as_on_the_hub(folder: Path, wanted: Wanted, layout: str, cache: str) -> Mapping:
     where = f"data folder {str(folder)!r} holds no task {wanted.name!r} in the layout of {layout}: "
     if (folder / wanted.name).is_dir():
-        _files(folder / wanted.name, where)
+        _files(folder / wanted.name, where.removesuffix(": "))
     try:
         return load_dataset(str(folder), wanted.name, cache=cache)
     except Exception as error:  # datasets raises a dozen kinds here
@@ -171,6 +171,8 @@ def _files(home: Path, where: str) -> dict[str, list[Path]]:
     parts: dict[str, list[Path]] = {}
     for path in sorted(home.iterdir()):
         if path.suffix.lower() in FORMS and path.is_file():
+            if files.is_pointer(path):
+                raise InputError(f"{where}: {home.name}/{path.name} {files.POINTER}")
             numbered = SHARD.fullmatch(path.stem)
             parts.setdefault(numbered[1] if numbered else path.stem, []).append(path)
     for paths in parts.values():

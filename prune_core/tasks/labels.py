@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 _IDLE = {"label", "labels", "class", "is", "the", "star", "stars", "s"}  # say nothing of which class it is
 _SAME = {  # other words for GLUE's classes
-    "neg": "negative", "pos": "positive", "non": "not", "no": "not", "un": "not",
+    "neg": "negative", "pos": "positive",
+    "negativ": "negative", "positiv": "positive", "négatif": "negative", "positif": "positive",
+    "negativo": "negative", "positivo": "positive", "negatif": "negative", "non": "not", "no": "not", "un": "not",
     "unacceptable": "not acceptable", "ungrammatical": "not acceptable", "grammatical": "acceptable",
     "nonequivalent": "not equivalent", "inequivalent": "not equivalent", "different": "not equivalent",
     "paraphrase": "equivalent", "paraphrases": "equivalent", "nonparaphrase": "not equivalent",
@@ -75,11 +77,17 @@ def meant(name: str) -> str:
 
 
 def names_of(config: Mapping) -> list[str]:
-    """The labels that config.json names, in the order of the outputs; [] where it names none."""
-    named = config.get("id2label")
-    if not isinstance(named, Mapping):
-        return []
+    """The labels that config.json names, in the order of the outputs; [] where it names none.
+
+    Whoever gives transformers only label2id has LABEL_0 and so on in id2label, or nothing.
+    """
+    named, turned = config.get("id2label"), config.get("label2id")
     try:
-        return [str(named[key]) for key in sorted(named, key=int)]
+        names = [str(named[key]) for key in sorted(named, key=int)] if isinstance(named, Mapping) else []
     except (TypeError, ValueError):
-        return []
+        names = []
+    if not all(meant(name).isdigit() for name in names) or not isinstance(turned, Mapping):
+        return names
+    places = list(turned.values())
+    whole = all(type(place) is int for place in places) and sorted(places) == list(range(len(names) or len(places)))
+    return sorted(turned, key=turned.get) if whole else names

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prune_core import InputError
+from prune_core import InputError, files
 from prune_core.tasks import delimited, parquet_files
 
 SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -26,9 +27,13 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 MARKED = {"\t": "tabs: call it .tsv", ";": "semicolons: save it with commas", "|": "bars: save it with commas",
           ",": "commas: call it .csv"}
 SCORES = ("score", "similarity", "rating", "stars")  # what a label that is a score may be called; never guessed
-COUNTERS = ("", "id", "idx", "index", "unnamed: 0", "__index_level_0__")  # columns that only count the rows
+COUNTERS = re.compile(r"|id|idx|index|unnamed: \d+([._]\d+)*|level_\d+|__index_level_\d+__")  # that only count the rows
+SPLITS = ("split", "set", "fold", "partition")  # columns that say which rows are for training: never text, not used
 PLAIN = (str, int, float, Decimal, date)  # what a label may be
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity|nan)", re.IGNORECASE)
+LIKE_A_NUMBER = re.compile(r"[+-]?\d[\d.,'\s]*%?")  # as people write numbers, which no program reads as such
+ARCHIVES = {b"PK\x03\x04": "a workbook or an archive", b"\xd0\xcf\x11\xe0": "a workbook", b"\x1f\x8b": "compressed",
+            b"PAR1": "parquet: call it .parquet"}
 LIKE_A_SCORE = 5  # whole numbers that may be a score: from so many on it is said how to say so
 LABELS = ("label", "labels", "class", "category", "target", "y")  # what a label's column is called where nobody says so
 DEV_SHARE = 0.2
@@ -57,6 +62,13 @@ class Table:
         rows, alike = np.arange(len(self.labels)), self.labels if self.classes else None
         size = max(round(DEV_SHARE * len(rows)), len(self.classes))
         train, dev = train_test_split(rows, test_size=size, random_state=seed % 2**32, stratify=alike)
+        for number in range(len(self.classes)):  # a class of very few rows may be all on one side
+            own = np.flatnonzero(self.labels == number)
+            if not np.isin(own, dev).any():
+                dev = np.append(dev, own[0])
+            elif np.isin(own, dev).all():
+                dev = dev[dev != own[0]]
+        train = np.setdiff1d(rows, dev)
         return np.sort(train), np.sort(dev)
 
 
@@ -92,7 +104,7 @@ def read(path: str | Path, columns: Sequence[str] = (), label: str = "", regress
     `columns`: of the text, one or two; `label`: its column; both are guessed where they are not given.
     `regression`: labels are a score, whole numbers too.
     """
-    path = Path(path)
+    path, guessed = Path(path), not columns
     where, there = f"{path.name!r}", _names(path)
     columns, label = _named(path, there, tuple(columns), label, where)
     cells, note = _columns(path, there, (*columns, label), where)
@@ -107,7 +119,7 @@ def read(path: str | Path, columns: Sequence[str] = (), label: str = "", regress
     labels, classes, more = _labels(cells[label], label, where, regression)
     texts = list(zip(*(cells[name] for name in columns), strict=True))
     return Table(task_name(path), columns, texts, labels, classes, "; ".join(filter(None, (
-        f"{where}: {note}" if note else "", more))))
+        f"{where}: {note}" if note else "", _used(there, columns, label, guessed), more, _alike(classes, label)))))
 
 
 def _names(path: Path) -> list[str]:
@@ -117,17 +129,25 @@ def _names(path: Path) -> list[str]:
         there = path.is_file()
     except (OSError, ValueError):  # a name that the system does not take
         there = False
+    if suffix in SUFFIXES and path.is_dir():
+        raise InputError(f"data {str(path)[:200]!r} is a folder; needed: one file; write its parts into one")
     if not there:
         raise InputError(f"data {str(path)[:200]!r} is not there; needed: a file ending in {', '.join(SUFFIXES)}")
     if suffix not in SUFFIXES:
         raise InputError(f"{where} ends in {suffix or 'nothing'!r}; needed: a file ending in {', '.join(SUFFIXES)}")
     if path.stat().st_size > MOST_BYTES:
         raise InputError(f"{where}: {path.stat().st_size / 1e6:,.0f} MB; at most {MOST_BYTES / 1e6:,.0f} are read")
+    _refuse_another_kind(path, where)
     with _one_line(path):
         there = parquet_files.names(path) if suffix == ".parquet" else delimited.names(path, SEPARATORS[suffix])
     if not there:
         raise InputError(f"{where}: nothing in it; needed: a first line with the names of the columns, then rows")
     there = [name.strip() for name in there]
+    if mark := re.fullmatch(r"sep=.?", there[0]):
+        raise InputError(f"{where}: its first line, {mark[0]!r}, is for a spreadsheet only; take that line out, and "
+                         "separate cells by commas (CSV) or tabs (TSV)")
+    if suffix != ".parquet" and there[0].startswith(("{", "[{")):
+        raise InputError(f"{where}: its first line is JSON, no names of columns; save it as CSV or parquet")
     if len(there) < 2:
         others = [words for mark, words in MARKED.items() if mark in there[0] and SEPARATORS.get(suffix) != mark]
         advice = f"; it seems to be separated by {others[0]}" if others else ""
@@ -136,6 +156,18 @@ def _names(path: Path) -> list[str]:
     if twice := {name for name in there if there.count(name) > 1}:
         raise InputError(f"{where}: two columns are called {sorted(twice)[0]!r}; needed: a name of its own for each")
     return there
+
+
+def _refuse_another_kind(path: Path, where: str) -> None:
+    """Raises InputError for what is something else than its name says."""
+    if files.is_pointer(path):
+        raise InputError(f"{where} {files.POINTER}")
+    if path.suffix.lower() == ".parquet":
+        return
+    with open(path, "rb") as file:
+        begins = file.read(32)
+    if is_a := next((words for mark, words in ARCHIVES.items() if begins.startswith(mark)), ""):
+        raise InputError(f"{where} is {is_a}; needed: the table itself, as CSV or TSV in UTF-8, or as parquet")
 
 
 @contextmanager
@@ -183,7 +215,8 @@ def _named(path: Path, there: list[str], columns: tuple[str, ...], label: str,
             raise InputError(f"{where}: which column is the label? {row}There are: {listed}; give --label NAME{score}")
         (label,) = known
     if not columns:
-        columns = tuple(name for name in there if name != label and name.lower() not in COUNTERS)
+        columns = tuple(name for name in there if name != label and name.lower() not in SPLITS
+                        and not COUNTERS.fullmatch(name.lower()))
         if not 1 <= len(columns) <= 2:
             raise InputError(f"{where}: which column is the text? There are: {listed}; "
                              "give --text NAME, or NAME,NAME for pairs")
@@ -191,6 +224,15 @@ def _named(path: Path, there: list[str], columns: tuple[str, ...], label: str,
         raise InputError(f"{where}: text {', '.join(columns)} and label {label!r}; "
                          "needed: one or two columns of text, and another one for the label")
     return columns, label
+
+
+def _used(there: list[str], columns: tuple[str, ...], label: str, guessed: bool) -> str:
+    """What is to be said of the columns: a pair that was guessed, a split that is not used."""
+    pair = " and ".join(map(repr, columns))
+    said = [f"columns {pair} were taken as a pair of texts"] if guessed and len(columns) > 1 else []
+    said += [f"column {name!r} is not used: every fifth row is the dev set, drawn from the seed" for name in there
+             if name.lower() in SPLITS and name not in (*columns, label)]
+    return "; ".join(said)
 
 
 def _no_names(path: Path, there: list[str]) -> bool:
@@ -229,7 +271,9 @@ def _labels(values: list, label: str, where: str, regression: bool) -> tuple[np.
         return *_numbered([str(value) for value in values], label, where), ""
     numbers = np.array([float(value) for value in values])
     if not np.isfinite(numbers).all():
-        raise InputError(f"{where}: column {label!r} has a label that is not a finite number")
+        row = int((~np.isfinite(numbers)).argmax())
+        raise InputError(f"{where}: column {label!r} has {str(values[row])!r} in row {row + 2}, which is not a finite "
+                         "number (the names are row 1); take that row out, or give it a label")
     if (numbers % 1 == 0).all() and not regression:
         whole = [int(value) if str(value).lstrip("+-").isdecimal() else int(float(value)) for value in values]
         count = len(set(whole))
@@ -238,6 +282,20 @@ def _labels(values: list, label: str, where: str, regression: bool) -> tuple[np.
     if np.ptp(numbers) == 0:
         raise InputError(f"{where}: every label is {values[0]!r}; needed: at least two different ones")
     return numbers.astype(np.float32), (), ""
+
+
+def _alike(classes: Sequence[str], label: str) -> str:
+    """What is to be said of classes that may be one, or numbers in another country's spelling."""
+    spelt: dict[str, list[str]] = {}
+    for name in classes:
+        spelt.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    said = [f"label {label!r}: {' and '.join(map(repr, same[:3]))} are classes of their own, though they differ only "
+            "in how they are written" for same in spelt.values() if len(same) > 1][:1]
+    words = [name for name in classes if not _is_number(name)]
+    if words and all(LIKE_A_NUMBER.fullmatch(name) for name in classes):
+        said.append(f"label {label!r}: {words[0]!r} is read as the name of a class; if it is a number, write it with "
+                    "digits and a point alone")
+    return "; ".join(said)
 
 
 def _is_number(value) -> bool:
