@@ -70,8 +70,8 @@ def blocks() -> None:
                 "A **block** is a small rectangle of weights that is cut or kept as one. A block's size is measured by "
                 "its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms "
                 "go first.")
-    st.markdown("**Do:** choose a shape, and move what is cut. **See:** which blocks go, and how much of the squared "
-                "weights is kept.")
+    st.markdown("**Do:** choose a shape, and drag the share of blocks cut. **See:** which blocks go, and how much of "
+                "the squared weights is kept.")
     left, right = st.columns([1, 2])
     with left:
         shape = st.radio("Blocks are", list(SHAPES), format_func=SHAPES.get, index=1, key="shape")

@@ -224,3 +224,12 @@ def test_every_task_of_glue_comes_back_from_a_tsv_with_quotes(glue_folder, tmp_p
     frame.to_csv(tmp_path / "mine.tsv", sep="\t", index=False)
     data = table_files.read(tmp_path / "mine.tsv", regression=not task.labels)
     assert data.texts == list(frame[list(data.columns)].itertuples(index=False, name=None))
+
+
+def test_a_column_called_a_score_is_the_label_where_that_is_said(tmp_path):
+    rows = "".join(f"a day {at},{at % 5}\n" for at in range(40))
+    (tmp_path / "stars.csv").write_text("text,score\n" + rows)
+    data = table_files.read(tmp_path / "stars.csv", regression=True)
+    assert data.columns == ("text",) and data.classes == () and data.labels.max() == 4.0
+    with pytest.raises(InputError, match="give --label NAME, and --regression if 'score' is one"):
+        table_files.read(tmp_path / "stars.csv")

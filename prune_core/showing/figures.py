@@ -319,7 +319,7 @@ def speedup_curve(
     Marks: the present setting, measured pairs, pinned settings, and what others published, on hardware of their own.
     """
     ideal, form = np.geomspace(1, highest, 40), "%{x:.2f}x smaller: %{y:.2f}x faster"  # a curve, as x is logarithmic
-    figure = go.Figure(go.Scatter(x=ideal, y=ideal, mode="lines", name="ideal", hoverinfo="skip",
+    figure = go.Figure(go.Scatter(x=ideal, y=ideal, mode="lines", name="proportional", hoverinfo="skip",
                                   line=dict(color=GREY, width=1.5, dash="dash")))
     colours, dashes = (BLUE, GREEN, PINK, ORANGE, GREY) * 3, ("solid", "dash", "dot") * 5
     for (name, pairs), colour, dash in zip(lines.items(), colours, dashes, strict=False):

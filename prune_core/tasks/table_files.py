@@ -26,7 +26,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 MARKED = {"\t": "tabs: call it .tsv", ";": "semicolons: save it with commas", "|": "bars: save it with commas",
           ",": "commas: call it .csv"}
-SCORES = ("score", "similarity", "rating", "stars")  # what a label that is a score may be called; never guessed
+SCORES = ("score", "similarity", "rating", "stars")  # what a label that is a score may be called
 COUNTERS = re.compile(r"|id|idx|index|unnamed: \d+([._]\d+)*|level_\d+|__index_level_\d+__")  # that only count the rows
 SPLITS = ("split", "set", "fold", "partition")  # columns that say which rows are for training: never text, not used
 PLAIN = (str, int, float, Decimal, date)  # what a label may be
@@ -106,7 +106,7 @@ def read(path: str | Path, columns: Sequence[str] = (), label: str = "", regress
     """
     path, guessed = Path(path), not columns
     where, there = f"{path.name!r}", _names(path)
-    columns, label = _named(path, there, tuple(columns), label, where)
+    columns, label = _named(path, there, tuple(columns), label, where, regression)
     cells, note = _columns(path, there, (*columns, label), where)
     for name, values in cells.items():
         _no_gaps(name, values, where)
@@ -198,21 +198,24 @@ def _columns(path: Path, there: list[str], wanted: Sequence[str], where: str) ->
 
 
 def _named(path: Path, there: list[str], columns: tuple[str, ...], label: str,
-           where: str) -> tuple[tuple[str, ...], str]:
+           where: str, score: bool) -> tuple[tuple[str, ...], str]:
     """The columns of text and of the label, as given or guessed. Raises InputError.
 
-    A label is guessed by its name, the text as all that is left if that is one column or two.
+    A label is guessed by its name (what is called a score only where labels are said to be one: `score`), the text as
+    all that is left if that is one column or two.
     """
     listed = delimited.listed(there, 300)
     for name in (*columns, *([label] if label else [])):
         if name not in there:
             raise InputError(f"{where}: column {name!r} is missing; there are: {listed}")
     if not label:
-        known = [name for name in there if name.lower() in LABELS and name not in columns]
+        usual = LABELS + SCORES * score
+        known = [name for name in there if name.lower() in usual and name not in columns]
         if len(known) != 1:
             row = "Its first line looks like a row, not like names of columns. " if _no_names(path, there) else ""
-            score = next((f", and --regression if {name!r} is one" for name in there if name.lower() in SCORES), "")
-            raise InputError(f"{where}: which column is the label? {row}There are: {listed}; give --label NAME{score}")
+            more = next((f", and --regression if {name!r} is one" for name in there if name.lower() in SCORES), "")
+            raise InputError(f"{where}: which column is the label? {row}There are: {listed}; give --label NAME"
+                             f"{more * (not score)}")
         (label,) = known
     if not columns:
         columns = tuple(name for name in there if name != label and name.lower() not in SPLITS
