@@ -18,6 +18,7 @@ from prune_core.execution.probe import TESTED, probe
 from prune_core.models import encoders, tensors
 
 READ = {  # of ../shared/inputs: name -> what is said of it
+    "bert": "",
     "prefix": "'module.' was taken off", "prefix2": "'model.' was taken off", "gamma": "", "vocab_only": "",
     "roberta_types": "room for 1 kinds", "distil_types": "", "bert_types": "", "pad_last": "", "pad_3": "",
     "pad_3_roberta": "", "fp16": "", "bf16": "", "sharded": "", "no_arch": "", "no_meta": "", "bertweet": "",

@@ -88,6 +88,7 @@ def test_a_checkpoint_that_has_changed_is_never_mixed_in(run, model, change, par
 
 @pytest.mark.parametrize("change", [
     lambda model: (model / "README.md").write_text("new"),
+    lambda model: (model / "eval_results.txt").write_text("accuracy = 0.9"),
     lambda model: (model / "config.json").write_text(json.dumps(
         json.loads((model / "config.json").read_text()) | {"transformers_version": "4.1", "dtype": "float16"})),
     lambda model: (model / "training_args.bin").write_bytes(b"x")])

@@ -13,14 +13,15 @@ from torch import nn
 # Keys of config.json that say who wrote it, not what the model computes
 _ASIDE = ("transformers_version", "_name_or_path", "architectures", "dtype", "torch_dtype", "id2label", "label2id",
           "problem_type", "finetuning_task")
+_TOKENIZER = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "dict", "entity_vocab")
 _WORDS = {"config": "config.json", "tokenizer": "tokenizer", "frozen": "frozen tensors", "weights": "tensors"}
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that make a tokenizer, by name."""
+    """The files that make a tokenizer, by name; not what else a trainer writes beside them (eval_results.txt)."""
     return sorted(path for path in folder.iterdir() if path.is_file() and (
-        path.suffix in (".txt", ".model", ".codes") and path.stem.lower() not in ("readme", "license", "requirements")
-        or path.suffix == ".json" and ("token" in path.name or path.name in ("vocab.json", "merges.json"))))
+        path.suffix in (".model", ".codes")
+        or path.suffix in (".txt", ".json") and path.name.startswith(_TOKENIZER)))
 
 
 def digests(folder: Path, model: nn.Module, parts: Sequence[str] = tuple(_WORDS)) -> dict[str, str]:

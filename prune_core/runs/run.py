@@ -210,6 +210,9 @@ def _check(about: Mapping) -> None:
     for name, kind in kinds.items():
         if not isinstance(about.get(name, kind() if kind in (dict, list, str) else None), kind):
             raise ValueError(f"{name} is {str(about.get(name))[:60]!r}")
+    shares = about["task"].get("shares", [])
+    if not isinstance(shares, list) or not all(isinstance(share, int | float) for share in shares):
+        raise ValueError(f"shares are {str(shares)[:60]!r}; needed: numbers")
     task, texts = about["task"], {"notes": about.get("notes", []), "loading": about.get("loading", [])}
     texts |= {"labels": task.get("labels", []), "columns": task.get("columns", [])}
     for name, values in (texts | {"task": [task["name"], task["metric"]]}).items():
