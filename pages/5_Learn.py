@@ -52,10 +52,11 @@ def question(asked: str, answer: str) -> None:
         st.markdown(answer)
 
 
-def numbers(**shown: str) -> None:
-    """A row of numbers with their names."""
-    for place, (name, value) in zip(st.columns(len(shown)), shown.items(), strict=True):
-        place.metric(name.replace("_", " "), value)
+def numbers(**values: str) -> None:
+    """A row of numbers with their names, which wraps where the window is narrow."""
+    with st.container(horizontal=True, gap="large"):
+        for name, value in values.items():
+            st.metric(name.replace("_", " "), value, width="content")
 
 
 def draw(figure, key: str, alt: str) -> None:
