@@ -87,6 +87,9 @@ class Progress:
         """dense, penalty-2x, retrain-2x ...: those that are there, as they were reached."""
         return [s.saved for s in self.snapshots if s.saved]
 
+    def has_weights(self, stage: str) -> bool:
+        return (self.folder / "weights" / f"{stage}.safetensors").exists()
+
     def weights_file(self, stage: str, command: str) -> Path:
         """The weights of a stage. Raises RunError where they are not there, with the `command` that makes them."""
         self.saved(stage)

@@ -158,6 +158,10 @@ class Run:
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())
 
+    def has_weights(self, stage: str) -> bool:
+        """Whether the weights of a stage are there, so that exact scores of its cuts can be had."""
+        return self.progress.has_weights(stage)
+
     # ---- what was asked of it afterwards: answers.py
 
     def rankings(self, stage: str) -> list[str]:
