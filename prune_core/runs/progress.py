@@ -88,6 +88,7 @@ class Progress:
         return [s.saved for s in self.snapshots if s.saved]
 
     def has_weights(self, stage: str) -> bool:
+        """Whether the weights of a stage are there, so that exact scores of its cuts can be had."""
         return (self.folder / "weights" / f"{stage}.safetensors").exists()
 
     def weights_file(self, stage: str, command: str) -> Path:

@@ -82,13 +82,11 @@ class Run:
         return self.data == "practice"
 
     @property
-    def is_glue(self) -> bool:
-        return not self.is_practice and not self.is_own
-
-    @property
     def is_own(self) -> bool:
         """Whether it was trained on a table file of the user's."""
         return table_files.is_own(self.data)
+
+    is_glue = property(lambda self: not self.is_practice and not self.is_own)
 
     @property
     def labels(self) -> list[str]:
@@ -159,7 +157,6 @@ class Run:
         return self.progress.weights_file(stage, self.command())
 
     def has_weights(self, stage: str) -> bool:
-        """Whether the weights of a stage are there, so that exact scores of its cuts can be had."""
         return self.progress.has_weights(stage)
 
     # ---- what was asked of it afterwards: answers.py
