@@ -43,10 +43,7 @@ from prune_core.tasks import table_files
 
 
 class Run:
-    """Who a run is and how it stands. Cheap to make: all else is read when asked for.
-
-    `stage`: a Stage, or its name.
-    """
+    """Who a run is and how it stands: cheap to make, all else is read when asked for. `stage`: a Stage, or its name."""
 
     def __init__(self, path: Path):
         """Raises RunError, with the reason, if `path` holds no run that this version can read."""
