@@ -17,10 +17,9 @@ from prune_core.cutting import cuts, masks
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask, Norms, by_scope
-from prune_core.runs import settings
+from prune_core.runs import best, settings
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot
-from prune_core.runs.stages import DENSE
 from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
 
@@ -108,8 +107,8 @@ def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
     st.session_state["commanded"] = st.session_state.get("command")
-    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run), loaders.usual_profile(), SETTING,
-                         view.surfaces)
+    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run, view.at), loaders.usual_profile(),
+                         SETTING, view.surfaces)
     # What was asked for: alike for all snapshots, also where only norms were recorded
     kind = f"{st.session_state.get('score')} {st.session_state.get('repair')}"
     head |= {"value": view.cut.ranking, "kind": kind}
@@ -154,16 +153,16 @@ def _write(run: Run, view: View, key: str | None) -> None:
 
 
 def _snapshot(run: Run) -> int:
-    """Position of the snapshot that the address names; else of the first penalty stage; else of the last snapshot."""
+    """Position of the snapshot that the address names; else of the stage to open the run on; else of the last one."""
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
-    penalty = (at for at in run.with_norms if (run.snapshots[at].saved or DENSE).kind == "penalty")
-    return by_label.get(st.query_params.get("at", ""), next(penalty, run.with_norms[-1]))
+    opening = best.opening(run)
+    return by_label.get(st.query_params.get("at", ""), run.saved(opening) if opening else run.with_norms[-1])
 
 
 def _start(run: Run) -> Start:
     """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
     address, names = st.query_params, {m.name for m in run.layout.matrices}
-    cut = cuts.parse(address.get("cut", ""), run.layout) or settings.usual(run)
+    cut = cuts.parse(address.get("cut", ""), run.layout) or settings.usual(run, _snapshot(run))
     key, zoom = address.get("key"), address.get("zoom")
     pins = [pin for letter, text in zip("ABCDEFGH", address.get_all("pin"), strict=False)
             if (pin := _pin(run, letter, text))]

@@ -20,7 +20,7 @@ from prune_core.cutting.masks import Norms, mask_at_sparsity
 from prune_core.files import DATA
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
-from prune_core.runs import places, shelf
+from prune_core.runs import best, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
@@ -79,16 +79,17 @@ def models() -> list[str]:
 
 
 def first(names: Sequence[str]) -> str:
-    """The run to show where none was asked for: the newest of one's own, else the one that ships with weights.
+    """The run to show where none was asked for: the best (best.py) of those whose weights are there.
 
-    With weights, exact scores come too.
+    Of one's own, where there are any, on the task of the newest; of none such, the first.
     """
-    def place(name: str) -> int:
-        candidate = run(name)
-        with_weights = any((candidate.path / "weights").glob("*.safetensors"))
-        return 0 if not candidate.recorded else 1 if with_weights else 2
-
-    return min(names, key=place)
+    runs = [run(name) for name in names]
+    runs = [one for one in runs if not one.recorded] or runs
+    results = [result for result in best.of(runs) if result.run.has_weights(result.stage)]
+    tasks = [runs[0].task] if not runs[0].recorded else [result.run.task for result in results]
+    chosen = best.best([result for result in results if result.run.task in tasks[:1]])
+    with_weights = (one for one in runs if any(map(one.has_weights, one.stages)))
+    return (chosen.run if chosen else runs[0] if not runs[0].recorded else next(with_weights, runs[0])).name
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)

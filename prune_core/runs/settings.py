@@ -60,10 +60,12 @@ class Setting:
 # ---------------------------------------------------------------- what goes without saying
 
 
-def usual(run: Run) -> Cut:
-    """Where the run itself cuts first."""
+def usual(run: Run, at: int | None = None) -> Cut:
+    """Where the run itself cuts: at a stage of some compression there, else (`at`: position of a snapshot) first."""
     scope = run.config.scope if run.config.scope in SCOPES else "global"
-    return Cut(scope, round(sparsity_of(run.config.compressions[0]), 4))
+    stage = run.snapshots[at].saved if at is not None else None
+    compression = (stage.compression if stage else None) or run.config.compressions[0]
+    return Cut(scope, int(1e4 * sparsity_of(compression) + 1e-9) / 1e4)  # never more than the stage has cut
 
 
 def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str, float] | None = None,
