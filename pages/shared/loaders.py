@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,14 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
-from pages.shared.score_client import ScoreClient
+from pages.shared.score_client import Question, ScoreClient
 from prune_core import InputError, files, machine
 from prune_core.cutting import masks
 from prune_core.cutting.masks import Norms, mask_at_sparsity
 from prune_core.files import DATA
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
-from prune_core.runs import best, places, shelf
+from prune_core.runs import best, places, settings, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
@@ -171,6 +172,28 @@ def score_client() -> ScoreClient:
     return ScoreClient()
 
 
+def warm_up() -> None:
+    """Have the exact score of what Explore opens on computed ahead, where its data is at hand: once for all sessions.
+
+    Loading weights and data takes seconds, which nobody then waits for.
+    """
+    names = [entry.name for entry in listed() if entry.run and entry.run.with_norms]
+    if names and Path(data_folder() or "?").is_dir():
+        _warm_up(first(names), data_folder())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _warm_up(name: str, data: str) -> None:
+    chosen = run(name)
+    with contextlib.suppress(InputError):  # Explore says what is wrong
+        setting = settings.opening(chosen)
+        stage = chosen.snapshots[setting.at].saved
+        if stage and chosen.has_weights(stage):
+            thresholds = setting.cut.resolved(setting.ranking(chosen), chosen.layout)
+            cut = replace(setting.cut, share=None, thresholds=thresholds)
+            score_client().want("ahead of all sessions", Question(str(chosen.path), stage, cut, data))
+
+
 @st.cache_resource(show_spinner=False)
 def hands() -> dict[str, float]:
     """Session -> when its map was moved last, in seconds of time.monotonic."""
@@ -284,20 +307,6 @@ def timed(run: Run, stage: str) -> float | None:
 def hub_data(task: str) -> Future[str]:
     """Why the hub's data of a task cannot be had now, '' where it can; asked in the background, as it takes seconds."""
     return ThreadPoolExecutor(1).submit(glue.unavailable, task)
-
-
-def keep_upload(name: str, content: bytes) -> Path:
-    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed.
-
-    Raises InputError.
-    """
-    path = runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
-    try:
-        if not path.exists():
-            files.write_whole(path, content)
-    except OSError as error:
-        raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
-    return path
 
 
 class Summary(NamedTuple):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prune_core import InputError
 from prune_core.cutting import cuts
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
+from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE, KINDS, Stage
@@ -66,6 +67,18 @@ def usual(run: Run, at: int | None = None) -> Cut:
     stage = run.snapshots[at].saved if at is not None else None
     compression = (stage.compression if stage else None) or run.config.compressions[0]
     return Cut(scope, int(1e4 * sparsity_of(compression) + 1e-9) / 1e4)  # never more than the stage has cut
+
+
+def opening(run: Run, at: int | None = None) -> Setting:
+    """What a run is opened on: its best stage (best.py), or the snapshot at position `at`; cut as it is there.
+
+    By the ranking that ranks it best. The run has snapshots with norms.
+    """
+    if at is None:
+        stage = best.opening(run)
+        at = run.saved(stage) if stage else run.with_norms[-1]
+    stage = run.snapshots[at].saved
+    return Setting("", at, replace(usual(run, at), ranking=best.ranking(run, stage) if stage else "norm"))
 
 
 def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str, float] | None = None,
