@@ -95,7 +95,7 @@ def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
 
     Of those whose `weights` are there, unless only norms are needed. Raises RunError, saying how to get them.
     """
-    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")} if weights else set(run.stages)
+    there = {stage for stage in run.stages if run.has_weights(stage) or not weights}
     stages = [s.saved for s in run.snapshots if s.saved in there
               and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == DENSE)]
     if not stages:
