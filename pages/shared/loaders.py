@@ -53,6 +53,12 @@ def data_folder() -> str:
     return os.environ.get("PRUNESCOPE_DATA", "")
 
 
+def known_data() -> str:
+    """A folder with the tasks' data: the one the app was started with, else where the newest of one's own had it."""
+    own = (entry.run.data for entry in listed() if entry.run and not entry.run.recorded and entry.run.is_glue)
+    return data_folder() or next((place for place in own if Path(place).is_dir()), "")
+
+
 def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
     """Path, then time and size of each file that says what a run holds: a cache key."""
     parts: list = [str(path)]
@@ -173,13 +179,10 @@ def score_client() -> ScoreClient:
 
 
 def warm_up() -> None:
-    """Have the exact score of what Explore opens on computed ahead, where its data is at hand: once for all sessions.
-
-    Loading weights and data takes seconds, which nobody then waits for.
-    """
+    """Have the exact score of what Explore opens on computed ahead, once: nobody then waits for weights and data."""
     names = [entry.name for entry in listed() if entry.run and entry.run.with_norms]
-    if names and Path(data_folder() or "?").is_dir():
-        _warm_up(first(names), data_folder())
+    if names and Path(known_data() or "?").is_dir():
+        _warm_up(first(names), known_data())
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
