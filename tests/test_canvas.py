@@ -85,8 +85,11 @@ def test_a_threshold_gives_the_numbers_of_the_core(page, block, scope):
         assert numbers["model"] == pytest.approx(mask.compression_model, rel=1e-14)
         if mask.kept_weights:
             assert numbers["encoder"] == pytest.approx(mask.compression_encoder, rel=1e-14)
-        score = predict(run.snapshots[run.saved("dense")].surface, mask.sparsity)
-        assert [numbers[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
+        if scope == "global":
+            score = predict(run.snapshots[run.saved("dense")].surface, mask.sparsity)
+            assert [numbers[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
+        else:
+            assert "score" not in numbers, "no surface was recorded for such cuts"
         assert numbers["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
 
 
@@ -161,7 +164,7 @@ def test_a_cut_is_predicted_from_the_surface_of_its_own_kind(page):
     whole, alike, own = (page.evaluate(count, cut) for cut in (
         {"scope": "global", "share": None}, {"scope": "layer", "share": 0.5}, {"scope": "layer", "share": None}))
     assert alike["score"] == pytest.approx(predict(points, alike["sparsity"])[0] / 2)
-    assert own["score"] == pytest.approx(predict(points, own["sparsity"])[0])
+    assert "score" not in own, "no score of another cut"
     assert whole["score"] == pytest.approx(predict(points, whole["sparsity"])[0])
 
 

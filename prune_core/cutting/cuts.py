@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from prune_core import InputError
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, thresholds_for
@@ -81,6 +82,18 @@ def from_json(said: Mapping, layout: Layout) -> Cut | None:
         given = tuple((key, float(thresholds[key])) for key in by_scope(layout, scope))
         return Cut(scope, None, given) if all(0 <= threshold < math.inf for _, threshold in given) else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
+
+
+def shares_from_json(said: Mapping, layout: Layout) -> tuple[str, dict[str, float]] | None:
+    """(ranking that its thresholds are on, share that they cut of each scope key) of a cut by thresholds.
+
+    As a browser said it; None where it did not, or said something else.
+    """
+    try:
+        shares = {key: float(said["shares"][key]) for key in by_scope(layout, said["scope"])}
+        return (str(said["ranking"]), shares) if all(0 <= share <= 1 for share in shares.values()) else None
+    except (KeyError, TypeError, ValueError, InputError):
         return None
 
 
