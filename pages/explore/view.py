@@ -92,20 +92,16 @@ def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
     ranking = st.session_state.get("score") or "norm"
     ranking = ranking if ranking in rankings(run, at) else "norm"
     norms = _ranked(run, at, ranking)
-    told = said.get("cut") or {}
-    if cut := cuts.from_json(told, run.layout):
-        on, shares = cuts.shares_from_json(told, run.layout) or (ranking, {})
-    else:  # the map has not said anything yet
+    cut = cuts.in_force(said.get("cut") or {}, run.layout, ranking, norms)
+    if cut is None:  # the map has not said anything yet
         name, start, first = st.session_state["start"]
-        cut, on, shares = start.cut, start.cut.ranking, {}
+        cut, on = start.cut, start.cut.ranking
         if cut.share is None and on != ranking and on in rankings(run, at):
             shares = masks.shares_up_to(_ranked(run, at, on), run.layout, dict(cut.thresholds), cut.scope)
-    if cut.share is None and on != ranking and shares:
-        cut = replace(cut, thresholds=masks.thresholds_of(norms, run.layout, shares, cut.scope))
-    cut = replace(cut, ranking=ranking, repaired=bool(st.session_state.get("repair")))
-    if not told:
-        st.session_state["start"] = (name, replace(start, cut=replace(cut, repaired=False)), first)
-    return cut, norms
+            cut = replace(cut, thresholds=masks.thresholds_of(norms, run.layout, shares, cut.scope))
+        cut = replace(cut, ranking=ranking)
+        st.session_state["start"] = (name, replace(start, cut=cut), first)
+    return replace(cut, repaired=bool(st.session_state.get("repair"))), norms
 
 
 def _ranked(run: Run, at: int, ranking: str) -> Norms:

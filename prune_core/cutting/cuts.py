@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from prune_core import InputError
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
-from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, thresholds_for
+from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, thresholds_for, thresholds_of
 
 Thresholds = tuple[tuple[str, float], ...]  # (scope key, threshold) of each
 
@@ -85,16 +84,21 @@ def from_json(said: Mapping, layout: Layout) -> Cut | None:
         return None
 
 
-def shares_from_json(said: Mapping, layout: Layout) -> tuple[str, dict[str, float]] | None:
-    """(ranking that its thresholds are on, share that they cut of each scope key) of a cut by thresholds.
+def in_force(said: Mapping, layout: Layout, ranking: str, norms: Norms) -> Cut | None:
+    """What a browser's cut cuts where groups are ranked by `norms`, the ranking of this name; None where it is none.
 
-    As a browser said it; None where it did not, or said something else.
+    Thresholds that were set on another ranking cut the same share of every scope key: {ranking, shares}.
     """
+    cut = from_json(said, layout)
+    if cut is None or cut.share is not None or said.get("ranking", ranking) == ranking:
+        return cut and replace(cut, ranking=ranking)
     try:
-        shares = {key: float(said["shares"][key]) for key in by_scope(layout, said["scope"])}
-        return (str(said["ranking"]), shares) if all(0 <= share <= 1 for share in shares.values()) else None
-    except (KeyError, TypeError, ValueError, InputError):
+        shares = {key: float(said["shares"][key]) for key in by_scope(layout, cut.scope)}
+    except (KeyError, TypeError, ValueError):
         return None
+    if not all(0 <= share <= 1 for share in shares.values()):
+        return None
+    return Cut(cut.scope, None, thresholds_of(norms, layout, shares, cut.scope), ranking)
 
 
 def parse(text: str, layout: Layout) -> Cut | None:

@@ -266,7 +266,8 @@ class View {
     writeCards(root, this.header.title, counted, this.knownOf(counted), pin);
     writeParts(root, counted, this.said);
     this.controls.write(handle, this.history);
-    this.histogram.draw(theme, handle, wordsFor(model, cut, handle));
+    this.words = wordsFor(model, cut, handle);
+    this.histogram.draw(theme, handle, this.words);
     this.map.draw(theme, this.zoom, this.counted.sparsity);
     root.dataset.drawMs = (performance.now() - start).toFixed(2);
   }
