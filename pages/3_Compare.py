@@ -86,7 +86,7 @@ def answer(rows: list[Row]) -> tuple[float, list[Row]]:
                                    width=190, key="points", bind="query-params",
                                    help="Below the score of the run's own dense model. One point is 0.01 of the score.")
             aim = st.segmented_control("Make the most of", list(AIMS), default="speedup", required=True, key="aim",
-                                       format_func=lambda name: AIMS[name][0], bind="query-params")
+                                       format_func=lambda name: AIMS[name][0], bind="query-params", wrap=True)
         allowed = lost / 100
         rows = compare.sorted_rows(rows, allowed, aim)
         st.subheader(widgets.plain(compare.answer(rows, allowed, aim)), anchor=False)
@@ -123,7 +123,7 @@ def explained(runs: list[Run]) -> None:
 def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
     """Score over what the person chose; `first` is marked. `known`: rows with each kind of speedup."""
     axis = st.segmented_control("Horizontal axis", list(AXES), default="encoder", format_func=AXES.get, required=True,
-                                key="axis", bind="query-params")
+                                key="axis", bind="query-params", wrap=True)
     if axis == "measured":
         measure_what_is_missing(runs)
     rows = known.get(axis, known["speedup"])
@@ -173,10 +173,10 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
     """A row for each group of runs and compression, the answer first, and their CSV."""
     clocked = {(row.method, row.compression): row.speedup for row in timed}
     table = pd.DataFrame([{
-        "Answer": "★" if at == 0 else "", "Runs": row.method, "Method": row.by, "Target": row.compression,
+        "Answer": "★" if at == 0 else "", "Method": row.by, "Target": row.compression,
         "Within": "yes" if best.keeps(row, allowed) else "no", "Score": row.mean, "Loss": row.loss,
         "Speedup": row.speedup, "Measured": clocked.get((row.method, row.compression)),
-        "Encoder": row.compression_encoder, "Model": row.compression_model,
+        "Encoder": row.compression_encoder, "Model": row.compression_model, "Runs": row.method,
         "Spread": row.spread if len(row.scores) > 1 else None, "Seeds": len(row.scores)}
         for at, row in enumerate(rows)])
     if all(len(row.scores) == 1 for row in rows):

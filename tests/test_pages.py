@@ -542,8 +542,8 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
 
 
 def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
-    for name, compression in (("one", 2.0), ("two", 3.0)):
-        make_run(runs_dir, name, compression=compression)
+    for name, compression, scope in (("one", 2.0, "global"), ("two", 3.0, "matrix")):
+        make_run(runs_dir, name, compression=compression, scope=scope)
     app = opened("compare")
     assert app.subheader[0].value.replace("\\", "").startswith("None is within 1 point of dense (0.900): ")
     app.number_input(key="points").set_value(1.5).run()

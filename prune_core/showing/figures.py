@@ -312,21 +312,25 @@ def comparison(
     """
     figure = go.Figure()
     symbols = ("circle", "square", "diamond", "triangle-up", "cross")
+    ring = _xy([chosen] if chosen else [])
+    label = next((f"<b>{point.label}</b>" for points in lines.values() for point in points if _xy([point]) == ring), "")
     for number, (name, points) in enumerate(lines.items()):
         colour, dash = _looks(number % 15)
         spreads = [point.spread for point in points]
         figure.add_trace(go.Scatter(
-            **_xy(points), mode="lines+markers+text", name=name, text=[point.label for point in points],
+            **_xy(points), mode="lines+markers+text", name=name,
+            text=["" if _xy([point]) == ring else point.label for point in points],
             textposition="top center", textfont_size=11, cliponaxis=False,
-            customdata=[point.said for point in points],
+            customdata=[f"{point.label} {point.x:.2f}x: {point.score:.4f}{point.said}" for point in points],
             error_y=dict(type="data", array=spreads, visible=any(spreads)),
             line=dict(color=colour, width=2, dash=dash), marker=dict(size=9, symbol=symbols[number % len(symbols)]),
-            hovertemplate=_hover("%{text} %{x:.2f}x: %{y:.4f}%{customdata}", name)))
+            hovertemplate=_hover("%{customdata}", name)))
     low, high = _spread_out([point.x for points in lines.values() for point in points] or [1.0, 2.0], 1.12)
     _add_dense(figure, dense or {}, (low, high))
     if chosen:
         figure.add_trace(go.Scatter(
-            **_xy([chosen]), mode="markers", name="the answer", hoverinfo="skip",
+            **ring, mode="markers+text", name="the answer", hoverinfo="skip", text=[label], textposition="top center",
+            cliponaxis=False,
             marker=dict(symbol="circle-open", size=22, color=RED, line=dict(width=3, color=RED))))
     if any(point.spread for points in lines.values() for point in points):
         figure.add_trace(go.Scatter(
