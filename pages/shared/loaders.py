@@ -296,14 +296,20 @@ def timed(run: Run, stage: str) -> float | None:
 
     None where it did not.
     """
+    last = timing(run, stage)
+    return last and last["speedup"]
+
+
+def timing(run: Run, stage: str) -> dict | None:
+    """All that `measure` said then; None where it was not asked."""
     wanted = {"phase": stage, "batch": SETTING.batch, "length": SETTING.length, "dtype": "fp32", "engine": "torch",
               "threads": os.cpu_count()}
     this = _machine()
-    speedups = [timing["speedup"] for timing in run.answers.timings()
-                if all(timing[key] == value for key, value in wanted.items())
-                and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
-                and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
-    return speedups[-1] if speedups else None
+    timings = [timing for timing in run.answers.timings()
+               if all(timing[key] == value for key, value in wanted.items())
+               and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
+               and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
+    return timings[-1] if timings else None
 
 
 @st.cache_resource(ttl=60, show_spinner=False)
