@@ -28,6 +28,7 @@ def main() -> None:
     show("Example runs", shipped, "This copy has no example runs. Your own runs appear above as soon as they start.")
     if not loaders.read_only():
         trash.show()
+    loaders.warm_up()
 
 
 def ways_in() -> None:

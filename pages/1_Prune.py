@@ -7,7 +7,7 @@ import os
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from pages.prune.data_choice import hub_lacks, known_folder
+from pages.prune.data_choice import hub_lacks, keep_upload, known_folder
 from pages.prune.estimate import estimate
 from pages.prune.live_run import watch
 from pages.shared import loaders, processes, widgets
@@ -169,7 +169,7 @@ def own_data(typed: str) -> tuple[str, tuple[str, ...], str, bool]:
                                  max_upload_size=200)
         if given is None:
             raise Nothing("Choose your file: CSV, TSV or parquet, with one or two columns of text and one of labels")
-        path = str(loaders.keep_upload(given.name, given.getvalue()))
+        path = str(keep_upload(given.name, given.getvalue()))
     names = table_files.names(path)
     one, two = st.columns(2)
     columns = tuple(one.multiselect("Text", names, max_selections=2, placeholder="guessed",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,14 +14,14 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
-from pages.shared.score_client import ScoreClient
+from pages.shared.score_client import Question, ScoreClient
 from prune_core import InputError, files, machine
 from prune_core.cutting import masks
 from prune_core.cutting.masks import Norms, mask_at_sparsity
 from prune_core.files import DATA
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
-from prune_core.runs import places, shelf
+from prune_core.runs import best, places, settings, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
@@ -52,6 +53,12 @@ def data_folder() -> str:
     return os.environ.get("PRUNESCOPE_DATA", "")
 
 
+def known_data() -> str:
+    """A folder with the tasks' data: the one the app was started with, else where the newest of one's own had it."""
+    own = (entry.run.data for entry in listed() if entry.run and not entry.run.recorded and entry.run.is_glue)
+    return data_folder() or next((place for place in own if Path(place).is_dir()), "")
+
+
 def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
     """Path, then time and size of each file that says what a run holds: a cache key."""
     parts: list = [str(path)]
@@ -79,16 +86,17 @@ def models() -> list[str]:
 
 
 def first(names: Sequence[str]) -> str:
-    """The run to show where none was asked for: the newest of one's own, else the one that ships with weights.
+    """The run to show where none was asked for: the best (best.py) of those whose weights are there.
 
-    With weights, exact scores come too.
+    Of one's own, where there are any, on the task of the newest; of none such, the first.
     """
-    def place(name: str) -> int:
-        candidate = run(name)
-        with_weights = any((candidate.path / "weights").glob("*.safetensors"))
-        return 0 if not candidate.recorded else 1 if with_weights else 2
-
-    return min(names, key=place)
+    runs = [run(name) for name in names]
+    runs = [one for one in runs if not one.recorded] or runs
+    results = [result for result in best.of(runs) if result.run.has_weights(result.stage)]
+    tasks = [runs[0].task] if not runs[0].recorded else [result.run.task for result in results]
+    chosen = best.best([result for result in results if result.run.task in tasks[:1]])
+    with_weights = (one for one in runs if any(map(one.has_weights, one.stages)))
+    return (chosen.run if chosen else runs[0] if not runs[0].recorded else next(with_weights, runs[0])).name
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -168,6 +176,25 @@ def _norm_scale(_run: Run, key: Print) -> float:
 def score_client() -> ScoreClient:
     """The one that asks for exact scores, for all sessions."""
     return ScoreClient()
+
+
+def warm_up() -> None:
+    """Have the exact score of what Explore opens on computed ahead, once: nobody then waits for weights and data."""
+    names = [entry.name for entry in listed() if entry.run and entry.run.with_norms]
+    if names and Path(known_data() or "?").is_dir():
+        _warm_up(first(names), known_data())
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _warm_up(name: str, data: str) -> None:
+    chosen = run(name)
+    with contextlib.suppress(InputError):  # Explore says what is wrong
+        setting = settings.opening(chosen)
+        stage = chosen.snapshots[setting.at].saved
+        if stage and chosen.has_weights(stage):
+            thresholds = setting.cut.resolved(setting.ranking(chosen), chosen.layout)
+            cut = replace(setting.cut, share=None, thresholds=thresholds)
+            score_client().want("ahead of all sessions", Question(str(chosen.path), stage, cut, data))
 
 
 @st.cache_resource(show_spinner=False)
@@ -283,20 +310,6 @@ def timed(run: Run, stage: str) -> float | None:
 def hub_data(task: str) -> Future[str]:
     """Why the hub's data of a task cannot be had now, '' where it can; asked in the background, as it takes seconds."""
     return ThreadPoolExecutor(1).submit(glue.unavailable, task)
-
-
-def keep_upload(name: str, content: bytes) -> Path:
-    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed.
-
-    Raises InputError.
-    """
-    path = runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
-    try:
-        if not path.exists():
-            files.write_whole(path, content)
-    except OSError as error:
-        raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
-    return path
 
 
 class Summary(NamedTuple):

@@ -75,10 +75,10 @@ def data_field(placeholder: str, label: str = "Data for exact scores", on_change
     """The folder with the tasks' data, asked for once for all pages; read only, it is what the app was started with."""
     if loaders.read_only():
         return loaders.data_folder()
-    folder = st.text_input(label, loaders.data_folder(), key="data", placeholder=placeholder, persist_state="session",
+    folder = st.text_input(label, loaders.known_data(), key="data", placeholder=placeholder, persist_state="session",
                            on_change=on_change, width=width,
                            help="A local folder in the layout of nyu-mll/glue. If empty, where the run had it. "
-                                "PRUNESCOPE_DATA fills it in from the start.")
+                                "PRUNESCOPE_DATA fills it in from the start, else the newest of your runs.")
     return folder.strip()
 
 
@@ -168,7 +168,7 @@ def data() -> str:
     """The folder that was said; '' for where the run had it."""
     if loaders.read_only():
         return loaders.data_folder()
-    return str(st.session_state.get("data", loaders.data_folder()) or "").strip()
+    return str(st.session_state.get("data", loaders.known_data()) or "").strip()
 
 
 def download(label: str, table: pd.DataFrame, file: str) -> None:

@@ -227,8 +227,8 @@ def _examples(task: Task, split, where: str) -> tuple[Examples, str]:
         raise InputError(f"{where}: column {absent[0]!r} is missing; there are: {listed(split.column_names)}")
     if not len(split):
         raise InputError(f"{where}: no examples")
-    try:
-        columns = {name: list(split[name]) for name in (*task.columns, "label")}
+    try:  # as slices: row by row, 67,000 sentences take a second
+        columns = {name: split[name][:] for name in (*task.columns, "label")}
     except Exception as error:  # damaged files: pyarrow and `datasets` raise a dozen kinds here
         raise InputError(f"{where} cannot be read: {' '.join(str(error).split())[:160]}") from None
     for name, values in columns.items():  # `datasets` fills a column that only one split lacks with None

@@ -16,7 +16,7 @@ from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.evaluation import surface, weights
 from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
-from prune_core.models import checkpoints, encoders, identity, tokenizers
+from prune_core.models import checkpoints, encoders, identity, stored, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import estimate, places, shelf
 from prune_core.runs.config import PruneConfig, rooted
@@ -175,12 +175,11 @@ def _weights_of(path: Path) -> Callable[[str], Mapping]:
     Raises RunError where they are damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     def read(name: str) -> Mapping:
         try:
-            return load_file(path / "weights" / f"{name}.safetensors")
-        except (OSError, SafetensorError) as error:
+            return stored.read(path / "weights" / f"{name}.safetensors", Run(path).layout)
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise RunError(f"run {path.name!r}: weights {name!r} cannot be read: {places.one_line(error)}; what was "
                            "recorded is kept, but the run cannot go on; begin it anew with: "
                            f"{Run(path).command()}") from None
