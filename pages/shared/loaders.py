@@ -319,12 +319,13 @@ def hub_data(task: str) -> Future[str]:
 
 
 class Summary(NamedTuple):
-    """What a person is told of a table: its columns of text, names of its classes, how it was read."""
+    """What a person is told of a table: its columns of text, names of its classes, how it was read; mean length."""
 
     rows: int
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     note: str
+    characters: float
 
 
 def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool) -> Summary:
@@ -340,7 +341,8 @@ def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool)
 @st.cache_data(max_entries=20, show_spinner="Reading your file")
 def _own_table(path: str, columns: tuple[str, ...], label: str, regression: bool, changed: str) -> Summary:
     table = table_files.read(path, columns, label, regression)
-    return Summary(len(table.texts), table.columns, table.classes, table.note)
+    characters = sum(len(part) for text in table.texts for part in text) / len(table.texts)
+    return Summary(len(table.texts), table.columns, table.classes, table.note, characters)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)
