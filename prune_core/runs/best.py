@@ -14,7 +14,7 @@ from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 
-ALLOWED = 0.01  # of the dense score that may be lost, where nobody says otherwise
+ALLOWED = 0.01  # of the dense score that a cut may lose, where nobody says otherwise
 NEAR = 0.02  # above what the most frequent answer scores: a model that has learned nothing may reach it by chance
 
 
