@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.home import trash
+from pages.home import ahead, trash
 from pages.shared import loaders, widgets
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
@@ -28,7 +28,7 @@ def main() -> None:
     show("Example runs", shipped, "This copy has no example runs. Your own runs appear above as soon as they start.")
     if not loaders.read_only():
         trash.show()
-    loaders.warm_up()
+    ahead.score()
 
 
 def ways_in() -> None:

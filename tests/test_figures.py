@@ -65,7 +65,7 @@ def test_encoder_map_is_small_and_says_what_each_matrix_has_cut():
     figure = figures.encoder_map(norms, mask, 1.0)
     assert figure.data[0].z.dtype == np.uint8
     assert len(figure.to_json()) < 250_000
-    assert list(figure.data[1].text) == [f"{1 - mask.kept[m.name].mean():.0%} cut" for m in layout.matrices]
+    assert list(figure.data[1].text) == [f"{1 - mask.kept[m.name].mean():.1%} cut" for m in layout.matrices]
 
 
 def test_score_curve_marks_the_present_setting_where_predict_puts_it():

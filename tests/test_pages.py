@@ -35,7 +35,7 @@ from prune_core.runs.config import PruneConfig, preset
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
-from prune_core.showing import lesson
+from prune_core.showing import compare, lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py",
@@ -534,7 +534,7 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     make_run(runs_dir, "two", compression=3.0, scope="matrix")
     app = opened("compare")
     compared = app.dataframe[0].value
-    assert sorted(compared["Runs"]) == ["one", "two"] and list(compared["Mean"]) == [0.885, 0.885]
+    assert sorted(compared["Runs"]) == ["one", "two"] and list(compared["Score"]) == [0.885, 0.885]
     assert len(app.get("plotly_chart")) == 1
     differ = app.dataframe[1].value
     assert set(differ["Setting"]) == {"scope", "compressions"}
@@ -545,15 +545,36 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     assert len(opened("compare", axis="predicted speedup").get("plotly_chart")) == 1
 
 
+def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
+    for name, compression, scope in (("one", 2.0, "global"), ("two", 3.0, "matrix")):
+        make_run(runs_dir, name, compression=compression, scope=scope)
+    app = opened("compare")
+    assert app.subheader[0].value.replace("\\", "").startswith("None is within 1 point of dense (0.900): ")
+    app.number_input(key="points").set_value(1.5).run()
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    app.run()
+    speedup = compare.predicted(make_profile())(loaders.run("two"), {"compression": 3.0})
+    told = f"Within 1.5 points of dense (0.900): 3x by group-lasso, 0.885, {speedup:.1f} times as fast (predicted)"
+    assert checked(app).subheader[0].value.replace("\\", "") == told
+    table = app.dataframe[0].value
+    assert list(table["Answer"]) == ["★", ""] and list(table["Runs"]) == ["two", "one"]
+    assert list(table["Within"]) == ["yes", "yes"] and list(table["Loss"]) == pytest.approx([1.5, 1.5])
+    assert "**group-lasso** adds a penalty" in texts(app) and "one seed each" in texts(app)
+    asked = opened("compare", points="20", aim="Model compression")
+    assert asked.number_input(key="points").value == 20.0 and "whole model" in asked.subheader[0].value
+
+
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir, "one"))
+    profile_files.write(make_profile(), loaders.own_profile_file())
     assert "timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models has not been timed on this machine yet" in texts(app) and not app.get("plotly_chart")
     said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(),
             "speedup": 1.75, "dtype": "fp32", "engine": "torch", "machine": machine.machine()}
+    busy = {"speedup": 0.5, "load": 99.0, "when": 1.8e9, "dense_ms": 1e6}
     others = ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0},
-              {"sparsity": 0.9, "speedup": 7.0}, {})
+              {"sparsity": 0.9, "speedup": 7.0}, busy)
     asked = []
 
     def measure(*question):
@@ -562,10 +583,13 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
             files.append_sealed(run.answers.timings_file, said | other)
 
     monkeypatch.setattr(processes, "measure", measure)
-    next(b for b in app.button if b.label == "Measure 1 now").click().run()
+    next(b for b in app.button if b.label == "Measure 1 now, about 15 s").click().run()
     assert asked == [("one", runs_dir, "retrain-2x", "global", 0.5, 32, 128)]
-    assert len(checked(app).get("plotly_chart")) == 1 and "timed on this machine" not in texts(app)
-    assert loaders.timed(run, "retrain-2x") == 1.75
+    assert len(checked(app).get("plotly_chart")) == 1 and "not been timed on this machine" not in texts(app)
+    assert loaders.timed(run, "retrain-2x") == 0.5
+    assert "Measured 1 model in " in texts(app) and "the machine was busy (load 99.0" in texts(app)
+    assert "another processor (a processor)" in texts(app) and "the dense model took 1,000,000 ms" in texts(app)
+    assert "0.5 times as fast (measured)" in app.subheader[0].value  # all are measured, so the answer is by that
 
 
 # ---------------------------------------------------------------- prune

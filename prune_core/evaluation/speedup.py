@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from pathlib import Path
 
 from prune_core import InputError, files
@@ -24,6 +25,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
     """
     threads = threads or os.cpu_count() or 1
+    before = conditions()
     priced = profile_files.read(profile) if profile else _own_profile(threads)
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     there = (run.path / "weights" / f"{stage}.safetensors").exists()
@@ -35,12 +37,17 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     predicted = priced.compact_ms(mask, batch, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
     instead = "of the checkpoint: those of the run do not ship; a latency does not depend on them"
     answer = {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest(),
-              "weights": "of the run" if there else instead, **timed, "predicted_ms": predicted,
+              "weights": "of the run" if there else instead, **timed, **before, "predicted_ms": predicted,
               "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
               "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
         files.append_sealed(run.answers.timings_file, answer)
     return answer
+
+
+def conditions() -> dict[str, float | None]:
+    """When it is (`when`, seconds since 1970), and how many programs were at work over the last minute (`load`)."""
+    return {"when": time.time(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None}
 
 
 def usual_profile() -> Profile | None:
