@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import tiny
 from browsing import CHROMIUM, PATIENCE, chromium, playwright, served, wait
+from commands import prune_core
 from sample_run import make_layout, make_profile, make_run
 
 from prune_core import files, machine
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import mask_at
 from prune_core.evaluation import exact
+from prune_core.evaluation.weights import write_checkpoint, write_weights
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
+from prune_core.runs import pack, places
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
@@ -534,3 +537,54 @@ def test_no_serious_accessibility_fault(app, page, path):
         faults = [f"{width}: {fault['impact']}: {fault['id']}: {fault['nodes'][0]['html'][:160]}"
                   for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")]
         assert not faults and not page.problems
+
+
+# ---------------------------------------------------------------- weights that ship
+
+
+@pytest.fixture
+def packed(app, runs_dir, monkeypatch):
+    """The run with weights as it ships: of its dense and its retrained stage only the kept blocks."""
+    monkeypatch.setattr(pack, "PROJECT", runs_dir.parent)
+    monkeypatch.setattr(places, "RECORDED", runs_dir.parent / "recorded")
+    made = Run(runs_dir / "scored")
+    pack.pack(made, "packed", ["dense", "retrain-3x"], made.data, write_weights,
+              lambda folder: write_checkpoint(made, folder))
+    shutil.copytree(places.RECORDED / "packed", runs_dir / "packed", dirs_exist_ok=True)
+    return Run(runs_dir / "packed")
+
+
+def test_packed_weights_give_an_exact_score_and_an_export_and_all_that_is_asked_of_weights(app, page, packed, tmp_path):
+    import json
+    import zipfile
+
+    opened(page, f"{app}/Explore?run=packed&at=retrain-3x&view=Export")
+    end = packed.snapshots[packed.saved("retrain-3x")]
+    exactly = page.locator("[data-number=score]")  # the card, which turns from predicted to exact
+    playwright.expect(exactly).to_contain_text(re.compile("exact", re.IGNORECASE))
+    playwright.expect(exactly).to_contain_text(f"{end.scores['accuracy']:.3f}")
+    page.get_by_role("button", name="Prepare").click()
+    with page.expect_download() as given:
+        page.get_by_role("button", name="Model (").click()
+    given.value.save_as(tmp_path / "model.zip")
+    assert "packed-hf/model.safetensors" in zipfile.ZipFile(tmp_path / "model.zip").namelist()
+    assert not page.problems
+    answers = []
+    for name, stage in (("predict", ["--phase=retrain-3x", "a lovely film"]), ("flips", [])):
+        both = [prune_core(name, run, *stage, "--json", f"--runs-dir={packed.path.parent}")
+                for run in ("packed", "scored")]
+        answers += [{k: v for k, v in json.loads(one.stdout.splitlines()[-1]).items() if k != "run"} for one in both]
+    assert answers[0] == answers[1] and answers[2] == answers[3]
+    done = prune_core("export", "packed", tmp_path / "report", "--to=both", "--no-measure", "--json",
+                      f"--runs-dir={packed.path.parent}")
+    assert done.returncode == 0 and (tmp_path / "report.html").stat().st_size > 10_000, done.stderr[-500:]
+
+
+def test_a_stage_without_weights_leads_to_one_that_has_them(app, page, packed):
+    opened(page, f"{app}/Explore?run=packed&at=penalty-3x")
+    playwright.expect(page.get_by_role("button", name="Make the weights (about")).to_be_visible()
+    still(page)
+    page.get_by_role("button", name="Go to retrain-3x").click()
+    playwright.expect(page.get_by_text("blocks are kept at retrain-3x")).to_be_visible()
+    playwright.expect(page.get_by_role("button", name="Make the weights (about")).to_have_count(0)
+    assert "at=retrain-3x" in page.url and not page.problems
