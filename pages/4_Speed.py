@@ -9,6 +9,7 @@ from pages.shared import loaders, processes, widgets
 from pages.shared.processes import CALIBRATION, Failed
 from pages.shared.widgets import download
 from prune_core import InputError
+from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
@@ -36,6 +37,7 @@ def main() -> None:
         profiles = loaders.profiles()
         run, stage, setting, profile = chosen(names, profiles)
         widgets.image_format()
+    widgets.said_of_link()
     if not loaders.read_only():
         calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
     if profile is None:
@@ -51,9 +53,8 @@ def main() -> None:
 
 def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, Batch, Profile | None]:
     """Run, stage, batch size and sentence length, and whose latency profile to predict with."""
-    if st.query_params.get("run") not in names:
-        complete = (name for name in names if loaders.run(name).status == "complete")
-        st.session_state["run"] = next(complete, names[0])
+    complete = (name for name in names if loaders.run(name).status == "complete")
+    widgets.run_of_link(names, lambda: next(complete, names[0]))
     run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params"))
     stages = run.stages
     # The longest curve of trained norms
@@ -111,13 +112,11 @@ def calibration(done: bool) -> None:
 def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     """Numbers at the chosen sparsity, the curve, the layers, batches and block shapes."""
     at, scope = run.saved(stage), run.config.scope
-    reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
-    share = st.slider("Sparsity", 0.0, 95.0, round(200 * reached) / 2, 0.5, format="%.1f%%",
-                      key="sparsity", bind="query-params")
-    mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share / 100, scope)
+    share = chosen_share(run, stage)
+    mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share, scope)
     dense, compact = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     predicted(mask, setting, profile, dense, compact)
-    mine = measure_now(run, stage, share / 100, setting, dense / compact)
+    mine = measure_now(run, stage, share, setting, dense / compact)
     pairs = loaders.speedups(run, at, scope, profile, setting)
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
     left, right = beside.container(width=470), beside.container(width=470)
@@ -133,6 +132,42 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     if shapes.open:
         with shapes:
             by_shape(run, stage, profile, setting)
+
+
+def chosen_share(run: Run, stage: Stage) -> float:
+    """The share of every scope key that makes the sparsity which the slider says, of what is not zero already.
+
+    The slider begins at the share that is zero already, and follows run and stage.
+    """
+    at, scope, state = run.saved(stage), run.config.scope, st.session_state
+    norms = loaders.norms(run, at)
+    zeros = masks.zero_share(norms, run.layout)
+    least = min(99.0, round(100 * zeros, 1))
+    reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
+    reached = max(least, round(100 * reached, 1))
+    most = max(95.0, least + 0.5)
+    asked = _number(st.query_params.get("sparsity")) if "sparsity" not in state else None
+    if asked is not None and asked < least:
+        state["sparsity"] = least
+        state["lifted"] = (run.name, stage, asked)
+    elif "sparsity" not in state and asked is None or state.get("sparsity of", (run.name, stage)) != (run.name, stage):
+        state["sparsity"] = reached
+    state["sparsity of"] = (run.name, stage)
+    share = st.slider("Sparsity", least, most, step=0.1, format="%.1f%%", key="sparsity", bind="query-params")
+    lifted = state.get("lifted", ("", "", 0))
+    if zeros > 5e-4:
+        st.caption(f"{least:.1f}% already zero at {widgets.plain(stage)}" + (
+            f": less cannot be had, so the link's {lifted[2]:.1f}% is shown as {least:.1f}%."
+            if lifted[:2] == (run.name, stage) and share == least else ". The slider begins there."))
+    return zeros if share == least and zeros else masks.share_giving(norms, run.layout, share / 100, scope)
+
+
+def _number(text: str | None) -> float | None:
+    """What a link says; None where it is no number."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
 
 
 def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, compact: float) -> None:

@@ -35,6 +35,7 @@ def main() -> None:
     with st.sidebar:
         run = chosen_run(names)
         data = widgets.data_field(run.data)
+    widgets.said_of_link()
     st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
     try:
@@ -48,8 +49,8 @@ def chosen_run(names: list[str]) -> Run:
     if (sent := st.session_state.pop("report of", None)) in names:
         st.session_state["run"] = sent
         forget()
-    elif st.query_params.get("run") not in names:
-        st.session_state["run"] = loaders.first(names)
+    else:
+        widgets.run_of_link(names, lambda: loaders.first(names))
     return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
 
 

@@ -210,13 +210,15 @@ def sent(app: AppTest) -> dict:
 
 def test_explore_says_what_masks_count(runs_dir):
     run = Run(make_run(runs_dir))
-    app = opened("explore", run="sample")
+    app = opened("explore", run="sample", at="penalty-2x", cut="global@0.52")
     at = run.saved("penalty-2x")
-    mask = mask_at_sparsity(run.norms(at), run.layout, 0.5)
+    mask = mask_at_sparsity(run.norms(at), run.layout, 0.52)
     kept, blocks = (sum(f(v) for v in mask.kept.values()) for f in (np.sum, np.size))
     score, low, high = predict(run.snapshots[at].surface, mask.sparsity)
     assert f"{kept:,} of {blocks:,} blocks are kept at penalty-2x, sparsity {mask.sparsity:.1%}" in texts(app)
     assert "estimated from recorded scores at nearby cuts" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
+    recorded = opened("explore", run="sample", at="retrain-2x", cut="global@0.3")  # 50% is zero there already
+    assert "was recorded for this very cut" in texts(recorded).replace("*", "")
 
 
 def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
@@ -264,7 +266,7 @@ def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
     app = opened("explore", **address)
     start = sent(app)["start"]
     assert start["cut"]["share"] == 0.5 and start["zoom"] is None and start["pins"] == [] and start["key"] is None
-    assert run.snapshots[run.with_norms[sent(app)["moment"]]].label == "penalty-2x"
+    assert run.snapshots[run.with_norms[sent(app)["moment"]]].label == "retrain-2x"
 
 
 def test_a_moment_without_a_surface_predicts_no_score(runs_dir):

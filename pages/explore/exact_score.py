@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from pages.explore import rerun
+from pages.explore import known, rerun
 from pages.explore.view import View
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
@@ -35,14 +35,15 @@ def _score_words(run: Run, view: View) -> str:
     """Where the score beside the map is from."""
     if view.surface:
         _, low, high = predict(view.surface, view.mask.sparsity)
+        points = [point for point in view.surface if abs(point.sparsity - view.mask.sparsity) < 1e-6]
+        how = "was **recorded** for this very cut" if points else "is **estimated from recorded scores at nearby cuts**"
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
-        return (f"The {run.metric.replace('_', ' ')} is **estimated from recorded scores at nearby cuts** of "
+        return (f"The {run.metric.replace('_', ' ')} {how} of "
                 f"{view.snapshot.saved}{repaired}, without retraining: 95% interval {low:.3f} – {high:.3f}, "
                 f"{scope_words(view.cut.scope)}.")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
-        return (f"Scores were recorded only for cuts with {scopes}: the grey score is for such a cut of the same "
-                "sparsity, not for yours.")
+        return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
     return ("No score is predicted here: no scores were recorded for such cuts of this snapshot "
             "(`python -m prune_core surface`).")
 
@@ -69,9 +70,11 @@ def exact(run: Run, view: View) -> None:
     if not stage or not (run.path / "weights" / f"{stage}.safetensors").exists():
         why = ("Weights are kept for stages only (dense, penalty, retrained): choose one of them" if not stage else
                f"This copy ships without the weights of {stage}. Make them with {widgets.code(run.command())}")
-        st.caption(f":material/fact_check: No exact score here. {why}.")
+        known.tell(known.cut_of(run, view), None)
+        if not st.session_state.get("present"):
+            st.caption(f":material/fact_check: No exact score here. {why}.")
         return
-    _row(run, _question(run, view))
+    _row(run, _question(run, view), known.cut_of(run, view))
 
 
 def _question(run: Run, view: View) -> Question:
@@ -91,15 +94,17 @@ def taken(run: Run, view: View) -> list[tuple[float, float]]:
 
 
 @st.fragment
-def _row(run: Run, question: Question) -> None:
+def _row(run: Run, question: Question, cut: dict) -> None:
     """How the answer stands: as high before as after, so that nothing below jumps. Runs again until it is there."""
     client = loaders.score_client()
     refused = client.failed_alike(question)  # the data is not there, say: no other threshold would help
     answer = Answer("failed", error=refused) if refused else client.want(widgets.session(), question)
     if answer.doing == "done":
         st.session_state.setdefault("exact scores", {})[question] = answer.result
+    known.tell(cut, answer)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(_told(run, question, answer, client), width="content")
+        if not st.session_state.get("present") or answer.doing != "failed":  # then the card says enough
+            st.markdown(_told(run, question, answer, client), width="content")
         if answer.doing == "failed" and st.button("Try again", icon=":material/refresh:", type="tertiary"):
             client.forget_failures()
             st.rerun()
@@ -122,19 +127,24 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
         return (f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, "
                 f"95% interval {answer.low:.3f} – {answer.high:.3f}, {answer.done:,} of {answer.total:,} examples")
     ahead = client.ahead(question)
-    waits = "loading weights and data, once" if answer.doing == "loading" else (
-        f"{ahead} before it" if ahead else "starting")
-    return f":material/hourglass_top: Exact dev {name}: {waits} …"
+    doing = {"loading": "loading weights and data, once",
+             "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
+    left = f", about {widgets.duration(answer.seconds)} left" if answer.seconds else ""
+    return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
 
 
 def ranking(run: Run) -> None:
-    """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
-    names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage)))
-    if len(names) > 1:
-        st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
-                     bind="query-params", help="What thresholds and colours go by. Rankings other than the "
-                                               "norm are recorded for some stages only (`python -m prune_core score`); "
-                                               "elsewhere it is the norm.")
+    """What the thresholds are on, asked for in the sidebar; disabled, with the reason, where there are only norms."""
+    names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage))) or ["norm"]
+    only = len(names) == 1
+    why = ("Only the norms of the blocks were recorded for this run, so there is nothing else to rank by "
+           "(`python -m prune_core score` adds rankings)." if only else
+           "What thresholds and colours go by. Rankings other than the norm are recorded for some stages only "
+           "(`python -m prune_core score`); elsewhere it is the norm.")
+    if st.session_state.get("score", names[0]) not in names:
+        del st.session_state["score"]
+    st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
+                 bind="query-params", disabled=only, help=why)
 
 
 def exact_settings(run: Run) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from pages.explore.view import View
+from pages.explore.view import View, pinned
 from pages.shared import loaders, processes, widgets
 from pages.shared.processes import Failed
-from prune_core.cutting import cuts
 from prune_core.cutting.cuts import Cut
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
@@ -46,11 +45,7 @@ def show(run: Run, view: View) -> None:
 def settings(run: Run, view: View) -> list[Setting]:
     """The present one and the pinned ones."""
     chosen = [Setting("present", view.at, view.cut)]
-    for pin in view.pins:
-        cut = cuts.from_json(pin.get("cut") or {}, run.layout)
-        if cut and 0 <= pin.get("moment", -1) < len(run.with_norms):
-            chosen.append(Setting(str(pin["name"]), run.with_norms[pin["moment"]], cut))
-    return chosen
+    return chosen + [Setting(name, at, cut) for name, at, cut in pinned(run, view)]
 
 
 def model(run: Run, view: View) -> None:

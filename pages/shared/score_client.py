@@ -47,6 +47,7 @@ class Answer:
     low: float | None = None
     high: float | None = None
     result: dict | None = None  # what `evaluate --json` prints
+    seconds: float | None = None  # about how long what it is doing still takes, where that is known
     error: str = ""
 
     @property
@@ -192,4 +193,4 @@ def _after(answer: Answer, said: dict) -> Answer:
         return Answer("failed", error=str(said["error"]))
     if "score" in said:
         return replace(answer, doing="scoring", **{key: said[key] for key in ("done", "total", "score", "low", "high")})
-    return replace(answer, doing=str(said.get("doing", answer.doing)))
+    return replace(answer, doing=str(said.get("doing", answer.doing)), seconds=said.get("seconds"))
