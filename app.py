@@ -24,7 +24,7 @@ def main() -> None:
     mine = [entry for entry in listed if entry.path.parent == loaders.runs_dir()]
     shipped = [entry for entry in listed if entry.path.parent != loaders.runs_dir()]
     show("Your runs", mine,
-         "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+         "You have no runs yet. Start one on the **Prune** page.")
     show("Example runs", shipped, "This copy has no example runs. Your own runs appear above as soon as they start.")
     if not loaders.read_only():
         trash.show()

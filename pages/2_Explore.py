@@ -58,8 +58,7 @@ def chosen_run() -> Run | None:
 
 def nothing() -> None:
     """What to do where there is no run."""
-    st.info("There are no recorded runs yet. "
-            "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+    st.info("There are no recorded runs yet. Start one on the **Prune** page.")
     if unreadable := [entry for entry in loaders.listed() if not entry.run]:
         st.warning(f"Folders that hold no run that can be read: {len(unreadable)}. **Home** says why.",
                    icon=":material/error:")

@@ -33,8 +33,7 @@ def main() -> None:
     done = [entry.run for entry in loaders.listed()
             if entry.run and any(p["score_retrained"] is not None for p in entry.run.points)]
     if not done:
-        st.info("No run has been retrained yet. Start one on the **Prune** page, or a whole comparison in a terminal: "
-                "`python -m prune_core compare --task mrpc`.")
+        st.info("No run has been retrained yet. Start one on the **Prune** page.")
         return
     with st.sidebar:
         runs = chosen(done)

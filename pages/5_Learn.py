@@ -224,8 +224,7 @@ def structure() -> None:
     where = "just now, here" if "shapes" in st.session_state else f"on {timed['machine']['cpu']}"
     st.caption(f"Measured {widgets.plain(where)}, {timed['threads']} threads: a {timed['m']} x {timed['n']} matrix "
                f"with {timed['sparsity']:.0%} zeros, times {timed['tokens']:,} tokens. "
-               "Dense: torch. Single weights: torch's sparse matrix. Tiles and strips: what Prunescope runs. "
-               "`python -m prune_core shapes` prints it.")
+               "Dense: torch. Single weights: torch's sparse matrix. Tiles and strips: what Prunescope runs.")
     question("With 80% zeros, only a fifth of the work is left. "
              "Why is even the best pattern not always five times as fast?",
              "Reading the inputs and writing the results still takes time, and the list of what is kept has to be read "

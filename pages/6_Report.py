@@ -30,7 +30,7 @@ def main() -> None:
                                if entry.run and entry.run.dense_score is not None and entry.run.with_norms))
     if not names:
         st.info("There is no run to report on yet. "
-                "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+                "Start one on the **Prune** page.")
         return
     with st.sidebar:
         run = chosen_run(names)

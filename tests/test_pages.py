@@ -96,17 +96,17 @@ def test_home_lists_runs_and_unreadable_folders(runs_dir):
 
 
 def test_empty_states_say_what_to_do(runs_dir):
-    assert "python -m prune_core prune" in texts(opened())
-    assert "python -m prune_core prune" in texts(opened("explore"))
+    assert "no runs yet. Start one on the **Prune** page." in texts(opened())
+    assert "Start one on the **Prune** page." in texts(opened("explore"))
     assert "press **Start**" in texts(opened("prune"))
 
 
 def test_speed_says_what_to_do_where_there_is_nothing(runs_dir):
-    assert "python -m prune_core prune" in texts(opened("speed"))
+    assert "Start one on the **Prune** page." in texts(opened("speed"))
     make_run(runs_dir)
     app = opened("speed")
     assert "Calibrate this machine" in texts(app) and not app.metric
-    assert [b.label for b in app.button] == ["Calibrate this machine"]
+    assert [b.label for b in app.button] == ["Calibrate this machine (about 4 min)"]
 
 
 @pytest.mark.parametrize("page", ["", "explore", "prune"])
@@ -287,7 +287,7 @@ def sensitivities(run: Run) -> list[Sensitivity]:
 def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
     run = Run(make_run(runs_dir))
     app = opened("explore", at="dense", view="Layers and matrices")
-    assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(app)
+    assert "The cost of cutting only one layer was not recorded for dense yet." in texts(app)
     points = sensitivities(run)
     app = opened("explore", at="dense", view="Layers and matrices")
     table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
@@ -409,7 +409,9 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     client = FakeClient(Answer())
     monkeypatch.setattr(loaders, "score_client", lambda: client)
     make_run(runs_dir)
-    assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not client.asked
+    app = opened("explore", at="dense")
+    assert "No exact score for this stage: its weights are not included." in texts(app) and not client.asked
+    assert "Make the weights (about 2 min)" in [b.label for b in app.button]
 
 
 # ---------------------------------------------------------------- from outside: addresses, texts
@@ -487,9 +489,9 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir))
-    app = opened("explore", view="Export", pin="dense~global@0.25")
+    app = opened("explore", view="Export", at="penalty-2x", pin="dense~global@0.25")
     assert [b.label for b in app.get("download_button")] == ["Notebook"]
-    assert "The weights of this snapshot" in texts(app)
+    assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
     said = {"compression_encoder": 2.0, "score": 0.875,
             "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
@@ -502,18 +504,20 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
         return said
 
     monkeypatch.setattr(processes, "export", export)
-    app = opened("explore", view="Export")
+    app = opened("explore", view="Export", at="penalty-2x")
+    assert "This cut was not retrained: retrain-2x of this run scores 0.885." in texts(app)
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
     text = texts(checked(app)).replace("\\", "")
-    assert "accuracy 0.8750" in text and "70.0 MB with only the kept blocks" in text
+    assert "accuracy 0.8750" in text and "neither smaller nor faster" in text
+    assert list(app.table[0].value["Size"]) == ["91.0 MB", "90.0 MB", "70.0 MB"]
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
     def fail(*_):
         raise Failed("the model cannot be written")
 
     monkeypatch.setattr(processes, "export", fail)
-    app = opened("explore", view="Export")
+    app = opened("explore", view="Export", at="penalty-2x")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert "the model cannot be written" in texts(checked(app))
 
@@ -522,7 +526,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
 
 
 def test_compare_without_runs_says_what_to_do(runs_dir):
-    assert "python -m prune_core compare" in texts(opened("compare"))
+    assert "Start one on the **Prune** page." in texts(opened("compare"))
     make_run(runs_dir, "begun", finish=False, upto=8)
     assert "No run has been retrained yet" in texts(opened("compare"))
 
@@ -886,7 +890,7 @@ def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
 
 
 def test_report_without_runs_says_what_to_do(runs_dir):
-    assert "python -m prune_core prune" in texts(opened("report"))
+    assert "Start one on the **Prune** page." in texts(opened("report"))
     make_run(runs_dir, "begun", finish=False, upto=3)
     assert "There is no run to report on yet" in texts(opened("report"))
 

@@ -181,10 +181,20 @@ def follows() -> bool:
     return st.session_state.pop("sidebar", False)
 
 
-def send(new: Cut) -> None:
-    """Have the map take over this cut, as if a hand had set it; it can be undone there."""
+def send(new: Cut, moment: int | None = None) -> None:
+    """Have the map take over this cut, as if a hand had set it; it can be undone there.
+
+    `moment`: and show this snapshot, by its number among those with norms.
+    """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
-    st.session_state["command"] = {"id": number, "cut": new.to_json()}
+    where = {} if moment is None else {"moment": moment}
+    st.session_state["command"] = {"id": number, "cut": new.to_json()} | where
+
+
+def go(run: Run, stage: str) -> None:
+    """Have the map show a stage, cut as it is."""
+    at = run.saved(stage)
+    send(settings.usual(run, at), run.with_norms.index(at))
 
 
 def waits() -> bool:

@@ -24,10 +24,11 @@ from prune_core.cli.options import (
 )
 from prune_core.cli.tell import tell
 from prune_core.cutting.cuts import Cut
-from prune_core.runs import places, shelf
+from prune_core.runs import advice, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting, default_stage, from_json, results
 from prune_core.showing.report import finding
+from prune_core.tasks.hub import say
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def _model(wanted: Wanted) -> dict:
 
     exporting.ready(wanted.run, wanted.to, wanted.out)
     stage = wanted.phase or default_stage(wanted.run, wanted.cut.share)
+    mask = wanted.cut.mask(wanted.run.ranking(stage, wanted.cut.ranking), wanted.run.layout)
+    if line := advice.instead(wanted.run, wanted.run.snapshots[wanted.run.saved(stage)].saved, mask)[0]:
+        say(f"note: {line}")
     taken = exporting.take(wanted.run, stage, wanted.cut, wanted.data)
     return exporting.FORMS[wanted.to](taken, wanted.out)
 
