@@ -155,7 +155,7 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     ahead = client.ahead(question)
     doing = {"loading": "loading weights and data, once",
              "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
-    left = f", about {widgets.duration(answer.seconds)} left" if answer.seconds else ""
+    left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
     return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
 
 
@@ -164,8 +164,8 @@ def ranking(run: Run) -> None:
     names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage))) or ["norm"]
     only = len(names) == 1
     why = ("Only the norms of the blocks were recorded for this run, so there is nothing else to rank by." if only else
-           "What thresholds and colours go by. Rankings other than the norm are recorded for some stages only; elsewhere "
-           "it is the norm.")
+           "What thresholds and colours go by. Rankings other than the norm are recorded for some stages only; "
+           "elsewhere it is the norm.")
     if st.session_state.get("score", names[0]) not in names:
         del st.session_state["score"]
     st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
