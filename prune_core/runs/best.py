@@ -102,6 +102,15 @@ def better(run: Run, runs: Iterable[Run], allowed: float = ALLOWED) -> Result | 
     return first
 
 
+def told(result: Result | None) -> str:
+    """'Another run does better: NAME at 3x, 0.883.' '' for none."""
+    if result is None:
+        return ""
+    run = result.run
+    return (f"Another run does better: {run.name}, {result.stage.compression:g}x by {run.config.method}, "
+            f"{result.score:.3f} of {result.dense:.3f} dense.")
+
+
 def around(run: Run, most: int = 4) -> list[Stage]:
     """The best retrained stage, then its neighbours, the nearest in compression first; [] where nothing is retrained.
 

@@ -11,6 +11,7 @@ from prune_core.cutting import cuts
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
+from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE, KINDS, Stage
@@ -101,8 +102,11 @@ def ends(run: Run) -> dict[Stage, Setting]:
 
 
 def results(run: Run) -> list[Setting]:
-    """The run's own results: what it retrained, else what it cut, else its dense weights; at most MOST."""
+    """The run's own results: what it retrained, the best first and then its neighbours; else what it cut, else its
+    dense weights; at most MOST."""
     known = ends(run)
+    if around := [known[stage] for stage in best.around(run, MOST) if stage in known]:
+        return around
     for kind in reversed(KINDS):
         if settings := [setting for stage, setting in known.items() if stage.kind == kind]:
             return settings[:MOST]
