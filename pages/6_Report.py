@@ -77,7 +77,7 @@ def take(result: Result) -> None:
 
 
 def allowed() -> float:
-    """The share of the score that may be lost: as the person, or the address, last said."""
+    """The largest loss allowed, as a share: as the person, or the address, last said."""
     try:
         asked = float(st.session_state.get("allowed", st.query_params.get("allowed", 100 * best.ALLOWED)))
     except ValueError:

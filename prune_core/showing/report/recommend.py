@@ -56,7 +56,7 @@ def advice(dense: float, majority: float, finding: Finding, letter: str, allowed
     if half is None:
         return told, ""
     if dense - score.low <= allowed:
-        return told, "Even the low end of its 95% interval is within what may be lost."
+        return told, "Even the low end of its 95% interval is within that."
     return told, (f"{unsure}, more than the {points(allowed)} allowed: the true loss may exceed it. "
                   "Watch it on your own data.")
 
