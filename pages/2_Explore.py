@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.explore import charts, exact_score, live_map, parts, rerun, take_away
-from pages.explore.view import View, content, current, forget, remember, waits
+from pages.explore.view import View, content, current, forget, opening, remember, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -42,7 +42,10 @@ def chosen_run() -> Run | None:
         return None
     if st.query_params.get("run") not in names:  # no default of the widget: the address then always names the run
         st.session_state["run"] = loaders.first(names)
-    return loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
+    run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
+    if run.with_norms and not {"score"} & {*st.session_state, *st.query_params}:
+        st.session_state["score"] = opening(run).cut.ranking
+    return run
 
 
 def nothing() -> None:

@@ -19,8 +19,8 @@ from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask, Norms, by_scope
 from prune_core.runs import settings
 from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting
 from prune_core.runs.snapshots import Snapshot
-from prune_core.runs.stages import DENSE
 from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
 
@@ -51,8 +51,9 @@ class View:
 
 def forget() -> None:
     """Another run has other snapshots, thresholds and matrices."""
-    for name in ADDRESS:
+    for name in (*ADDRESS, "score"):
         st.query_params.pop(name, None)
+    st.session_state.pop("score", None)
 
 
 def current(run: Run) -> View:
@@ -64,7 +65,7 @@ def current(run: Run) -> View:
     if said.get("run") != run.name:
         said = {}
         if (st.session_state.get("start") or ("",))[0] != run.name:
-            st.session_state["start"] = (run.name, _start(run), _snapshot(run))
+            st.session_state["start"] = (run.name, _start(run), opening(run).at)
             st.session_state.pop("command", None)
     _, start, first = st.session_state["start"]
     at = _position(run, said.get("moment"), first)
@@ -108,8 +109,8 @@ def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
     st.session_state["commanded"] = st.session_state.get("command")
-    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run), loaders.usual_profile(), SETTING,
-                         view.surfaces)
+    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run, view.at), loaders.usual_profile(),
+                         SETTING, view.surfaces)
     # What was asked for: alike for all snapshots, also where only norms were recorded
     kind = f"{st.session_state.get('score')} {st.session_state.get('repair')}"
     head |= {"value": view.cut.ranking, "kind": kind}
@@ -153,17 +154,16 @@ def _write(run: Run, view: View, key: str | None) -> None:
             st.query_params.pop(name, None)
 
 
-def _snapshot(run: Run) -> int:
-    """Position of the snapshot that the address names; else of the first penalty stage; else of the last snapshot."""
+def opening(run: Run) -> Setting:
+    """What the run is opened on: the snapshot that the address names, else the best (best.py), cut as it was there."""
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
-    penalty = (at for at in run.with_norms if (run.snapshots[at].saved or DENSE).kind == "penalty")
-    return by_label.get(st.query_params.get("at", ""), next(penalty, run.with_norms[-1]))
+    return settings.opening(run, by_label.get(st.query_params.get("at", "")))
 
 
 def _start(run: Run) -> Start:
     """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
     address, names = st.query_params, {m.name for m in run.layout.matrices}
-    cut = cuts.parse(address.get("cut", ""), run.layout) or settings.usual(run)
+    cut = cuts.parse(address.get("cut", ""), run.layout) or opening(run).cut
     key, zoom = address.get("key"), address.get("zoom")
     pins = [pin for letter, text in zip("ABCDEFGH", address.get_all("pin"), strict=False)
             if (pin := _pin(run, letter, text))]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import Future
 from pathlib import Path
 
 import streamlit as st
 
 from pages.shared import loaders
+from prune_core import InputError, files
 from prune_core.runs import places
 from prune_core.runs.config import PruneConfig
 from prune_core.tasks import table_files
@@ -25,6 +27,20 @@ def known_folder() -> tuple[str, str]:
         if run and run.path.parent != places.RECORDED and not table_files.is_own(run.data) and Path(run.data).is_dir():
             return run.data, f"where run {run.name} had it"
     return "", ""
+
+
+def keep_upload(name: str, content: bytes) -> Path:
+    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed.
+
+    Raises InputError.
+    """
+    path = loaders.runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
+    try:
+        if not path.exists():
+            files.write_whole(path, content)
+    except OSError as error:
+        raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
+    return path
 
 
 def hub_lacks(config: PruneConfig) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from prune_core.cutting.masks import Norms, mask_at_sparsity
 from prune_core.files import DATA
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
-from prune_core.runs import places, shelf
+from prune_core.runs import best, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
@@ -52,6 +51,12 @@ def data_folder() -> str:
     return os.environ.get("PRUNESCOPE_DATA", "")
 
 
+def known_data() -> str:
+    """A folder with the tasks' data: the one the app was started with, else where the newest of one's own had it."""
+    own = (entry.run.data for entry in listed() if entry.run and not entry.run.recorded and entry.run.is_glue)
+    return data_folder() or next((place for place in own if Path(place).is_dir()), "")
+
+
 def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
     """Path, then time and size of each file that says what a run holds: a cache key."""
     parts: list = [str(path)]
@@ -79,16 +84,17 @@ def models() -> list[str]:
 
 
 def first(names: Sequence[str]) -> str:
-    """The run to show where none was asked for: the newest of one's own, else the one that ships with weights.
+    """The run to show where none was asked for: the best (best.py) of those whose weights are there.
 
-    With weights, exact scores come too.
+    Of one's own, where there are any, on the task of the newest; of none such, the first.
     """
-    def place(name: str) -> int:
-        candidate = run(name)
-        with_weights = any((candidate.path / "weights").glob("*.safetensors"))
-        return 0 if not candidate.recorded else 1 if with_weights else 2
-
-    return min(names, key=place)
+    runs = [run(name) for name in names]
+    runs = [one for one in runs if not one.recorded] or runs
+    results = [result for result in best.of(runs) if result.run.has_weights(result.stage)]
+    tasks = [runs[0].task] if not runs[0].recorded else [result.run.task for result in results]
+    chosen = best.best([result for result in results if result.run.task in tasks[:1]])
+    with_weights = (one for one in runs if any(map(one.has_weights, one.stages)))
+    return (chosen.run if chosen else runs[0] if not runs[0].recorded else next(with_weights, runs[0])).name
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -291,27 +297,14 @@ def hub_data(task: str) -> Future[str]:
     return ThreadPoolExecutor(1).submit(glue.unavailable, task)
 
 
-def keep_upload(name: str, content: bytes) -> Path:
-    """A file that was uploaded, kept beside the runs under its own name and its content's, so that runs can be resumed.
-
-    Raises InputError.
-    """
-    path = runs_dir() / ".data" / hashlib.sha256(content).hexdigest()[:12] / Path(name).name
-    try:
-        if not path.exists():
-            files.write_whole(path, content)
-    except OSError as error:
-        raise InputError(f"your file cannot be kept in {str(path.parent)!r}: {error.strerror or error}") from None
-    return path
-
-
 class Summary(NamedTuple):
-    """What a person is told of a table: its columns of text, names of its classes, how it was read."""
+    """What a person is told of a table: its columns of text, names of its classes, how it was read; mean length."""
 
     rows: int
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     note: str
+    characters: float
 
 
 def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool) -> Summary:
@@ -327,7 +320,8 @@ def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool)
 @st.cache_data(max_entries=20, show_spinner="Reading your file")
 def _own_table(path: str, columns: tuple[str, ...], label: str, regression: bool, changed: str) -> Summary:
     table = table_files.read(path, columns, label, regression)
-    return Summary(len(table.texts), table.columns, table.classes, table.note)
+    characters = sum(len(part) for text in table.texts for part in text) / len(table.texts)
+    return Summary(len(table.texts), table.columns, table.classes, table.note, characters)
 
 
 @st.cache_data(max_entries=200, show_spinner=False)

@@ -15,8 +15,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from prune_core import InputError
 from prune_core.cutting.cuts import Cut
+from prune_core.runs import known
+from prune_core.runs.run import Run
 
 KEPT = 500  # answers
 LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
@@ -71,12 +75,13 @@ class ScoreClient:
         What `who` wanted before is cancelled, unless others want it too. `again`: ask even if it failed before.
         Call it every second or so while the answer is waited for.
         """
+        before = None if question in self._asked else known_before(question)
         with self._lock:
             now = time.monotonic()
             self._let_go(who, question, now)
             known = self._asked.get(question)
             if known is None or again and known.answer.doing == "failed":
-                known = self._ask(question)
+                known = self._ask(question, before)
             known.by[who] = now
             self._asked.move_to_end(question)
             return known.answer
@@ -122,8 +127,9 @@ class ScoreClient:
                 del self._asked[other]
                 self._send({"cancel": asked.number})
 
-    def _ask(self, question: Question) -> _Asked:
-        asked = self._asked[question] = _Asked(next(self._numbers))
+    def _ask(self, question: Question, before: dict | None) -> _Asked:
+        answer = _after(Answer(), {"result": before}) if before else Answer()
+        asked = self._asked[question] = _Asked(next(self._numbers), answer)
         while len(self._asked) > KEPT:
             self._asked.popitem(last=False)
         if self._process is None or self._process.poll() is not None:
@@ -131,7 +137,8 @@ class ScoreClient:
                 self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
-                asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
+                if not before:
+                    asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
                 return asked
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         cut = question.cut
@@ -152,7 +159,7 @@ class ScoreClient:
                 said = json.loads(line)
                 with self._lock:
                     for asked in self._asked.values():
-                        if asked.number == said.get("id"):
+                        if asked.number == said.get("id") and ("result" in said or not asked.answer.ended):
                             asked.answer = _after(asked.answer, said)
         code = process.wait()
         with self._lock:
@@ -160,6 +167,19 @@ class ScoreClient:
                 for asked in self._asked.values():
                     if not asked.answer.ended:
                         asked.answer = Answer("failed", error=f"the scoring process ended unexpectedly (code {code})")
+
+
+def known_before(question: Question) -> dict | None:
+    """The exact score of the same weights, sentences and mask from before, as far as `evaluate --json` prints it.
+
+    It is the answer at once; the question is asked all the same, so that what the next one takes is loaded by then.
+    """
+    with contextlib.suppress(InputError):
+        run, cut = Run(Path(question.run)), question.cut
+        mask = cut.mask(run.ranking(question.stage, cut.ranking), run.layout)
+        found = known.find(run, known.key(run, question.stage, question.data or None), mask, cut.repaired)
+        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity}
+    return None
 
 
 def _after(answer: Answer, said: dict) -> Answer:

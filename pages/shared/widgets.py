@@ -42,7 +42,7 @@ _BLUE, _EACH = np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.ui
 ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * _BLUE, _EACH))
 
 
-STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+STYLE, FOLD = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "fold.js"))
 ROOM = ("[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} "
         "[data-testid=stMain] p {font-size: 1.35rem}")
 # The primary colour as text on its own tint falls short of 4.5 : 1 too
@@ -54,6 +54,7 @@ def page(title: str) -> None:
     st.set_page_config(page_title=f"{title} · Prunescope", page_icon=ICON, layout="wide")
     st.html(f"<style>{STYLE}{DARK if st.context.theme.type == 'dark' else ''}</style>")
     with st.sidebar:
+        st.html(f"<script>{FOLD}</script>", unsafe_allow_javascript=True)
         st.page_link("app.py", label="Home", icon=":material/home:")
         st.page_link("pages/1_Prune.py", label="Prune", icon=":material/content_cut:")
         st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:")
@@ -74,10 +75,10 @@ def data_field(placeholder: str, label: str = "Data for exact scores", on_change
     """The folder with the tasks' data, asked for once for all pages; read only, it is what the app was started with."""
     if loaders.read_only():
         return loaders.data_folder()
-    folder = st.text_input(label, loaders.data_folder(), key="data", placeholder=placeholder, persist_state="session",
+    folder = st.text_input(label, loaders.known_data(), key="data", placeholder=placeholder, persist_state="session",
                            on_change=on_change, width=width,
                            help="A local folder in the layout of nyu-mll/glue. If empty, where the run had it. "
-                                "PRUNESCOPE_DATA fills it in from the start.")
+                                "PRUNESCOPE_DATA fills it in from the start, else the newest of your runs.")
     return folder.strip()
 
 
@@ -167,7 +168,7 @@ def data() -> str:
     """The folder that was said; '' for where the run had it."""
     if loaders.read_only():
         return loaders.data_folder()
-    return str(st.session_state.get("data", loaders.data_folder()) or "").strip()
+    return str(st.session_state.get("data", loaders.known_data()) or "").strip()
 
 
 def download(label: str, table: pd.DataFrame, file: str) -> None:

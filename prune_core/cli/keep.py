@@ -90,15 +90,16 @@ def pack_run(
     run: str,
     to: Annotated[str, Option(help="A file ending in .zip, to move the run to another machine; or a name among the "
                                    "recorded runs.")],
-    weights: Annotated[str, Option(help="Of a recorded run: saved phases whose weights ship too, for example dense; "
-                                        "a file holds all.")] = "",
+    weights: Annotated[str, Option(help="Of a recorded run: stages whose weights ship too, for example "
+                                        "retrain-2x,retrain-3x: of pruned matrices only the kept blocks; a file holds "
+                                        "all.")] = "",
     data_name: Annotated[str, Option(help="What the data is called where it ships.")] = HUB_DATA,
     runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Pack a complete run: whole, as one file with what it needs of its checkpoint and its own table (`unpack` reads
     it); or small and read-only in data/recorded, at most 10 MB beside the weights."""
-    from prune_core.evaluation.weights import write_checkpoint
+    from prune_core.evaluation.weights import check_source, write_checkpoint, write_weights
     from prune_core.runs import archive, pack
 
     asked = shelf.find(run, runs_dir)
@@ -108,9 +109,11 @@ def pack_run(
         tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB; elsewhere: python -m prune_core "
                                         f"unpack {Path(to).name}")
         return
-    result = pack.pack(asked, to, weights.split(",") if weights else [], data_name, checkpoint)
+    check_source(asked)
+    result = pack.pack(asked, to, weights.split(",") if weights else [], data_name, write_weights, checkpoint)
     tell(result, as_json,
-         lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, {r['snapshots_with_norms']} snapshots with norms")
+         lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, of them {r['weights_bytes'] / 1e6:.1f} MB weights; "
+                   f"{r['snapshots_with_norms']} snapshots with norms")
 
 
 def unpack(

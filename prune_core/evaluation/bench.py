@@ -24,6 +24,7 @@ from prune_core.execution.unpadded import unpad_
 from prune_core.methods import repair
 from prune_core.methods.repair import DAMP, Gram
 from prune_core.models.encoders import Encoder
+from prune_core.runs import known
 from prune_core.runs.data import data_of
 from prune_core.runs.run import Run
 from prune_core.tasks import encoding
@@ -43,6 +44,7 @@ class Bench:
         run.weights_file(stage)  # before the data is asked for: the nearer reason first
         data = data_of(run, source).limited(None, run.config.dev_examples)
         self.run, self.stage, self.task, self.examples = run, stage, data.task, data.main_dev
+        self.known_key = known.key(run, stage, source)
         self.encoder = encoder_of(run, stage, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
         self.dev = {split: encoding.encode(examples, self.encoder.tokenizer, length)
@@ -58,15 +60,21 @@ class Bench:
         At once if it is known. `repaired`: what is kept is first moved to make up for what is cut (repair.py).
         """
         path = self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}.json"
-        if not fresh and (known := _read_score(path)):
-            yield Running(known.examples, known.examples, known.scores[self.task.metric], known.low, known.high, known)
+        if not fresh and (kept := _read_score(path)):
+            self._tell(mask, repaired, kept)
+            yield Running(kept.examples, kept.examples, kept.scores[self.task.metric], kept.low, kept.high, kept)
             return
         small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
         unpad_(small)
         for running in stream(small, self.task, self.dev):
             if running.final:
                 _keep_score(path, running.final)
+                self._tell(mask, repaired, running.final)
             yield running
+
+    def _tell(self, mask: BlockMask, repaired: bool, score: DevScore) -> None:
+        """So that it is found without a model next time."""
+        known.keep(self.run, self.known_key, mask, repaired, asdict(score) | {"score": score.scores[self.task.metric]})
 
     def outputs(self, mask: BlockMask, repaired: bool = False) -> np.ndarray:
         """(examples, outputs) of the head on the main dev split under `mask`, fp32."""

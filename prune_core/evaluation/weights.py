@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from prune_core import files
-from prune_core.models import encoders, identity, tensors
+from prune_core.models import encoders, identity, stored, tensors
 from prune_core.models.encoders import Encoder
-from prune_core.runs import origin
+from prune_core.runs import origin, places
 from prune_core.runs.places import RunError
-from prune_core.runs.run import Run
+from prune_core.runs.run import Run, source_among
+from prune_core.runs.stages import DENSE
 
 KEPT = ("config", "tokenizer", "frozen")  # of a checkpoint, what a run goes on reading after its first step
 
@@ -25,20 +26,31 @@ def revision_of(run: Run) -> str | None:
 
 def encoder_of(run: Run, stage: str, outputs: int) -> Encoder:
     """The run's encoder with the weights of a stage. Raises RunError where they are not there or do not fit."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = run.weights_file(stage)
+    weights = tensors_of(run, stage)
     try:
-        weights = load_file(file)
         encoder = checkpoint_of(run, outputs, rest=weights)
         encoder.load_(weights)
-    except (KeyError, RuntimeError, OSError, SafetensorError) as error:
-        why = " ".join(str(error).split())[:160]
-        raise RunError(f"run {run.name!r}: weights {stage!r} do not fit {run.config.model!r}: {why}") from None
+    except (KeyError, RuntimeError, OSError) as error:
+        raise _do_not_fit(run, stage, error) from None
     if not all(torch.isfinite(p).all() for p in encoder.trainable().values()):
         raise RunError(f"run {run.name!r}: weights {stage!r} have NaN or infinite values")
     return encoder
+
+
+def tensors_of(run: Run, stage: str) -> dict[str, torch.Tensor]:
+    """What training changed, by name, at a stage: what was cut is zero. Raises RunError like `encoder_of`."""
+    from safetensors import SafetensorError
+
+    file = run.weights_file(stage)
+    try:
+        return stored.read(file, run.layout)
+    except (KeyError, ValueError, RuntimeError, OSError, SafetensorError) as error:
+        raise _do_not_fit(run, stage, error) from None
+
+
+def _do_not_fit(run: Run, stage: str, error: Exception) -> RunError:
+    why = " ".join(str(error).split())[:160]
+    return RunError(f"run {run.name!r}: weights {stage!r} do not fit {run.config.model!r}: {why}")
 
 
 def checkpoint_of(run: Run, outputs: int, rest: Mapping[str, torch.Tensor] | None = None,
@@ -70,10 +82,27 @@ def checkpoint_of(run: Run, outputs: int, rest: Mapping[str, torch.Tensor] | Non
 
 def _any_stage(run: Run) -> Mapping[str, torch.Tensor]:
     """The trained tensors of the first stage whose weights are there; {} where none are."""
-    from safetensors.torch import load_file
-
     paths = sorted((run.path / "weights").glob("*.safetensors"))
-    return load_file(paths[0]) if paths else {}
+    return stored.read(paths[0], run.layout) if paths else {}
+
+
+def write_weights(run: Run, stage: str, file: Path) -> None:
+    """The weights of a stage in the form that ships, to the last bit. Raises InputError where they cannot be read."""
+    files.write_whole(file, stored.kept_blocks(tensors_of(run, stage), run.layout))
+
+
+def check_source(run: Run) -> None:
+    """Raises RunError where its dense weights are others than those of the recorded run that it names as its start.
+
+    Packed, it would take those for its own.
+    """
+    source = source_among(run, places.RECORDED)
+    if source is None or not run.has_weights(DENSE):
+        return
+    mine, theirs = tensors_of(run, DENSE), tensors_of(source, DENSE)
+    if mine.keys() != theirs.keys() or any(not torch.equal(mine[name], theirs[name]) for name in mine):
+        raise RunError(f"run {run.name!r} has other dense weights than {source.name!r}, from which it says that it "
+                       "started; needed: the same, or another name in data/recorded for that run")
 
 
 def write_checkpoint(run: Run, folder: Path) -> None:

@@ -16,6 +16,7 @@ from prune_core.cutting.cuts import SurfaceKind
 from prune_core.cutting.masks import Norms
 from prune_core.methods import rankings
 from prune_core.runs.places import RunError, one_line
+from prune_core.runs.stages import DENSE
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Answers:
     own: Path  # the run's folder
     later: Path  # where new answers are written: the same, unless the run ships
     layout: Layout
+    source: Answers | None = None  # of the run that it ships beside and whose dense weights it shares
 
     def ranking_file(self, stage: str, name: str) -> Path:
         """Where another ranking than the norms is written."""
@@ -36,7 +38,8 @@ class Answers:
     def ranking_path(self, stage: str, name: str) -> Path | None:
         """Where it is to be read; None where it was not recorded."""
         paths = (self.own / f"{name}-{stage}.safetensors", self.ranking_file(stage, name))
-        return next((path for path in paths if path.exists()), None)
+        path = next((path for path in paths if path.exists()), None)
+        return self.source.ranking_path(stage, name) if path is None and self._shared(stage) else path
 
     def rankings(self, stage: str) -> list[str]:
         """What a threshold may be on: 'norm', and the other rankings that were recorded for the stage."""
@@ -60,7 +63,8 @@ class Answers:
 
     def sensitivity(self, stage: str) -> list[Sensitivity]:
         """What cutting one layer or matrix alone costs: each point once; lines that a crash tore are left out."""
-        points = {}
+        shared = self.source.sensitivity(stage) if self._shared(stage) else []
+        points = {(point.scope, point.key, point.share): point for point in shared}
         for line in self._lines(f"sensitivity-{stage}.jsonl"):
             with contextlib.suppress(TypeError):
                 point = Sensitivity(**line)
@@ -92,6 +96,9 @@ class Answers:
     def timings(self) -> list[dict]:
         """Everything that was measured of the run, oldest first: `measure`'s answers, with the machine."""
         return self._lines("timings.jsonl")
+
+    def _shared(self, stage: str) -> bool:
+        return stage == DENSE and self.source is not None
 
     def _lines(self, name: str) -> list[dict]:
         """Lines of a file that ships with the run, then of the user's own for it."""

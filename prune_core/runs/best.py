@@ -15,7 +15,7 @@ from prune_core.runs.results import NEAR
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 
-ALLOWED = 0.01  # the largest loss of score, where nobody says otherwise
+ALLOWED = 0.01  # of the dense score that a cut may lose, where nobody says otherwise
 
 
 class Scored(Protocol):

@@ -23,11 +23,12 @@ PACKED_BYTES = 10_000_000
 PACKED_STEPS = 1500
 
 
-def pack(run: Run, name: str, weights: list[str], data_name: str,
+def pack(run: Run, name: str, weights: list[str], data_name: str, write_weights: Callable[[Run, str, Path], object],
          write_checkpoint: Callable[[Path], object] | None = None) -> dict:
     """A read-only copy in data/recorded: norms as integers, fewer snapshots in between, no logs. Raises RunError.
 
-    `write_checkpoint` fills a folder with what its weights need of a checkpoint that is not embedded.
+    `write_weights` makes the file of a stage's weights (evaluation/weights.py); `write_checkpoint` fills a folder with
+    what they need of a checkpoint that is not embedded.
 
     Stages get 16 bits per norm, snapshots in between 8; zero stays zero and nothing else becomes zero.
     Where the weights ship too, norms stay float32, so that every recorded score is found again to the
@@ -52,20 +53,22 @@ def pack(run: Run, name: str, weights: list[str], data_name: str,
     files.write_whole(staged / "run.json", (json.dumps(about, indent=1) + "\n").encode())
     result = run.result | {"run": name, "data": data_name}
     files.write_whole(staged / "result.json", (json.dumps(result, indent=1) + "\n").encode())
-    _pack_weights(run, staged, weights)
+    _pack_weights(run, staged, weights, write_weights)
     if weights and write_checkpoint:
         write_checkpoint(staged / "checkpoint")
     if to.exists():
         shutil.rmtree(to)
     staged.rename(to)
     size = sum(p.stat().st_size for p in to.rglob("*") if p.is_file())
-    return {"run": name, "path": str(to.relative_to(PROJECT)), "bytes": size, "snapshots_with_norms": len(kept)}
+    of_weights = sum(p.stat().st_size for p in (to / "weights").iterdir())
+    return {"run": name, "path": str(to.relative_to(PROJECT)), "bytes": size, "weights_bytes": of_weights,
+            "snapshots_with_norms": len(kept)}
 
 
-def _pack_weights(run: Run, staged: Path, weights: list[str]) -> None:
+def _pack_weights(run: Run, staged: Path, weights: list[str], write: Callable[[Run, str, Path], object]) -> None:
     """These stages' weights, and what was asked of them."""
     for saved in weights:
-        shutil.copyfile(run.weights_file(saved), staged / "weights" / f"{saved}.safetensors")
+        write(run, saved, staged / "weights" / f"{saved}.safetensors")
         for ranking in run.rankings(saved)[1:]:
             shutil.copyfile(run.answers.ranking_path(saved, ranking), staged / f"{ranking}-{saved}.safetensors")
         for name in (f"sensitivity-{saved}.jsonl", f"surface-{saved}.jsonl"):

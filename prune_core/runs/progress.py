@@ -16,7 +16,7 @@ from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import Norms
 from prune_core.runs.places import RunError, one_line
 from prune_core.runs.snapshots import Snapshot
-from prune_core.runs.stages import Stage
+from prune_core.runs.stages import DENSE, Stage
 
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
 _SIZES = ("sparsity", "compression_encoder", "compression_model")
@@ -25,9 +25,11 @@ _SIZES = ("sparsity", "compression_encoder", "compression_model")
 class Progress:
     """The snapshots of a run, with the norms and weights of some. Lines are read once, norms whenever asked for."""
 
-    def __init__(self, folder: Path, layout: Layout, metric: str):
-        """`metric`: the one of the task's scores that every stage must have."""
-        self.folder, self.name, self.layout, self.metric = folder, folder.name, layout, metric
+    def __init__(self, folder: Path, layout: Layout, metric: str, source: Progress | None = None):
+        """`metric`: the one of the task's scores that every stage must have; `source`: of the run that it ships beside
+        and whose dense weights it shares.
+        """
+        self.folder, self.name, self.layout, self.metric, self.source = folder, folder.name, layout, metric, source
 
     @cached_property
     def snapshots(self) -> list[Snapshot]:
@@ -63,6 +65,8 @@ class Progress:
 
     def norms(self, at: int) -> Norms:
         """Block norms of snapshot `at`: matrix name -> (groups down, groups across), float32. Raises RunError."""
+        if self.source and self.snapshots[at].saved == DENSE:  # there they are float32, beside the weights
+            return self.source.norms(self.source.saved(DENSE))
         path = self.folder / "norms" / f"{self.lines[at]['i']:06d}.safetensors"
         try:
             with safe_open(path, framework="np") as file:
@@ -89,15 +93,20 @@ class Progress:
 
     def has_weights(self, stage: str) -> bool:
         """Whether the weights of a stage are there, so that exact scores of its cuts can be had."""
-        return (self.folder / "weights" / f"{stage}.safetensors").exists()
+        return self._weights(stage) is not None
+
+    def _weights(self, stage: str) -> Path | None:
+        path = self.folder / "weights" / f"{stage}.safetensors"
+        if not path.exists() and stage == DENSE and self.source:
+            return self.source._weights(stage)
+        return path if path.exists() else None
 
     def weights_file(self, stage: str, command: str) -> Path:
         """The weights of a stage. Raises RunError where they are not there, with the `command` that makes them."""
         self.saved(stage)
-        path = self.folder / "weights" / f"{stage}.safetensors"
-        if path.exists():
+        if path := self._weights(stage):
             return path
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        there = ", ".join(one for one in self.stages if self.has_weights(one)) or "none"
         raise RunError(f"run {self.name!r} ships without the weights of {stage!r} (with: {there}); to get them, "
                        f"run: {command}")
 

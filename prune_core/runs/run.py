@@ -38,7 +38,7 @@ from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
 from prune_core.runs.progress import Progress
 from prune_core.runs.snapshots import Snapshot
-from prune_core.runs.stages import Stage
+from prune_core.runs.stages import DENSE, Stage
 from prune_core.tasks import table_files
 
 
@@ -57,7 +57,6 @@ class Run:
             _check(about)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise RunError(f"run {self.name!r}: run.json is not valid: {one_line(error)}") from None
-        self.progress = Progress(self.path, self.layout, self.metric)
 
     @property
     def recorded(self) -> bool:
@@ -69,20 +68,21 @@ class Run:
         """Where what is asked of it afterwards is written: its own folder, or beside the user's runs if it ships."""
         return places.RUNS / ".scores" / self.name if self.recorded else self.path
 
+    @cached_property
+    def source(self) -> Run | None:
+        """Of a run that ships: the one beside it that it started from, whose dense weights are its own too."""
+        return source_among(self, places.RECORDED) if self.recorded else None
+
+    @cached_property
+    def progress(self) -> Progress:
+        return Progress(self.path, self.layout, self.metric, self.source and self.source.progress)
+
     @property
     def answers(self) -> Answers:
-        return Answers(self.path, self.later, self.layout)
+        return Answers(self.path, self.later, self.layout, self.source and self.source.answers)
 
-    @property
-    def is_practice(self) -> bool:
-        """Whether its data is the synthetic practice set."""
-        return self.data == "practice"
-
-    @property
-    def is_own(self) -> bool:
-        """Whether it was trained on a table file of the user's."""
-        return table_files.is_own(self.data)
-
+    is_practice = property(lambda self: self.data == "practice", doc="Whether its data is the synthetic practice set.")
+    is_own = property(lambda self: table_files.is_own(self.data), doc="Whether trained on a table file of the user's.")
     is_glue = property(lambda self: not self.is_practice and not self.is_own)
 
     @property
@@ -169,7 +169,8 @@ class Run:
         return self.answers.sensitivity(stage)
 
     def surfaces(self, stage: str) -> dict[SurfaceKind, list[SurfacePoint]]:
-        return self.answers.surfaces(stage, self.snapshots[self.saved(stage)].surface, self.config.scope)
+        own = self.answers.surfaces(stage, self.snapshots[self.saved(stage)].surface, self.config.scope)
+        return own | self.source.surfaces(stage) if stage == DENSE and self.source else own
 
     # ---- what came of it: results.py
 
@@ -190,6 +191,22 @@ class Run:
     def warnings(self) -> list[str]:
         return results.warnings(results.dense_scores(self.snapshots), self.points, self.metric, self.majority_score,
                                 self.about.get("notes", []), self.about["task"].get("shares"))
+
+
+def source_among(run: Run, folder: Path) -> Run | None:
+    """The run in `folder` that this one started from, if its dense weights are there and it divides them alike.
+
+    What is kept there of them - norms, rankings, scores - then holds for this run as well.
+    """
+    try:
+        source = Run(folder / run.config.start_from) if run.config.start_from not in (None, run.name) else None
+    except (RunError, OSError):
+        source = None
+    if source is None:
+        return None
+    alike = ((one.layout, one.task, one.labels, one.data, one.config.model, one.config.dev_examples)
+             for one in (run, source))
+    return source if len({repr(one) for one in alike}) == 1 and source.has_weights(DENSE) else None
 
 
 def _read_about(path: Path) -> dict:

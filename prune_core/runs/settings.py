@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from prune_core import InputError
 from prune_core.cutting import cuts
@@ -61,10 +61,24 @@ class Setting:
 # ---------------------------------------------------------------- what goes without saying
 
 
-def usual(run: Run) -> Cut:
-    """Where the run itself cuts first."""
+def usual(run: Run, at: int | None = None) -> Cut:
+    """Where the run itself cuts: at a stage of some compression there, else (`at`: position of a snapshot) first."""
     scope = run.config.scope if run.config.scope in SCOPES else "global"
-    return Cut(scope, round(sparsity_of(run.config.compressions[0]), 4))
+    stage = run.snapshots[at].saved if at is not None else None
+    compression = (stage.compression if stage else None) or run.config.compressions[0]
+    return Cut(scope, int(1e4 * sparsity_of(compression) + 1e-9) / 1e4)  # never more than the stage has cut
+
+
+def opening(run: Run, at: int | None = None) -> Setting:
+    """What a run is opened on: its best stage (best.py), or the snapshot at position `at`; cut as it is there.
+
+    By the ranking that ranks it best. The run has snapshots with norms.
+    """
+    if at is None:
+        stage = best.opening(run)
+        at = run.saved(stage) if stage else run.with_norms[-1]
+    stage = run.snapshots[at].saved
+    return Setting("", at, replace(usual(run, at), ranking=best.ranking(run, stage) if stage else "norm"))
 
 
 def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str, float] | None = None,
@@ -81,7 +95,7 @@ def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
 
     Of those whose `weights` are there, unless only norms are needed. Raises RunError, saying how to get them.
     """
-    there = {p.stem for p in (run.path / "weights").glob("*.safetensors")} if weights else set(run.stages)
+    there = {stage for stage in run.stages if run.has_weights(stage) or not weights}
     stages = [s.saved for s in run.snapshots if s.saved in there
               and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == DENSE)]
     if not stages:
