@@ -909,7 +909,8 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown
     assert told["recommended"] is None
     assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
-    assert "None is recommended" in texts(app) and "No setting keeps within 1 point" in texts(app)
+    assert "Do not ship: B, the nearest, loses 1.5 points" in texts(app)
+    assert "No setting keeps within 1 point" in texts(app)
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
