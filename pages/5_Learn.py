@@ -71,8 +71,8 @@ def blocks() -> None:
             Share_of_squared_weights_kept=f"{matrix.energy:.1%}")
     st.caption("Colours: the darker a weight, the smaller it is; a block in the pale colour of the page is cut, as on "
                "Explore. *Sparsity* is the share of weights that are zero. *Share of squared weights kept* is what is "
-               "left of the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger than "
-               "others, as in trained layers.")
+               "left of the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger "
+               "than others, as in trained layers.")
     question("At the same sparsity, single weights keep the most. Why would anyone cut larger blocks?",
              "Because a computer multiplies rows of numbers at once. Zeros that lie anywhere have to be looked up one "
              "by one, which costs more than it saves; zeros in whole strips can be skipped without looking. "
@@ -94,7 +94,7 @@ def penalty() -> None:
     question("Both blocks pay the same price. What is unfair about that?",
              f"The needed block pays too: at λ = {lam:g} it ends at {path[-1, 0]:.2f} instead of 1. "
              "The price that removes one block harms the other. The next step fixes that.")
-    real_run("Loss, penalty and zero weights of a real training, on Explore under Training history", BEFORE,
+    real_run("Loss, penalty and zero weights of a real training", BEFORE,
              view="Training history")
 
 
@@ -157,7 +157,7 @@ def faults() -> None:
     names = {"never refreshed": _never_refreshed, "detached": _detached, "cancelled by Adam": _cancelled}
     which = st.segmented_control("Fault", list(names), default="never refreshed", required=True, key="fault")
     names[which]()
-    real_run("The same method without these faults: milestones and exact zeros, under Training history", BEFORE,
+    real_run("The method without these faults: milestones, and zeros that are exact", BEFORE,
              view="Training history")
 
 

@@ -21,7 +21,7 @@ from prune_core.showing import figures, lesson
 TAUGHT = "sst2-minilm-64x1"  # the recorded run that ships with its dense weights
 SENTENCES = ("not half as bad as I had feared", "I would not say that this was a bad film", "a warm and funny film",
              "the plot is thin, but what a cast", "I slept through most of it")
-ASKING, FLIPPING = 8, 40  # seconds that they take on two idle cores
+ASKING, FLIPPING = 8, 30  # seconds that they take on two idle cores
 
 
 def show() -> None:
@@ -46,7 +46,7 @@ def show() -> None:
         "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each other. "
         "Three more change at 40%, “a warm and funny film” never. But with more than half cut, the model gives nearly "
         "the same answer to all of them: it has stopped reading.")
-    parts.real_run("The same run on Explore, where its dense weights are cut and scored on the whole dev set", TAUGHT,
+    parts.real_run("The same weights on Explore, scored on the whole dev set", TAUGHT,
                    at="dense")
 
 
