@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -599,12 +600,15 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
 
 def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     app = opened("prune")
-    assert metrics(app)["Training time"].endswith(("s", "min", "h"))
+    told = metrics(app)["From Start to the end"]
+    assert re.fullmatch(r"about \d+ (s|min)", told) and f"quick: {told}; to see" in texts(app)
     assert "GFLOP/s" in texts(app)
     plain, taught = (estimate.estimate(preset("quick", distill=share), []).seconds for share in (0.0, 0.9))
     assert 1.0 < taught / plain < 1.34  # the teacher's pass: a third of a step for each batch, at most
     make_run(runs_dir, "measured")
-    assert "0.40 s a step, measured on this machine in run measured" in texts(opened("prune"))
+    app = opened("prune")
+    next(one for one in app.segmented_control if one.label == "Preset").set_value("standard").run()
+    assert "0.40 s a step, measured on this machine in run measured" in texts(app)
     app.multiselect[0].set_value(["0.5"]).run()
     assert "compression 0.5 is out of range" in texts(checked(app))
     assert not [button for button in app.button if button.label == "Start"]
@@ -842,15 +846,42 @@ PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities"
              "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
 
 
+def answered(app: AppTest) -> AppTest:
+    """The page once what it asks in the background has been answered."""
+    wait(lambda: "two idle cores" not in texts(app.run()), 30.0)
+    return checked(app)
+
+
+def test_learn_goes_on_while_the_model_is_asked(runs_dir, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr(processes, "predict", lambda *_: held.wait(60) and PREDICTED)
+    loaders.predicted.clear()
+    app = learn(4)
+    assert "s so far" in texts(app) and "The model says" not in metrics(app)
+    next(b for b in app.button if b.label == "Next").click().run()
+    assert app.header[0].value == "5. Speed"
+    held.set()
+    app = answered(learn(4))
+    assert metrics(app)["The model says"] == "positive"
+
+
+def test_learn_says_minutes_and_leads_to_the_real_run(runs_dir):
+    for number in range(1, 8):
+        app = learn(number)
+        assert re.search(r"About \d+ minutes; all 7 steps: \d+", texts(app))
+        links = [link.proto for link in app.get("page_link")]
+        assert any("Explore" in link.label or "Speed" in link.label for link in links)
+
+
 def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(processes, "predict", lambda *question: asked.append(question) or PREDICTED)
     loaders.predicted.clear()
-    app = learn(4)
+    app = answered(learn(4))
     assert metrics(app) == {"The model says": "positive", "Confidence": "90%", "It changes its mind at": "60%"}
     app.select_slider(key="cut the sentence").set_value(2).run()
     assert metrics(app)["The model says"] == "negative" and len(asked) == 1
-    app.text_input(key="sentence").set_value("dull").run()
+    answered(app.text_input(key="sentence").set_value("dull").run())
     assert asked[1] == ("sst2-minilm-64x1", runs_dir, "dull")
 
     def fail(*_):
@@ -858,7 +889,7 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
 
     monkeypatch.setattr(processes, "predict", fail)
     app.text_input(key="sentence").set_value("else").run()
-    assert "the weights are gone" in texts(checked(app))
+    assert "the weights are gone" in texts(answered(app))
 
 
 def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
@@ -870,7 +901,7 @@ def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
     loaders.flips.clear()
     app = learn(4)
     app.text_input(key="data").set_value("some/folder").run()
-    next(b for b in app.button if b.label == "Show them").click().run()
+    answered(next(b for b in app.button if b.label.startswith("Show them, about")).click().run())
     assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")]
     assert app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
     assert "at 10%, 1 became wrong and 0 right; at 50%, 5 became wrong and 2 right" in texts(checked(app))
@@ -882,7 +913,7 @@ def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
     app = learn(4)
     app.text_input(key="data").set_value(str(tmp_path / "nowhere")).run()
-    next(b for b in app.button if b.label == "Show them").click().run(timeout=120)
+    answered(next(b for b in app.button if b.label.startswith("Show them, about")).click().run(timeout=120))
     assert len(app.error) == 1 and "nowhere" in app.error[0].value and "Traceback" not in app.error[0].value
 
 
@@ -909,7 +940,8 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown
     assert told["recommended"] is None
     assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
-    assert "None is recommended" in texts(app) and "No setting keeps within 1 point" in texts(app)
+    assert "Do not ship: B, the nearest, loses 1.5 points" in texts(app)
+    assert "No setting keeps within 1 point" in texts(app)
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
@@ -953,7 +985,7 @@ def test_learn_shows_recorded_speeds_until_it_measures_here(runs_dir, monkeypatc
     found = {"machine": {"cpu": "x"}, "threads": 2, "m": 8, "n": 4, "tokens": 2, "sparsity": 0.8,
              "patterns": [{"pattern": "dense", "speedup": 1.0, "spread": [1.0, 1.0], "ms": 1.0}]}
     monkeypatch.setattr(processes, "shapes", lambda: found)
-    next(b for b in app.button if b.label == "Measure on this machine").click().run()
+    next(b for b in app.button if b.label.startswith("Measure on this machine, about")).click().run()
     assert "just now, here, 2 threads: a 8 x 4 matrix" in texts(checked(app))
 
 

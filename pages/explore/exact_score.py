@@ -155,7 +155,7 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     ahead = client.ahead(question)
     doing = {"loading": "loading weights and data, once",
              "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
-    left = f", about {widgets.duration(answer.seconds)} left" if answer.seconds else ""
+    left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
     return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
 
 

@@ -73,7 +73,8 @@ def record(run: Run, stage: str, kind: str, there: int) -> None:
         return
     scores = len(by_scope(run.layout, kind)) * SHARES
     jobs.job(f"sensitivity {run.name} {stage} {kind}", f"Record it for each {kind}",
-             jobs.seconds_of(run, stage, max(1, scores - there)), jobs.command(run, stage, "sensitivity", f"--by={kind}"),
+             jobs.seconds_of(run, stage, max(1, scores - there)),
+             jobs.command(run, stage, "sensitivity", f"--by={kind}"),
              f"{scores} exact scores: of each {kind} with a quarter, half, three quarters and nine tenths cut.")
 
 

@@ -324,13 +324,19 @@ def _own_table(path: str, columns: tuple[str, ...], label: str, regression: bool
     return Summary(len(table.texts), table.columns, table.classes, table.note, characters)
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def predicted(name: str, sentence: str) -> dict:
-    """`predict`'s answer for a sentence. Raises processes.Failed."""
-    return processes.predict(name, runs_dir(), sentence)
+@st.cache_resource(max_entries=200, show_spinner=False)
+def predicted(name: str, sentence: str) -> Future[dict]:
+    """`predict`'s answer for a sentence, asked in the background; its result raises processes.Failed."""
+    return _asking().submit(processes.predict, name, runs_dir(), sentence)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def flips(name: str, data: str) -> dict:
-    """`flips`' answer for a run's dense weights. Raises processes.Failed."""
-    return processes.flips(name, runs_dir(), data)
+@st.cache_resource(max_entries=8, show_spinner=False)
+def flips(name: str, data: str) -> Future[dict]:
+    """`flips`' answer for a run's dense weights, likewise."""
+    return _asking().submit(processes.flips, name, runs_dir(), data)
+
+
+@st.cache_resource(show_spinner=False)
+def _asking() -> ThreadPoolExecutor:
+    """Two questions at a time, for all sessions: each takes a process of its own."""
+    return ThreadPoolExecutor(2)

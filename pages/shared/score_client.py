@@ -38,7 +38,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """How it stands: waiting, loading, scoring, done or failed; the score so far with its 95% interval."""
+    """How it stands: waiting, loading, measuring inputs, repairing, scoring, done or failed.
+
+    `done` of `total` of that, and the score so far with its 95% interval.
+    """
 
     doing: str = "waiting"
     done: int = 0
@@ -47,8 +50,8 @@ class Answer:
     low: float | None = None
     high: float | None = None
     result: dict | None = None  # what `evaluate --json` prints
-    seconds: float | None = None  # about how long what it is doing still takes, where that is known
     error: str = ""
+    seconds_left: float | None = None  # of what it is doing; None where that is not known yet
 
     @property
     def ended(self) -> bool:
@@ -184,13 +187,15 @@ def known_before(question: Question) -> dict | None:
 
 
 def _after(answer: Answer, said: dict) -> Answer:
-    """The answer after one more line about it."""
+    """The answer after one more line about it; one that was computed earlier stands."""
+    if answer.doing == "done" and "result" not in said:
+        return answer
     if "result" in said:
         result = said["result"]
         examples = result["examples"]
         return Answer("done", examples, examples, result["score"], result["low"], result["high"], result)
     if "error" in said:
         return Answer("failed", error=str(said["error"]))
-    if "score" in said:
-        return replace(answer, doing="scoring", **{key: said[key] for key in ("done", "total", "score", "low", "high")})
-    return replace(answer, doing=str(said.get("doing", answer.doing)), seconds=said.get("seconds"))
+    numbers = ("done", "total", "score", "low", "high", "seconds_left")
+    doing = "scoring" if "score" in said else str(said.get("doing", answer.doing))
+    return replace(answer, doing=doing, **{"seconds_left": None} | {key: said[key] for key in numbers if key in said})
