@@ -211,7 +211,7 @@ def alone(run: Run, view: View, matrix: Matrix) -> None:
     mine = [point for point in run.sensitivity(stage) if point.key == matrix.name]
     st.markdown(f"**Cost of cutting only this** at {widgets.plain(stage)}")
     if not mine:
-        record(run, stage, "matrix", 0)
+        st.caption("Not recorded yet: below, **Layers and matrices** has a button that records it for each matrix.")
         return
     names = {matrix.name: called(matrix.name, [matrix])}
     st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, stage), names), key="alone",
