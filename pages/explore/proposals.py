@@ -137,7 +137,7 @@ def _course(run: Run, stage: str) -> None:
     else:
         _progress(asked, answer, client.ahead(Question(asked.run, asked.stage, asked.step.candidate.cut, asked.data)))
     _table(run, asked)
-    rerun.soon(400 * (1 + client.waiting()) if asked.step else 0)
+    rerun.soon(400 * (1 + client.waiting()) if asked.step else 0, "proposal")
 
 
 def _progress(asked: Asked, answer, ahead: int) -> None:

@@ -191,7 +191,7 @@ def _reaching(run: Run, aim: Aim, dense: float, zeros: float, known: Sequence[Wa
 
     nothing = known[0].at(run, 0.0, profile)
     if value(nothing) >= wanted * (1 - 1e-9):
-        raise InputError(f"these weights already have {zeros:.1%} zero, {_said(aim, value(nothing))}: "
+        raise InputError(f"these weights already have {zeros:.1%} zero and so {_said(aim, value(nothing))}; "
                          f"asked was {_said(aim, wanted)}; ask for more")
     found, most = [], 0.0
     for way in known:
@@ -310,9 +310,10 @@ def _next(way: Way, limit: float, zeros: float) -> float | None:
         share = _crossing(way, limit, zeros)
         return min(max(share, low + (high - low) / 10), high - CLOSE / 2) if beyond else min(high, max(
             share, low + CLOSE))
-    if not beyond:  # half as far again as it is from where nothing is cut
-        return min(MOST, low + max(0.05, 0.5 * (low - zeros)))
-    before = dict(way.scored)[low]
+    before, own = dict(way.scored)[low], way.scored[0][1]
+    if not beyond:  # half of what is left where nothing was lost so far, less the more of what may be lost is
+        left = (before - limit) / (own - limit) if own > limit else 0.0
+        return low + (high - low) * min(0.5, max(0.1, left / 2))
     straight = (before - limit) / (before - after) if before > after else 0.5  # where a line between both meets it
     return low + (high - low) * min(0.75, max(0.25, straight))
 
