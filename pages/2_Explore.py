@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.explore import charts, exact_score, live_map, parts, proposals, rerun, take_away
-from pages.explore.view import View, content, current, forget, opening, remember, waits
+from pages.explore.view import View, content, current, follows, forget, opening, remember, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
+from prune_core.showing import canvas
 
 
 def main() -> None:
@@ -21,19 +22,27 @@ def main() -> None:
             exact_score.exact_settings(run)
         widgets.presentation()
         widgets.image_format()
-    st.title(widgets.plain(run.name) if run else "Explore", anchor=False)
+    present = st.session_state.get("present", False)
+    widgets.end_presentation()
+    st.title(widgets.plain(heading(run) if present else run.name) if run else "Explore", anchor=False)
     if run is None:
         nothing()
         return
+    widgets.said_of_link()
     st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
     if not run.with_norms:
         st.info("This run has recorded no block norms yet. Watch it on the **Prune** page, or choose another run.")
         return
     explore(run)
-    if not st.session_state.get("present"):
+    if not present:
         details(run)
-    widgets.end_presentation()
+
+
+def heading(run: Run) -> str:
+    """Task and model in words, for a room."""
+    model = {"minilm": "MiniLM"}.get(run.config.model, run.config.model.rstrip("/").rpartition("/")[2])
+    return f"{canvas.task_title(run)} with {model}"
 
 
 def chosen_run() -> Run | None:
@@ -41,8 +50,7 @@ def chosen_run() -> Run | None:
     names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run))
     if not names:
         return None
-    if st.query_params.get("run") not in names:  # no default of the widget: the address then always names the run
-        st.session_state["run"] = loaders.first(names)
+    widgets.run_of_link(names, lambda: loaders.first(names))
     run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params", on_change=forget))
     if run.with_norms and not {"score"} & {*st.session_state, *st.query_params}:
         st.session_state["score"] = opening(run).cut.ranking
@@ -51,8 +59,7 @@ def chosen_run() -> Run | None:
 
 def nothing() -> None:
     """What to do where there is no run."""
-    st.info("There are no recorded runs yet. "
-            "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+    st.info("There are no recorded runs yet. Start one on the **Prune** page.")
     if unreadable := [entry for entry in loaders.listed() if not entry.run]:
         st.warning(f"Folders that hold no run that can be read: {len(unreadable)}. **Home** says why.",
                    icon=":material/error:")
@@ -63,7 +70,12 @@ def explore(run: Run) -> None:
     """The map, what it counts in words, its exact score: only this is run again at once when the hand rests."""
     try:
         view = current(run)
-        exact_score.exact(run, view)
+        if follows():
+            st.rerun()
+        if wrong := st.session_state.get("wrong"):
+            st.info(wrong, icon=":material/link_off:")
+        with st.container(key="exact-line"):
+            exact_score.exact(run, view)
         live_map.draw(content(run, view, st.session_state.get("present", False)), remember)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")

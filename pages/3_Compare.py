@@ -33,8 +33,7 @@ def main() -> None:
     done = [entry.run for entry in loaders.listed()
             if entry.run and any(p["score_retrained"] is not None for p in entry.run.points)]
     if not done:
-        st.info("No run has been retrained yet. Start one on the **Prune** page, or a whole comparison in a terminal: "
-                "`python -m prune_core compare --task mrpc`.")
+        st.info("No run has been retrained yet. Start one on the **Prune** page.")
         return
     with st.sidebar:
         runs = chosen(done)
@@ -82,7 +81,7 @@ def answer(rows: list[Row]) -> tuple[float, list[Row]]:
     """What the person may lose and wants most, and what to take then: (loss allowed, the rows, the answer first)."""
     with st.container(border=True, key="answer"):
         with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
-            lost = st.number_input("Points that may be lost", 0.0, 20.0, 100 * best.ALLOWED, 0.5, format="%.1f",
+            lost = st.number_input("Maximum loss (points)", 0.0, 20.0, 100 * best.ALLOWED, 0.5, format="%.1f",
                                    width=190, key="points", bind="query-params",
                                    help="Below the score of the run's own dense model. One point is 0.01 of the score.")
             aim = st.segmented_control("Make the most of", list(AIMS), default="speedup", required=True, key="aim",
@@ -189,7 +188,7 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
         "Answer": st.column_config.TextColumn("", width=36, help="★: the answer above."),
         "Method": st.column_config.TextColumn(help=" ".join(f"{name}: {words}." for name, words in methods.items())),
         "Target": number("Target", format="%.3gx", help="The encoder compression that was asked for."),
-        "Within": st.column_config.TextColumn("Within?", help="Whether it loses no more points than may be lost."),
+        "Within": st.column_config.TextColumn("Within?", help="Whether it loses no more than the maximum above."),
         "Score": number(format="%.3f", help="After retraining; the mean over the seeds."),
         "Loss": number("Points lost", format="%.1f", help="Against its own dense model; below zero: it scores higher."),
         "Speedup": number(f"Speedup, {kind}", format="%.1fx"), "Measured": number("Measured", format="%.1fx"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
-from pages.shared.processes import CALIBRATION, Failed
+from pages.shared import jobs, loaders, widgets
+from pages.shared.processes import Failed
 from pages.shared.widgets import download
 from prune_core import InputError
+from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
@@ -18,6 +19,7 @@ from prune_core.runs.stages import Stage
 from prune_core.showing import figures
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
+CALIBRATION = 240.0  # seconds that it takes, about: on two cores
 PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
 
 
@@ -29,18 +31,18 @@ def main() -> None:
                "padding. It is compared with the **dense** model in torch, fp32.")
     names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run and entry.run.stages))
     if not names:
-        st.info("There are no recorded runs yet. "
-                "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+        st.info("There are no recorded runs yet. Start one on the **Prune** page.")
         return
     with st.sidebar:
         profiles = loaders.profiles()
         run, stage, setting, profile = chosen(names, profiles)
         widgets.image_format()
+    widgets.said_of_link()
     if not loaders.read_only():
         calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
     if profile is None:
         st.info("Predictions need a latency profile"
-                + (": run `python -m prune_core calibrate` before you start this copy." if loaders.read_only()
+                + (", and this copy, which only shows, has none." if loaders.read_only()
                    else ". **Calibrate this machine** above; it takes a few minutes, once."))
         return
     try:
@@ -51,9 +53,8 @@ def main() -> None:
 
 def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, Batch, Profile | None]:
     """Run, stage, batch size and sentence length, and whose latency profile to predict with."""
-    if st.query_params.get("run") not in names:
-        complete = (name for name in names if loaders.run(name).status == "complete")
-        st.session_state["run"] = next(complete, names[0])
+    complete = (name for name in names if loaders.run(name).status == "complete")
+    widgets.run_of_link(names, lambda: next(complete, names[0]))
     run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params"))
     stages = run.stages
     # The longest curve of trained norms
@@ -76,7 +77,8 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, 
 
 def load_profile() -> None:
     """Take in a profile that `calibrate --to FILE` wrote elsewhere; it is kept for the next time."""
-    st.markdown("Run `python -m prune_core calibrate --to FILE` on the other device, and load the file here.")
+    st.markdown("Timings of another device, made there and saved as a file.",
+                help="In a terminal on the other device: `prunescope calibrate --to FILE`")
     if file := st.file_uploader("Latency profile", "json", key="profile file", max_upload_size=1):
         try:
             before, profile = len(loaders.profiles()), profile_files.keep(file.getvalue())
@@ -88,36 +90,21 @@ def load_profile() -> None:
         st.success(f"Choose **{widgets.plain(str(profile.machine.get('cpu')))}** above.", icon=":material/check:")
 
 
-@st.fragment(run_every=2.0)
 def calibration(done: bool) -> None:
     """The button that calibrates this machine, and how far that is."""
-    runs_dir = loaders.runs_dir()
-    if processes.starting(CALIBRATION, runs_dir):
-        st.info(f"Calibrating this machine: {widgets.plain(processes.last_line(CALIBRATION, runs_dir))}",
-                icon=":material/timer:")
-        st.session_state["calibrating"] = True
-        return
-    if st.session_state.pop("calibrating", False):
-        st.rerun()
-    if processes.launched(CALIBRATION, runs_dir) and (error := processes.error_line(CALIBRATION, runs_dir)):
-        st.error(widgets.plain(error), icon=":material/error:")
-    if st.button("Calibrate again" if done else "Calibrate this machine", icon=":material/timer:",
-                 type="tertiary" if done else "primary",
-                 help="Times random encoders under random masks for a few minutes. Best while nothing else runs."):
-        processes.calibrate(runs_dir)
-        st.rerun(scope="fragment")
+    jobs.job("calibration of this machine", "Calibrate again" if done else "Calibrate this machine", CALIBRATION,
+             ["calibrate", "--json"], "Times random encoders under random masks. Best while nothing else runs.",
+             "tertiary" if done else "primary")
 
 
 def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     """Numbers at the chosen sparsity, the curve, the layers, batches and block shapes."""
     at, scope = run.saved(stage), run.config.scope
-    reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
-    share = st.slider("Sparsity", 0.0, 95.0, round(200 * reached) / 2, 0.5, format="%.1f%%",
-                      key="sparsity", bind="query-params")
-    mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share / 100, scope)
+    share = chosen_share(run, stage)
+    mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share, scope)
     dense, compact = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     predicted(mask, setting, profile, dense, compact)
-    mine = measure_now(run, stage, share / 100, setting, dense / compact)
+    mine = measure_now(run, stage, share, setting, dense / compact)
     pairs = loaders.speedups(run, at, scope, profile, setting)
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
     left, right = beside.container(width=470), beside.container(width=470)
@@ -135,6 +122,42 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
             by_shape(run, stage, profile, setting)
 
 
+def chosen_share(run: Run, stage: Stage) -> float:
+    """The share of every scope key that makes the sparsity which the slider says, of what is not zero already.
+
+    The slider begins at the share that is zero already, and follows run and stage.
+    """
+    at, scope, state = run.saved(stage), run.config.scope, st.session_state
+    norms = loaders.norms(run, at)
+    zeros = masks.zero_share(norms, run.layout)
+    least = min(99.0, round(100 * zeros, 1))
+    reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
+    reached = max(least, round(100 * reached, 1))
+    most = max(95.0, least + 0.5)
+    asked = _number(st.query_params.get("sparsity")) if "sparsity" not in state else None
+    if asked is not None and asked < least:
+        state["sparsity"] = least
+        state["lifted"] = (run.name, stage, asked)
+    elif "sparsity" not in state and asked is None or state.get("sparsity of", (run.name, stage)) != (run.name, stage):
+        state["sparsity"] = reached
+    state["sparsity of"] = (run.name, stage)
+    share = st.slider("Sparsity", least, most, step=0.1, format="%.1f%%", key="sparsity", bind="query-params")
+    lifted = state.get("lifted", ("", "", 0))
+    if zeros > 5e-4:
+        st.caption(f"{least:.1f}% already zero at {widgets.plain(stage)}" + (
+            f": less cannot be had, so the link's {lifted[2]:.1f}% is shown as {least:.1f}%."
+            if lifted[:2] == (run.name, stage) and share == least else ". The slider begins there."))
+    return zeros if share == least and zeros else masks.share_giving(norms, run.layout, share / 100, scope)
+
+
+def _number(text: str | None) -> float | None:
+    """What a link says; None where it is no number."""
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
 def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, compact: float) -> None:
     """The predicted milliseconds and speedup as numbers, for what and how sure they are."""
     with st.container(horizontal=True, gap="small"):
@@ -145,7 +168,7 @@ def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, c
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on "
                f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
                f"Median prediction error {profile.error:.0%} (dense {profile.error_dense:.0%}) on "
-               f"{profile.masks} held-out masks (`python -m prune_core calibrate`).")
+               f"{profile.masks} held-out masks.")
 
 
 def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float], measured: list[dict]) -> None:

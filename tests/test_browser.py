@@ -15,12 +15,14 @@ from sample_run import make_layout, make_profile, make_run
 
 from prune_core import files, machine
 from prune_core.cutting.answers import predict
+from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import mask_at
 from prune_core.evaluation import exact
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
+from prune_core.showing import lesson
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 DRAWN = ".prunescope[data-draw-ms]"
@@ -471,6 +473,89 @@ def test_the_lesson_by_keyboard_only(app, page):
         page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="4. A sentence")).to_be_visible()
     assert "step=4" in page.url and not page.problems
+
+
+def test_next_works_while_the_model_is_asked(app, page):
+    """Step 4 asks a process that takes seconds: whoever skips on is not held up, and does not stay there."""
+    page.goto(f"{app}/Learn?step=4.+A+sentence")
+    playwright.expect(page.get_by_text("Asking the model, at ten sparsities")).to_be_visible()
+    page.get_by_role("button", name="Next").click()
+    playwright.expect(page.get_by_role("heading", name="5. Speed")).to_be_visible()
+    page.wait_for_timeout(2500)  # the answer that comes meanwhile draws no old page
+    playwright.expect(page.get_by_role("heading", name="5. Speed")).to_be_visible()
+    assert not page.problems
+
+
+@pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark")], indirect=True)
+def test_what_is_cut_is_near_the_page_and_what_is_kept_is_not(app, page):
+    """On the first step the pixels of cut blocks contrast less with the page than those of most that are kept."""
+    page.goto(f"{app}/Learn")
+    page.wait_for_selector(".heatmaplayer image")
+    drawn = page.evaluate("""async () => {
+        const shown = document.querySelector(".heatmaplayer image"), picture = new Image();
+        picture.src = shown.getAttribute("href") || shown.getAttribute("xlink:href");
+        await picture.decode();
+        const [canvas, paper] = [document.createElement("canvas"), getComputedStyle(
+            document.querySelector("[data-testid=stApp]")).backgroundColor];
+        [canvas.width, canvas.height] = [picture.width, picture.height];
+        const context = canvas.getContext("2d");
+        context.fillStyle = paper;
+        context.fillRect(0, 0, canvas.width, canvas.height);
+        context.drawImage(picture, 0, 0);
+        const pixels = [], at = (cell, cells, size) => (cell + 0.5) * size / cells;
+        for (let row = 0; row < 16; row++) for (let col = 0; col < 24; col++)
+            pixels.push([...context.getImageData(at(col, 24, canvas.width), at(row, 16, canvas.height), 1, 1).data]
+                .slice(0, 3));
+        return {paper: paper.match(/[0-9.]+/g).slice(0, 3).map(Number), pixels};
+    }""")
+    strips = BlockShape.parse("4x1")
+    kept = strips.expand(lesson.cut_matrix(lesson.small_matrix(), strips, 0.5).kept, 16, 24).ravel()
+    against = np.array([contrast(pixel, drawn["paper"]) for pixel in drawn["pixels"]])
+    assert against[~kept].max() < 2.0 and np.median(against[kept]) > against[~kept].max()
+
+
+def contrast(one, other) -> float:
+    """WCAG's contrast of two colours, 1 to 21."""
+    def light(colour) -> float:
+        parts = np.array(colour) / 255
+        linear = np.where(parts <= 0.03928, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    low, high = sorted((light(one), light(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("page", [(800, "dark"), (800, "light")], indirect=True)
+def test_in_a_narrow_window_the_sidebar_is_folded_until_it_is_opened(app, page):
+    expect, bar = playwright.expect, page.get_by_test_id("stSidebar")
+    page.goto(f"{app}/Learn")
+    expect(bar).to_have_attribute("data-collapsed", "true")
+    assert page.get_by_test_id("stMain").bounding_box()["width"] == 800
+    page.get_by_test_id("stExpandSidebarButton").click()
+    expect(bar).to_have_attribute("data-collapsed", "false")
+    assert page.get_by_test_id("stMain").bounding_box()["width"] == 800, "it lies over the page"
+    bar.get_by_role("link", name="Prune").click()
+    expect(page.get_by_role("button", name="Start")).to_be_visible()
+    expect(bar).to_have_attribute("data-collapsed", "true")
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    expect(bar).to_have_attribute("data-collapsed", "false")
+    page.set_viewport_size({"width": 800, "height": 1000})
+    assert not page.problems
+
+
+@pytest.mark.parametrize("page", [(800, "light")], indirect=True)
+@pytest.mark.parametrize("path", ["", "Prune", "Learn", "Learn?step=4.+A+sentence", "Learn?step=7.+Where+it+breaks",
+                                  "Speed?run=recorded", "Compare"])
+def test_in_a_narrow_window_nothing_is_cut_off(app, page, path):
+    page.goto(f"{app}/{path}")
+    page.get_by_test_id("stMain").get_by_role("heading").first.wait_for()
+    still(page)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 800
+    cut = page.evaluate("""() => [...document.querySelector("[data-testid=stMain]").querySelectorAll(
+        "p, label, h1, h2, h3, button, input, [data-testid=stMetricValue], [data-baseweb=select] *")]
+        .filter(one => one.checkVisibility() && one.clientWidth > 1 && one.scrollWidth > one.clientWidth + 1)
+        .map(one => one.tagName + " " + (one.textContent || one.value))""")
+    assert cut == []
 
 
 def test_the_pruned_model_and_the_notebook_are_downloaded(app, page, tmp_path):

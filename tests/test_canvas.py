@@ -13,7 +13,17 @@ from sample_run import make_layout, make_norms, make_profile, make_run
 from prune_core.cutting import cuts
 from prune_core.cutting.answers import predict
 from prune_core.cutting.cuts import Cut
-from prune_core.cutting.masks import SCOPES, BlockMask, mask_at, thresholds_for, zero_share
+from prune_core.cutting.masks import (
+    SCOPES,
+    BlockMask,
+    by_scope,
+    mask_at,
+    mask_at_sparsity,
+    share_giving,
+    shares_up_to,
+    thresholds_for,
+    zero_share,
+)
 from prune_core.latency.profile import Batch, Profile
 from prune_core.runs import settings
 from prune_core.runs.run import Run
@@ -29,7 +39,7 @@ def page():
     with chromium() as browser:
         page = browser.new_page()
         page.goto("about:blank")
-        page.add_script_tag(content=canvas.script(canvas.COUNTING) + """
+        page.add_script_tag(content=canvas.script((*canvas.COUNTING, "format", "thresholds", "score")) + """
         function load(text) {
           const {header, norms, frames} = unpack(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)));
           window.model = makeModel(header, norms);
@@ -46,6 +56,15 @@ def priced() -> Profile:
     return replace(plain, compact={name: float(random.uniform(1e-7, 1e-3)) for name in names})
 
 
+def make_other(run: Run, seed: int, zeros: float) -> dict[str, np.ndarray]:
+    """Norms of this run's shape."""
+    norms, random = make_norms(run.layout, seed), np.random.default_rng(seed)
+    for values in norms.values():  # whole strips and columns die, as they do
+        values *= random.random((values.shape[0], 1)) > zeros
+        values *= random.random(values.shape[1]) > zeros
+    return norms
+
+
 def load(page, block: str, seed: int = 0, zeros: float = 0.0):
     """A run of this block shape in the browser's counting; (run, norms)."""
     import tempfile
@@ -53,11 +72,7 @@ def load(page, block: str, seed: int = 0, zeros: float = 0.0):
 
     layout = make_layout(2, 64, 128, block)
     run = Run(make_run(Path(tempfile.mkdtemp()), layout=layout))
-    norms = make_norms(layout, seed)
-    random = np.random.default_rng(seed)
-    for values in norms.values():  # whole strips and columns die, as they do
-        values *= random.random((values.shape[0], 1)) > zeros
-        values *= random.random(values.shape[1]) > zeros
+    norms = make_other(run, seed, zeros)
     at = run.saved("dense")
     head = canvas.header(run, at, 1.0, Start(settings.usual(run)), settings.usual(run), priced(), SETTING)
     page.evaluate("load", base64.b64encode(canvas.pack(head, norms)).decode())
@@ -85,8 +100,11 @@ def test_a_threshold_gives_the_numbers_of_the_core(page, block, scope):
         assert numbers["model"] == pytest.approx(mask.compression_model, rel=1e-14)
         if mask.kept_weights:
             assert numbers["encoder"] == pytest.approx(mask.compression_encoder, rel=1e-14)
-        score = predict(run.snapshots[run.saved("dense")].surface, mask.sparsity)
-        assert [numbers[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
+        if scope == "global":
+            score = predict(run.snapshots[run.saved("dense")].surface, mask.sparsity)
+            assert [numbers[k] for k in ("score", "low", "high")] == pytest.approx(score, rel=1e-12)
+        else:
+            assert "score" not in numbers, "no surface was recorded for such cuts"
         assert numbers["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
 
 
@@ -98,6 +116,54 @@ def test_a_share_gives_the_thresholds_of_the_core(page, block, scope):
         for share in (0.0, 0.125, 0.3333, 0.5, 0.875, 0.999):
             thresholds = page.evaluate("([scope, share]) => thresholdsFor(model, scope, share)", [scope, share])
             assert thresholds == pytest.approx(thresholds_for(norms, run.layout, share, scope), abs=0)
+
+
+@pytest.mark.parametrize("block", ["16x1", "allx1", "4x4"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_sparsity_is_reached_where_some_parts_have_more_zeros_than_others(page, block, scope):
+    run, norms = load(page, block, 6, 0.35)
+    zeros = shares_up_to(norms, run.layout, dict.fromkeys(by_scope(run.layout, scope), 0.0), scope)
+    assert page.evaluate("scope => zeroShares(model, scope)", scope) == zeros
+    whole = zero_share(norms, run.layout)
+    for wanted in (whole + 0.01, (whole + max(zeros.values())) / 2, min(0.99, max(zeros.values()) + 0.05)):
+        here = page.evaluate("([scope, wanted]) => shareGiving(model, scope, wanted)", [scope, wanted])
+        there = share_giving(norms, run.layout, wanted, scope)
+        groups = sum(max(map(run.layout.group_size, parts)) for parts in by_scope(run.layout, scope).values())
+        for share in (here, there):
+            reached = mask_at_sparsity(norms, run.layout, share, scope).sparsity
+            assert abs(reached - wanted) <= groups / run.layout.encoder_weights
+
+
+@pytest.mark.parametrize("block", ["16x1", "allx1", "4x4"])
+@pytest.mark.parametrize("scope", SCOPES)
+def test_thresholds_on_another_ranking_cut_the_same_shares_on_both_sides(page, block, scope):
+    """Set on one ranking, cut by another, and back."""
+    run, norms = load(page, block, 8, 0.2)
+    keys, random = list(by_scope(run.layout, scope)), np.random.default_rng(1)
+    given = {key: float(np.float32(random.uniform(0, 0.9))) for key in keys}
+    page.evaluate("model.header.value = 'norm'")
+    cut = page.evaluate("cut => complete(model, cut)", {"scope": scope, "thresholds": given})
+    assert cut["thresholds"] == given and cut["shares"] == shares_up_to(norms, run.layout, given, scope)
+    load(page, block, 9, 0.1)  # other values of the same groups
+    other = make_other(run, 9, 0.1)
+    page.evaluate("model.header.value = 'other'")
+    now = page.evaluate("cut => complete(model, cut)", cut)
+    told = page.evaluate("cut => briefly(model, cut)", now)
+    assert told["ranking"] == "norm" and told["shares"] == cut["shares"]
+    there = cuts.in_force(told, run.layout, "other", other)
+    assert dict(there.thresholds) == now["thresholds"] != given and there.ranking == "other"
+    load(page, block, 8, 0.2)
+    page.evaluate("model.header.value = 'norm'")
+    assert page.evaluate("cut => complete(model, cut)", now)["thresholds"] == given
+    assert dict(cuts.in_force(told, run.layout, "norm", norms).thresholds) == pytest.approx(given, rel=1e-7)
+
+
+@pytest.mark.parametrize("told", [{}, {"shares": {"all": 2}}, {"shares": {"all": "x"}}, {"shares": {"rows": 0.5}},
+                                  {"shares": [1]}, {"shares": {"all": float("nan")}}])
+def test_shares_that_are_none_are_refused(told):
+    layout = make_layout()
+    said = {"scope": "global", "share": None, "thresholds": {"all": 0.5}, "ranking": "taylor", **told}
+    assert cuts.in_force(said, layout, "norm", make_norms(layout)) is None
 
 
 @pytest.mark.parametrize("heads", [None, 2, 4])
@@ -161,8 +227,59 @@ def test_a_cut_is_predicted_from_the_surface_of_its_own_kind(page):
     whole, alike, own = (page.evaluate(count, cut) for cut in (
         {"scope": "global", "share": None}, {"scope": "layer", "share": 0.5}, {"scope": "layer", "share": None}))
     assert alike["score"] == pytest.approx(predict(points, alike["sparsity"])[0] / 2)
-    assert own["score"] == pytest.approx(predict(points, own["sparsity"])[0])
+    assert "score" not in own, "no score of another cut"
     assert whole["score"] == pytest.approx(predict(points, whole["sparsity"])[0])
+
+
+# ---------------------------------------------------------------- what is known of a score
+
+HEADER = {"surfaces": {"global": [[0.2, 0.9, 0.88, 0.92], [0.4, 0.8, 0.78, 0.82]]}, "usual": {"scope": "global"},
+          "exact": True}
+EVEN, OWN = {"scope": "global", "share": 0.3}, {"scope": "layer", "share": None}
+
+
+@pytest.mark.parametrize("header, cut, sparsity, told, how, score, words", [
+    ({}, EVEN, 0.3, None, "predicted", 0.85, ", 0.830 – 0.870"),
+    ({}, EVEN, 0.4000001, None, "recorded", 0.8, ", 0.780 – 0.820"),
+    ({}, EVEN, 0.3, {"doing": "scoring", "score": 0.8, "low": 0.7, "high": 0.9, "done": 96, "total": 872},
+     "so far", 0.8, ", 0.700 – 0.900, 96 of 872 examples"),
+    ({}, EVEN, 0.3, {"doing": "done", "score": 0.86, "low": 0.84, "high": 0.88}, "exact", 0.86, ", 0.840 – 0.880"),
+    ({}, EVEN, 0.3, {"doing": "failed", "score": None}, "predicted", 0.85, ", 0.830 – 0.870; recorded 0.900 at 20.0%"),
+    ({"exact": False}, EVEN, 0.39, None, "predicted", 0.805, ", 0.785 – 0.825; recorded 0.800 at 40.0%"),
+    ({}, OWN, 0.3, None, None, None, "no prediction for such a cut; the exact score comes when you rest"),
+    ({"exact": False}, OWN, 0.39, None, None, None,
+     "no prediction for such a cut; for an even cut recorded 0.800 at 40.0%"),
+    ({"surfaces": {}}, EVEN, 0.3, None, None, None, "no score was recorded here; the exact score comes when you rest"),
+    ({"surfaces": {}, "exact": False}, EVEN, 0.3, None, None, None,
+     "no score was recorded here; no exact score here")])
+def test_the_card_says_how_a_score_is_known(page, header, cut, sparsity, told, how, score, words):
+    said = page.evaluate("""([header, cut, sparsity, told]) => {
+        const even = alike(header, cut) ? scoreAt(header.surfaces[cut.scope], sparsity) : {};
+        return known(header, cut, { sparsity, ...even }, told); }""", [HEADER | header, cut, sparsity, told])
+    assert (said["how"], said["words"]) == (how, words)
+    assert said.get("score") == (None if score is None else pytest.approx(score, abs=1e-6))
+
+
+def test_an_exact_score_is_found_only_for_the_very_cut_it_is_of(page):
+    cut = {"run": "one", "moment": 2, "ranking": "norm", "repaired": False, "scope": "layer",
+           "thresholds": {"layer 1": 0.1, "layer 0": 0.30000001192092896}}
+    page.evaluate("told => { window.answers = new Answers(); answers.hear(told) }",
+                  cut | {"data": "", "doing": "done", "score": 0.8})
+
+    def found(**other) -> bool:
+        return page.evaluate("cut => Boolean(answers.of(cut))", cut | other)
+
+    assert found() and found(thresholds={"layer 0": 0.3, "layer 1": 0.1}), "the same as float32, in any order"
+    others = {"run": "two", "moment": 1, "ranking": "taylor", "repaired": True, "scope": "type",
+              "thresholds": {"layer 0": 0.3001, "layer 1": 0.1}}
+    assert not any(found(**{name: value}) for name, value in others.items())
+    running = cut | {"moment": 3, "data": "", "doing": "scoring", "score": 0.7}
+    page.evaluate("told => answers.hear(told)", running)
+    assert found() and found(moment=3)
+    page.evaluate("told => answers.hear(told)", running | {"moment": 4})
+    assert found() and not found(moment=3), "what was only so far is not kept when the hand has gone on"
+    page.evaluate("told => answers.hear(told)", running | {"data": "elsewhere"})
+    assert not found(), "other data, other scores"
 
 
 # ---------------------------------------------------------------- the address

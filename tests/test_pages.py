@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -95,17 +96,17 @@ def test_home_lists_runs_and_unreadable_folders(runs_dir):
 
 
 def test_empty_states_say_what_to_do(runs_dir):
-    assert "python -m prune_core prune" in texts(opened())
-    assert "python -m prune_core prune" in texts(opened("explore"))
+    assert "no runs yet. Start one on the **Prune** page." in texts(opened())
+    assert "Start one on the **Prune** page." in texts(opened("explore"))
     assert "press **Start**" in texts(opened("prune"))
 
 
 def test_speed_says_what_to_do_where_there_is_nothing(runs_dir):
-    assert "python -m prune_core prune" in texts(opened("speed"))
+    assert "Start one on the **Prune** page." in texts(opened("speed"))
     make_run(runs_dir)
     app = opened("speed")
     assert "Calibrate this machine" in texts(app) and not app.metric
-    assert [b.label for b in app.button] == ["Calibrate this machine"]
+    assert [b.label for b in app.button] == ["Calibrate this machine (about 4 min)"]
 
 
 @pytest.mark.parametrize("page", ["", "explore", "prune"])
@@ -209,13 +210,15 @@ def sent(app: AppTest) -> dict:
 
 def test_explore_says_what_masks_count(runs_dir):
     run = Run(make_run(runs_dir))
-    app = opened("explore", run="sample")
+    app = opened("explore", run="sample", at="penalty-2x", cut="global@0.52")
     at = run.saved("penalty-2x")
-    mask = mask_at_sparsity(run.norms(at), run.layout, 0.5)
+    mask = mask_at_sparsity(run.norms(at), run.layout, 0.52)
     kept, blocks = (sum(f(v) for v in mask.kept.values()) for f in (np.sum, np.size))
     score, low, high = predict(run.snapshots[at].surface, mask.sparsity)
     assert f"{kept:,} of {blocks:,} blocks are kept at penalty-2x, sparsity {mask.sparsity:.1%}" in texts(app)
     assert "estimated from recorded scores at nearby cuts" in texts(app) and f"{low:.3f} – {high:.3f}" in texts(app)
+    recorded = opened("explore", run="sample", at="retrain-2x", cut="global@0.3")  # 50% is zero there already
+    assert "was recorded for this very cut" in texts(recorded).replace("*", "")
 
 
 def test_the_map_is_sent_the_norms_and_all_moments(runs_dir):
@@ -263,7 +266,7 @@ def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
     app = opened("explore", **address)
     start = sent(app)["start"]
     assert start["cut"]["share"] == 0.5 and start["zoom"] is None and start["pins"] == [] and start["key"] is None
-    assert run.snapshots[run.with_norms[sent(app)["moment"]]].label == "penalty-2x"
+    assert run.snapshots[run.with_norms[sent(app)["moment"]]].label == "retrain-2x"
 
 
 def test_a_moment_without_a_surface_predicts_no_score(runs_dir):
@@ -284,7 +287,7 @@ def sensitivities(run: Run) -> list[Sensitivity]:
 def test_parts_say_what_each_layer_costs_and_which_is_the_most_sensitive(runs_dir):
     run = Run(make_run(runs_dir))
     app = opened("explore", at="dense", view="Layers and matrices")
-    assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(app)
+    assert "The cost of cutting only one layer was not recorded for dense yet." in texts(app)
     sensitivities(run)
     app = opened("explore", at="dense", view="Layers and matrices")
     table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
@@ -409,7 +412,9 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     client = FakeClient(Answer())
     monkeypatch.setattr(loaders, "score_client", lambda: client)
     make_run(runs_dir)
-    assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not client.asked
+    app = opened("explore", at="dense")
+    assert "No exact score for this stage: its weights are not included." in texts(app) and not client.asked
+    assert "Make the weights (about 2 min)" in [b.label for b in app.button]
 
 
 # ---------------------------------------------------------------- from outside: addresses, texts
@@ -487,9 +492,9 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir))
-    app = opened("explore", view="Export", pin="dense~global@0.25")
+    app = opened("explore", view="Export", at="penalty-2x", pin="dense~global@0.25")
     assert [b.label for b in app.get("download_button")] == ["Notebook"]
-    assert "The weights of this snapshot" in texts(app)
+    assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
     said = {"compression_encoder": 2.0, "score": 0.875,
             "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
@@ -502,18 +507,20 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
         return said
 
     monkeypatch.setattr(processes, "export", export)
-    app = opened("explore", view="Export")
+    app = opened("explore", view="Export", at="penalty-2x")
+    assert "This cut was not retrained: retrain-2x of this run scores 0.885." in texts(app)
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
     text = texts(checked(app)).replace("\\", "")
-    assert "accuracy 0.8750" in text and "70.0 MB with only the kept blocks" in text
+    assert "accuracy 0.8750" in text and "neither smaller nor faster" in text
+    assert list(app.table[0].value["Size"]) == ["91.0 MB", "90.0 MB", "70.0 MB"]
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
     def fail(*_):
         raise Failed("the model cannot be written")
 
     monkeypatch.setattr(processes, "export", fail)
-    app = opened("explore", view="Export")
+    app = opened("explore", view="Export", at="penalty-2x")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert "the model cannot be written" in texts(checked(app))
 
@@ -522,7 +529,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
 
 
 def test_compare_without_runs_says_what_to_do(runs_dir):
-    assert "python -m prune_core compare" in texts(opened("compare"))
+    assert "Start one on the **Prune** page." in texts(opened("compare"))
     make_run(runs_dir, "begun", finish=False, upto=8)
     assert "No run has been retrained yet" in texts(opened("compare"))
 
@@ -595,12 +602,15 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
 
 def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     app = opened("prune")
-    assert metrics(app)["Training time"].endswith(("s", "min", "h"))
+    told = metrics(app)["From Start to the end"]
+    assert re.fullmatch(r"about \d+ (s|min)", told) and f"quick: {told}; to see" in texts(app)
     assert "GFLOP/s" in texts(app)
     plain, taught = (estimate.estimate(preset("quick", distill=share), []).seconds for share in (0.0, 0.9))
     assert 1.0 < taught / plain < 1.34  # the teacher's pass: a third of a step for each batch, at most
     make_run(runs_dir, "measured")
-    assert "0.40 s a step, measured on this machine in run measured" in texts(opened("prune"))
+    app = opened("prune")
+    next(one for one in app.segmented_control if one.label == "Preset").set_value("standard").run()
+    assert "0.40 s a step, measured on this machine in run measured" in texts(app)
     app.multiselect[0].set_value(["0.5"]).run()
     assert "compression 0.5 is out of range" in texts(checked(app))
     assert not [button for button in app.button if button.label == "Start"]
@@ -838,15 +848,42 @@ PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities"
              "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
 
 
+def answered(app: AppTest) -> AppTest:
+    """The page once what it asks in the background has been answered."""
+    wait(lambda: "two idle cores" not in texts(app.run()), 30.0)
+    return checked(app)
+
+
+def test_learn_goes_on_while_the_model_is_asked(runs_dir, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr(processes, "predict", lambda *_: held.wait(60) and PREDICTED)
+    loaders.predicted.clear()
+    app = learn(4)
+    assert "s so far" in texts(app) and "The model says" not in metrics(app)
+    next(b for b in app.button if b.label == "Next").click().run()
+    assert app.header[0].value == "5. Speed"
+    held.set()
+    app = answered(learn(4))
+    assert metrics(app)["The model says"] == "positive"
+
+
+def test_learn_says_minutes_and_leads_to_the_real_run(runs_dir):
+    for number in range(1, 8):
+        app = learn(number)
+        assert re.search(r"About \d+ minutes; all 7 steps: \d+", texts(app))
+        links = [link.proto for link in app.get("page_link")]
+        assert any("Explore" in link.label or "Speed" in link.label for link in links)
+
+
 def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(processes, "predict", lambda *question: asked.append(question) or PREDICTED)
     loaders.predicted.clear()
-    app = learn(4)
+    app = answered(learn(4))
     assert metrics(app) == {"The model says": "positive", "Confidence": "90%", "It changes its mind at": "60%"}
     app.select_slider(key="cut the sentence").set_value(2).run()
     assert metrics(app)["The model says"] == "negative" and len(asked) == 1
-    app.text_input(key="sentence").set_value("dull").run()
+    answered(app.text_input(key="sentence").set_value("dull").run())
     assert asked[1] == ("sst2-minilm-64x1", runs_dir, "dull")
 
     def fail(*_):
@@ -854,7 +891,7 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
 
     monkeypatch.setattr(processes, "predict", fail)
     app.text_input(key="sentence").set_value("else").run()
-    assert "the weights are gone" in texts(checked(app))
+    assert "the weights are gone" in texts(answered(app))
 
 
 def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
@@ -866,7 +903,7 @@ def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
     loaders.flips.clear()
     app = learn(4)
     app.text_input(key="data").set_value("some/folder").run()
-    next(b for b in app.button if b.label == "Show them").click().run()
+    answered(next(b for b in app.button if b.label.startswith("Show them, about")).click().run())
     assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")]
     assert app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
     assert "at 10%, 1 became wrong and 0 right; at 50%, 5 became wrong and 2 right" in texts(checked(app))
@@ -878,7 +915,7 @@ def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
     app = learn(4)
     app.text_input(key="data").set_value(str(tmp_path / "nowhere")).run()
-    next(b for b in app.button if b.label == "Show them").click().run(timeout=120)
+    answered(next(b for b in app.button if b.label.startswith("Show them, about")).click().run(timeout=120))
     assert len(app.error) == 1 and "nowhere" in app.error[0].value and "Traceback" not in app.error[0].value
 
 
@@ -886,7 +923,7 @@ def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
 
 
 def test_report_without_runs_says_what_to_do(runs_dir):
-    assert "python -m prune_core prune" in texts(opened("report"))
+    assert "Start one on the **Prune** page." in texts(opened("report"))
     make_run(runs_dir, "begun", finish=False, upto=3)
     assert "There is no run to report on yet" in texts(opened("report"))
 
@@ -905,7 +942,8 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown
     assert told["recommended"] is None
     assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
-    assert "None is recommended" in texts(app) and "No setting keeps within 1 point" in texts(app)
+    assert "Do not ship: B, the nearest, loses 1.5 points" in texts(app)
+    assert "No setting keeps within 1 point" in texts(app)
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
@@ -949,7 +987,7 @@ def test_learn_shows_recorded_speeds_until_it_measures_here(runs_dir, monkeypatc
     found = {"machine": {"cpu": "x"}, "threads": 2, "m": 8, "n": 4, "tokens": 2, "sparsity": 0.8,
              "patterns": [{"pattern": "dense", "speedup": 1.0, "spread": [1.0, 1.0], "ms": 1.0}]}
     monkeypatch.setattr(processes, "shapes", lambda: found)
-    next(b for b in app.button if b.label == "Measure on this machine").click().run()
+    next(b for b in app.button if b.label.startswith("Measure on this machine, about")).click().run()
     assert "just now, here, 2 threads: a 8 x 4 matrix" in texts(checked(app))
 
 

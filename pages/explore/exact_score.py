@@ -6,16 +6,18 @@ from dataclasses import replace
 
 import streamlit as st
 
-from pages.explore import rerun
-from pages.explore.view import View
-from pages.shared import loaders, widgets
+from pages.explore import known, rerun
+from pages.explore.view import View, go
+from pages.shared import jobs, loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.score_client import Answer, Question, ScoreClient
 from pages.shared.widgets import data
-from prune_core.cutting.answers import predict
+from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
+
+RANKING_SECONDS = 60.0  # that the other rankings of a stage take together, about
 
 
 def words(run: Run, view: View) -> None:
@@ -29,22 +31,36 @@ def words(run: Run, view: View) -> None:
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
     sentences = (counted, trained, _score_words(run, view), _speedup_words())
     st.caption(" ".join(sentence for sentence in sentences if sentence))
+    if not view.surfaces:
+        record_scores(run, view)
+
+
+def record_scores(run: Run, view: View) -> None:
+    """The button that has scores recorded for cuts like the one in view, where its weights are there."""
+    stage, cut = view.snapshot.saved, view.cut
+    if stage and run.has_weights(stage):
+        repaired = ", repaired" * cut.repaired
+        seconds = jobs.seconds_of(run, stage, len(GRID), of_repair=2.0 if cut.repaired else 0.0)
+        options = (f"--by={cut.ranking}", f"--scope={cut.scope}", f"--repair={'yes' if cut.repaired else 'no'}")
+        jobs.job(f"surface {run.name} {stage} {options}", f"Record scores of such cuts{repaired}", seconds,
+                 jobs.command(run, stage, "surface", *options),
+                 f"Exact scores of {stage} at {len(GRID)} sparsities, from which any other is then predicted.")
 
 
 def _score_words(run: Run, view: View) -> str:
     """Where the score beside the map is from."""
     if view.surface:
         _, low, high = predict(view.surface, view.mask.sparsity)
+        points = [point for point in view.surface if abs(point.sparsity - view.mask.sparsity) < 1e-6]
+        how = "was **recorded** for this very cut" if points else "is **estimated from recorded scores at nearby cuts**"
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
-        return (f"The {run.metric.replace('_', ' ')} is **estimated from recorded scores at nearby cuts** of "
+        return (f"The {run.metric.replace('_', ' ')} {how} of "
                 f"{view.snapshot.saved}{repaired}, without retraining: 95% interval {low:.3f} – {high:.3f}, "
                 f"{scope_words(view.cut.scope)}.")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
-        return (f"Scores were recorded only for cuts with {scopes}: the grey score is for such a cut of the same "
-                "sparsity, not for yours.")
-    return ("No score is predicted here: no scores were recorded for such cuts of this snapshot "
-            "(`python -m prune_core surface`).")
+        return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
+    return "No score is predicted here: no scores were recorded for such cuts of this snapshot."
 
 
 def _speedup_words() -> str:
@@ -66,12 +82,25 @@ def scope_words(scope: str) -> str:
 def exact(run: Run, view: View) -> None:
     """The exact dev score of what is in view, which comes by itself."""
     stage = view.snapshot.saved
-    if not stage or not (run.path / "weights" / f"{stage}.safetensors").exists():
-        why = ("Weights are kept for stages only (dense, penalty, retrained): choose one of them" if not stage else
-               f"This copy ships without the weights of {stage}. Make them with {widgets.code(run.command())}")
-        st.caption(f":material/fact_check: No exact score here. {why}.")
+    if not stage or not run.has_weights(stage):
+        known.tell(known.cut_of(run, view), None)
+        if not st.session_state.get("present"):
+            without_weights(run, stage)
         return
-    _row(run, _question(run, view))
+    _row(run, _question(run, view), known.cut_of(run, view))
+
+
+def without_weights(run: Run, stage: str | None) -> None:
+    """Why there is no exact score, a button to a stage that has one, and one that makes the weights."""
+    why = ("No exact score for this stage: its weights are not included." if stage else
+           "No exact score between stages: weights are kept at stages only (dense, penalty, retrained).")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f":material/fact_check: {why}", width="content")
+        if there := jobs.with_weights(run):
+            st.button(f"Go to {there}", icon=":material/arrow_forward:", type="tertiary", key="go to weights",
+                      on_click=go, args=(run, there))
+        if stage:
+            jobs.weights(run)
 
 
 def _question(run: Run, view: View) -> Question:
@@ -91,15 +120,17 @@ def taken(run: Run, view: View) -> list[tuple[float, float]]:
 
 
 @st.fragment
-def _row(run: Run, question: Question) -> None:
+def _row(run: Run, question: Question, cut: dict) -> None:
     """How the answer stands: as high before as after, so that nothing below jumps. Runs again until it is there."""
     client = loaders.score_client()
     refused = client.failed_alike(question)  # the data is not there, say: no other threshold would help
     answer = Answer("failed", error=refused) if refused else client.want(widgets.session(), question)
     if answer.doing == "done":
         st.session_state.setdefault("exact scores", {})[question] = answer.result
+    known.tell(cut, answer)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(_told(run, question, answer, client), width="content")
+        if not st.session_state.get("present") or answer.doing != "failed":  # then the card says enough
+            st.markdown(_told(run, question, answer, client), width="content")
         if answer.doing == "failed" and st.button("Try again", icon=":material/refresh:", type="tertiary"):
             client.forget_failures()
             st.rerun()
@@ -122,19 +153,29 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
         return (f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, "
                 f"95% interval {answer.low:.3f} – {answer.high:.3f}, {answer.done:,} of {answer.total:,} examples")
     ahead = client.ahead(question)
-    waits = "loading weights and data, once" if answer.doing == "loading" else (
-        f"{ahead} before it" if ahead else "starting")
-    return f":material/hourglass_top: Exact dev {name}: {waits} …"
+    doing = {"loading": "loading weights and data, once",
+             "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
+    left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
+    return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
 
 
 def ranking(run: Run) -> None:
-    """What the thresholds are on, asked for in the sidebar, where more than norms was recorded."""
-    names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage)))
-    if len(names) > 1:
-        st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
-                     bind="query-params", help="What thresholds and colours go by. Rankings other than the "
-                                               "norm are recorded for some stages only (`python -m prune_core score`); "
-                                               "elsewhere it is the norm.")
+    """What the thresholds are on, asked for in the sidebar; disabled, with the reason, where there are only norms."""
+    names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage))) or ["norm"]
+    only = len(names) == 1
+    why = ("Only the norms of the blocks were recorded for this run, so there is nothing else to rank by." if only else
+           "What thresholds and colours go by. Rankings other than the norm are recorded for some stages only; "
+           "elsewhere it is the norm.")
+    if st.session_state.get("score", names[0]) not in names:
+        del st.session_state["score"]
+    st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
+                 bind="query-params", disabled=only, help=why)
+    at = st.query_params.get("at")
+    stage = at if at in run.stages else jobs.with_weights(run)
+    if stage and run.has_weights(stage) and run.rankings(stage) == ["norm"]:
+        jobs.job(f"score {run.name} {stage}", f"Record other rankings of {stage}", jobs.LOADING + RANKING_SECONDS,
+                 jobs.command(run, stage, "score"), "What else blocks can be ranked by: the inputs that they meet, "
+                                                    "gradients, least squares, the surgeon.", "tertiary")
 
 
 def exact_settings(run: Run) -> None:

@@ -9,7 +9,7 @@ import streamlit as st
 
 from pages.explore import proposals
 from pages.explore.view import View, send
-from pages.shared import loaders, widgets
+from pages.shared import jobs, loaders, widgets
 from pages.shared.widgets import download
 from prune_core.cutting import sensitive
 from prune_core.cutting.answers import Sensitivity
@@ -21,6 +21,7 @@ from prune_core.runs.stages import DENSE
 from prune_core.showing import figures
 
 KINDS_IN_WORDS = {"attention.output": "attention output", "output": "feed-forward output"}  # two outputs, told apart
+SHARES = 4  # of each part, at which `sensitivity` scores
 KINDS = {"layer": "Layers", "matrix": "Matrices", "type": "Types"}
 
 
@@ -38,10 +39,7 @@ def show(run: Run, view: View) -> None:
     table(run, view, kind, mine)
     proposals.show(run, view)
     if not mine:
-        st.info(f"What cutting one part alone costs was not recorded for {widgets.plain(stage)} yet. "
-                "In a terminal, in some minutes: "
-                f"`python -m prune_core sensitivity {run.name} --phase {stage} --by {kind}`",
-                icon=":material/query_stats:")
+        record(run, stage, kind)
         return
     dense = unpruned(run, stage)
     st.markdown(f"**Cost of cutting only one part** at {widgets.plain(stage)}, "
@@ -52,6 +50,18 @@ def show(run: Run, view: View) -> None:
     download("Sensitivities (CSV)", pd.DataFrame([vars(point) for point in points]),
              f"{run.name}-{stage}-sensitivity.csv")
     widgets.not_glue(run)
+
+
+def record(run: Run, stage: str, kind: str) -> None:
+    """That no sensitivities were recorded of this stage for such parts, and the button that records them."""
+    st.caption(f"The cost of cutting only one {kind} was not recorded for {widgets.plain(stage)} yet.")
+    if not run.has_weights(stage):
+        st.caption("It takes the weights of this stage, which are not included.")
+        return
+    scores = len(by_scope(run.layout, kind)) * SHARES
+    jobs.job(f"sensitivity {run.name} {stage} {kind}", f"Record it for each {kind}",
+             jobs.seconds_of(run, stage, scores), jobs.command(run, stage, "sensitivity", f"--by={kind}"),
+             f"{scores} exact scores: of each {kind} with a quarter, half, three quarters and nine tenths cut.")
 
 
 def unpruned(run: Run, stage: str) -> float:
@@ -147,7 +157,7 @@ def alone(run: Run, view: View, matrix: Matrix) -> None:
     mine = [point for point in run.sensitivity(stage) if point.key == matrix.name]
     st.markdown(f"**Cost of cutting only this** at {widgets.plain(stage)}")
     if not mine:
-        st.caption(f"Not recorded yet: `python -m prune_core sensitivity {run.name} --phase {stage}`")
+        record(run, stage, "matrix")
         return
     names = {matrix.name: called(matrix.name, [matrix])}
     st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, stage), names), key="alone",

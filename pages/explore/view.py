@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 import streamlit as st
 
 from pages.explore import live_map
-from pages.shared import loaders
+from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
 from prune_core.cutting import cuts, masks
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask, Norms, by_scope
+from prune_core.methods.rankings import RANKINGS
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -66,15 +67,12 @@ def current(run: Run) -> View:
         said = {}
         if (st.session_state.get("start") or ("",))[0] != run.name:
             st.session_state["start"] = (run.name, _start(run), opening(run).at)
+            st.session_state["wrong"] = _wrong(run)
             st.session_state.pop("command", None)
     _, start, first = st.session_state["start"]
     at = _position(run, said.get("moment"), first)
     snapshot = run.snapshots[at]
-    ranking = st.session_state.get("score") or "norm"
-    ranking = ranking if ranking in rankings(run, at) else "norm"
-    cut = replace(cuts.from_json(said.get("cut") or {}, run.layout) or start.cut,
-                  ranking=ranking, repaired=bool(st.session_state.get("repair")))
-    norms = loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, snapshot.saved, ranking)
+    cut, norms = _cut(run, at, said)
     thresholds = cut.resolved(norms, run.layout)
     mask = masks.mask_at(norms, run.layout, thresholds, cut.scope)
     pins = [pin for pin in said.get("pins", start.pins)
@@ -84,6 +82,43 @@ def current(run: Run) -> View:
     if said:
         _write(run, view, said.get("key"))
     return view
+
+
+def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
+    """What is cut at snapshot `at`, ranked as far as was recorded there, and that ranking.
+
+    Thresholds on another ranking cut the same shares of this one: the sparsity stays.
+    """
+    ranking = st.session_state.get("score") or "norm"
+    ranking = ranking if ranking in rankings(run, at) else "norm"
+    norms = _ranked(run, at, ranking)
+    cut = cuts.in_force(said.get("cut") or {}, run.layout, ranking, norms)
+    if cut is None:  # the map has not said anything yet
+        name, start, first = st.session_state["start"]
+        cut, on = start.cut, start.cut.ranking
+        if cut.share is None and on != ranking and on in rankings(run, at):
+            shares = masks.shares_up_to(_ranked(run, at, on), run.layout, dict(cut.thresholds), cut.scope)
+            cut = replace(cut, thresholds=masks.thresholds_of(norms, run.layout, shares, cut.scope))
+        cut = replace(cut, ranking=ranking)
+        st.session_state["start"] = (name, replace(start, cut=cut), first)
+    return replace(cut, repaired=bool(st.session_state.get("repair"))), norms
+
+
+def _ranked(run: Run, at: int, ranking: str) -> Norms:
+    """What thresholds are on at this snapshot: norms, or another ranking recorded there. Raises RunError."""
+    return loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, run.snapshots[at].saved, ranking)
+
+
+def _wrong(run: Run) -> str:
+    """What the address names that is not there, in one line; '' where all of it is."""
+    at, cut = st.query_params.get("at"), st.query_params.get("cut")
+    lines = []
+    if at and at not in [run.snapshots[position].label for position in run.with_norms]:
+        lines.append(f"There is no snapshot {widgets.code(at[:80])} in this run; showing "
+                     f"**{widgets.plain(run.snapshots[opening(run).at].label)}** instead.")
+    if cut and cuts.parse(cut, run.layout) is None:
+        lines.append(f"The link's cut {widgets.code(cut[:80])} is none of this run's; showing the run's own instead.")
+    return " ".join(lines)
 
 
 def _position(run: Run, number: object, first: int) -> int:
@@ -113,7 +148,8 @@ def content(run: Run, view: View, present: bool) -> bytes:
                          SETTING, view.surfaces)
     # What was asked for: alike for all snapshots, also where only norms were recorded
     kind = f"{st.session_state.get('score')} {st.session_state.get('repair')}"
-    head |= {"value": view.cut.ranking, "kind": kind}
+    head |= {"value": view.cut.ranking, "repaired": view.cut.repaired, "kind": kind,
+             "asks": st.session_state.get("score") or "norm"}
     now = {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want" or not canvas.playable(run):
         return canvas.pack(head, view.norms, None, now, live_map.there())
@@ -127,13 +163,38 @@ def _high(run: Run, view: View) -> float:
 
 
 def remember() -> None:
-    """The map has said something new: the next run of the page reads it."""
+    """The map has said something new: the next run of the page reads it.
+
+    A pin that was ranked or repaired otherwise has the sidebar follow: `follows` says so, once.
+    """
+    asked = live_map.said().get("asked")
+    if not isinstance(asked, Mapping) or asked.get("id") == st.session_state.get("asked"):
+        return
+    st.session_state["asked"] = asked.get("id")
+    st.session_state["score"] = asked["ranking"] if asked.get("ranking") in RANKINGS else "norm"
+    st.session_state["repair"] = asked.get("repaired") is True
+    st.session_state["sidebar"] = True
 
 
-def send(new: Cut) -> None:
-    """Have the map take over this cut, as if a hand had set it; it can be undone there."""
+def follows() -> bool:
+    """Whether the sidebar has yet to show what a pin asked for."""
+    return st.session_state.pop("sidebar", False)
+
+
+def send(new: Cut, moment: int | None = None) -> None:
+    """Have the map take over this cut, as if a hand had set it; it can be undone there.
+
+    `moment`: and show this snapshot, by its number among those with norms.
+    """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
-    st.session_state["command"] = {"id": number, "cut": new.to_json()}
+    where = {} if moment is None else {"moment": moment}
+    st.session_state["command"] = {"id": number, "cut": new.to_json()} | where
+
+
+def go(run: Run, stage: str) -> None:
+    """Have the map show a stage, cut as it is."""
+    at = run.saved(stage)
+    send(settings.usual(run, at), run.with_norms.index(at))
 
 
 def waits() -> bool:
@@ -143,15 +204,23 @@ def waits() -> bool:
 
 def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
-    pins = [f"{run.snapshots[run.with_norms[pin['moment']]].label}~{cut.text(run.layout)}" for pin in view.pins
-            if (cut := cuts.from_json(pin.get("cut") or {}, run.layout))
-            and 0 <= pin.get("moment", -1) < len(run.with_norms)]
+    pins = ["~".join([run.snapshots[at].label, cut.text(run.layout), *([cut.ranking] * (cut.ranking != "norm")),
+                      *(["repaired"] * cut.repaired)]) for _, at, cut in pinned(run, view)]
     address = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom, "pin": pins}
     for name, value in address.items():
         if value:
             st.query_params[name] = value
         else:
             st.query_params.pop(name, None)
+
+
+def pinned(run: Run, view: View) -> list[tuple[str, int, Cut]]:
+    """(name, position of the snapshot, cut) of every pin that holds a cut of this run."""
+    return [(str(pin.get("name")), run.with_norms[pin["moment"]],
+             replace(cut, ranking=pin["ranking"] if pin.get("ranking") in RANKINGS else "norm",
+                     repaired=pin.get("repaired") is True))
+            for pin in view.pins if (cut := cuts.from_json(pin.get("cut") or {}, run.layout))
+            and isinstance(pin.get("moment"), int) and 0 <= pin["moment"] < len(run.with_norms)]
 
 
 def opening(run: Run) -> Setting:
@@ -172,15 +241,28 @@ def _start(run: Run) -> Start:
 
 
 def _pin(run: Run, name: str, text: str) -> dict | None:
-    """A pinned setting from the address, its numbers counted anew."""
-    where, _, what = text.partition("~")
+    """A pinned setting from the address, 'snapshot~cut', then its ranking and 'repaired'; its numbers counted anew."""
+    where, what, *how = [*text.split("~"), ""][:5]
     at = {run.snapshots[at].label: at for at in run.with_norms}.get(where)
     if at is None or (cut := cuts.parse(what, run.layout)) is None:
         return None
-    mask = cut.mask(loaders.norms(run, at), run.layout)
-    profile = loaders.usual_profile()
-    encoder, surface = mask.compression_encoder, cut.predicted_from(recorded(run, at, cut))
-    return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json(), "numbers": {
-        "sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None,
-        "model": mask.compression_model, "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
-        "score": predict(surface, mask.sparsity)[0] if surface else None}}
+    ranking = next((word for word in how if word not in ("", "repaired")), "norm")
+    if ranking not in rankings(run, at):
+        return None
+    cut, norms = replace(cut, ranking=ranking, repaired="repaired" in how), _ranked(run, at, ranking)
+    thresholds = cut.resolved(norms, run.layout)
+    mask = masks.mask_at(norms, run.layout, thresholds, cut.scope)
+    more = {} if cut.share is not None else {
+        "ranking": ranking, "shares": masks.shares_up_to(norms, run.layout, thresholds, cut.scope)}
+    return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json() | more, "ranking": ranking,
+            "repaired": cut.repaired, "thresholds": thresholds, "numbers": _numbers(run, at, cut, mask)}
+
+
+def _numbers(run: Run, at: int, cut: Cut, mask: BlockMask) -> dict:
+    """What a pin keeps: sparsity, compressions, speedup, and the score with how it is known."""
+    profile, surface = loaders.usual_profile(), cut.predicted_from(recorded(run, at, cut))
+    encoder, same = mask.compression_encoder, any(abs(p.sparsity - mask.sparsity) < 1e-6 for p in surface or ())
+    return {"sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None,
+            "model": mask.compression_model, "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
+            "score": predict(surface, mask.sparsity)[0] if surface else None,
+            "how": ("recorded" if same else "predicted") if surface else None}

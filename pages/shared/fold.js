@@ -2,7 +2,7 @@
 (() => {
   const NARROW = 1000, KEY = "stSidebarCollapsed-";
   const fold = (again) => {
-    const page = window.location.pathname, sidebar = document.querySelector("[data-testid=stSidebar][aria-expanded=true]");
+    const page = window.location.pathname, sidebar = document.querySelector("[data-testid=stSidebar][data-collapsed=false]");
     if (window.innerWidth > NARROW || !sidebar || (!again && window.prunescopeFolded === page)) return;
     window.prunescopeFolded = page;
     const before = Object.keys(localStorage).filter((key) => key.startsWith(KEY)).map((key) => [key, localStorage[key]]);

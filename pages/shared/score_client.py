@@ -192,7 +192,7 @@ def known_before(question: Question) -> dict | None:
 
 
 def _after(answer: Answer, said: dict) -> Answer:
-    """The answer after one more line about it; one that was known from before stands."""
+    """The answer after one more line about it; one that was computed earlier stands."""
     if answer.doing == "done" and "result" not in said:
         return answer
     if "result" in said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,7 @@ ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * _BLUE, _EACH))
 STYLE, FOLD = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "fold.js"))
 ROOM = ("[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} "
         "[data-testid=stMain] p {font-size: 1.35rem}")
+ESCAPE = Path(__file__).with_name("escape.js").read_text(encoding="utf-8")
 # The primary colour as text on its own tint falls short of 4.5 : 1 too
 DARK = "[data-testid=stButtonGroup] [data-selected=true] p, [data-testid=stSliderThumbValue] p {color: #E7ECF3}"
 
@@ -91,10 +93,36 @@ def presentation() -> None:
 
 
 def end_presentation() -> None:
-    """The way back, where the sidebar is hidden."""
+    """The way back, where the sidebar is hidden: a button that stays in sight at the top, and the key Esc."""
     if st.session_state.get("present"):
-        st.button("End presentation", icon=":material/close_fullscreen:", type="tertiary",
+        st.button("End presentation", icon=":material/close_fullscreen:", key="end-presentation", help="Esc",
                   on_click=st.session_state.update, args=({"present": False},))
+        st.components.v2.component("prunescope_escape", js=ESCAPE)(key="again escape")
+
+
+def run_of_link(names: Sequence[str], otherwise: Callable[[], str]) -> None:
+    """Have the page open the run that its address names, or `otherwise()` where there is none: `said_of_link` says it.
+
+    The widget has no default of its own: the address then always names the run.
+    """
+    wanted = st.query_params.get("run")
+    if wanted in names:
+        return
+    st.session_state["run"] = otherwise()
+    if wanted:
+        st.session_state["no such run"] = (wanted, st.session_state["run"])
+
+
+def said_of_link() -> None:
+    """One line, where the address named a run that is not here, while the one shown instead is shown."""
+    wanted, shown = st.session_state.get("no such run") or ("", "")
+    if not wanted:
+        return
+    if st.session_state.get("run") == shown:
+        st.info(f"There is no run {code(wanted[:80])} here; showing **{plain(shown)}** instead.",
+                icon=":material/link_off:")
+    else:
+        del st.session_state["no such run"]
 
 
 def not_glue(run: Run) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
-from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, thresholds_for
+from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, mask_at, thresholds_for, thresholds_of
 
 Thresholds = tuple[tuple[str, float], ...]  # (scope key, threshold) of each
 
@@ -82,6 +82,23 @@ def from_json(said: Mapping, layout: Layout) -> Cut | None:
         return Cut(scope, None, given) if all(0 <= threshold < math.inf for _, threshold in given) else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
+
+
+def in_force(said: Mapping, layout: Layout, ranking: str, norms: Norms) -> Cut | None:
+    """What a browser's cut cuts where groups are ranked by `norms`, the ranking of this name; None where it is none.
+
+    Thresholds that were set on another ranking cut the same share of every scope key: {ranking, shares}.
+    """
+    cut = from_json(said, layout)
+    if cut is None or cut.share is not None or said.get("ranking", ranking) == ranking:
+        return cut and replace(cut, ranking=ranking)
+    try:
+        shares = {key: float(said["shares"][key]) for key in by_scope(layout, cut.scope)}
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not all(0 <= share <= 1 for share in shares.values()):
+        return None
+    return Cut(cut.scope, None, thresholds_of(norms, layout, shares, cut.scope), ranking)
 
 
 def parse(text: str, layout: Layout) -> Cut | None:

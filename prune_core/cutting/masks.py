@@ -111,6 +111,35 @@ def thresholds_for(norms: Norms, layout: Layout, sparsity: float, scope: str = "
     return {key: _quantile(norms, layout, parts, sparsity) for key, parts in by_scope(layout, scope).items()}
 
 
+def thresholds_of(norms: Norms, layout: Layout, shares: Mapping[str, float], scope: str) -> dict[str, float]:
+    """The threshold of each scope key that cuts its own share (0 to 1) of its weights, as `thresholds_for` does."""
+    return {key: _quantile(norms, layout, parts, shares[key]) for key, parts in by_scope(layout, scope).items()}
+
+
+def shares_up_to(norms: Norms, layout: Layout, thresholds: Mapping[str, float], scope: str) -> dict[str, float]:
+    """Scope key -> the share of its weights that these thresholds cut, 0 to 1. Raises InputError."""
+    kept = mask_at(norms, layout, thresholds, scope).kept
+    return {key: sum(int((~kept[m.name]).sum()) * layout.group_size(m) for m in parts) / sum(m.m * m.n for m in parts)
+            for key, parts in by_scope(layout, scope).items()}
+
+
+def share_giving(norms: Norms, layout: Layout, sparsity: float, scope: str = "global") -> float:
+    """The share of every scope key that makes this sparsity of the whole, to the nearest group.
+
+    It is `sparsity` itself but where some keys have more zeros already.
+    """
+    zeros = shares_up_to(norms, layout, dict.fromkeys(by_scope(layout, scope), 0.0), scope)
+    if scope == "global" or max(zeros.values()) <= sparsity:
+        return sparsity
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        below = mask_at_sparsity(norms, layout, middle, scope).sparsity < sparsity
+        low, high = (middle, high) if below else (low, middle)
+    return min((low, min(high, 0.9999)), key=lambda share: abs(
+        mask_at_sparsity(norms, layout, share, scope).sparsity - sparsity))
+
+
 def _quantile(norms: Norms, layout: Layout, parts: list[Matrix], sparsity: float) -> float:
     """The norm up to which the share `sparsity` of these matrices' weights lies (nearest whole group)."""
     values = np.concatenate([np.asarray(norms[m.name], np.float32).ravel() for m in parts])

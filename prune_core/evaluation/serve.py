@@ -31,6 +31,7 @@ from prune_core import InputError
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import Running
+from prune_core.execution import native
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
@@ -177,5 +178,6 @@ def main(threads: int = 0) -> None:
         os.dup2(2, 1)
         scoring = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
         threading.Thread(target=scoring.take, args=(sys.stdin,), daemon=True).start()
+        threading.Thread(target=native.library, daemon=True).start()  # built, on a new machine, while weights are read
         with contextlib.suppress(BrokenPipeError):
             scoring.work()

@@ -11,11 +11,11 @@ import numpy as np
 from prune_core.cutting.answers import GRID, predict
 from prune_core.methods.rankings import RANKINGS
 from prune_core.methods.table import METHODS
+from prune_core.runs.results import NEAR
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 
-ALLOWED = 0.01  # of the dense score that may be lost, where nobody says otherwise
-NEAR = 0.02  # above what the most frequent answer scores: a model that has learned nothing may reach it by chance
+ALLOWED = 0.01  # of the dense score that a cut may lose, where nobody says otherwise
 
 
 class Scored(Protocol):
@@ -46,12 +46,16 @@ class Result:
 
     @property
     def uncertain(self) -> float | None:
-        """Half of the score's 95% interval over the dev examples; None where none was recorded for all of them."""
+        """Half of the score's 95% interval over the dev examples; None where none was recorded.
+
+        Where it was recorded for fewer examples: narrowed by the root of how many more there are.
+        """
         snapshot = self.run.snapshots[self.run.saved(self.stage)]
-        if not snapshot.surface or snapshot.surface_examples != snapshot.examples:
+        if not snapshot.surface or not snapshot.examples:
             return None
         first = min(snapshot.surface, key=lambda point: point.wanted)
-        return (first.high - first.low) / 2 if abs(first.score - self.score) < 1e-6 else None
+        fewer = (snapshot.surface_examples or snapshot.examples) / snapshot.examples
+        return (first.high - first.low) / 2 * fewer**0.5
 
 
 def of(runs: Iterable[Run]) -> list[Result]:
@@ -100,6 +104,15 @@ def better(run: Run, runs: Iterable[Run], allowed: float = ALLOWED) -> Result | 
     if first is None or (own and _place(own, allowed, size) <= _place(first, allowed, size)):
         return None
     return first
+
+
+def told(result: Result | None) -> str:
+    """'Another run does better: NAME at 3x, 0.883.' '' for none."""
+    if result is None:
+        return ""
+    run = result.run
+    return (f"Another run does better: {run.name}, {result.stage.compression:g}x by {run.config.method}, "
+            f"{result.score:.3f} of {result.dense:.3f} dense.")
 
 
 def around(run: Run, most: int = 4) -> list[Stage]:

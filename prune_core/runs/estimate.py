@@ -138,9 +138,9 @@ def weights_of(model: str, revision: str | None = None) -> int | None:
                 return None
             folder = kept.folder
         said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        width, layers, inner = (next(int(said[name]) for name in names if name in said) for names in (
-            ("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("intermediate_size", "hidden_dim")))
-    except (OSError, ValueError, TypeError, StopIteration):
+        width, layers, inner = [[int(said[name]) for name in names if name in said][0] for names in (
+            ("hidden_size", "dim"), ("num_hidden_layers", "n_layers"), ("intermediate_size", "hidden_dim"))]
+    except (OSError, ValueError, TypeError, IndexError):
         return None
     return layers * (4 * width * width + 2 * width * inner) or None
 

@@ -1,4 +1,4 @@
-"""Exact scores known from before, found without loading a model: the same weights, sentences and mask, the same score.
+"""Exact scores computed earlier, found without loading a model: the same weights, sentences and mask, the same score.
 
     known.jsonl, one sealed line a score: {"key": ..., "mask": ..., "repaired": ..., "score": ..., "low": ...}
 

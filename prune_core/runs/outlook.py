@@ -24,7 +24,10 @@ class Outcome:
 
 
 # docs/results.md, "What quick learns", has the commands and the tasks that do learn
-NOTHING: dict[str, Outcome] = {}
+NOTHING = {
+    "rte": Outcome(131, 0.520, 0.527, "{standard} has 0.567 on average; mrpc is a pair task that quick does teach"),
+    "qnli": Outcome(0, None, 0.505, "{standard} is the safe choice; mrpc is a pair task that quick does teach"),
+}
 
 
 def outlook(config: PruneConfig) -> str:

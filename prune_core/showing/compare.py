@@ -13,6 +13,7 @@ from prune_core.cutting.masks import mask_at
 from prune_core.latency.profile import Batch, Profile
 from prune_core.methods.table import DISTILLED, METHODS
 from prune_core.runs import best
+from prune_core.runs.results import NEAR
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 from prune_core.showing.report.recommend import points
@@ -113,7 +114,7 @@ def answer(rows: Sequence[Row], allowed: float = best.ALLOWED, aim: str = "speed
         told += f", {row.speedup:.1f} times as fast ({'measured' if row.timed else 'predicted'})"
     if aim == "model":
         told += f", the whole model {row.compression_model:.2f} times smaller"
-    if row.mean <= row.majority + best.NEAR:
+    if row.mean <= row.majority + NEAR:
         told += f"; no better than guessing (majority class {row.majority:.3f})"
     return told
 

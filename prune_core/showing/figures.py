@@ -24,7 +24,7 @@ from prune_core.showing.published import Published
 # After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, for black pages
 BLUE, ORANGE, GREEN, PINK, GREY = "#2E86C8", "#E69F00", "#009E73", "#CC79A7", "#8a8f98"
 RED = "#D55E00"
-CUT_COLOUR = "#d9d4f0"  # pale violet: at neither end of viridis, and apart from white and from black
+CUT_COLOUR = "rgba(140,130,190,0.26)"  # near the page, light or dark, as on the canvas: never the brightest thing
 NOTHING, CUT, LOWEST, HIGHEST = 0, 24, 48, 255  # codes of a map: between panels, cut, norm 0, highest norm
 CLEAR = "rgba(0,0,0,0)"
 Pair = tuple[float, float]
@@ -516,9 +516,10 @@ def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:
 def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.Figure:
     """A matrix (m, n), its weights as colours; blocks not `kept` (groups down, across) in the colour of what is cut."""
     sizes = np.abs(weight)
-    shades = codes(sizes, block.expand(kept, *weight.shape), float(np.quantile(sizes, 0.98)))
+    high = float(np.quantile(sizes, 0.98))
     figure = go.Figure(go.Heatmap(
-        z=shades, customdata=weight, zmin=0, zmax=255, colorscale=_colour_scale(), showscale=False, xgap=1, ygap=1,
+        z=codes(sizes, block.expand(kept, *weight.shape), high), customdata=weight, coloraxis="coloraxis", xgap=1,
+        ygap=1,
         hovertemplate=_hover("row %{y}, column %{x}: %{customdata:.2f}", "")))
     rows, cols = block.sides(*weight.shape)
     edges = dict(type="line", line=dict(color=GREY, width=1))
@@ -528,7 +529,9 @@ def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.
         figure.add_shape(**edges, x0=col - 0.5, x1=col - 0.5, y0=-0.5, y1=weight.shape[0] - 0.5)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
-    return _clear(figure, 380, margin=dict(t=10, b=10, l=0, r=0))
+    axis = _colour_axis(high)
+    axis["colorbar"] |= dict(title=dict(text="size of a weight", side="top", font=dict(size=12)))
+    return _clear(figure, 430, coloraxis=axis, margin=dict(t=10, b=66, l=0, r=0))
 
 
 def paths(
@@ -537,13 +540,13 @@ def paths(
 ) -> go.Figure:
     """Lines by name over steps, or over `xs`; a mark at `here`. `along`, `what`: titles of the axes."""
     figure = go.Figure()
-    colours, dashes = (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "dot", "dashdot")
+    colours, dashes = (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "longdash", "dashdot")  # dotted: only what is here
     for (name, values), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
             x=list(range(len(values))) if xs is None else list(xs), y=[float(v) for v in values], name=name,
             mode="lines", line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{y:.3f}", name)))
     if here is not None:
-        figure.add_vline(here, line=dict(color=GREY, width=2, dash="dot"))
+        figure.add_vline(here, name=f"chosen {along}", showlegend=True, line=dict(color=GREY, width=2, dash="dot"))
     shares = {} if xs is None else {"tickformat": ".0%"}
     figure.update_xaxes(title_text=along, showgrid=False, zeroline=False, **shares)
     figure.update_yaxes(title_text=what, rangemode="tozero")
@@ -582,7 +585,7 @@ def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Fi
 def until_it_breaks(lines: Mapping[str, Sequence[Pair]], metric: str, majority: float) -> go.Figure:
     """Score over encoder compression, a line for each run, and what the most frequent answer scores."""
     figure = go.Figure()
-    colours, dashes = cycle((BLUE, ORANGE, GREEN, PINK)), cycle(("solid", "dash", "dot", "dashdot"))
+    colours, dashes = cycle((BLUE, ORANGE, GREEN, PINK)), cycle(("solid", "dash", "longdash", "dashdot"))
     for (name, points), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
             **_xy(points), name=name, mode="lines+markers", marker_size=9,

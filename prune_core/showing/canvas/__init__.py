@@ -24,11 +24,12 @@ from prune_core.latency.profile import Batch, Profile
 from prune_core.latency.strips import layers_of
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot
+from prune_core.tasks.glue_folders import FOLDERS
 
 HERE = Path(__file__).parent
 COUNTING = ("unpack", "masks", "latency", "counts")
-DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "cards",
-           "pins", "controls", "downloads", "teller", "view", "start")
+DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "score",
+           "cards", "pins", "controls", "downloads", "teller", "view", "start")
 LEVELS = 65535  # of a norm in a frame
 MOST_FRAMES = 100_000_000
 
@@ -102,7 +103,8 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
                       **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))}
                      for m in layout.matrices],
-        "moments": [_snapshot(run.snapshots[position], usual) for position in run.with_norms],
+        "title": score_title(run), "exact": _weights(run, run.snapshots[at]),
+        "moments": [_snapshot(run, run.snapshots[position], usual) for position in run.with_norms],
         "surfaces": _surfaces(surfaces), "usual": usual.to_json(),
         "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
     if profile:
@@ -112,9 +114,26 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
     return sent
 
 
-def _snapshot(snapshot: Snapshot, usual: Cut) -> dict:
+def score_title(run: Run) -> str:
+    """What the score of a run is: 'SST-2 accuracy', 'CoLA Matthews correlation', of a table of one's own its name."""
+    metric = run.metric.replace("_matched", "").replace("f1", "F1").replace("_", " ")
+    return f"{task_title(run)} {metric.replace('matthews', 'Matthews').replace('spearman', 'Spearman')}"
+
+
+def task_title(run: Run) -> str:
+    """The task as GLUE writes it, 'SST-2'; of a table of one's own its name."""
+    return FOLDERS.get(run.task, run.task) if run.is_glue else "practice set" if run.is_practice else run.task
+
+
+def _weights(run: Run, snapshot: Snapshot) -> bool:
+    """Whether an exact score can come: a stage whose weights are there."""
+    return bool(snapshot.saved) and run.has_weights(snapshot.saved)
+
+
+def _snapshot(run: Run, snapshot: Snapshot, usual: Cut) -> dict:
     """What the browser is told of a snapshot with norms."""
     return {"label": snapshot.label, "milestone": snapshot.milestone, "end": bool(snapshot.saved),
+            "exact": _weights(run, snapshot),
             "surfaces": _surfaces({usual.kind: snapshot.surface})}
 
 

@@ -1,25 +1,34 @@
-// The numbers over the map, each with what stands under it: a pinned setting's number beside it, or a note.
+// The numbers over the map, each with what stands under it: a note, and a pinned setting's number set against it.
 
 const WORDS = { sparsity: percent, encoder: times, model: times, speedup: times, score: (score) => score.toFixed(3) };
 
-// `counted`: what numbers() counts. `even`: whether a score was recorded for such cuts, not only for even ones.
-// `pin`: the one that is set beside it, if any
-function writeCards(root, counted, even, pin) {
+// `counted`: what numbers() counts; `score`: what known() says; `pin`: the one that is set against them, if any
+function writeCards(root, title, counted, score, pin) {
   for (const name of Object.keys(WORDS)) {
-    const card = root.querySelector(`[data-number=${name}]`), value = counted[name];
-    card.querySelector(".value").textContent = value === undefined ? "–" : WORDS[name](value);
-    card.classList.toggle("unlike", name === "score" && value !== undefined && !even);
-    card.querySelector(".beside").textContent = under(name, counted, even, pin) ?? card.dataset.note ?? "";
+    const card = root.querySelector(`[data-number=${name}]`), value = name === "score" ? score.score : counted[name];
+    write(card.querySelector(".value"), value === undefined ? "–" : WORDS[name](value));
+    write(card.querySelector(".against"), against(name, value, pin));
   }
+  const card = root.querySelector("[data-number=score]");
+  write(card.querySelector(".title"), title ?? "Score");
+  write(card.querySelector(".how"), score.how ?? "");
+  write(card.querySelector(".words"), score.words);
+  card.dataset.how = score.how ?? "none";
+  card.title = `${score.how ?? ""}${score.words}`;
 }
 
-function under(name, counted, even, pin) {
-  const value = counted[name], other = pin?.numbers[name];
-  if (value === undefined) return null;
-  if (name === "score" && !even) return "for an even cut";
-  if (other != null && Number.isFinite(value))
-    return `${pin.name} ${WORDS[name](other)}, ${difference(name, value - other)}`;
-  return name === "score" ? `${counted.low.toFixed(3)} – ${counted.high.toFixed(3)}` : null;
+function against(name, value, pin) {
+  const other = pin?.numbers[name];
+  return other == null || value === undefined || !Number.isFinite(value) ? ""
+    : `${pin.name} ${WORDS[name](other)}${how(name, pin)}, ${difference(name, value - other)}`;
+}
+
+function how(name, { numbers }) {
+  return name === "score" && numbers.how && numbers.how !== "exact" ? ` (${numbers.how})` : "";
+}
+
+function write(place, words) {
+  if (place.textContent !== words) place.textContent = words;
 }
 
 // How far a number lies from that of a pinned setting: "+1.5 points"
@@ -27,4 +36,25 @@ function difference(name, by) {
   const sign = by < 0 ? "−" : "+", size = Math.abs(by);
   if (name === "sparsity") return `${sign}${(100 * size).toFixed(1)} points`;
   return name === "score" ? `${sign}${size.toFixed(3)}` : `${sign}${size.toFixed(2)}x`;
+}
+
+// The bar: what is zero already, what the threshold adds, what is kept; `said` of what was typed, if it could not be had
+function writeParts(root, { sparsity, zero }, said) {
+  const words = partsOf(sparsity, zero), bar = root.querySelector(".parts");
+  const added = Math.max(0, sparsity - zero);
+  for (const [name, share] of Object.entries({ zero, gone: added, kept: 1 - zero - added }))
+    bar.querySelector(`.${name}`).style.width = `${100 * share}%`;
+  bar.setAttribute("aria-label", words);
+  write(root.querySelector(".sum"), said ? `${words}. ${said}` : words);
+  root.querySelector(".sum").title = root.querySelector(".sum").textContent;
+}
+
+// "66.7% already zero + 8.3% by your threshold = 75.0%"
+function partsOf(sparsity, zero) {
+  const tenths = (share) => Math.round(10 * (100 * share).toFixed(1)), words = (tenths) => `${(tenths / 10).toFixed(1)}%`;
+  const kept = `${words(1000 - tenths(sparsity))} kept`;
+  if (!zero) return sparsity ? `${percent(sparsity)} cut by your threshold, ${kept}` : "Nothing is cut";
+  if (sparsity - zero < 1e-9) return `${percent(zero)} already zero; your threshold adds nothing`;
+  const added = tenths(sparsity) - tenths(zero), by = added ? words(added) : "less than 0.1%";
+  return `${percent(zero)} already zero + ${by} by your threshold = ${percent(sparsity)}, ${kept}`;
 }

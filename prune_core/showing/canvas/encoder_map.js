@@ -27,7 +27,7 @@ class EncoderMap {
   get shape() {
     const { matrices } = this.model.header, present = this.theme.present ? 1.3 : 1;
     const layers = [...new Set(matrices.map((m) => m.layer))], types = [...new Set(matrices.map((m) => m.type))];
-    const aside = 58 * present, gap = layers.length > 12 ? 3 : 15 * present, top = 44 * present, between = 8;
+    const aside = 58 * present, gap = layers.length > 12 ? 3 : 19 * present, top = 52 * present, between = 8;
     // In a room the whole map fits the screen
     const room = this.theme.present ? Math.max(300, innerHeight - 630) - layers.length * gap : 430;
     const high = Math.max(12, Math.min(56 * present, room / layers.length)), width = this.canvas.clientWidth;
@@ -103,7 +103,7 @@ class EncoderMap {
 
   // Types over the columns, layers beside the rows, and how much of each matrix is cut
   writeNames(context, { types, aside, gap, top, between, wide }, places) {
-    const line = this.theme.present ? 17 : 13, lowest = top - 15 * (gap > 4 ? 1.4 : 1);
+    const line = this.theme.present ? 17 : 13, lowest = top - 16 * (gap > 4 ? 1.6 : 1);
     context.fillStyle = this.theme.quiet;
     context.textAlign = "center";
     types.forEach((type, at) => {
@@ -114,7 +114,7 @@ class EncoderMap {
     context.textAlign = "left";
     for (const [m, { x, y, h }] of places) {
       if (x === aside) context.fillText(`layer ${m.layer}`, 0, y + h / 2);
-      if (gap > 4) context.fillText(`${(100 * this.cutOf(m)).toFixed(0)}% cut`, x, y - 8);
+      if (gap > 4) context.fillText(`${(100 * this.cutOf(m)).toFixed(0)}% cut`, x, y - (this.theme.present ? 10 : 7));
     }
   }
 

@@ -6,7 +6,7 @@ const STEPS = {
   ArrowRight: 0.0025, ArrowUp: 0.0025, ArrowLeft: -0.0025, ArrowDown: -0.0025, PageUp: 0.05, PageDown: -0.05 };
 
 class Histogram {
-  // calls: grab() as a hand comes, moveTo(norm), shareOf(present share => another) and rest() as it leaves
+  // calls: grab() as a hand comes, moveTo(norm), step(present share => another) and rest() as it leaves
   constructor(canvas, grip, calls) {
     this.canvas = canvas;
     this.grip = grip;
@@ -36,7 +36,7 @@ class Histogram {
       const to = { Home: 0, End: 0.99 }[event.key], by = STEPS[event.key];
       if ((to ?? by) === undefined || event.ctrlKey || event.metaKey) return;
       event.preventDefault();
-      calls.shareOf((share) => Math.round((to ?? share + by) * 1e6) / 1e6);
+      calls.step((share) => Math.round((to ?? share + by) * 1e6) / 1e6);
     });
     grip.addEventListener("keyup", (event) => /Arrow|Page|Home|End/.test(event.key) && calls.rest());
   }

@@ -70,16 +70,57 @@ function thresholdsFor(model, scope, share) {
   return Object.fromEntries(scopeKeys(model.header, scope).map((key) => [key, thresholdFor(model, scope, key, share)]));
 }
 
-// The share of a key's groups with norms up to this threshold
+// The share of a key's weights that lie in groups with norms up to this threshold
 function shareUpTo(model, scope, key, threshold) {
-  const { values } = sortedOf(model, scope, key);
+  const { values, cut } = sortedOf(model, scope, key);
   let low = 0, high = values.length;
   while (low < high) {
     const middle = (low + high) >> 1;
     if (values[middle] <= threshold) low = middle + 1;
     else high = middle;
   }
-  return low / values.length;
+  return cut === null ? low / values.length : cut[low] / cut[cut.length - 1];
+}
+
+// The same of every key at once, counted without sorting. No thresholds: what is exactly zero
+function sharesUpTo(model, scope, thresholds = {}) {
+  const { header, norms } = model, gone = {}, all = {};
+  for (const m of header.matrices) {
+    const key = scopeKey(m, scope), threshold = ROUNDED(thresholds[key] ?? 0);
+    let count = 0;
+    for (let i = m.at, end = m.at + m.count; i < end; i++) if (norms[i] <= threshold) count++;
+    gone[key] = (gone[key] ?? 0) + count * m.size;
+    all[key] = (all[key] ?? 0) + m.count * m.size;
+  }
+  return Object.fromEntries(Object.keys(all).map((key) => [key, gone[key] / all[key]]));
+}
+
+// What of every key is zero already; kept until other norms come
+function zeroShares(model, scope) {
+  const name = `zeros ${scope}`;
+  if (!model.sorted.has(name)) model.sorted.set(name, sharesUpTo(model, scope));
+  return model.sorted.get(name);
+}
+
+// The sparsity of the whole where this share of every key is cut
+function sparsityAt(model, scope, share) {
+  const { header } = model, shares = {};
+  for (const key of scopeKeys(header, scope))
+    shares[key] = shareUpTo(model, scope, key, thresholdFor(model, scope, key, share));
+  return header.matrices.reduce((sum, m) => sum + shares[scopeKey(m, scope)] * m.m * m.n, 0) / header.encoderWeights;
+}
+
+// The share of every key that makes this sparsity of the whole: another one where some keys have more zeros than that
+function shareGiving(model, scope, sparsity) {
+  if (scope === "global" || Math.max(...Object.values(zeroShares(model, scope))) <= sparsity) return sparsity;
+  let low = 0, high = 1;
+  for (let step = 0; step < 40; step++) {
+    const middle = (low + high) / 2;
+    if (sparsityAt(model, scope, middle) < sparsity) low = middle;
+    else high = middle;
+  }
+  const off = (share) => Math.abs(sparsityAt(model, scope, share) - sparsity);
+  return off(low) < off(high) ? low : high;
 }
 
 // ---- the mask

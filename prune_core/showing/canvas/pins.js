@@ -2,22 +2,38 @@
 
 const LETTERS = "ABCDEFGH";
 
-// The pins and one more; the same where there are as many as letters. `even`: whether the score is that of such cuts
-function withPin(pins, snapshot, cut, counted, even) {
+// The pins and one more; the same where there are as many as letters. `cut`: what it cuts and of which weights;
+// `score`: what is known of its score. One that is only so far stands nowhere for good: then as it was counted
+function withPin(pins, cut, counted, score) {
   const used = pins.map((pin) => pin.name), name = [...LETTERS].find((letter) => !used.includes(letter));
   if (!name) return pins;
-  const { sparsity, encoder, model, speedup, score } = counted;
-  const numbers = {
-    sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup, score: even ? score : null };
-  return [...pins, { name, moment: snapshot, cut: settled(cut), numbers }];
+  const { sparsity, encoder, model, speedup } = counted, { score: value, how } = score.how === "so far" ? counted : score;
+  const numbers = { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup };
+  return [...pins, { name, ...cut, numbers: { ...numbers, score: value ?? null, how: how ?? null } }];
 }
 
-// Two buttons for each: go there, remove it
-function drawPins(place, pins, { goTo, unpin }) {
+// The pins with the exact score of this cut, where one of them is of it; the same where none is
+function withAnswer(pins, told) {
+  if (told.doing !== "done") return pins;
+  const news = ({ thresholds, numbers, ...pin }) =>
+    thresholds && (numbers.how !== "exact" || numbers.score !== told.score) &&
+    keyOf({ ...pin, run: told.run, scope: pin.cut.scope, thresholds }) === keyOf(told);
+  if (!pins.some(news)) return pins;
+  return pins.map((pin) => (!news(pin) ? pin : { ...pin, numbers: { ...pin.numbers, score: told.score, how: "exact" } }));
+}
+
+// Two buttons for each: go there, remove it. `against`: the name of the one that the cards are compared with
+function drawPins(place, pins, against, { goTo, unpin }) {
   place.replaceChildren(...pins.flatMap((pin) => {
-    const words = `${pin.name}: ${percent(pin.numbers.sparsity)}`;
-    return [chip(words, `Go to pinned setting ${pin.name}`, "chip", () => goTo(pin)),
-      chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];
+    const words = [`${pin.name}${pin.repaired ? " repaired" : ""}: ${percent(pin.numbers.sparsity)}`];
+    if (pin.numbers.score != null) words.push(pin.numbers.score.toFixed(3));
+    const go = chip(words.join(", "), `Go to pinned setting ${pin.name}`, "chip", () => goTo(pin));
+    const how = pin.numbers.score == null ? "" : `, score ${pin.numbers.how ?? "predicted"}`;
+    const ranked = (pin.ranking ?? "norm") === "norm" ? "" : `, ranked by ${pin.ranking}`;
+    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${how}` +
+      (pin.name === against ? ". The cards are compared with it" : "");
+    go.classList.toggle("chosen", pin.name === against);
+    return [go, chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];
   }));
 }
 
@@ -27,4 +43,29 @@ function chip(words, label, className, action) {
   button.setAttribute("aria-label", label);
   button.addEventListener("click", action);
   return button;
+}
+
+// The address holds what is in view once Python has answered what it was told last
+function copyAddress(button) {
+  const say = (words) => {
+    button.textContent = words;
+    setTimeout(() => (button.textContent = "Copy link"), 1500);
+  };
+  const wait = Math.max(0, 700 - (Date.now() - (document.prunescopeTold ?? 0)));
+  setTimeout(() => {
+    const written = navigator.clipboard?.writeText(location.href) ?? Promise.reject();
+    written.then(() => say("Copied"), () => say(copyByHand(location.href, button) ? "Copied" : "Not copied"));
+  }, wait);
+}
+
+// Where the browser gives no clipboard: over a plain connection that is not this machine
+function copyByHand(text, button) {
+  const field = document.createElement("textarea");
+  field.value = text;
+  document.body.append(field);
+  field.select();
+  const copied = document.execCommand("copy");
+  field.remove();
+  button.focus();
+  return copied;
 }

@@ -56,6 +56,7 @@ class Player {
   // Stand at a snapshot of this run
   show(header, number) {
     Object.assign(this, { snapshots: header.moments, playable: header.playable !== false, number });
+    this.size = `${Math.max(0.1, (2 * header.groups * header.moments.length) / 1e6).toFixed(1)} MB`;
     this.draw();
   }
 
@@ -68,8 +69,10 @@ class Player {
     const range = this.at(".snapshot"), play = this.at(".play");
     range.max = last;
     range.value = number;
+    range.style.setProperty("--at", `${(100 * number) / Math.max(1, last)}%`);
     range.setAttribute("aria-valuetext", label);
-    this.at(".when").textContent = this.waiting ? "loading the snapshots …" : label;
+    const words = this.waiting ? `loading ${snapshots.length} snapshots, ${this.size} …` : label;
+    this.at(".when").textContent = this.at(".when").title = words;
     play.textContent = going ? "❚❚" : "▶";
     play.setAttribute("aria-label", going ? "Pause" : "Play the reweighting");
     play.disabled = !this.playable;
@@ -77,8 +80,18 @@ class Player {
     this.at(".back").disabled = number === 0;
     this.at(".forward").disabled = number === last;
     this.at(".player").hidden = !last;
-    const marks = snapshots.flatMap((one, at) => (one.milestone || one.end ? this.mark(one, at) : []));
-    this.at(".marks").replaceChildren(...marks);
+    this.at(".marks").replaceChildren(...this.marked().map((at) => this.mark(snapshots[at], at)));
+  }
+
+  // Which snapshots are marked: ends of stages, and the milestones that do not run into others
+  marked() {
+    const wide = this.at(".marks").clientWidth || 400, placeOf = (at) => (at / Math.max(1, this.last)) * wide;
+    const marks = [...this.snapshots.keys()].filter((at) => this.snapshots[at].end);
+    this.snapshots.forEach(({ milestone }, at) => {
+      const near = (other) => Math.abs(placeOf(at) - placeOf(other)) < 7;
+      if (milestone && !marks.some(near)) marks.push(at);
+    });
+    return marks.sort((a, b) => a - b);
   }
 
   // A milestone or the end of a stage, on the track

@@ -38,7 +38,7 @@ class Snapshots {
   // Header and norms as Python has sent them are what is shown and counted
   use(id) {
     const { header, norms } = this.sent.get(id);
-    Object.assign(this, { id, header, exact: norms, model: makeModel(header, norms) });
+    Object.assign(this, { id, header, exact: norms, model: makeModel(header, norms), behind: false });
   }
 
   // Turn to another; whether its norms, or those of its frame, are here and in the model now
@@ -47,12 +47,18 @@ class Snapshots {
     const known = !playing && this.idOf(this.number);
     if (known && known !== this.id) this.use(known);
     const { header, exact } = this, here = this.number === header.moment;
-    if (!here && !this.frames) return false;
+    this.behind = !here && !this.frames; // what is in the model is another snapshot until Python has sent this one
+    if (this.behind) return false;
     const { surfaces } = this.shown;
     Object.assign(this.model, here ? { norms: exact, header }
-      : { norms: this.rough(this.number, header.groups), header: { ...header, value: "norm", surfaces } });
+      : { norms: this.rough(this.number, header.groups), header: this.plain(header, surfaces) });
     this.model.sorted.clear();
     return true;
+  }
+
+  // For a snapshot of which only norms are here: its scores were recorded for cuts by norm that are not repaired
+  plain(header, surfaces) {
+    return { ...header, value: "norm", surfaces: header.repaired ? {} : surfaces, exact: this.shown.exact };
   }
 
   // Under which id a snapshot came last, ranked and predicted as what is in view

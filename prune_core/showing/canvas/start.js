@@ -6,21 +6,22 @@ function makeView(root) {
   view.teller = new Teller(() => view.describe(), () => view.snapshots.ids);
   view.histogram = new Histogram(at(".histogram"), at(".handle"), {
     grab: () => view.player.stop(), moveTo: (norm) => view.moveTo(norm), rest: () => view.commit(),
-    shareOf: (another) => view.setShare(another(view.handle.share)) });
+    step: (another) => view.step(another) });
   view.map = new EncoderMap(at(".map"), at(".tip"), at(".legend .top"), { zoom });
   view.player = new Player(root, {
     ready: () => Boolean(view.snapshots.frames), load: () => ((view.snapshots.wanted = true), view.teller.now()),
     show: (number) => view.show(number), rest: () => view.teller.soon(), stopped: () => view.teller.now() });
   view.controls = new Controls(root, {
     setScope: (scope) => view.setScope(scope), setKey: (key) => view.take(view.cut, key), zoom,
-    setShare: (share) => (view.setShare(share), view.commit()),
-    setNorm: (norm) => (view.moveTo(norm), view.commit()),
+    setShare: (share) => view.typeShare(share), setNorm: (norm) => view.typeNorm(norm),
     undo: () => view.history.canUndo && view.go(view.history.undo()),
     redo: () => view.history.canRedo && view.go(view.history.redo()),
     reset: () => view.take(view.header.usual),
     pin: () => view.pin(), goTo: (pin) => view.goTo(pin),
+    copy: () => (view.teller.now(), copyAddress(at(".copy"))),
     unpin: ({ name }) => view.setPins(view.pins.filter((pin) => pin.name !== name)),
     save: (kind) => save(kind, view.map, `${view.header.run}-${view.snapshots.shown.label}`) });
+  document.addEventListener("prunescope-exact", ({ detail }) => root.isConnected && view.hear(detail));
   new ResizeObserver(() => view.header && view.repaint()).observe(root);
   return view;
 }

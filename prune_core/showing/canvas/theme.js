@@ -27,7 +27,8 @@ function readTheme(root, present) {
   const cut = dark ? "#20262e" : "#dcd7f0"; // on the map: near the page, and nowhere near the scale
   const gone = dark ? "#736c8c" : "#c9c2e6"; // in the histogram: to be seen against the page
   const kept = dark ? "#5aa9e6" : "#2e86c8", quiet = dark ? "#9aa4b2" : "#59626f";
-  for (const [name, colour] of Object.entries({ cut, quiet })) root.style.setProperty(`--${name}`, colour);
+  for (const [name, colour] of Object.entries({ cut, quiet, kept, gone })) root.style.setProperty(`--${name}`, colour);
+  root.style.colorScheme = dark ? "dark" : "light"; // the browser's own parts: rails, menus, scrollbars
   return { present, ink, paper, quiet, gone, kept, font: read("--st-font", "sans-serif"), colours: palette(cut) };
 }
 

@@ -1,17 +1,22 @@
-// What moving the handle makes of a cut {scope, share, thresholds}; share is null for one by thresholds.
+// What moving the handle makes of a cut, and what is told of it.
+// A cut by share is {scope, share, thresholds}, the thresholds those of the present norms. One by thresholds has share
+// null, and keeps on what they were `set` ({ranking, thresholds}) and the `shares` of every key that they then cut:
+// under another ranking it cuts those shares.
 // `target`: the scope key that the handle moves, null where it moves all of them together.
 
-// Its thresholds are those of these norms: a cut by share follows the norms, one by thresholds stays where it is
-function complete(model, { scope, share = null, thresholds }) {
-  if (share !== null) return { scope, share, thresholds: thresholdsFor(model, scope, share) };
-  const keys = scopeKeys(model.header, scope), given = thresholds ?? {};
-  return { scope, share, thresholds: Object.fromEntries(keys.map((key) => [key, ROUNDED(given[key] ?? 0)])) };
-}
+const MOST_CUT = 0.999, LARGEST = 3e38; // a share, a threshold
 
-// The share that the handle stands for; `sparsity` of the whole cut
-function shareOf(model, cut, target, sparsity) {
-  if (cut.share != null) return cut.share;
-  return target === null ? sparsity : shareUpTo(model, cut.scope, target, cut.thresholds[target]);
+// `given` on these norms: a cut by share follows them, one by thresholds stays where it is while their ranking does
+function complete(model, given) {
+  const { scope, share = null } = given, ranking = model.header.value ?? "norm";
+  if (share !== null) return { scope, share, thresholds: thresholdsFor(model, scope, share) };
+  const keys = scopeKeys(model.header, scope), of = (value) => Object.fromEntries(keys.map((key) => [key, value(key)]));
+  const set = given.set ?? {
+    ranking: given.ranking ?? ranking, thresholds: of((key) => ROUNDED(given.thresholds?.[key] ?? 0)) };
+  if (set.ranking === ranking || !given.shares)
+    return { scope, share: null, thresholds: set.thresholds, set, shares: sharesUpTo(model, scope, set.thresholds) };
+  const thresholds = of((key) => thresholdFor(model, scope, key, given.shares[key] ?? 0));
+  return { scope, share: null, thresholds, set, shares: given.shares };
 }
 
 // The norm at which the handle stands
@@ -19,35 +24,64 @@ function normOf(model, cut, target, share) {
   return target === null ? thresholdFor(model, "global", "all", share) : cut.thresholds[target];
 }
 
-// Beside the handle
-function wordsFor(cut, { target, share, norm }) {
-  if (target !== null) return `cut up to ${brief(norm)}`;
-  return cut.share != null ? `${percent(share)} of each ${cut.scope}` : `${percent(share)} in all`;
+// Beside the handle: what is cut, of what, up to where
+function wordsFor(model, cut, { target, share, norm, shares }) {
+  const cutNow = percent(share);
+  if (target !== null) {
+    const nothing = share > 0 && share - zeroShares(model, cut.scope)[target] < 1e-9;
+    return nothing ? `${cutNow} cut: already zero` : `${cutNow} cut, up to ${brief(norm)}`;
+  }
+  const lowest = percent(Math.min(...Object.values(shares))), highest = percent(Math.max(...Object.values(shares)));
+  if (lowest === highest) return `${cutNow} of each ${cut.scope}`;
+  return cut.share != null ? `${cutNow}: at least ${lowest} of each ${cut.scope}`
+    : `${cutNow} in all: ${lowest} to ${highest} of each ${cut.scope}`;
 }
 
 function cutAtNorm(model, cut, target, norm) {
   if (target === null) return cutAtShare(model, cut, target, shareUpTo(model, "global", "all", norm));
-  return withThreshold(cut, target, ROUNDED(Math.max(0, norm)));
+  return withThreshold(model, cut, target, ROUNDED(Math.min(LARGEST, Math.max(0, norm))));
 }
 
+// `share`: of the target's weights, of all weights where it is all of them
 function cutAtShare(model, cut, target, share) {
-  share = Math.min(0.999, Math.max(0, share));
-  if (cut.scope === "global" || target === null) return complete(model, { scope: cut.scope, share });
-  return withThreshold(cut, target, thresholdFor(model, cut.scope, target, share));
+  share = Math.min(MOST_CUT, Math.max(0, share));
+  if (cut.scope === "global" || target === null)
+    return complete(model, { scope: cut.scope, share: shareGiving(model, cut.scope, share) });
+  return withThreshold(model, cut, target, thresholdFor(model, cut.scope, target, share));
 }
 
-function withThreshold(cut, target, threshold) {
-  return { ...cut, share: null, thresholds: { ...cut.thresholds, [target]: threshold } };
+function withThreshold(model, { scope, thresholds }, target, threshold) {
+  return complete(model, { scope, thresholds: { ...thresholds, [target]: threshold } });
 }
 
-// As pins keep it: a share or thresholds
-function settled({ scope, share, thresholds }) {
-  return { scope, share, thresholds: share == null ? thresholds : null };
+// Whether they cut the same
+function sameCut(one, other) {
+  const same = (key) => ROUNDED(one.thresholds[key]) === ROUNDED(other.thresholds[key]);
+  return one.scope === other.scope && Object.keys(one.thresholds).every(same);
 }
 
-// As Python is told, which has it in the address: thresholds with no more digits than they need
-function briefly(cut) {
-  const { scope, share, thresholds } = settled(cut);
+// What a cut by share really cuts of every key at least: never less than is zero already
+function effectiveShare(model, { scope, share, thresholds }) {
+  if (scope === "global") {
+    const counted = shareUpTo(model, scope, "all", thresholds.all);
+    return counted >= 1 || Math.abs(counted - share) < 5e-5 ? share : counted;
+  }
+  const least = Math.min(...Object.values(zeroShares(model, scope)));
+  return least < 1 ? Math.max(share, least) : share;
+}
+
+// As pins keep it: what cuts here and now, and what that is on
+function settled(model, cut) {
+  const { scope, share, thresholds, shares } = cut;
+  if (share != null) return { scope, share: effectiveShare(model, cut), thresholds: null };
+  return { scope, share: null, thresholds, ranking: model.header.value ?? "norm", shares };
+}
+
+// As Python is told: thresholds with no more digits than they need, as they were set, and the shares that they cut
+function briefly(model, cut) {
+  const { scope, share, set, shares } = cut;
+  if (share != null) return settled(model, cut);
   const short = ([key, threshold]) => [key, shortest(ROUNDED(threshold))];
-  return { scope, share, thresholds: thresholds && Object.fromEntries(Object.entries(thresholds).map(short)) };
+  const thresholds = Object.fromEntries(Object.entries(set.thresholds).map(short));
+  return { scope, share: null, thresholds, ranking: set.ranking, shares };
 }

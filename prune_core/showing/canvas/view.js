@@ -3,7 +3,7 @@
 class View {
   // Its parts (histogram, map, player, controls) and its teller are given to it in start.js
   constructor(root) {
-    Object.assign(this, { root, pins: [], snapshots: new Snapshots() });
+    Object.assign(this, { root, pins: [], snapshots: new Snapshots(), answers: new Answers() });
   }
 
   get header() {
@@ -19,10 +19,17 @@ class View {
     return this.cut.scope === "global" ? "all" : this.key;
   }
 
-  // Where the handle stands
+  // Where the handle stands: `share` is what is really cut of all that it moves, `shares` of every scope key
   get handle() {
-    const { model, cut, target } = this, share = shareOf(model, cut, target, this.counted?.sparsity ?? 0);
-    return { target, share, norm: normOf(model, cut, target, share) };
+    const { model, cut, target } = this, shares = sharesUpTo(model, cut.scope, cut.thresholds);
+    const share = target === null ? this.sparsity : shares[target];
+    return { target, share, shares, norm: normOf(model, cut, target, share) };
+  }
+
+  get sparsity() {
+    const { model, cut, counted } = this;
+    if (counted?.of === cut && counted.norms === model.norms) return counted.sparsity;
+    return 1 - mask(model, cut) / model.header.encoderWeights;
   }
 
   // ---- what Python sends
@@ -38,21 +45,25 @@ class View {
     else if (id !== snapshots.id && (sent.moment === number || this.header.moment !== number)) this.follow(id);
     if (!other && now.command && now.command.id !== this.commanded) {
       this.commanded = now.command.id;
-      this.take(now.command.cut);
+      this.goTo({ moment: this.snapshots.number, ...now.command });
     }
     this.root.classList.toggle("present", Boolean(now.present));
     this.theme = readTheme(this.root, Boolean(now.present));
+    if (document.prunescopeExact) this.hear(document.prunescopeExact);
     this.paint();
     if (this.player.waiting && snapshots.frames) this.player.play();
     if (other) requestAnimationFrame(() => this.teller.now()); // the map is there: now what takes longer may be drawn
   }
 
   // Another run
-  open(id, { moment, start }, now, frames) {
+  open(id, sent, now, frames) {
+    const { moment, start } = sent;
     this.snapshots.use(id);
     this.snapshots.number = moment;
     if (!frames) this.snapshots.frames = null;
     this.pins = start.pins ?? [];
+    this.against = this.pins.at(-1)?.name;
+    for (const answer of sent.answers ?? []) this.answers.hear(answer);
     this.zoom = start.zoom ?? null;
     this.cut = start.cut;
     this.key = start.key ?? null;
@@ -76,19 +87,43 @@ class View {
     this.change(cutAtNorm(this.model, this.cut, this.target, norm));
   }
 
-  setShare(share) {
-    this.change(cutAtShare(this.model, this.cut, this.target, share));
+  // By a key: to another share, further where that cuts no other block
+  step(another) {
+    const { share } = this.handle, by = another(share) - share, { model, target } = this;
+    let cut = this.cut;
+    for (let to = share + by; by && sameCut(cut, this.cut); to += by) {
+      cut = cutAtShare(model, this.cut, target, to);
+      if (to <= 0 || to >= MOST_CUT) break;
+    }
+    this.change(cut);
+  }
+
+  // As typed. What cannot be had is said
+  typeShare(share) {
+    const { model, cut, target } = this, zero = zeroShares(model, target === null ? "global" : cut.scope)[target ?? "all"];
+    this.change(cutAtShare(model, cut, target, share));
+    if (share > MOST_CUT) this.said = `At most ${percent(MOST_CUT)} can be cut: something has to be left`;
+    else if (share < zero - 5e-5) this.said = `${percent(Math.max(0, share))} cannot be had: ${percent(zero)} is zero already`;
+    else if (share < 0) this.said = "Less than nothing cannot be cut";
+    this.commit();
+  }
+
+  typeNorm(norm) {
+    this.moveTo(norm);
+    if (norm < 0) this.said = "A threshold is never below 0";
+    this.commit();
   }
 
   setScope(scope) {
     if (scope === this.cut.scope) return;
     announce(false);
-    this.take({ scope, share: Math.round(this.counted.sparsity * 1000) / 1000 });
+    this.take(cutAtShare(this.model, { scope }, null, Math.round(this.sparsity * 1e4) / 1e4));
   }
 
   // In a drag
   change(cut) {
     this.cut = cut;
+    this.said = "";
     this.repaint();
     announce(false);
     this.teller.soon();
@@ -98,6 +133,7 @@ class View {
   take(cut, key = null) {
     this.key = key;
     this.cut = complete(this.model, cut);
+    this.said = "";
     this.fill();
     this.commit();
   }
@@ -112,6 +148,7 @@ class View {
   // Back or on to a cut of the history
   go(cut) {
     if (cut.scope !== this.cut.scope) this.key = null;
+    this.said = "";
     this.cut = complete(this.model, cut);
     this.refresh();
   }
@@ -124,19 +161,53 @@ class View {
   // ---- pins
 
   pin() {
-    this.setPins(withPin(this.pins, this.snapshots.number, this.cut, this.counted, alike(this.model.header, this.cut)));
+    const { model, cut } = this, counted = numbers(model, cut);
+    const pins = withPin(this.pins, { ...this.identity, cut: settled(model, cut) }, counted, this.knownOf(counted));
+    this.against = pins.at(-1).name;
+    this.setPins(pins);
   }
 
   setPins(pins) {
     this.pins = pins;
+    if (!pins.some(({ name }) => name === this.against)) this.against = pins.at(-1)?.name;
     this.fill();
     this.commit();
   }
 
   goTo(pin) {
     this.player.stop();
+    this.against = pin.name;
     if (pin.moment !== this.snapshots.number) this.show(pin.moment);
+    const { header: { repaired, asks } } = this, ranking = pin.ranking ?? "norm";
+    // The page's own settings follow the pin
+    if (asks && (asks !== ranking || Boolean(repaired) !== Boolean(pin.repaired)))
+      this.asked = { id: Date.now(), ranking, repaired: Boolean(pin.repaired) };
     this.take(pin.cut);
+  }
+
+  // ---- scores
+
+  // Which cut of which weights this is
+  get identity() {
+    const { header, cut: { scope, thresholds }, snapshots: { number } } = this, { run, value, repaired } = this.model.header;
+    return { run: run ?? header.run, moment: number, ranking: value, repaired, scope, thresholds };
+  }
+
+  knownOf(counted) {
+    return known(this.model.header, this.cut, counted, this.answers.of(this.identity));
+  }
+
+  // Python tells how the exact score of a cut stands; a pin of that cut has it too
+  hear(told) {
+    if (!this.header || told.run !== this.header.run) return;
+    this.answers.hear(told);
+    const pins = withAnswer(this.pins, told);
+    if (pins !== this.pins) {
+      this.pins = pins;
+      this.fill();
+      this.teller.soon();
+    }
+    this.repaint();
   }
 
   // ---- snapshots
@@ -161,7 +232,8 @@ class View {
   describe() {
     if (!this.header) return null;
     const { header: { run }, snapshots, cut, key, pins, zoom } = this;
-    return { run, moment: snapshots.number, cut: briefly(cut), key, zoom, pins, frames: snapshots.have };
+    const told = briefly(this.model, cut), { asked } = this;
+    return { run, moment: snapshots.number, cut: told, key, zoom, pins, frames: snapshots.have, asked };
   }
 
   // Everything but numbers and pictures: what changes with a click, not in a drag
@@ -188,11 +260,14 @@ class View {
     const { root, model, cut, theme } = this;
     if (!this.header || !root.isConnected || !root.clientWidth) return;
     const start = performance.now();
-    this.counted = numbers(model, cut);
-    const { handle } = this;
-    writeCards(root, this.counted, alike(model.header, cut), this.pins.at(-1));
+    this.counted = { ...numbers(model, cut), of: cut, norms: model.norms };
+    const { handle, counted } = this, pin = this.pins.find(({ name }) => name === this.against);
+    root.classList.toggle("late", Boolean(this.snapshots.behind));
+    writeCards(root, this.header.title, counted, this.knownOf(counted), pin);
+    writeParts(root, counted, this.said);
     this.controls.write(handle, this.history);
-    this.histogram.draw(theme, handle, wordsFor(cut, handle));
+    this.words = wordsFor(model, cut, handle);
+    this.histogram.draw(theme, handle, this.words);
     this.map.draw(theme, this.zoom, this.counted.sparsity);
     root.dataset.drawMs = (performance.now() - start).toFixed(2);
   }

@@ -4,6 +4,7 @@
 
 const host = document.getElementById("map").attachShadow({ mode: "open" });
 host.append(document.getElementById("parts").content.cloneNode(true));
+host.querySelector(".copy").hidden = true; // a file has no address to hand on
 const { first, maps, norms } = JSON.parse(document.getElementById("data").textContent);
 const raw = norms.map((text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)));
 const choose = document.querySelector(".choose");

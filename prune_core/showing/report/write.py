@@ -67,7 +67,20 @@ def _header(run: Run, finding: Finding, profile: Profile | None) -> dict:
     cut, surface, high = setting.cut, setting.surface(run), norm_scale([setting.ranking(run)])
     surfaces = {cut.kind: surface} if surface else {}
     head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces)
-    return head | {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": cut.ranking}
+    head |= {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": cut.ranking, "exact": False,
+             "repaired": cut.repaired}
+    return head | {"answers": _answers(run, finding)}
+
+
+def _answers(run: Run, finding: Finding) -> list[dict]:
+    """The exact score of the setting, where the report has it: the map shows it while its own cut is that one."""
+    setting, score = finding.setting, finding.score
+    if not score or not score.exact:
+        return []
+    cut = setting.cut
+    return [{"run": run.name, "moment": 0, "ranking": cut.ranking, "repaired": cut.repaired, "scope": cut.scope,
+             "thresholds": cut.resolved(setting.ranking(run), run.layout), "data": "", "doing": "done",
+             "score": score.value, "low": score.low, "high": score.high}]
 
 
 def _in_script(data: Mapping) -> str:

@@ -1,0 +1,58 @@
+// What is known of the score of a cut: exact or so far, as Python tells it; recorded or predicted, as it was counted.
+
+const ANSWERS = 300; // exact scores that stay
+
+class Answers {
+  constructor() {
+    this.kept = new Map(); // key of a cut -> what Python told last of it
+  }
+
+  // told: {run, moment, ranking, repaired, scope, thresholds, data} say which cut, {doing, score, low, high, done, total}
+  // how its exact score stands; doing "none" where none can come
+  hear(told) {
+    if (told.data !== this.data) this.kept.clear(); // of other sentences
+    this.data = told.data;
+    for (const [key, { doing }] of this.kept) if (doing !== "done") this.kept.delete(key);
+    const key = keyOf(told);
+    this.kept.delete(key);
+    this.kept.set(key, told);
+    if (this.kept.size > ANSWERS) this.kept.delete(this.kept.keys().next().value);
+  }
+
+  of(cut) {
+    return this.kept.get(keyOf(cut));
+  }
+}
+
+// The same text for the same cut of the same weights; thresholds compared as they cut, as float32
+function keyOf({ run, moment, ranking, repaired, scope, thresholds }) {
+  const values = Object.keys(thresholds).sort().map((key) => [key, ROUNDED(thresholds[key])]);
+  return JSON.stringify([run, moment, ranking ?? "norm", Boolean(repaired), scope, values]);
+}
+
+// {how, score, low, high, words}: what the card says. `counted` by numbers(), `told` by Python of this very cut, if it was
+function known(header, cut, counted, told) {
+  const { score, low, high } = told ?? {}, { doing = header.exact ? "waiting" : "none" } = told ?? {};
+  const between = (low, high) => (low == null ? "" : `, ${low.toFixed(3)} – ${high.toFixed(3)}`);
+  if (doing === "done") return { how: "exact", score, words: between(low, high) };
+  if (score != null) return {
+    how: "so far", score,
+    words: `${between(low, high)}, ${told.done.toLocaleString("en")} of ${told.total.toLocaleString("en")} examples` };
+  const comes = doing !== "none" && doing !== "failed", near = comes ? "" : nearest(header, cut, counted.sparsity);
+  if (counted.how) {
+    const more = counted.how === "predicted" && near ? `; ${near}` : "";
+    return { how: counted.how, score: counted.score, words: between(counted.low, counted.high) + more };
+  }
+  const some = Object.keys(header.surfaces).length > 0;
+  const why = some ? "no prediction for such a cut" : "no score was recorded here";
+  return { how: null, words: `${why}; ${comes ? "the exact score comes when you rest" : near || "no exact score here"}` };
+}
+
+// "recorded 0.886 at 35.0%"; of an even cut where there is none of this kind, which is said
+function nearest({ surfaces, usual }, cut, sparsity) {
+  const even = cut.scope === "global" || cut.share != null, own = even && surfaces[cut.scope];
+  const points = own || surfaces[usual.scope] || Object.values(surfaces)[0];
+  if (!points) return "";
+  const [x, score] = nearestPoint(points, sparsity);
+  return `${own ? "recorded" : "for an even cut recorded"} ${score.toFixed(3)} at ${percent(x)}`;
+}
