@@ -207,8 +207,8 @@ def measurements(run: Run, measured: list[dict]) -> None:
     if why := measured[-1].get("why"):
         st.caption(f":material/help: {widgets.plain(why)}")
     table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": 100 * m["sparsity"], "Batch": m["batch"],
-                           "Length": m["length"], "Threads": m["threads"], "Dense (ms)": m["dense_ms"], "Compact (ms)": m["compact_ms"],
-                           "Speedup": m["speedup"], "Predicted": m["predicted here"],
+                           "Length": m["length"], "Threads": m["threads"], "Dense (ms)": m["dense_ms"],
+                           "Compact (ms)": m["compact_ms"], "Speedup": m["speedup"], "Predicted": m["predicted here"],
                            "Executed": ", ".join(m["executed"])} for m in measured])
     ms, times = st.column_config.NumberColumn(format="%.1f"), st.column_config.NumberColumn(format="%.2fx")
     st.dataframe(table, hide_index=True, column_config={

@@ -132,7 +132,8 @@ def test_a_comparison_has_a_legend_for_every_line_and_says_what_each_point_is():
 def test_no_legend_or_title_lies_under_the_toolbar():
     """It takes 30 pixels at the top: charts begin below it, and legends stand under the axis."""
     made = [figures.score_curve("accuracy", dense=0.9), figures.speedup_curve({"a": [(1.0, 1.0)]}),
-            figures.history([Snapshot("dense", 5, loss=1.0)], "accuracy"), figures.recovered(dict.fromkeys("abc", [1.0])),
+            figures.history([Snapshot("dense", 5, loss=1.0)], "accuracy"),
+            figures.recovered(dict.fromkeys("abc", [1.0])),
             figures.until_it_breaks({"a": [(1.5, 0.9)]}, "accuracy", 0.5), figures.layer_latency([(0, 2.0, 1.0)])]
     assert all(figure.layout.margin.t >= 34 for figure in made) and made[2].layout.margin.t >= 60
     assert all(figure.layout.legend.yanchor == "bottom" and figure.layout.legend.y == 0
