@@ -455,6 +455,50 @@ def test_home_leads_to_a_run(app, page):
     assert not page.problems
 
 
+def test_compare_answers_otherwise_to_other_points_and_aims(app, page):
+    """The line on top follows the points and the aim, both stand in the address, and it leads to that run and stage."""
+    page.goto(f"{app}/Compare?task=sst2")
+    answer = page.locator(".st-key-answer h3")
+    playwright.expect(answer).to_have_text(re.compile(r"^(Within|None is within) 1 point of dense \(0\.\d{3}\): "))
+    points = page.get_by_role("spinbutton", name="Maximum loss (points)")
+    points.fill("20")
+    points.press("Enter")
+    playwright.expect(answer).to_have_text(re.compile(r"^Within 20 points of dense .* times as fast \(predicted\)$"))
+    fast = answer.inner_text()
+    page.locator(".st-key-aim").get_by_text("Score", exact=True).click()
+    playwright.expect(answer).not_to_have_text(fast)
+    best = answer.inner_text()
+    assert float(re.search(r"by .*, (0\.\d+)", best)[1]) > float(re.search(r"by .*, (0\.\d+)", fast)[1])
+    assert "points=20" in page.url and "aim=" in page.url
+    page.get_by_test_id("stMain").get_by_role("link", name="Report on it").click()
+    compression = re.search(r"(\S+)x by", best)[1]
+    playwright.expect(page.get_by_role("heading", name="Report", exact=True)).to_be_visible()
+    playwright.expect(page.get_by_text(f"retrain-{compression}x").first).to_be_visible()
+    playwright.expect(page.get_by_role("spinbutton", name="Maximum loss (points)")).to_have_value("20.0")
+    assert not page.problems
+
+
+@pytest.mark.parametrize("page", [800], indirect=True)
+def test_report_opens_on_the_best_run_and_tells_only_what_is_known(app, page, tmp_path):
+    """Without a choice: the best run's best stage first; at 800 px nothing of the report is cut off."""
+    page.goto(f"{app}/Report")
+    playwright.expect(page.get_by_role("button", name="Make the report")).to_be_enabled()
+    still(page)
+    assert "does better" not in page.get_by_test_id("stMain").inner_text()
+    page.get_by_role("button", name="Make the report").click()
+    page.wait_for_selector("iframe")
+    with page.expect_download() as given:
+        page.get_by_role("button", name="HTML (").click()
+    given.value.save_as(tmp_path / "report.html")
+    assert not page.problems
+    page.goto(f"file://{tmp_path}/report.html")
+    page.wait_for_selector(DRAWN)
+    text = page.locator("main").inner_text()
+    assert re.search(r"^(Ship|Test|Do not ship: )", page.locator(".advice h2").inner_text())
+    assert "not known" not in text.lower() and "prune_core" not in text and "{" not in text
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_the_lesson_by_keyboard_only(app, page):
     """From the first step to the last with Tab, Enter and arrow keys; a slider is moved, an answer unfolded."""
     page.goto(f"{app}/Learn")
