@@ -643,6 +643,36 @@ def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     assert not [button for button in app.button if button.label == "Start"]
 
 
+def test_prune_tells_one_time_and_what_cannot_be_learned(runs_dir, tiny_model, monkeypatch):
+    """The card, the preset's words and what stands there while the run starts are one number."""
+    monkeypatch.setattr(processes, "start", lambda *_: None)
+    monkeypatch.setattr(loaders, "models", lambda: ["minilm", "someone/model", str(tiny_model)])
+    app = opened("prune")
+    labelled(app.selectbox, "Task").select("rte").run()
+    told = metrics(checked(app))["From Start to the end"]
+    assert f"quick: {told}; " in texts(app) and "quick cannot teach rte anything" in texts(app)
+    labelled(app.selectbox, "Task").select("mrpc").run()
+    told = metrics(checked(app))["From Start to the end"]
+    assert "cannot teach" not in texts(app)
+    monkeypatch.setattr(processes, "starting", lambda *_: psutil.Process())
+    next(button for button in app.button if button.label == "Start").click().run()
+    assert [bar.text.endswith(f"{told} left") for bar in checked(app).get("progress")] == [True]
+    labelled(app.selectbox, "Model").select("someone/model").run()
+    assert metrics(checked(app))["From Start to the end"] == "known after a minute"
+    labelled(app.selectbox, "Model").select(str(tiny_model)).run()
+    assert metrics(checked(app))["From Start to the end"].startswith("about ")
+
+
+def test_the_bar_says_nothing_that_is_not_known(runs_dir):
+    path = make_run(runs_dir, "new", finish=False)
+    (path / "status.json").unlink()
+    with Recorder.reopen(path) as recorder:
+        assert "so far" not in "".join(bar.text for bar in opened("prune", run="new").get("progress"))
+        recorder.status(phase="dense", step=3, steps=90, seconds=2.0, seconds_left=88.0)
+        (bar,) = opened("prune", run="new").get("progress")
+    assert re.sub(r"\\(.)", r"\1", bar.text) == "dense: training · step 3 of 90 · 2 s so far · about 88 s left"
+
+
 def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     app = opened("prune")
     next(t for t in app.toggle if t.label == "Your own file").set_value(True).run()
@@ -653,6 +683,7 @@ def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     app.file_uploader[0].set_value(("moods.csv", good, "text/csv")).run()
     next(s for s in app.selectbox if s.label == "Label").select("mood").run()
     assert "40 rows, text words, 2 classes: glad, sad" in texts(checked(app)).replace("\\", "")
+    assert metrics(app)["From Start to the end"].startswith("about ")  # by the length of its sentences
     started = []
     monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
     next(button for button in app.button if button.label == "Start").click().run()
