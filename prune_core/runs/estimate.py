@@ -49,7 +49,8 @@ class Size:
 class Work:
     """All that a run does, in seconds on two idle cores (NOMINAL_FLOPS, STEP).
 
-    Of a training step, of a scored sentence, of what comes once. `asking`: the teacher's answers; `cutting`: weighing the inputs, or choosing in closed form.
+    Of a training step, of a scored sentence, of what comes once: `asking` the teacher's answers; `cutting`, that is
+    weighing the inputs, or choosing in closed form.
     """
 
     plan: Schedule
