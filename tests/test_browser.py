@@ -713,9 +713,10 @@ def test_packed_weights_give_an_exact_score_and_an_export_and_all_that_is_asked_
 
 def test_a_stage_without_weights_leads_to_one_that_has_them(app, page, packed):
     opened(page, f"{app}/Explore?run=packed&at=penalty-3x")
-    playwright.expect(page.get_by_role("button", name="Make the weights (about")).to_be_visible()
+    there = page.get_by_role("link", name="Open scored, which has them")  # made with the same settings
+    playwright.expect(there).to_be_visible()
     still(page)
     page.get_by_role("button", name="Go to retrain-3x").click()
     playwright.expect(page.get_by_text("blocks are kept at retrain-3x")).to_be_visible()
-    playwright.expect(page.get_by_role("button", name="Make the weights (about")).to_have_count(0)
+    playwright.expect(there).to_have_count(0)
     assert "at=retrain-3x" in page.url and not page.problems
