@@ -195,7 +195,9 @@ def send(new: Cut, moment: int | None = None) -> None:
 def go(run: Run, stage: str) -> None:
     """Have the map show a stage, cut as it is."""
     at = run.saved(stage)
-    send(settings.usual(run, at), run.with_norms.index(at))
+    cut = replace(settings.usual(run, at), ranking=st.session_state.get("score") or "norm",
+                  repaired=bool(st.session_state.get("repair")))
+    send(cut, run.with_norms.index(at))
 
 
 def waits() -> bool:
