@@ -591,7 +591,7 @@ def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
     table = app.dataframe[0].value
     assert list(table["Answer"]) == ["★", ""] and list(table["Runs"]) == ["two", "one"]
     assert list(table["Within"]) == ["yes", "yes"] and list(table["Loss"]) == pytest.approx([1.5, 1.5])
-    assert "**group-lasso** adds a penalty" in texts(app) and "one seed each" in texts(app)
+    assert "**group-lasso** adds a penalty" in texts(app) and "Speedups are predicted for this machine" in texts(app)
     asked = opened("compare", points="20", aim="Model compression")
     assert asked.number_input(key="points").value == 20.0 and "whole model" in asked.subheader[0].value
 
