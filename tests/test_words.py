@@ -24,6 +24,8 @@ RETIRED = (
     "in a process of its own: about", "Add another device", "score that may be lost", "at most four\"",
     "answered rightly", "map is alive", "Its real loss", "within.\"", "Blocks go by", "Spare the blocks",
     "scoring comes on top", "It was stopped before its end", "to the same numbers.\"",
+    "\"Training time\"", "plus scoring", "about three minutes, to see", "estimate comes once", "\"Show them\"",
+    "Half a minute: the whole", "where the line of the model meets",
 )
 
 
