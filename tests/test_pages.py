@@ -24,14 +24,13 @@ from pages.shared import loaders, processes
 from pages.shared.processes import Failed, Report
 from pages.shared.score_client import Answer
 from prune_core import files, machine
-from prune_core.cutting import allocate
 from prune_core.cutting.answers import Sensitivity, predict
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
-from prune_core.runs import places, trash
+from prune_core.runs import places, results, trash
 from prune_core.runs.config import PruneConfig, preset
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
@@ -92,8 +91,35 @@ def test_home_lists_runs_and_unreadable_folders(runs_dir):
     said = texts(opened())
     assert "**good**" in said and "**stopped**" in said
     assert "dense **0.900**, retrained at 2x **0.885**" in said
+    assert "Best: **half of the encoder cut, 0.885** of 0.900 dense, 1.5 points lost" in said
+    assert "| **SST-2** accuracy | half | **0.885** of 0.900 | 1.5 points less, which may be chance (±2.0) | –" in said
     assert "interrupted" in said and "complete" in said and "unreadable" in said
     assert "broken" in said and "has format 99" in said
+
+
+def test_home_has_three_doors(runs_dir):
+    make_run(runs_dir)
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    app = opened()
+    assert [b.label for b in app.button][:3] == ["Open the lesson", "Explore the best run", "Make a report"]
+    speedup = compare.predicted(make_profile())(loaders.run("sample"), {"compression": 2.0})
+    assert f"| {speedup:.1f}x |" in texts(app) and "Speedups are predicted for this machine" in texts(app)
+
+
+def test_what_is_near_chance_is_said_in_a_sentence(runs_dir):
+    dense, rows = {"accuracy": 0.9}, [{"compression": c, "score_thresholded": 0.52, "score_retrained": 0.6}
+                                      for c in (2.0, 3.0, 5.0)]
+    assert results.near_chance(dense, rows[1:2], "accuracy", 0.51) == [
+        "At 3x, before retraining, it is no better than guessing (0.520; majority class 0.510)."]
+    assert results.near_chance(dense, rows, "accuracy", 0.51)[0].startswith("At 2x, 3x and 5x, before retraining")
+    assert results.near_chance({"accuracy": 0.5}, [], "accuracy", 0.51) == [
+        "The dense model is no better than guessing (0.500; majority class 0.510)."]
+    assert results.near_chance(dense, [], "accuracy", 0.51) == []
+    path = make_run(runs_dir)
+    about = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(about | {"majority_score": 0.845, "notes": ["a note"]}))
+    badges = [element.value for element in opened().markdown if "-badge[" in element.value]
+    assert any("near chance" in badge for badge in badges) and any("note" in badge for badge in badges)
 
 
 def test_empty_states_say_what_to_do(runs_dir):
@@ -285,21 +311,21 @@ def sensitivities(run: Run) -> list[Sensitivity]:
     return points
 
 
-def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
+def test_parts_say_what_each_layer_costs_and_which_is_the_most_sensitive(runs_dir):
     run = Run(make_run(runs_dir))
     app = opened("explore", at="dense", view="Layers and matrices")
     assert "The cost of cutting only one layer was not recorded for dense yet." in texts(app)
-    points = sensitivities(run)
+    sensitivities(run)
     app = opened("explore", at="dense", view="Layers and matrices")
     table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
     assert list(table["Part"]) == ["layer 0", "layer 1"]
     assert table["Alone"][0].startswith("robust: +0.0 at 25%")
     assert table["Alone"][1].startswith("sensitive: −6.2 at 25%")
-    app.button(key="propose").click().run()
-    command = sent(checked(app))["command"]
-    norms = run.norms(run.saved("dense"))
-    assert command["cut"]["thresholds"] == allocate.cheapest(norms, run.layout, points, "layer", 2.0, 0.9)
-    assert command["cut"]["thresholds"]["layer 0"] > command["cut"]["thresholds"]["layer 1"]
+    said = texts(app)
+    assert "**Most sensitive: layer 1**: cutting half of it alone costs 12.5 points. " in said
+    assert "**Least: layer 0**: costs nothing. " in said
+    assert "cutting each layer alone at 25, 50 and 90% and scoring all 872 dev sentences" in said
+    assert "They take weights, which are not included for dense" in said and "Propose" not in str(app.button)
 
 
 def test_a_zoomed_matrix_shows_its_norms_over_time(runs_dir):
@@ -346,7 +372,7 @@ class FakeClient:
     """Answers as it is told, and keeps what was asked."""
 
     def __init__(self, *answers: Answer):
-        self.answers, self.asked = list(answers), []
+        self.answers, self.asked, self.left = list(answers), [], []
 
     def want(self, who, question, again=False):
         self.asked.append(question)
@@ -360,6 +386,9 @@ class FakeClient:
 
     def failed_alike(self, question):
         return ""
+
+    def leave(self, who):
+        self.left.append(who)
 
     def forget_failures(self):
         self.answers = [Answer()]
@@ -976,6 +1005,20 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
+
+
+def test_report_opens_on_the_best_stage_and_says_which_run_does_better(runs_dir):
+    make_run(runs_dir, "small", compression=3.0)
+    make_run(runs_dir, "large")
+    app = opened("report", run="large", allowed="2")
+    assert app.multiselect(key="settings").value == ["retrain-2x"] and app.number_input(key="allowed").value == 2.0
+    assert "Another run does better: small, 3x by group-lasso, 0.885 of 0.900 dense." in texts(app)
+    next(b for b in app.button if b.label == "Report on that run").click().run()
+    assert checked(app).multiselect(key="settings").value == ["retrain-3x"] and "does better" not in texts(app)
+    asked = opened("report", run="large", stage="penalty-2x")
+    assert asked.multiselect(key="settings").value == ["penalty-2x", "retrain-2x"]
+    for wrong in ({"allowed": "much"}, {"allowed": "-3"}, {"stage": "nowhere"}):
+        assert opened("report", run="large", **wrong).multiselect(key="settings").value == ["retrain-2x"]
 
 
 def test_report_takes_what_explore_sends(runs_dir):

@@ -90,6 +90,11 @@ class ScoreClient:
             self._asked.move_to_end(question)
             return known.answer
 
+    def leave(self, who: str) -> None:
+        """`who` waits no more: what nobody else wants is cancelled."""
+        with self._lock:
+            self._let_go(who, None, time.monotonic())
+
     def ahead(self, question: Question) -> int:
         """How many questions are answered before this one."""
         with self._lock:
@@ -122,7 +127,7 @@ class ScoreClient:
                 self._process.kill()
                 self._process.wait()
 
-    def _let_go(self, who: str, question: Question, now: float) -> None:
+    def _let_go(self, who: str, question: Question | None, now: float) -> None:
         for other, asked in list(self._asked.items()):
             if other == question or asked.answer.ended:
                 continue

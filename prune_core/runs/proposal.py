@@ -165,13 +165,18 @@ def ways(run: Run, stage: str, own: float, repaired: bool) -> list[Way]:
                              lambda share, ranking=ranking, scope=scope: thresholds_for(ranking, layout, share, scope),
                              surfaces.get(cut.kind)))
     points, norms = run.sensitivity(stage), run.ranking(stage)
-    for scope in ("layer", "matrix", "type"):
-        if {p.key for p in points if p.scope == scope} >= by_scope(layout, scope).keys():
-            cut = Cut(scope, None, (), "norm", repaired)
-            found.append(Way(f"by norm, the less the more sensitive a {scope} is", cut, norms,
-                             lambda share, scope=scope: allocate.cheapest(norms, layout, points, scope,
-                                                                          1 / (1 - share), own), None))
+    for scope in _sensitivities(run, stage):
+        found.append(Way(f"by norm, the less the more sensitive a {scope} is", Cut(scope, None, (), "norm", repaired),
+                         norms, lambda share, scope=scope: allocate.cheapest(norms, layout, points, scope,
+                                                                             1 / (1 - share), own), None))
     return found
+
+
+def _sensitivities(run: Run, stage: str) -> list[str]:
+    """Kinds of parts of which each one's cost of cutting it alone was recorded."""
+    points = run.sensitivity(stage)
+    return [scope for scope in ("layer", "matrix", "type")
+            if {p.key for p in points if p.scope == scope} >= by_scope(run.layout, scope).keys()]
 
 
 # ---------------------------------------------------------------- at least this speedup or compression
@@ -186,7 +191,7 @@ def _reaching(run: Run, aim: Aim, dense: float, zeros: float, known: Sequence[Wa
 
     nothing = known[0].at(run, 0.0, profile)
     if value(nothing) >= wanted * (1 - 1e-9):
-        raise InputError(f"these weights already have {zeros:.1%} zero, {_said(aim, value(nothing))}: "
+        raise InputError(f"these weights already have {zeros:.1%} zero and so {_said(aim, value(nothing))}; "
                          f"asked was {_said(aim, wanted)}; ask for more")
     found, most = [], 0.0
     for way in known:
@@ -277,44 +282,58 @@ def _narrow(run: Run, aim: Aim, dense: float, own: float, zeros: float, known: S
 def _promising(known: Sequence[Way], limit: float, zeros: float) -> tuple[float, Way] | None:
     """(share, way) to score next; None where none is left.
 
-    Every way once, those with a surface first, unless that says that another has cut more; then what would cut most.
+    Every way once, those with a surface first, unless that says that another cuts more; then what would cut most.
     """
-    largest = max(way.within(limit) for way in known)
+    again = [(share, way) for way in known if len(way.scored) > 1 and not way.over
+             and (share := _next(way, limit, zeros)) is not None]
+    within = max(way.within(limit) for way in known)
+    reach = max([within, *(share for share, way in again if way.surface)])  # what one of them cuts, or soon will
     begun = any(len(way.scored) > 1 for way in known)
-    fresh = [(way.surface is not None, _start(way, limit, zeros, largest if begun else None), way)
+    fresh = [(way.surface is not None, _start(way, limit, zeros, reach if begun else None), way)
              for way in known if len(way.scored) == 1 and not way.over]
     fresh = [(share, way) for recorded, share, way in sorted(fresh, key=lambda one: (one[0], one[1]), reverse=True)
-             if not recorded or not begun or share > largest - CLOSE]
+             if not recorded or not begun or share > reach - CLOSE]
     if fresh:
         return fresh[0]
-    asked = [(share, way) for way in known if not way.over and len(way.scored) > 1
-             and (share := _next(way, limit, zeros)) is not None and share > largest + CLOSE / 4]
-    return max(asked, key=lambda pair: pair[0], default=None)
+    better = [(share, way) for share, way in again if share > within + CLOSE / 4]
+    return max(better, key=lambda pair: pair[0], default=None)
 
 
 def _next(way: Way, limit: float, zeros: float) -> float | None:
     """The share of this way to score next; None where it has been scored enough."""
     low = way.within(limit)
     beyond = [(share, score) for share, score in way.scored if share > low]
-    if len(way.scored) > EACH or low >= MOST - CLOSE:
+    high, after = beyond[0] if beyond else (MOST, None)
+    if len(way.scored) > EACH or high - low < CLOSE:
         return None
-    if not beyond:  # a little further where a surface has told the place, else half as far again
-        return min(MOST, low + (3 * CLOSE if way.surface else max(0.05, 0.5 * (low - zeros))))
-    high, after = beyond[0]
-    if high - low < CLOSE:
-        return None
-    before = dict(way.scored)[low]
+    if way.surface:
+        share = _crossing(way, limit, zeros)
+        return min(max(share, low + (high - low) / 10), high - CLOSE / 2) if beyond else min(high, max(
+            share, low + CLOSE))
+    before, own = dict(way.scored)[low], way.scored[0][1]
+    if not beyond:  # half of what is left where nothing was lost so far, less the more of what may be lost is
+        left = (before - limit) / (own - limit) if own > limit else 0.0
+        return low + (high - low) * min(0.5, max(0.1, left / 2))
     straight = (before - limit) / (before - after) if before > after else 0.5  # where a line between both meets it
-    return low + (high - low) * float(np.clip(straight, 0.25, 0.75))
+    return low + (high - low) * min(0.75, max(0.25, straight))
 
 
 def _start(way: Way, limit: float, zeros: float, largest: float | None) -> float:
     """Where the recorded surface last is within the limit; without one, what another way has reached (`largest`)."""
     if way.surface is None:
         return zeros + 0.2 * (1 - zeros) if largest is None else max(largest, zeros + CLOSE)
+    return _crossing(way, limit, zeros)
+
+
+def _crossing(way: Way, limit: float, zeros: float) -> float:
+    """Where the surface last is within the limit, moved up or down to what was scored nearest to there."""
     shares = np.linspace(zeros, 0.95, 400)
-    within = max((float(share) for share in shares if predict(way.surface, share)[0] >= limit), default=zeros)
-    return within if within > zeros + CLOSE else min(MOST, zeros + 3 * CLOSE)
+    heights = np.array([predict(way.surface, share)[0] for share in shares])
+    scored = [(abs(score - limit), score - predict(way.surface, share)[0])
+              for share, score in way.scored if share > zeros and score >= 0]
+    heights += min(scored, default=(0.0, 0.0))[1]
+    within = shares[heights >= limit]
+    return float(within[-1]) if len(within) and within[-1] > zeros + CLOSE else min(MOST, zeros + 3 * CLOSE)
 
 
 def answered(candidate: Candidate, answer: Mapping, dense: float) -> Candidate:
@@ -323,6 +342,6 @@ def answered(candidate: Candidate, answer: Mapping, dense: float) -> Candidate:
                    loss=dense - answer["score"])
 
 
-def most(run: Run, stage: str, aim: Aim) -> int:
-    """How many exact scores a search takes at most."""
-    return ALL if aim.name == "loss" else len(ways(run, stage, 0.0, False))
+def usual(run: Run, stage: str, aim: Aim) -> int:
+    """About how many exact scores a search takes; where a loss is given, half of the most."""
+    return ALL // 2 if aim.name == "loss" else 1 + len(run.rankings(stage)) + len(_sensitivities(run, stage))
