@@ -170,7 +170,7 @@ def test_a_walk_through_the_app_has_address_caption_and_cards_agree(app, page, r
                           page.keyboard.press("Enter")),
         "key": lambda: (page.locator(".handle").focus(), page.keyboard.press("PageUp")),
         "undo": lambda: page.get_by_role("button", name="Undo").click()}
-    for name in ("forward", "typed", "layer", "typed", "back", "back", "key", "undo", "forward", "whole", "key", "typed"):
+    for name in "forward typed layer typed back back key undo forward whole key typed".split():
         if page.get_by_role("button", name={"forward": "One snapshot on"}.get(name, "Undo")).is_enabled():
             acts[name]()
         agree(page, run, name)

@@ -27,6 +27,8 @@ RETIRED = (
     "Against uncut", "the uncut model has", "uncut model was", "Explore an example run", "Learn the idea",
     "Points that may be",
     "scoring comes on top", "It was stopped before its end", "to the same numbers.\"",
+    "\"Training time\"", "plus scoring", "about three minutes, to see", "estimate comes once", "\"Show them\"",
+    "Half a minute: the whole", "where the line of the model meets",
 )
 
 

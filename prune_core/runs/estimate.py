@@ -47,10 +47,9 @@ class Size:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a run does, in seconds on two idle cores (NOMINAL_FLOPS, STEP).
+    """All that a run does, in seconds on two idle cores (NOMINAL_FLOPS, STEP): of a step, of a scored sentence.
 
-    Of a training step, of a scored sentence, of what comes once: `asking` the teacher's answers; `cutting`, that is
-    weighing the inputs, or choosing in closed form.
+    What comes once: `asking`, the teacher's answers; `cutting`, weighing the inputs, or choosing in closed form.
     """
 
     plan: Schedule
