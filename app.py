@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.home import trash
+from pages.home import ahead, best_results, trash
 from pages.shared import loaders, widgets
+from prune_core.runs import results
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 
@@ -17,36 +18,49 @@ def main() -> None:
         "Make a language model smaller and faster by removing the weights it needs least, and see what that costs. "
         "Prunescope prunes encoders such as BERT and MiniLM block by block and records every block as it shrinks. Then "
         "drag a threshold: what is cut, the speedup and the score on the task follow at once.")
-    ways_in()
     if not loaders.read_only():
         trash.undo()
     listed = loaders.listed()
     mine = [entry for entry in listed if entry.path.parent == loaders.runs_dir()]
     shipped = [entry for entry in listed if entry.path.parent != loaders.runs_dir()]
+    doors()
+    best_results.table([entry.run for entry in listed if entry.run])
     show("Your runs", mine,
-         "You have no runs yet. Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+         "You have no runs yet. Start one on the **Prune** page.")
     show("Example runs", shipped, "This copy has no example runs. Your own runs appear above as soon as they start.")
     if not loaders.read_only():
         trash.show()
-    loaders.warm_up()
+    ahead.score()
 
 
-def ways_in() -> None:
-    """The buttons to where one can start."""
-    with st.container(horizontal=True):
-        if st.button("Explore an example run", type="primary", icon=":material/grid_on:"):
-            st.switch_page("pages/2_Explore.py")
-        if not loaders.read_only() and st.button("Prune an encoder", icon=":material/content_cut:"):
-            st.switch_page("pages/1_Prune.py")
-        if st.button("Learn the idea", icon=":material/school:"):
-            st.switch_page("pages/5_Learn.py")
-        if st.button("Make a report", icon=":material/description:"):
-            st.switch_page("pages/6_Report.py")
+DOORS = (  # what for, in a sentence, where
+    ("Teach", ":material/school:", "Seven short steps on block pruning, each with something to try and numbers that "
+     "are computed as you watch.", "Open the lesson", "pages/5_Learn.py"),
+    ("Tune", ":material/tune:", "Drag a threshold over a real model, and see its size, speed and score follow at once.",
+     "Explore the best run", "pages/2_Explore.py"),
+    ("Present", ":material/co_present:", "Make a report of two pages: a recommendation, its reasons and a live map, in "
+     "one file that works offline.", "Make a report", "pages/6_Report.py"),
+)
+
+
+def doors() -> None:
+    """Three ways in, side by side; one under the other where the window is narrow."""
+    with st.container(horizontal=True, gap="small", key="doors"):
+        for name, icon, words, label, page in DOORS:
+            with st.container(border=True, width=330, height="stretch", gap="small"):
+                st.markdown(f"{icon} **{name}**")
+                st.markdown(words)
+                st.space("stretch")
+                if st.button(label, type="primary" if name == "Tune" else "secondary", key=f"door {name}"):
+                    st.switch_page(page)
 
 
 def show(title: str, listed: list[Listed], empty: str) -> None:
     """A heading and a card per run; `empty` says what to do where there is none."""
-    st.header(title, anchor=False)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.header(title, anchor=False, width="content")
+        if title == "Your runs" and not loaders.read_only():
+            st.page_link("pages/1_Prune.py", label="Prune an encoder", icon=":material/content_cut:")
     if not listed:
         st.info(empty)
     for entry in listed:
@@ -66,8 +80,7 @@ def card(entry: Listed) -> None:
         if run.is_practice:
             st.badge("not GLUE", icon=":material/science:", color="orange",
                      help="Scores are on the synthetic practice set.")
-        if run.warnings:
-            st.badge("note", icon=":material/warning:", color="orange", help=widgets.plain(" · ".join(run.warnings)))
+        notes(run)
         st.space("stretch")
         if status != "complete":
             label = "Resume" if status != "running" and not loaders.read_only() else "Watch"
@@ -78,7 +91,18 @@ def card(entry: Listed) -> None:
         if not run.recorded and not loaders.read_only():
             trash.button(entry)
     st.caption(widgets.facts(run))
-    st.markdown(scores(run))
+    if told := best_results.words(run):
+        st.markdown(told)
+    st.caption(scores(run))
+
+
+def notes(run: Run) -> None:
+    """Badges for what one must know who reads its scores; the whole of it where the pointer rests."""
+    near = results.near_chance(results.dense_scores(run.snapshots), run.points, run.metric, run.majority_score)
+    near = [warning for warning in run.warnings if warning in near]
+    for label, said in (("near chance", near), ("note", [one for one in run.warnings if one not in near])):
+        if said:
+            st.badge(label, icon=":material/warning:", color="orange", help=widgets.plain(" ".join(said)))
 
 
 def scores(run: Run) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from pages.prune.data_choice import hub_lacks, keep_upload, known_folder
 from pages.prune.estimate import estimate
@@ -22,9 +23,9 @@ from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
 from prune_core.tasks.table_files import SUFFIXES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
-PRESET_WORDS = {"quick": "quick: about three minutes, to see reweighting at work",
-                "standard": "standard: at most an hour on two cores, by the method that scored best (the surgeon)",
-                "full": "full: what the task wants, however long, by the same"}
+PRESET_WORDS = {"quick": "to see reweighting at work, not to judge it",
+                "standard": "by the method that scored best (the surgeon), at most an hour of training on two cores",
+                "full": "as long as the task wants, by the surgeon too"}
 
 
 def main() -> None:
@@ -51,20 +52,21 @@ def watched() -> str | None:
 
 def new_run() -> None:
     """The settings of a new run, its estimate, and the button that starts it."""
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.container(key="halves").columns([3, 2], gap="large")
     try:
         with left:
-            config = settings()
+            config, words = settings()
         with right:
-            start(config)
+            start(config, words)
     except Nothing as error:
         right.info(str(error))
     except InputError as error:
         right.error(widgets.plain(str(error)), icon=":material/error:")
 
 
-def settings() -> PruneConfig:
-    """What the person chose. Raises InputError."""
+# long: every setting has its field
+def settings() -> tuple[PruneConfig, DeltaGenerator]:
+    """What the person chose, and the place for what the preset means and how long it takes. Raises InputError."""
     one, two = st.columns(2)
     model = one.selectbox("Model", loaders.models(), accept_new_options=True,
                           help="minilm is embedded and needs no network. Or type a hub name such as bert-base-uncased, "
@@ -92,8 +94,9 @@ def settings() -> PruneConfig:
                                   accept_new_options=True, help="Dense / kept weights. One penalty stage serves all; "
                                                                 "each gets its own retraining.")
     chosen = st.segmented_control("Preset", list(PRESETS), default="quick", required=True,
-                                  help="  \n".join(PRESET_WORDS.values()))
-    st.caption(PRESET_WORDS[chosen])
+                                  help="  \n".join(f"{name}: {words}." for name, words in PRESET_WORDS.items()))
+    words = st.empty()
+    words.caption(f"{chosen}: {PRESET_WORDS[chosen]}.")
     with st.expander("More settings"):
         more = how(chosen) | reading((model or "").strip())
     if wrong:
@@ -102,20 +105,21 @@ def settings() -> PruneConfig:
         st.warning(f"The {NOT_GLUE}.", icon=":material/science:")
     return preset(chosen, model=(model or "").strip(), task=task, data=data.strip(), columns=columns, label=label,
                   regression=regression, block=(block or "").strip(), compressions=tuple(map(number, compressions)),
-                  **more)
+                  **more), words
 
 
 def how(chosen: str) -> dict[str, object]:
     """The method, what is its own, and the seed; a preset names the usual ones."""
     best = PRESETS[chosen].get("method", PruneConfig.method)
-    method = METHODS[st.segmented_control("Method", list(METHODS), default=best, required=True,
-                                          key=f"method, usually {best}", help=methods_help())]
+    names = list(METHODS)
+    method = METHODS[st.selectbox("Method", names, names.index(best), key=f"method, usually {best}",
+                                  format_func=lambda name: f"{name}: {METHODS[name].words}", help=methods_help())]
     penalty = st.segmented_control("Penalty", PENALTIES, disabled="penalty" not in method.settings, default="proximal",
                                    required=True, help="proximal: soft thresholding after each optimizer step; "
                                                        "in-loss: added to the loss.")
     known = rankings.in_training()
-    ranking = st.segmented_control("Rank blocks by", known, disabled=method.closed_form, default=PruneConfig.ranking,
-                                   required=True, help=rankings.explained(known))
+    ranking = st.selectbox("Rank blocks by", known, known.index(PruneConfig.ranking), disabled=method.closed_form,
+                           help=rankings.explained(known))
     usual = PruneConfig(method=method.name, ranking=ranking).scope
     scope = st.segmented_control("One threshold per", SCOPES, default=usual, required=True,
                                  key=f"scope, usually {usual}")
@@ -191,34 +195,39 @@ def number(text: str) -> float:
         raise InputError(f"compression {text!r} is not a number; needed: 1 or more, for example 2") from None
 
 
-def start(config: PruneConfig) -> None:
-    """The estimate, the name, and the start of the run."""
+def start(config: PruneConfig, words: DeltaGenerator) -> None:
+    """The estimate, the name, and the start of the run. `words`: where the preset is explained, with the same time."""
     found = estimate(config, loaders.listed())
+    about = f"about {widgets.duration(found.seconds)}" if found.seconds else "known after a minute"
+    words.caption(f"{config.preset}: {about}; {PRESET_WORDS[config.preset]}.")
     with st.container(border=True, gap="small"):
-        st.metric("Training time", widgets.duration(found.seconds) if found.seconds else "–")
+        st.metric("From Start to the end", about)
         st.caption(widgets.plain(found.source))
-        if found.plan:
-            st.caption("Steps: " + ", ".join(f"{phase} {steps:,}" for phase, steps in found.plan.phases))
+        if found.work:
+            st.caption("Training steps: " + ", ".join(f"{phase} {n:,}" for phase, n in found.work.plan.phases))
+    if found.outlook:
+        st.warning(widgets.plain(found.outlook), icon=":material/warning:")
     own, practice = table_files.is_own(config.data), config.data == "practice"
     task = "practice" if practice else table_files.task_name(config.data) if own else config.task
     free = shelf.free_name(f"{task}-{config.block}", loaders.runs_dir())
     name = st.text_input("Run name", placeholder=free, help="Letters, digits, - and _.").strip() or free
     lacks = hub_lacks(config)
     if st.button("Start", type="primary", icon=":material/play_arrow:", width="stretch"):  # the hub may be back by now
-        begin(config, name)
+        begin(config, name, found.seconds)
     if lacks:
         st.warning(widgets.plain(f"{config.task} cannot be had from {HUB_DATA}: {lacks}. Choose a folder with GLUE as "
                                  f"Data, or train on the {NOT_GLUE}."), icon=":material/cloud_off:")
         if st.button("Train on the practice set instead", icon=":material/science:", width="stretch"):
-            begin(config, name, "--practice")
+            begin(config, name, None, "--practice")
 
 
-def begin(config: PruneConfig, name: str, *more: str) -> None:
-    """Start the run and show it. Raises InputError."""
+def begin(config: PruneConfig, name: str, seconds: float | None, *more: str) -> None:
+    """Start the run, expected to take so long, and show it. Raises InputError."""
     try:
         processes.start(config, name, loaders.runs_dir(), *more)
     except OSError as error:
         raise InputError(f"the runs folder cannot be written: {error.strerror or error}") from None
+    st.session_state["expected"] = (name, seconds)
     st.query_params["run"] = name
     st.rerun()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.explore import charts, exact_score, live_map, parts, rerun, take_away
+from pages.explore import charts, exact_score, live_map, parts, proposals, rerun, take_away
 from pages.explore.view import View, content, current, follows, forget, opening, remember, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
@@ -14,6 +14,7 @@ from prune_core.showing import canvas
 
 def main() -> None:
     widgets.page("Explore")
+    proposals.take_over()
     with st.sidebar:
         run = chosen_run()
         if run:
@@ -58,8 +59,7 @@ def chosen_run() -> Run | None:
 
 def nothing() -> None:
     """What to do where there is no run."""
-    st.info("There are no recorded runs yet. "
-            "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+    st.info("There are no recorded runs yet. Start one on the **Prune** page.")
     if unreadable := [entry for entry in loaders.listed() if not entry.run]:
         st.warning(f"Folders that hold no run that can be read: {len(unreadable)}. **Home** says why.",
                    icon=":material/error:")

@@ -1,8 +1,9 @@
-"""Compare: runs side by side, score against what they save, with the spread over seeds, and in plain sentences."""
+"""Compare: which result to take, the runs side by side, score against what they save, and in plain sentences."""
 
 from __future__ import annotations
 
-import statistics
+import io
+import time
 
 import pandas as pd
 import streamlit as st
@@ -12,11 +13,14 @@ from pages.shared.loaders import SETTING
 from pages.shared.processes import Failed
 from pages.shared.widgets import download
 from prune_core.cutting.masks import mask_at
+from prune_core.latency import apart
+from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 from prune_core.showing import compare, figures
-from prune_core.showing.compare import Group, Row
+from prune_core.showing.compare import AIMS, Row
+from prune_core.showing.figures import Compared
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model",
         "speedup": "predicted speedup", "measured": "measured speedup"}
@@ -26,13 +30,10 @@ SECONDS = 15  # that one measurement takes, about
 def main() -> None:
     widgets.page("Compare")
     st.title("Compare", anchor=False)
-    st.caption("Scores after retraining. Runs that differ only in their seed are one line: "
-               "its mean, with the standard deviation over the seeds.")
     done = [entry.run for entry in loaders.listed()
             if entry.run and any(p["score_retrained"] is not None for p in entry.run.points)]
     if not done:
-        st.info("No run has been retrained yet. Start one on the **Prune** page, or a whole comparison in a terminal: "
-                "`python -m prune_core compare --task mrpc`.")
+        st.info("No run has been retrained yet. Start one on the **Prune** page.")
         return
     with st.sidebar:
         runs = chosen(done)
@@ -49,34 +50,26 @@ def main() -> None:
 
 
 def chosen(done: list[Run]) -> list[Run]:
-    """The runs of one task that the person chose; the first twelve before that."""
+    """The runs of one task that the person chose; before that the task of the run that all pages open on, twelve runs.
+    """
     tasks = list(dict.fromkeys(run.task for run in done))
-    task = st.selectbox("Task", tasks, key="task", bind="query-params")
+    first = loaders.run(loaders.first(list(dict.fromkeys(run.name for run in done)))).task
+    task = st.selectbox("Task", tasks, tasks.index(first), key="task", bind="query-params")
     names = list(dict.fromkeys(run.name for run in done if run.task == task))
     picked = st.multiselect("Runs", names, names[:12], key=f"runs of {task}")
     return [loaders.run(name) for name in picked]
 
 
 def draw(runs: list[Run]) -> None:
-    """Curve, table, sentences, and the settings in which two runs differ."""
+    """The answer, then what it rests on: curve, table, sentences, and the settings in which two runs differ."""
     groups = compare.groups(runs)
-    axis = st.segmented_control("Horizontal axis", list(AXES), default="encoder", format_func=AXES.get, required=True,
-                                key="axis", bind="query-params")
-    if axis == "speedup" and not loaders.usual_profile():
-        st.info("Predicted speedups need a latency profile: calibrate this machine on **Speed**.")
-        return
-    if axis == "measured":
-        measure_what_is_missing(runs)
-    metric = runs[0].metric
-    lines = {group.label: line for group in groups if (line := points(group, axis))}
-    if not lines:
-        return
-    dense = {run.name: run.dense_score for run in runs if run.dense_score is not None}
-    st.plotly_chart(figures.comparison(lines, metric, AXES[axis], dense), key="compared", config=widgets.chart(),
-                    alt="Dev score after retraining over compression or speedup, a line for each group of runs")
-    rows = compare.rows_of(groups)
-    table_of(rows, runs[0].task)
-    sentences = list(compare.sentences(rows, metric.replace("_", " ")))
+    guessed, timed = compare.rows_of(groups, predicted), compare.rows_of(groups, measured, timed=True)
+    all_timed = all(row.speedup is not None for row in timed)
+    allowed, rows = answer(timed if all_timed else guessed)
+    explained(runs)
+    chart(runs, rows[0], {"speedup": guessed, "measured": timed})
+    table_of(rows, runs[0].task, allowed, [] if all_timed else timed)
+    sentences = list(compare.sentences(compare.rows_of(groups), runs[0].metric.replace("_", " ")))
     if sentences:
         st.markdown("**In words**")
         st.markdown("\n".join(f"- {widgets.plain(sentence)}" for sentence in sentences))
@@ -84,39 +77,134 @@ def draw(runs: list[Run]) -> None:
         differences(runs)
 
 
-def table_of(rows: list[Row], task: str) -> None:
-    """A row for each group of runs and compression, and their CSV."""
-    table = pd.DataFrame([{"Runs": row.method, "Compression": row.compression, "Encoder": row.compression_encoder,
-                           "Mean": row.mean, "Spread": row.spread if len(row.scores) > 1 else None,
-                           "Seeds": len(row.scores)} for row in rows])
-    three, times = st.column_config.NumberColumn(format="%.3f"), st.column_config.NumberColumn(format="%.2fx")
-    target = st.column_config.NumberColumn("Target", format="%.3gx")
-    st.dataframe(table, hide_index=True, placeholder="–",
-                 column_config={"Mean": three, "Spread": three, "Encoder": times, "Compression": target})
-    download("Comparison (CSV)", table, f"{task}-compared.csv")
+def answer(rows: list[Row]) -> tuple[float, list[Row]]:
+    """What the person may lose and wants most, and what to take then: (loss allowed, the rows, the answer first)."""
+    with st.container(border=True, key="answer"):
+        with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+            lost = st.number_input("Maximum loss (points)", 0.0, 20.0, 100 * best.ALLOWED, 0.5, format="%.1f",
+                                   width=190, key="points", bind="query-params",
+                                   help="Below the score of the run's own dense model. One point is 0.01 of the score.")
+            aim = st.segmented_control("Make the most of", list(AIMS), default="speedup", required=True, key="aim",
+                                       format_func=lambda name: AIMS[name][0], bind="query-params", wrap=True)
+        allowed = lost / 100
+        rows = compare.sorted_rows(rows, allowed, aim)
+        st.subheader(widgets.plain(compare.answer(rows, allowed, aim)), anchor=False)
+        first = rows[0]
+        with st.container(horizontal=True, gap="medium"):
+            st.page_link("pages/2_Explore.py", label="Explore it", icon=":material/grid_on:",
+                         query_params={"run": first.runs[0], "at": first.stage})
+            st.page_link("pages/6_Report.py", label="Report on it", icon=":material/description:",
+                         query_params={"run": first.runs[0], "stage": first.stage, "allowed": f"{lost:g}"})
+        st.caption(told_of(rows))
+    return allowed, rows
 
 
-def points(group: Group, axis: str) -> list[tuple[float, float, float]]:
-    """(x, mean score, spread) of a group, compression by compression."""
-    made = []
-    for row in compare.rows_of([group]):
-        if axis in ("encoder", "model"):
-            made.append((getattr(row, f"compression_{axis}"), row.mean, row.spread))
+def told_of(rows: list[Row]) -> str:
+    """Where the speedups come from, and how far the scores can be trusted."""
+    where = f"{SETTING.batch} sentences of {SETTING.length} tokens, fp32, over the dense model in torch"
+    if rows[0].timed:
+        told = f"Speedups were measured on this machine: {where}."
+    elif any(row.speedup is not None for row in rows):
+        told = f"Speedups are predicted for {widgets.plain(next(iter(loaders.profiles())))}: {where}."
+    else:
+        told = "No speedup is known: calibrate this machine on **Speed**. Until then the encoder's compression counts."
+    if 0 < (unknown := sum(row.speedup is None for row in rows)) < len(rows):
+        told += f" Of {unknown} of these models none is known: their block norms after retraining were not recorded."
+    seeds = max(len(row.scores) for row in rows)
+    return told + " Scores after retraining" + ("; ± is the standard deviation over the seeds." if seeds > 1 else ".")
+
+
+def explained(runs: list[Run]) -> None:
+    """A sentence for each method that these runs were made by."""
+    with st.expander("What these methods do", icon=":material/help:"):
+        st.markdown("\n".join(f"- **{name}** {words}." for name, words in compare.methods_explained(runs).items()))
+
+
+def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
+    """Score over what the person chose; `first` is marked. `known`: rows with each kind of speedup."""
+    axis = st.segmented_control("Horizontal axis", list(AXES), default="encoder", format_func=AXES.get, required=True,
+                                key="axis", bind="query-params", wrap=True)
+    if axis == "measured":
+        measure_what_is_missing(runs)
+    rows = known.get(axis, known["speedup"])
+    lines: dict[str, list[Compared]] = {}
+    marked = None
+    for row in rows:
+        x = getattr(row, "speedup" if axis in known else f"compression_{axis}")
+        if x is None:
             continue
-        speedup = {"speedup": predicted, "measured": measured}[axis]
-        own = [(run, p) for run in group.runs for p in run.points if p["compression"] == row.compression]
-        xs = [x for run, p in own if (x := speedup(run, p)) is not None]
-        if xs:
-            made.append((statistics.fmean(xs), row.mean, row.spread))
-    return sorted(made)
+        said = said_of(row) if axis == "measured" else ""
+        lines.setdefault(row.method, []).append(Compared(x, row.mean, row.spread, f"{row.compression:g}x", said))
+        if (row.method, row.compression) == (first.method, first.compression):
+            marked = (x, row.mean)
+    if not lines:
+        st.info("Predicted speedups need a latency profile: calibrate this machine on **Speed**." if axis == "speedup"
+                else "Nothing was measured on this machine yet.")
+        return
+    dense = {run.name: run.dense_score for run in runs if run.dense_score is not None}
+    ordered = {name: sorted(points) for name, points in lines.items()}
+    st.plotly_chart(figures.comparison(ordered, runs[0].metric, AXES[axis], dense, marked), key="compared",
+                    config=widgets.chart(),
+                    alt="Dev score after retraining over compression or speedup, a line for each group of runs")
+    if axis == "measured":
+        reasons(runs)
+
+
+def said_of(row: Row) -> str:
+    """Where and when a row was measured, for the pointer."""
+    last = loaders.timing(loaders.run(row.runs[0]), row.stage) or {"machine": {}}
+    when = time.strftime(", %-d %B %Y", time.localtime(last["when"])) if last.get("when") else ""
+    return f"<br>{last['machine'].get('cpu', '')}{when}"
+
+
+def reasons(runs: list[Run]) -> None:
+    """Why what was measured is far from what is predicted, as far as that is known."""
+    profile, told = loaders.usual_profile(), []
+    for run, p in [(one, p) for one in runs for p in one.points if profile and has_norms(one, p)]:
+        last = loaders.timing(run, Stage.of("retrain", p["compression"]))
+        if last and (why := apart.why(last, predicted(run, p), profile, run.layout)):
+            told.append(f"- {widgets.plain(f'{run.name} at ' + format(p['compression'], 'g'))}x: {widgets.plain(why)}")
+    if told:
+        with st.expander("Why measured and predicted differ", icon=":material/help:", expanded=len(told) <= 2):
+            st.markdown("\n".join(told))
+
+
+def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> None:
+    """A row for each group of runs and compression, the answer first, and their CSV."""
+    clocked = {(row.method, row.compression): row.speedup for row in timed}
+    table = pd.DataFrame([{
+        "Answer": "★" if at == 0 else "", "Method": row.by, "Target": row.compression,
+        "Within": "yes" if best.keeps(row, allowed) else "no", "Score": row.mean, "Loss": row.loss,
+        "Speedup": row.speedup, "Measured": clocked.get((row.method, row.compression)),
+        "Encoder": row.compression_encoder, "Model": row.compression_model, "Runs": row.method,
+        "Spread": row.spread if len(row.scores) > 1 else None, "Seeds": len(row.scores)}
+        for at, row in enumerate(rows)])
+    if all(len(row.scores) == 1 for row in rows):
+        table = table.drop(columns=["Spread", "Seeds"])
+    if not any(value is not None for value in clocked.values()):
+        table = table.drop(columns="Measured")
+    number, kind = st.column_config.NumberColumn, "measured" if rows[0].timed else "predicted"
+    methods = compare.methods_explained([loaders.run(name) for row in rows for name in row.runs])
+    st.dataframe(table, hide_index=True, placeholder="–", column_config={
+        "Answer": st.column_config.TextColumn("", width=36, help="★: the answer above."),
+        "Method": st.column_config.TextColumn(help=" ".join(f"{name}: {words}." for name, words in methods.items())),
+        "Target": number("Target", format="%.3gx", help="The encoder compression that was asked for."),
+        "Within": st.column_config.TextColumn("Within?", help="Whether it loses no more than the maximum above."),
+        "Score": number(format="%.3f", help="After retraining; the mean over the seeds."),
+        "Loss": number("Points lost", format="%.1f", help="Against its own dense model; below zero: it scores higher."),
+        "Speedup": number(f"Speedup, {kind}", format="%.1fx"), "Measured": number("Measured", format="%.1fx"),
+        "Encoder": number(format="%.2fx", help="Dense / kept weights of the prunable matrices."),
+        "Model": number(format="%.2fx", help="Dense / kept weights of the whole model."),
+        "Spread": number(format="%.3f", help="Standard deviation over the seeds.")})
+    download("Comparison (CSV)", pd.read_csv(io.StringIO(compare.as_csv(rows, allowed))), f"{task}-compared.csv")
 
 
 def predicted(run: Run, point: dict) -> float | None:
-    """The speedup of the retrained model at a point, by the usual profile; None where its norms are not there."""
-    if not has_norms(run, point):
+    """The speedup of the retrained model at a point, by the usual profile; None where it or its norms are not there."""
+    if not has_norms(run, point) or not (profile := loaders.usual_profile()):
         return None
     norms = loaders.norms(run, run.saved(Stage.of("retrain", point["compression"])))
-    return loaders.usual_profile().speedup(mask_at(norms, run.layout, 0.0), SETTING, run.heads)
+    return profile.speedup(mask_at(norms, run.layout, 0.0), SETTING, run.heads)
 
 
 def measured(run: Run, point: dict) -> float | None:
@@ -126,29 +214,34 @@ def measured(run: Run, point: dict) -> float | None:
 
 def measure_what_is_missing(runs: list[Run]) -> None:
     """The button that times every retrained model which was not timed here yet."""
+    if took := st.session_state.pop("measuring took", None):
+        st.success(took, icon=":material/timer:")
     left = [(run, p) for run in runs for p in run.points
             if p["score_retrained"] is not None and has_norms(run, p) and measured(run, p) is None]
     if not left or loaders.read_only():
         return
     st.info(f"{len(left)} of these models {'has' if len(left) == 1 else 'have'} not been timed on this machine yet: "
             f"dense and compact in turn, {SETTING.batch} sentences of {SETTING.length} tokens.")
-    if st.button(f"Measure {len(left)} now", icon=":material/timer:",
-                 help=f"About {widgets.duration(SECONDS * len(left))}; best while nothing else runs."):
+    if st.button(f"Measure {len(left)} now, about {widgets.duration(SECONDS * len(left))}", icon=":material/timer:",
+                 help="Best while nothing else runs; on a busy machine it takes two or three times as long."):
         measure(left)
 
 
 def measure(left: list[tuple[Run, dict]]) -> None:
     """Time these points one after the other; then draw the page anew."""
-    bar = st.progress(0.0)
+    bar, start = st.progress(0.0), time.monotonic()
     try:
         for done, (run, p) in enumerate(left):
-            rest = widgets.duration(SECONDS * (len(left) - done))
-            bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, {rest} left")
+            each = (time.monotonic() - start) / done if done else SECONDS
+            rest = widgets.duration(each * (len(left) - done))
+            bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, about {rest} left")
             stage = Stage.of("retrain", p["compression"])
             loaders.measured(run, stage, run.config.scope, p["sparsity"], SETTING)
     except Failed as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
+    took = widgets.duration(time.monotonic() - start)
+    st.session_state["measuring took"] = f"Measured {len(left)} model{'s' * (len(left) > 1)} in {took}."
     st.rerun()
 
 

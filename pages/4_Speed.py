@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
-from pages.shared.processes import CALIBRATION, Failed
+from pages.shared import jobs, loaders, widgets
+from pages.shared.processes import Failed
 from pages.shared.widgets import download
 from prune_core import InputError
 from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
-from prune_core.latency import profile_files
+from prune_core.latency import apart, profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -19,6 +19,7 @@ from prune_core.runs.stages import Stage
 from prune_core.showing import figures
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
+CALIBRATION = 240.0  # seconds that it takes, about: on two cores
 PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
 
 
@@ -30,8 +31,7 @@ def main() -> None:
                "padding. It is compared with the **dense** model in torch, fp32.")
     names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run and entry.run.stages))
     if not names:
-        st.info("There are no recorded runs yet. "
-                "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+        st.info("There are no recorded runs yet. Start one on the **Prune** page.")
         return
     with st.sidebar:
         profiles = loaders.profiles()
@@ -42,7 +42,7 @@ def main() -> None:
         calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
     if profile is None:
         st.info("Predictions need a latency profile"
-                + (": run `python -m prune_core calibrate` before you start this copy." if loaders.read_only()
+                + (", and this copy, which only shows, has none." if loaders.read_only()
                    else ". **Calibrate this machine** above; it takes a few minutes, once."))
         return
     try:
@@ -77,7 +77,8 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, 
 
 def load_profile() -> None:
     """Take in a profile that `calibrate --to FILE` wrote elsewhere; it is kept for the next time."""
-    st.markdown("Run `python -m prune_core calibrate --to FILE` on the other device, and load the file here.")
+    st.markdown("Timings of another device, made there and saved as a file.",
+                help="In a terminal on the other device: `prunescope calibrate --to FILE`")
     if file := st.file_uploader("Latency profile", "json", key="profile file", max_upload_size=1):
         try:
             before, profile = len(loaders.profiles()), profile_files.keep(file.getvalue())
@@ -89,24 +90,11 @@ def load_profile() -> None:
         st.success(f"Choose **{widgets.plain(str(profile.machine.get('cpu')))}** above.", icon=":material/check:")
 
 
-@st.fragment(run_every=2.0)
 def calibration(done: bool) -> None:
     """The button that calibrates this machine, and how far that is."""
-    runs_dir = loaders.runs_dir()
-    if processes.starting(CALIBRATION, runs_dir):
-        st.info(f"Calibrating this machine: {widgets.plain(processes.last_line(CALIBRATION, runs_dir))}",
-                icon=":material/timer:")
-        st.session_state["calibrating"] = True
-        return
-    if st.session_state.pop("calibrating", False):
-        st.rerun()
-    if processes.launched(CALIBRATION, runs_dir) and (error := processes.error_line(CALIBRATION, runs_dir)):
-        st.error(widgets.plain(error), icon=":material/error:")
-    if st.button("Calibrate again" if done else "Calibrate this machine", icon=":material/timer:",
-                 type="tertiary" if done else "primary",
-                 help="Times random encoders under random masks for a few minutes. Best while nothing else runs."):
-        processes.calibrate(runs_dir)
-        st.rerun(scope="fragment")
+    jobs.job("calibration of this machine", "Calibrate again" if done else "Calibrate this machine", CALIBRATION,
+             ["calibrate", "--json"], "Times random encoders under random masks. Best while nothing else runs.",
+             "tertiary" if done else "primary")
 
 
 def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
@@ -183,7 +171,7 @@ def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, c
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on "
                f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
                f"Median prediction error {profile.error:.0%} (dense {profile.error_dense:.0%}) on "
-               f"{profile.masks} held-out masks (`python -m prune_core calibrate`).")
+               f"{profile.masks} held-out masks.")
 
 
 def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float], measured: list[dict]) -> None:
@@ -224,11 +212,14 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
     measured = st.session_state.setdefault("measured", [])
     if not loaders.read_only() and st.button(
             "Measure now", icon=":material/timer:",
-            help="Times dense and compact in turn, here, in a separate process: about 15 seconds."):
+            help="Times dense and compact in turn, here, in a separate process: about 15 seconds, two or three "
+                 "times as long on a busy machine."):
         try:
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 answer = loaders.measured(run, stage, run.config.scope, sparsity, setting)
-            measured.append(answer | {"predicted here": speedup})
+            profile = loaders.profiles().get(st.session_state.get("profile"))
+            why = apart.why(answer, speedup, profile, run.layout) if profile else ""
+            measured.append(answer | {"predicted here": speedup, "why": why})
         except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
     mine = [m for m in measured if m["run"] == run.name]
@@ -239,13 +230,15 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
 
 def measurements(run: Run, measured: list[dict]) -> None:
     """A row for each measurement, and their CSV."""
-    table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": m["sparsity"], "Batch": m["batch"], "Length": m["length"],
-                           "Threads": m["threads"], "Dense (ms)": m["dense_ms"], "Compact (ms)": m["compact_ms"],
-                           "Speedup": m["speedup"], "Predicted": m["predicted here"],
+    if why := measured[-1].get("why"):
+        st.caption(f":material/help: {widgets.plain(why)}")
+    table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": 100 * m["sparsity"], "Batch": m["batch"],
+                           "Length": m["length"], "Threads": m["threads"], "Dense (ms)": m["dense_ms"],
+                           "Compact (ms)": m["compact_ms"], "Speedup": m["speedup"], "Predicted": m["predicted here"],
                            "Executed": ", ".join(m["executed"])} for m in measured])
     ms, times = st.column_config.NumberColumn(format="%.1f"), st.column_config.NumberColumn(format="%.2fx")
     st.dataframe(table, hide_index=True, column_config={
-        "Sparsity": st.column_config.NumberColumn(format="percent"),
+        "Sparsity": st.column_config.NumberColumn(format="%.1f%%"),
         "Dense (ms)": ms, "Compact (ms)": ms, "Speedup": times, "Predicted": times})
     download("Measurements (CSV)", table, f"{run.name}-speed.csv")
 

@@ -11,30 +11,33 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from pages.learn import sentence
+from pages.learn.parts import do_and_see, draw, numbers, question, real_run
 from pages.shared import loaders, processes, widgets
 from pages.shared.processes import Failed
 from prune_core.cutting.blocks import BlockShape
 from prune_core.files import DATA
+from prune_core.methods.table import METHODS
+from prune_core.runs.run import Run
 from prune_core.showing import figures, lesson
 from prune_core.showing.lesson import EXAMPLES
 
 SHAPES = {"1x1": "single weights", "4x1": "strips: columns of 4", "1x4": "strips: rows of 4", "4x4": "tiles of 4 x 4",
           "allx1": "whole columns"}
+BEFORE = "sst2-minilm-64x1"  # the recorded run whose penalty phase ships with its norms, step by step
 MEASURED = DATA / "shapes.json"  # python -m prune_core shapes --to data/shapes.json
-TAUGHT = "sst2-minilm-64x1"  # the recorded run that ships with weights
-SENTENCES = ("a warm and funny film", "not half as bad as I had feared", "the plot is thin, but what a cast",
-             "I slept through most of it")
 
 
 def main() -> None:
     widgets.page("Learn")
     st.title("Learn block pruning", anchor=False)
-    titles = [f"{number}. {title}" for number, (title, _) in enumerate(STEPS, 1)]
+    titles = [f"{number}. {title}" for number, (title, *_) in enumerate(STEPS, 1)]
     now = st.segmented_control("Step", titles, default=titles[0], required=True, key="step", bind="query-params",
                                label_visibility="collapsed")
     at = titles.index(now) + 1
-    _, step = STEPS[at - 1]
+    _, minutes, step = STEPS[at - 1]
     st.header(now, anchor=False)
+    st.caption(f"About {minutes} minutes; all {len(STEPS)} steps: {sum(minutes for _, minutes, _ in STEPS)}.")
     step()
     with st.container(horizontal=True):
         st.button("Back", icon=":material/arrow_back:", disabled=at == 1, on_click=go, args=(titles[at - 2],))
@@ -46,23 +49,6 @@ def go(to: str) -> None:
     st.session_state["step"] = to
 
 
-def question(asked: str, answer: str) -> None:
-    """A question, and its answer for who unfolds it."""
-    with st.expander(f"Question: {asked}", icon=":material/help:"):
-        st.markdown(answer)
-
-
-def numbers(**values: str) -> None:
-    """A row of numbers with their names, which wraps where the window is narrow."""
-    with st.container(horizontal=True, gap="large"):
-        for name, value in values.items():
-            st.metric(name.replace("_", " "), value, width="content")
-
-
-def draw(figure, key: str, alt: str) -> None:
-    st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt)
-
-
 # ---------------------------------------------------------------- the steps
 
 
@@ -71,9 +57,9 @@ def blocks() -> None:
                 "A **block** is a small rectangle of weights that is cut or kept as one. A block's size is measured by "
                 "its **norm**: the square root of the sum of its squared weights. The blocks with the smallest norms "
                 "go first.")
-    st.markdown("**Do:** choose a shape, and drag the share of blocks cut. **See:** which blocks go, and how much of "
-                "the squared weights is kept.")
-    left, right = st.columns([1, 2])
+    do_and_see("choose a shape, and drag the share of blocks cut.",
+               "which blocks go, and how much of the squared weights is kept.")
+    left, right = st.container(key="halves").columns([1, 2])
     with left:
         shape = st.radio("Blocks are", list(SHAPES), format_func=SHAPES.get, index=1, key="shape")
         share = st.slider("Share of blocks cut", 0, 90, 50, 5, format="%d%%", key="share") / 100
@@ -83,13 +69,15 @@ def blocks() -> None:
               "A matrix of 16 rows and 24 columns; blocks that are cut are pale")
     numbers(Blocks=f"{matrix.norms.size}", Weights_in_each=f"{matrix.size}", Sparsity=f"{matrix.sparsity:.0%}",
             Share_of_squared_weights_kept=f"{matrix.energy:.1%}")
-    st.caption("*Sparsity* is the share of weights that are zero. *Share of squared weights kept* is what is left of "
-               "the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger than "
-               "others, as in trained layers.")
+    st.caption("Colours: the darker a weight, the smaller it is; a block in the pale colour of the page is cut, as on "
+               "Explore. *Sparsity* is the share of weights that are zero. *Share of squared weights kept* is what is "
+               "left of the sum of all squared weights. The matrix holds random numbers, some pieces of columns larger "
+               "than others, as in trained layers.")
     question("At the same sparsity, single weights keep the most. Why would anyone cut larger blocks?",
              "Because a computer multiplies rows of numbers at once. Zeros that lie anywhere have to be looked up one "
              "by one, which costs more than it saves; zeros in whole strips can be skipped without looking. "
              "Step 5 measures that on this machine.")
+    real_run("The blocks of a real encoder, 64x1, on Explore", BEFORE, at="dense")
 
 
 def penalty() -> None:
@@ -97,8 +85,7 @@ def penalty() -> None:
                 "**plus** a price for the norm of every block: **error + λ × sum of norms**. This is the *group "
                 "Lasso*. λ (lambda) sets the price. After each training step, every norm is shortened by a fixed "
                 "amount, and stops at zero: the *proximal step*.")
-    st.markdown("**Do:** raise λ. **See:** the block that the task barely needs reaches zero, exactly; "
-                "the other one shrinks.")
+    do_and_see("raise λ.", "the block that the task barely needs reaches zero, exactly; the other one shrinks.")
     lam = st.slider("λ", 0.0, 1.2, 0.1, 0.05, key="lambda")
     path = lesson.two_groups(lam)
     draw(figures.paths({"needed: wants norm 1": path[:, 0], "barely needed: wants norm 0.25": path[:, 1]},
@@ -107,14 +94,15 @@ def penalty() -> None:
     question("Both blocks pay the same price. What is unfair about that?",
              f"The needed block pays too: at λ = {lam:g} it ends at {path[-1, 0]:.2f} instead of 1. "
              "The price that removes one block harms the other. The next step fixes that.")
+    real_run("Loss, penalty and zero weights of a real training", BEFORE,
+             view="Training history")
 
 
 def reweight() -> None:
     st.markdown("**Reweighting** lets small blocks pay more and large ones less. Every now and then, at a *milestone*, "
                 "each block gets a factor of its own: **γ = 1 / (norm + ε)**, with a small ε. From then on it pays "
                 "λ × γ × norm. A block that has become small is pushed on to zero; a large one is left almost alone.")
-    st.markdown("**Do:** move λ. **See:** twelve blocks, of which only the first four matter. "
-                "Which of the two methods finds them?")
+    do_and_see("move λ.", "twelve blocks, of which only the first four matter. Which of the two methods finds them?")
     lam = st.select_slider("λ", [0.03, 0.05, 0.1, 0.2, 0.3, 0.5], 0.1, key="lambda to recover")
     plain, reweighted = lesson.recover(lam, False), lesson.recover(lam, True)
     draw(figures.recovered({"true": plain.truth, "plain": plain.found, "reweighted": reweighted.found}), "bars",
@@ -129,90 +117,15 @@ def reweight() -> None:
              "It cuts blocks that matter: once a needed block has become small, its price rises, and nothing brings it "
              "back. Reweighting decides earlier and more sharply, for better and for worse. So λ must rise slowly; "
              "Prunescope steers it so that the share of zero blocks follows a straight line.")
-
-
-def sentence() -> None:
-    st.markdown("A **threshold** cuts every block whose norm lies below it. Here it is at work on a real model, "
-                "MiniLM, trained to tell positive from negative film reviews (SST-2), and **not** retrained after the "
-                "cut: that is why it forgets so soon.")
-    st.markdown("**Do:** type a sentence, then cut more and more. "
-                "**See:** how sure the model is, and where it changes its mind.")
-    left, right = st.columns([2, 1])
-    text = left.text_input("Your sentence, in English", SENTENCES[0], max_chars=300, key="sentence").strip()
-    right.selectbox("or one of these", SENTENCES, index=None, key="ready", placeholder="examples",
-                    on_change=lambda: st.session_state.update(
-                        sentence=st.session_state["ready"] or st.session_state["sentence"]))
-    if not text:
-        st.info("Type a sentence.")
-        return
-    try:
-        with st.spinner("Asking the model at ten sparsities …", show_time=True):
-            answer = loaders.predicted(TAUGHT, text)
-    except Failed as error:
-        st.error(widgets.plain(str(error)), icon=":material/error:")
-        return
-    how_sure(answer)
-    first_to_flip()
-    question("Try the four examples. Which one changes first, and what becomes of all of them?",
-             "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each "
-             "other. Two more change at 40%, “a warm and funny film” never. But with more than half cut, the model "
-             "gives nearly the same answer to all four: it has stopped reading.")
-
-
-def how_sure(answer: dict) -> None:
-    """What the model says of the sentence, at the sparsity that is chosen and over all of them."""
-    sparsities, sure = answer["sparsities"], np.array(answer["probabilities"])[:, 0]
-    step = st.select_slider("Sparsity", range(len(sparsities)), 0, format_func=lambda at: f"{sparsities[at]:.0%}",
-                            key="cut the sentence")
-    best = int(sure[step].argmax())
-    changes = lesson.changes_at(sparsities, sure)
-    numbers(The_model_says=answer["labels"][best], Confidence=f"{sure[step, best]:.0%}",
-            It_changes_its_mind_at="never" if changes is None else f"{changes:.0%}")
-    lines = {label: sure[:, at] for at, label in enumerate(answer["labels"])}
-    draw(figures.paths(lines, "sparsity", "probability", xs=sparsities, here=sparsities[step]), "sure",
-          "The probability of each answer over the sparsity")
-    scopes = {"global": "one threshold for the whole encoder", "matrix": "the same share of every matrix"}
-    shared = scopes.get(answer["scope"], f"a threshold for each {answer['scope']}")
-    st.caption(f"Computed now: the dense weights of the recorded run `{TAUGHT}`, {shared}.")
-
-
-def first_to_flip() -> None:
-    """Of the dev set itself, where the data is on this machine."""
-    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: a sentence flips when "
-                "it was answered correctly and stays wrong from then on.")
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        folder = widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360)
-        pressed = st.button("Show them", icon=":material/flip:", help="Half a minute: the whole dev set, six times.")
-    key = ("flips", folder)
-    if pressed:
-        try:
-            with st.spinner("Asking the model about every sentence of the dev set …", show_time=True):
-                st.session_state["flips"] = (key, loaders.flips(TAUGHT, folder))
-        except Failed as error:
-            why, _, advice = str(error).partition("; give --data ")
-            st.error(widgets.plain(why) + (". Say above where it is." if advice else ""), icon=":material/error:")
-    made_of, flips = st.session_state.get("flips") or ((), {})
-    if made_of != key:
-        return
-    rows = [{"from": flip["sparsity"], "sentence": " / ".join(flip["texts"]), "was, rightly": flip["before"],
-             "is": flip["after"], "sure before": flip["sure"]} for flip in flips["first"]]
-    percent = {"format": "percent"}
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={
-        "from": st.column_config.NumberColumn("Flips from", **percent),
-        "sentence": st.column_config.TextColumn("Sentence", width="large"),
-        "was, rightly": "Correct label", "is": "New answer",
-        "sure before": st.column_config.NumberColumn("Confidence before", **percent)})
-    counts = zip(flips["sparsities"], flips["lost"], flips["won"], strict=True)
-    st.caption(f"Computed now, dense weights, no retraining. Of {flips['examples']:,} sentences: "
-               + "; ".join(f"at {share:.0%}, {lost} became wrong and {won} right" for share, lost, won in counts) + ".")
+    real_run("A real reweighting, step by step: press Play on Explore", BEFORE, at="penalty-1.5x")
 
 
 def structure() -> None:
     st.markdown("A zero saves time only if the computer can skip it **without looking**. "
                 "So the pattern of the zeros matters more than their number.")
-    st.markdown("**Do:** measure it here. **See:** the same share of zeros, in single weights, in tiles, in strips.")
-    if not loaders.read_only() and st.button("Measure on this machine", icon=":material/timer:",
-                                             help="About 15 seconds; best while nothing else runs."):
+    do_and_see("measure it here.", "the same share of zeros, in single weights, in tiles, in strips.")
+    if not loaders.read_only() and st.button("Measure on this machine, about 15 s", icon=":material/timer:",
+                                             help="Best while nothing else runs."):
         try:
             with st.spinner("Timing four products in turn …", show_time=True):
                 st.session_state["shapes"] = processes.shapes()
@@ -224,21 +137,27 @@ def structure() -> None:
     where = "just now, here" if "shapes" in st.session_state else f"on {timed['machine']['cpu']}"
     st.caption(f"Measured {widgets.plain(where)}, {timed['threads']} threads: a {timed['m']} x {timed['n']} matrix "
                f"with {timed['sparsity']:.0%} zeros, times {timed['tokens']:,} tokens. "
-               "Dense: torch. Single weights: torch's sparse matrix. Tiles and strips: what Prunescope runs. "
-               "`python -m prune_core shapes` prints it.")
+               "Dense: torch. Single weights: torch's sparse matrix. Tiles and strips: what Prunescope runs.")
     question("With 80% zeros, only a fifth of the work is left. "
              "Why is even the best pattern not always five times as fast?",
              "Reading the inputs and writing the results still takes time, and the list of what is kept has to be read "
-             "too. In a whole model, attention and normalisation are not pruned at all. "
-             "**Speed** shows both for a run of yours.")
+             "too. In a whole model, attention and normalisation are not pruned at all. Yet on Explore and Speed a "
+             "pruned model can be *more* than proportionally faster than dense: there the dense model runs on torch, "
+             "the pruned one on Prunescope's own kernels, so two programs are compared and not only two patterns.")
+    real_run("A real model: predicted and measured speedup, on Speed", "sst2-minilm-64x1-surgeon",
+             "pages/4_Speed.py")
 
 
 def faults() -> None:
     st.markdown("The published code of this method works, and yet it has three faults that anyone could make. "
                 "Each is an experiment here.")
+    do_and_see("choose a fault and move its slider.",
+               "that nothing stops and nothing looks wrong, and yet the method does not do what it says.")
     names = {"never refreshed": _never_refreshed, "detached": _detached, "cancelled by Adam": _cancelled}
     which = st.segmented_control("Fault", list(names), default="never refreshed", required=True, key="fault")
     names[which]()
+    real_run("The method without these faults: milestones, and zeros that are exact", BEFORE,
+             view="Training history")
 
 
 def _never_refreshed() -> None:
@@ -294,27 +213,41 @@ def breaks() -> None:
     st.markdown("How far can one go? These are recorded runs, each retrained after the cut. **Compression** 5x means "
                 "that a fifth of the weights in the pruned matrices is left. The dotted line is what always giving the "
                 "most frequent answer scores: a model on that line has learned nothing.")
-    st.markdown("**Do:** change the task. **See:** where the line of the model meets the dotted one.")
+    do_and_see("change the task.", "how far each line stays above the dotted one, and where one comes down to it.")
     shipped = [entry.run for entry in loaders.listed() if entry.run and entry.run.recorded and entry.run.points]
     if not shipped:
         st.info("The recorded runs are not there: they ship in data/recorded.")
         return
     tasks = list(dict.fromkeys(run.task for run in shipped))
-    task = st.segmented_control("Task", tasks, default=tasks[0], format_func=str.upper, required=True,
+    first = "mrpc" if "mrpc" in tasks else tasks[0]  # there the lines do meet
+    task = st.segmented_control("Task", tasks, default=first, format_func=str.upper, required=True,
                                 key="task that breaks")
     runs = [run for run in shipped if run.task == task]
     lines = {run.name: [(1.0, run.dense_score), *((p["compression_encoder"], p["score_retrained"]) for p in run.points)]
              for run in runs}
     draw(figures.until_it_breaks(lines, runs[0].metric, runs[0].majority_score), "breaks",
-          "Dev score over compression of the recorded runs of a task, with the score of the most frequent answer")
-    st.caption("Scores are on the whole dev set, measured when the runs were recorded; **Explore** opens each of them.")
+         "Dev score over compression of the recorded runs of a task, with the score of the most frequent answer")
+    st.markdown("  \n".join(f"`{run.name}`: {how_made(run)}." for run in runs))
+    st.caption("Scores are on the whole dev set, measured when the runs were recorded.")
     question("RTE has 277 dev sentences. How sure can one be of a difference of two points there?",
              "Not at all: the 95% interval of such a score is about six points to either side. A single run on a small "
              "task shows nothing; several seeds, and their spread, show a little. "
              "**Compare** says when a difference is more than the spread.")
+    for run in runs:
+        real_run(f"{widgets.plain(run.name)} on Explore", run.name)
 
 
-STEPS = (("Blocks", blocks), ("The penalty", penalty), ("Reweighting", reweight), ("A sentence", sentence),
-         ("Speed", structure), ("Three faults", faults), ("Where it breaks", breaks))
+def how_made(run: Run) -> str:
+    """The run's method in a sentence: '64x1 blocks; surgeon: cuts block after block, …; retrained after the dense …'"""
+    config = run.config
+    taught = (f"retrained to give the dense model's answers (distilled, {config.distill:.0%} of the loss)"
+              if config.taught else "retrained on the labels alone")
+    return f"blocks of {config.block}; {config.method}: {METHODS[config.method].words}; {taught}"
+
+
+# Title, minutes for a person who reads, tries and answers the question, and what is shown
+STEPS = (("Blocks", 5, blocks), ("The penalty", 4, penalty), ("Reweighting", 6, reweight),
+         ("A sentence", 8, sentence.show), ("Speed", 5, structure), ("Three faults", 9, faults),
+         ("Where it breaks", 6, breaks))
 
 main()

@@ -11,7 +11,8 @@ import streamlit as st
 from pages.shared import loaders, widgets
 from pages.shared.processes import Failed, Report
 from prune_core import InputError
-from prune_core.runs import settings
+from prune_core.runs import best, settings
+from prune_core.runs.best import Result
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
@@ -30,7 +31,7 @@ def main() -> None:
                                if entry.run and entry.run.dense_score is not None and entry.run.with_norms))
     if not names:
         st.info("There is no run to report on yet. "
-                "Start one on the **Prune** page, or in a terminal: `python -m prune_core prune`.")
+                "Start one on the **Prune** page.")
         return
     with st.sidebar:
         run = chosen_run(names)
@@ -39,6 +40,7 @@ def main() -> None:
     st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
     try:
+        another(run)
         ask(run, data)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
@@ -57,6 +59,31 @@ def chosen_run(names: list[str]) -> Run:
 def forget() -> None:
     """Another run has other settings."""
     st.session_state.pop("settings", None)
+    st.query_params.pop("stage", None)
+
+
+def another(run: Run) -> None:
+    """Where another run of the task does better: which, and the way to a report on it."""
+    known = [entry.run for entry in loaders.listed() if entry.run]
+    if result := best.better(run, known, allowed()):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.info(widgets.plain(best.told(result)), icon=":material/lightbulb:", width="stretch")
+            st.button("Report on that run", on_click=take, args=(result,))
+
+
+def take(result: Result) -> None:
+    """Another run, with its own settings."""
+    forget()
+    st.session_state["run"] = result.run.name
+
+
+def allowed() -> float:
+    """The largest loss allowed, as a share: as the person, or the address, last said."""
+    try:
+        asked = float(st.session_state.get("allowed", st.query_params.get("allowed", 100 * best.ALLOWED)))
+    except ValueError:
+        return best.ALLOWED
+    return asked / 100 if 0 <= asked <= 50 else best.ALLOWED
 
 
 def offered(run: Run) -> dict[str, Setting]:
@@ -77,18 +104,18 @@ def ask(run: Run, data: str) -> None:
         audience = st.segmented_control("For", list(AUDIENCES), default="short", format_func=AUDIENCES.get,
                                         required=True, key="audience")
     with right:
-        allowed = st.number_input("Maximum loss (points)", 0.0, 50.0, 1.0, 0.5, format="%.1f",
-                                  key="allowed", help="The recommendation is the fastest setting that loses no more. "
-                                                      "One point is 0.01 of the score.")
+        lost = st.number_input("Maximum loss (points)", 0.0, 50.0, 1.0, 0.5, format="%.1f", bind="query-params",
+                               key="allowed", help="The recommendation is the fastest setting that loses no more. "
+                                                   "One point is 0.01 of the score.")
     words = st.text_area("Your own words", key="words", max_chars=LIMITS["words"], persist_state="session", height=120,
                          placeholder="Why this was asked, what it is for, what you advise. "
                                      "Shown under the title, as your words.")
     measure = not loaders.read_only() and st.toggle(
         "Measure the speedups", True, key="measure for the report",
-        help="Ten seconds for each setting that was not measured on this machine yet; best while nothing else runs. "
-             "Without this they are predicted.")
+        help="All settings and the dense model are timed now, in turn, on this machine: about 15 seconds, longer while "
+             "other programs run. Without this they are predicted.")
     text = settings.as_text([known[name] for name in chosen], run)
-    request = (run.name, text, title, audience, words, allowed / 100, data, measure)
+    request = (run.name, text, title, audience, words, lost / 100, data, measure)
     if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):
         make(request)
     made = st.session_state.get("made report")
@@ -99,10 +126,13 @@ def ask(run: Run, data: str) -> None:
 
 
 def chosen_settings(run: Run, known: dict[str, Setting]) -> list[str]:
-    """The settings that the person chose, by name; at first those from Explore, else the run's own results."""
+    """The settings that the person chose, by name; at first those from Explore, else the best result and neighbours."""
     if "settings" not in st.session_state or not set(st.session_state["settings"]) <= set(known):
         sent = [name for name in known if name.startswith("Explore: ")]
-        st.session_state["settings"] = sent or [setting.name for setting in settings.results(run)]
+        own = [setting.name for setting in settings.results(run)]
+        if (stage := st.query_params.get("stage")) in known:  # Compare asks for a report on it
+            sent, own = [], [stage, *(name for name in own if name != stage)][:MOST]
+        st.session_state["settings"] = sent or own
     return st.multiselect("Settings (up to 4)", list(known), key="settings", max_selections=MOST,
                           placeholder="one or more", help="Add others from **Explore**: set the threshold, pin what "
                                                           "you want to compare, then **Export**, **Report**.")
@@ -138,8 +168,8 @@ def show(run: Run, made: tuple, request: tuple) -> None:
                            on_click="ignore", icon=":material/download:", type="primary")
         st.download_button("Markdown", markdown, f"{run.name}-report.md", "text/markdown",
                            icon=":material/download:", on_click="ignore")
-    which = f"**{told['recommended']}** is recommended." if told["recommended"] else "None is recommended."
-    st.caption(f"{which} {widgets.plain(told['rule'])} To print it, open the file in a browser.")
+    st.markdown(f"**{widgets.plain(told['advice'])}.** {widgets.plain(told['sure'])}")
+    st.caption(f"{widgets.plain(told['rule'])} To print it, open the file in a browser.")
     # In a frame of its own origin: scripts in it reach nothing of this page
     st.iframe('<iframe title="The report" sandbox="allow-scripts allow-downloads" '
               f'style="width: 100%; height: 98vh; border: 0" srcdoc="{escape(html)}"></iframe>',

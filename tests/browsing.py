@@ -38,15 +38,15 @@ def chromium() -> Iterator:
 
 
 @contextlib.contextmanager
-def served(runs_dir: Path) -> Iterator[str]:
-    """The address of the app on a free port, with these runs."""
+def served(runs_dir: Path, root: Path = ROOT, **settings: str) -> Iterator[str]:
+    """The address of the app in this checkout, on a free port, with these runs and environment variables."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port),
          "--server.fileWatcherType", "none"],
-        cwd=ROOT, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)},
+        cwd=root, env=os.environ | {"PRUNESCOPE_RUNS_DIR": str(runs_dir)} | settings,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True)  # as from a terminal of its own: Linux shares the cores out by session
     try:

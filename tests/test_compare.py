@@ -5,13 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny
 from commands import prune_core
+from sample_run import make_profile
 
 from prune_core import InputError
+from prune_core.cutting.masks import mask_at
+from prune_core.latency.profile import Batch
+from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 from prune_core.showing import compare
 from prune_core.showing.compare import Row
@@ -50,17 +55,70 @@ def test_mean_spread_and_sentences_by_hand():
     assert list(compare.sentences(rows, "accuracy")) == [
         "At 2x, admm is 1.0 accuracy points above magnitude: not more than the spread over 3 seeds (2.0).",
         "At 3x, admm is 5.0 accuracy points above magnitude (one seed, which may be chance)."]
-    read = list(csv.DictReader(compare.as_csv(rows).splitlines()))
-    assert read[0] == {"method": "admm", "compression": "2.0",
+    known = [replace(rows[0], dense=0.85, by="admm", speedup=1.9, timed=True), *rows[1:]]
+    read = list(csv.DictReader(compare.as_csv(known, 0.02).splitlines()))
+    assert read[0] == {"method": "admm", "by": "admm", "compression": "2.0",
                        "compression_encoder": "2.0100", "compression_model": "1.2000",
-                       "mean": "0.8200", "spread": "0.0200", "seeds": "3",
+                       "mean": "0.8200", "spread": "0.0200", "dense": "0.8500", "points_lost": "3.00", "within": "no",
+                       "speedup": "1.9000", "speedup_is": "measured", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
+    assert (read[1]["speedup"], read[1]["speedup_is"]) == ("", "")
     assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(rows, "sst2", "accuracy", [0.9, 0.92])
 
 
 def test_a_difference_beyond_the_spread_is_told():
     rows = [Row("a", 2.0, (0.9, 0.9), 2.0, 1.2), Row("b", 2.0, (0.8, 0.82), 2.0, 1.2)]
     assert "more than the spread over 2 seeds (1.4)" in next(compare.sentences(rows, "f1"))
+
+
+SOME = [Row("a", 2.0, (0.895,), 2.0, 1.31, 0.891, "surgeon", 2.0),
+        Row("a", 3.0, (0.883,), 3.0, 1.45, 0.891, "surgeon", 2.9),
+        Row("b", 1.5, (0.886,), 1.5, 1.19, 0.891, "group-lasso", 1.4),
+        Row("b", 3.0, (0.81,), 3.01, 1.45, 0.891, "group-lasso", 3.1)]
+
+
+@pytest.mark.parametrize(("allowed", "aim", "first", "said"), [
+    (0.01, "speedup", SOME[1], "Within 1 point of dense (0.891): 3x by surgeon, 0.883, 2.9 times as fast (predicted)"),
+    (0.005, "speedup", SOME[0], "Within 0.5 points of dense (0.891): 2x by surgeon, 0.895, 2.0 times as fast"),
+    (0.01, "score", SOME[0], "2x by surgeon, 0.895"), (0.1, "speedup", SOME[3], "3x by group-lasso, 0.810, 3.1 times"),
+    (0.1, "encoder", SOME[1], "3x by surgeon, 0.883"), (0.01, "model", SOME[1], "whole model 1.45 times smaller")])
+def test_the_answer_by_hand(allowed, aim, first, said):
+    assert compare.sorted_rows(SOME, allowed, aim)[0] is first
+    assert said in compare.answer(SOME, allowed, aim)
+
+
+def test_the_answer_where_none_is_within_and_with_seeds():
+    lost = [replace(row, dense=0.95) for row in SOME]
+    assert compare.answer(lost, 0.01).startswith(
+        "None is within 1 point of dense (0.950): 2x by surgeon loses least, 5.5 points, and scores 0.895")
+    assert [row.score for row in compare.sorted_rows(lost, 0.01)] == [0.895, 0.886, 0.883, 0.81]
+    seeds = [replace(SOME[1], scores=(0.88, 0.886), timed=True)]
+    assert "0.883 ± 0.004 over 2 seeds, 2.9 times as fast (measured)" in compare.answer(seeds)
+    assert compare.answer([]) == ""
+    chance = [replace(SOME[0], majority=0.88)]
+    assert compare.answer(chance).endswith("no better than guessing (majority class 0.880)")
+
+
+def test_without_speedups_the_encoder_counts():
+    none = [replace(row, speedup=None) for row in SOME]
+    assert [row.compression for row in compare.sorted_rows(none, 0.01, "speedup")] == [3.0, 2.0, 1.5, 3.0]
+    assert "times as fast" not in compare.answer(none, 0.01)
+    some = none[:2] + SOME[2:]  # what is known comes first, of those within
+    assert compare.sorted_rows(some, 0.01, "speedup")[0] is SOME[2]
+
+
+def test_methods_are_explained(tiny_model, tiny_data, tmp_path):
+    made = [tiny.make_run(tiny.settings(tiny_model, tiny_data, compressions=(2.0,), **more), tmp_path, name)
+            for name, more in (("a", {"distill": 0.0}), ("b", {"distill": 0.5}))]
+    assert list(compare.methods_explained(made)) == ["group-lasso", "distilled"]
+    assert list(compare.methods_explained(made[:1])) == ["group-lasso"]
+    rows = compare.rows_of(compare.groups(made), compare.predicted(make_profile()))
+    assert [row.by for row in rows] == ["group-lasso", "group-lasso, distilled"]
+    for row, run in zip(rows, made, strict=True):
+        mask = mask_at(run.norms(run.saved("retrain-2x")), run.layout, 0.0)
+        assert row.speedup == pytest.approx(make_profile().speedup(mask, Batch(), run.heads))
+        assert (row.runs, row.dense) == ((run.name,), run.dense_score)
+    assert all(row.explained and not row.explained.endswith(".") for row in METHODS.values())
 
 
 def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_data, tmp_path):
@@ -80,6 +138,10 @@ def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_
     for row in said["rows"]:
         runs = [made[f"compare-sst2-{row['method']}-s{seed}"] for seed in (0, 1)]
         assert row["scores"] == [run.points[0]["score_retrained"] for run in runs]
+        assert row["dense"] == pytest.approx(sum(run.dense_score for run in runs) / 2)
+    assert said["answer"] in Path(said["markdown"]).read_text() and f"by {said['best']['method']}" in said["answer"]
+    first = max(said["rows"], key=lambda row: row["mean"] - row["dense"])
+    assert said["best"]["within"] or said["best"]["method"] == first["method"]
     assert Path(said["csv"]).read_text().startswith("method,")
     assert "| method | 2x |" in Path(said["markdown"]).read_text()
     before = {name: (run.path / "result.json").stat().st_mtime_ns for name, run in made.items()}
@@ -92,6 +154,7 @@ def test_the_command_runs_all_shares_dense_weights_and_goes_on(tiny_model, tiny_
     assert all((tmp_path / name / "result.json").stat().st_mtime_ns == time
                for name, time in before.items() if name != "compare-sst2-magnitude-s1")
     other = prune_core(*command, "--distill=0.1")
+    assert prune_core(*command, "--aim=beauty").returncode == 2
     assert other.returncode == 2 and "made with distill 0.9, asked: 0.1" in other.stderr
 
 

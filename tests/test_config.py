@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from dataclasses import replace
 
 import pytest
 
 from prune_core import InputError
+from prune_core.runs import estimate
 from prune_core.runs.config import PRESETS, PruneConfig, preset
+from prune_core.runs.outlook import NOTHING, outlook
 from prune_core.runs.schedule import NOMINAL_FLOPS, plan, step_flops
 from prune_core.runs.stages import DENSE, Stage, kind_of
+from prune_core.tasks.glue import TASKS
 
 MINILM = 10_616_832
 
@@ -106,3 +111,88 @@ def test_a_limit_on_training_examples_shortens_the_epochs():
 def test_every_phase_has_at_least_one_step():
     made = plan(PruneConfig(dense_budget=1e-9, penalty_budget=1e-9, retrain_budget=1e-9), 10, 20.0, MINILM)
     assert (made.dense, made.penalty, made.retrain) == (1, 1, 1)
+
+
+# ---------------------------------------------------------------- times, and what is known before
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+@pytest.mark.parametrize("task", list(TASKS))
+def test_what_quick_plans_fits_into_three_minutes_and_standard_into_an_hour(name, task):
+    asked = preset(name, task=task)
+    seconds = estimate.LOADING + estimate.work(asked, estimate.size_of(asked)).seconds
+    assert name == "full" or 60 < seconds < {"quick": 180, "standard": 3600}[name]
+
+
+@pytest.mark.parametrize("method", ["group-lasso", "surgeon", "magnitude"])
+@pytest.mark.parametrize("compressions", [(2,), (1.5, 3, 5)])
+def test_the_estimate_counts_what_a_run_scores(method, compressions, tiny_model, tiny_data):
+    """Sentences scored and steps taken, counted before the start, are those of the run itself."""
+    import tiny
+
+    asked = replace(preset("quick", method=method, compressions=compressions, task="rte", data=str(tiny_data)),
+                    model=str(tiny_model), block="4x1", dense_steps=5, penalty_steps=12, retrain_steps=2, batch_size=8,
+                    moments=3, milestones=2, surface_examples=6, train_examples=24, allow_unknown=True)
+    run = tiny.pruning(asked)
+    first = run.seconds_left()
+    assert first == pytest.approx(run.work.seconds) and first > 0
+    left = [run.seconds_left() for _ in run]
+    assert all(seconds is not None for seconds in left)
+    assert 0.9 * run.spent.scored <= run.work.scored <= 1.25 * run.spent.scored  # equal masks are scored once
+    assert run.spent.steps == run.work.plan.steps
+
+
+def test_a_pace_that_was_measured_stretches_all_parts_alike():
+    asked = preset("quick")
+    nominal = estimate.work(asked, estimate.size_of(asked))
+    slow = nominal.at(3 * nominal.per_step)
+    assert slow.seconds == pytest.approx(3 * nominal.seconds) and slow.plan == nominal.plan
+
+
+def test_another_models_size_is_read_from_its_config(tmp_path):
+    said = {"hidden_size": 768, "num_hidden_layers": 12, "intermediate_size": 3072}
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    assert estimate.weights_of(str(tmp_path)) == 12 * (4 * 768**2 + 2 * 768 * 3072)
+    (tmp_path / "config.json").write_text(json.dumps({"dim": 64, "n_layers": 2, "hidden_dim": 128}))
+    assert estimate.weights_of(str(tmp_path)) == 2 * (4 * 64**2 + 2 * 64 * 128)
+    (tmp_path / "config.json").write_text("[]")
+    assert estimate.weights_of(str(tmp_path)) is None and estimate.weights_of("no/such-model") is None
+    assert estimate.weights_of("minilm") == MINILM
+
+
+def test_quick_says_before_it_starts_what_it_cannot_teach():
+    said = outlook(preset("quick", task="rte"))
+    assert "quick cannot teach rte anything: 131 steps" in said and re.search(r"standard \(about \d+ min\)", said)
+    assert "never measured" in outlook(preset("quick", task="qnli"))
+    for other in ({"task": "mrpc"}, {"dense_steps": 9}, {"data": "practice"}, {"data": "own.csv"}, {"model": "a/b"}):
+        assert outlook(preset("quick", **{"task": "rte"} | other)) == ""
+    assert outlook(preset("standard", task="rte")) == ""
+
+
+def test_what_is_said_of_quick_counts_the_steps_that_it_plans():
+    """The table was measured with the settings that quick has: who changes them measures anew."""
+    for task, outcome in NOTHING.items():
+        asked = preset("quick", task=task)
+        planned = estimate.work(asked, estimate.size_of(asked)).plan.dense
+        assert outcome.score is None or outcome.steps == pytest.approx(planned, rel=0.02)
+
+
+def test_a_runs_status_tells_the_time_left_from_its_first_line_and_keeps_what_was_said(tiny_model, tiny_data, tmp_path,
+                                                                                     monkeypatch, capsys):
+    import tiny
+
+    from prune_core.runs.recorder import Recorder
+    from prune_core.runs.run import Run
+    from prune_core.training import session
+
+    said, write = [], Recorder.status
+    monkeypatch.setattr(Recorder, "status", lambda self, **now: (said.append(now), write(self, **now)))
+    monkeypatch.setattr(session, "outlook", lambda config: "quick cannot teach this anything")
+    asked = tiny.settings(tiny_model, tiny_data)
+    session.start(asked, tmp_path, "one", "prune", tiny.silent)
+    first = said[0]
+    assert (first["phase"], first["step"], first["doing"]) == ("dense", 0, "training") and first["steps"] > 1
+    assert first["seconds"] == 0.0 and first["seconds_left"] == pytest.approx(tiny.pruning(asked).work.seconds)
+    assert all(now["seconds_left"] is not None for now in said)
+    assert "quick cannot teach this anything" in capsys.readouterr().err
+    assert "quick cannot teach this anything" in Run(tmp_path / "one").warnings

@@ -546,8 +546,9 @@ def test_a_run_that_ends_at_the_majority_class_says_so(asked, tmp_path):
     run = tiny.make_run(tiny.replace(asked, data=str(data)), tmp_path / "runs")
     assert run.dense_score == run.majority_score == 0.5
     assert run.result["warnings"] == [
-        "near what the majority class scores (accuracy 0.500), so collapsed or close to it: dense 0.500, "
-        "1.5x thresholded 0.500, 1.5x retrained 0.500, 3x thresholded 0.500, 3x retrained 0.500"]
+        "The dense model is no better than guessing (0.500; majority class 0.500).",
+        "At 1.5x and 3x, before retraining, it is no better than guessing (0.500, 0.500; majority class 0.500).",
+        "At 1.5x and 3x, after retraining, it is no better than guessing (0.500, 0.500; majority class 0.500)."]
 
 
 def test_a_run_that_learned_keeps_what_it_learned_and_does_not_warn(asked, tmp_path):

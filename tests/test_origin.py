@@ -235,7 +235,8 @@ def test_a_recorded_run_takes_its_checkpoint_along_with_its_weights(run, model, 
 
     monkeypatch.setattr(places, "RECORDED", tmp_path / "recorded")
     monkeypatch.setattr(pack, "PROJECT", tmp_path)
-    answer = pack.pack(run, "ships", ["retrain-3x"], "own.csv", lambda folder: weights.write_checkpoint(run, folder))
+    answer = pack.pack(run, "ships", ["retrain-3x"], "own.csv", weights.write_weights,
+                       lambda folder: weights.write_checkpoint(run, folder))
     before = score(run)
     model.rename(tmp_path / "gone")
     there = Run(tmp_path / "recorded" / "ships")

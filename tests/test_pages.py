@@ -8,6 +8,7 @@ import re
 import struct
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,19 +25,18 @@ from pages.shared import loaders, processes
 from pages.shared.processes import Failed, Report
 from pages.shared.score_client import Answer
 from prune_core import files, machine
-from prune_core.cutting import allocate
 from prune_core.cutting.answers import Sensitivity, predict
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
-from prune_core.runs import places, trash
+from prune_core.runs import places, results, trash
 from prune_core.runs.config import PruneConfig, preset
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
-from prune_core.showing import lesson
+from prune_core.showing import compare, lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py",
@@ -92,22 +92,49 @@ def test_home_lists_runs_and_unreadable_folders(runs_dir):
     said = texts(opened())
     assert "**good**" in said and "**stopped**" in said
     assert "dense **0.900**, retrained at 2x **0.885**" in said
+    assert "Best: **half of the encoder cut, 0.885** of 0.900 dense, 1.5 points lost" in said
+    assert "| **SST-2** accuracy | half | **0.885** of 0.900 | 1.5 points less, which may be chance (±2.0) | –" in said
     assert "interrupted" in said and "complete" in said and "unreadable" in said
     assert "broken" in said and "has format 99" in said
 
 
+def test_home_has_three_doors(runs_dir):
+    make_run(runs_dir)
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    app = opened()
+    assert [b.label for b in app.button][:3] == ["Open the lesson", "Explore the best run", "Make a report"]
+    speedup = compare.predicted(make_profile())(loaders.run("sample"), {"compression": 2.0})
+    assert f"| {speedup:.1f}x |" in texts(app) and "Speedups are predicted for this machine" in texts(app)
+
+
+def test_what_is_near_chance_is_said_in_a_sentence(runs_dir):
+    dense, rows = {"accuracy": 0.9}, [{"compression": c, "score_thresholded": 0.52, "score_retrained": 0.6}
+                                      for c in (2.0, 3.0, 5.0)]
+    assert results.near_chance(dense, rows[1:2], "accuracy", 0.51) == [
+        "At 3x, before retraining, it is no better than guessing (0.520; majority class 0.510)."]
+    assert results.near_chance(dense, rows, "accuracy", 0.51)[0].startswith("At 2x, 3x and 5x, before retraining")
+    assert results.near_chance({"accuracy": 0.5}, [], "accuracy", 0.51) == [
+        "The dense model is no better than guessing (0.500; majority class 0.510)."]
+    assert results.near_chance(dense, [], "accuracy", 0.51) == []
+    path = make_run(runs_dir)
+    about = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(about | {"majority_score": 0.845, "notes": ["a note"]}))
+    badges = [element.value for element in opened().markdown if "-badge[" in element.value]
+    assert any("near chance" in badge for badge in badges) and any("note" in badge for badge in badges)
+
+
 def test_empty_states_say_what_to_do(runs_dir):
-    assert "python -m prune_core prune" in texts(opened())
-    assert "python -m prune_core prune" in texts(opened("explore"))
+    assert "no runs yet. Start one on the **Prune** page." in texts(opened())
+    assert "Start one on the **Prune** page." in texts(opened("explore"))
     assert "press **Start**" in texts(opened("prune"))
 
 
 def test_speed_says_what_to_do_where_there_is_nothing(runs_dir):
-    assert "python -m prune_core prune" in texts(opened("speed"))
+    assert "Start one on the **Prune** page." in texts(opened("speed"))
     make_run(runs_dir)
     app = opened("speed")
     assert "Calibrate this machine" in texts(app) and not app.metric
-    assert [b.label for b in app.button] == ["Calibrate this machine"]
+    assert [b.label for b in app.button] == ["Calibrate this machine (about 4 min)"]
 
 
 @pytest.mark.parametrize("page", ["", "explore", "prune"])
@@ -347,21 +374,21 @@ def sensitivities(run: Run) -> list[Sensitivity]:
     return points
 
 
-def test_parts_say_what_each_layer_costs_and_propose_the_cheapest_cut(runs_dir):
+def test_parts_say_what_each_layer_costs_and_which_is_the_most_sensitive(runs_dir):
     run = Run(make_run(runs_dir))
     app = opened("explore", at="dense", view="Layers and matrices")
-    assert "python -m prune_core sensitivity sample --phase dense --by layer" in texts(app)
-    points = sensitivities(run)
+    assert "The cost of cutting only one layer was not recorded for dense yet." in texts(app)
+    sensitivities(run)
     app = opened("explore", at="dense", view="Layers and matrices")
     table = app.dataframe[0].value if app.dataframe else app.get("arrow_data_frame")[0].value
     assert list(table["Part"]) == ["layer 0", "layer 1"]
     assert table["Alone"][0].startswith("robust: +0.0 at 25%")
     assert table["Alone"][1].startswith("sensitive: −6.2 at 25%")
-    app.button(key="propose").click().run()
-    command = sent(checked(app))["command"]
-    norms = run.norms(run.saved("dense"))
-    assert command["cut"]["thresholds"] == allocate.cheapest(norms, run.layout, points, "layer", 2.0, 0.9)
-    assert command["cut"]["thresholds"]["layer 0"] > command["cut"]["thresholds"]["layer 1"]
+    said = texts(app)
+    assert "**Most sensitive: layer 1**: cutting half of it alone costs 12.5 points. " in said
+    assert "**Least: layer 0**: costs nothing. " in said
+    assert "cutting each layer alone at 25, 50 and 90% and scoring all 872 dev sentences" in said
+    assert "They take weights, which are not included for dense" in said and "Propose" not in str(app.button)
 
 
 def test_a_zoomed_matrix_shows_its_norms_over_time(runs_dir):
@@ -408,7 +435,7 @@ class FakeClient:
     """Answers as it is told, and keeps what was asked."""
 
     def __init__(self, *answers: Answer):
-        self.answers, self.asked = list(answers), []
+        self.answers, self.asked, self.left = list(answers), [], []
 
     def want(self, who, question, again=False):
         self.asked.append(question)
@@ -422,6 +449,9 @@ class FakeClient:
 
     def failed_alike(self, question):
         return ""
+
+    def leave(self, who):
+        self.left.append(who)
 
     def forget_failures(self):
         self.answers = [Answer()]
@@ -472,7 +502,9 @@ def test_without_weights_nothing_is_asked_and_the_page_says_why(runs_dir, monkey
     client = FakeClient(Answer())
     monkeypatch.setattr(loaders, "score_client", lambda: client)
     make_run(runs_dir)
-    assert "ships without the weights of dense" in texts(opened("explore", at="dense")) and not client.asked
+    app = opened("explore", at="dense")
+    assert "No exact score for this stage: its weights are not included." in texts(app) and not client.asked
+    assert "Make the weights (about 2 min)" in [b.label for b in app.button]
 
 
 # ---------------------------------------------------------------- from outside: addresses, texts
@@ -550,9 +582,9 @@ def test_a_run_that_is_written_cannot_be_deleted(runs_dir):
 
 def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights_are(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir))
-    app = opened("explore", view="Export", pin="dense~global@0.25")
+    app = opened("explore", view="Export", at="penalty-2x", pin="dense~global@0.25")
     assert [b.label for b in app.get("download_button")] == ["Notebook"]
-    assert "The weights of this snapshot" in texts(app)
+    assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
     said = {"compression_encoder": 2.0, "score": 0.875,
             "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
@@ -565,18 +597,20 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
         return said
 
     monkeypatch.setattr(processes, "export", export)
-    app = opened("explore", view="Export")
+    app = opened("explore", view="Export", at="penalty-2x")
+    assert "This cut was not retrained: retrain-2x of this run scores 0.885." in texts(app)
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
     text = texts(checked(app)).replace("\\", "")
-    assert "accuracy 0.8750" in text and "70.0 MB with only the kept blocks" in text
+    assert "accuracy 0.8750" in text and "neither smaller nor faster" in text
+    assert list(app.table[0].value["Size"]) == ["91.0 MB", "90.0 MB", "70.0 MB"]
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
 
     def fail(*_):
         raise Failed("the model cannot be written")
 
     monkeypatch.setattr(processes, "export", fail)
-    app = opened("explore", view="Export")
+    app = opened("explore", view="Export", at="penalty-2x")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert "the model cannot be written" in texts(checked(app))
 
@@ -585,7 +619,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
 
 
 def test_compare_without_runs_says_what_to_do(runs_dir):
-    assert "python -m prune_core compare" in texts(opened("compare"))
+    assert "Start one on the **Prune** page." in texts(opened("compare"))
     make_run(runs_dir, "begun", finish=False, upto=8)
     assert "No run has been retrained yet" in texts(opened("compare"))
 
@@ -595,7 +629,7 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     make_run(runs_dir, "two", compression=3.0, scope="matrix")
     app = opened("compare")
     compared = app.dataframe[0].value
-    assert sorted(compared["Runs"]) == ["one", "two"] and list(compared["Mean"]) == [0.885, 0.885]
+    assert sorted(compared["Runs"]) == ["one", "two"] and list(compared["Score"]) == [0.885, 0.885]
     assert len(app.get("plotly_chart")) == 1
     differ = app.dataframe[1].value
     assert set(differ["Setting"]) == {"scope", "compressions"}
@@ -606,15 +640,36 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     assert len(opened("compare", axis="predicted speedup").get("plotly_chart")) == 1
 
 
+def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
+    for name, compression, scope in (("one", 2.0, "global"), ("two", 3.0, "matrix")):
+        make_run(runs_dir, name, compression=compression, scope=scope)
+    app = opened("compare")
+    assert app.subheader[0].value.replace("\\", "").startswith("None is within 1 point of dense (0.900): ")
+    app.number_input(key="points").set_value(1.5).run()
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    app.run()
+    speedup = compare.predicted(make_profile())(loaders.run("two"), {"compression": 3.0})
+    told = f"Within 1.5 points of dense (0.900): 3x by group-lasso, 0.885, {speedup:.1f} times as fast (predicted)"
+    assert checked(app).subheader[0].value.replace("\\", "") == told
+    table = app.dataframe[0].value
+    assert list(table["Answer"]) == ["★", ""] and list(table["Runs"]) == ["two", "one"]
+    assert list(table["Within"]) == ["yes", "yes"] and list(table["Loss"]) == pytest.approx([1.5, 1.5])
+    assert "**group-lasso** adds a penalty" in texts(app) and "Speedups are predicted for this machine" in texts(app)
+    asked = opened("compare", points="20", aim="Model compression")
+    assert asked.number_input(key="points").value == 20.0 and "whole model" in asked.subheader[0].value
+
+
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir, "one"))
+    profile_files.write(make_profile(), loaders.own_profile_file())
     assert "timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models has not been timed on this machine yet" in texts(app) and not app.get("plotly_chart")
     said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(),
             "speedup": 1.75, "dtype": "fp32", "engine": "torch", "machine": machine.machine()}
+    busy = {"speedup": 0.5, "load": 99.0, "when": 1.8e9, "dense_ms": 1e6}
     others = ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0},
-              {"sparsity": 0.9, "speedup": 7.0}, {})
+              {"sparsity": 0.9, "speedup": 7.0}, busy)
     asked = []
 
     def measure(*question):
@@ -623,10 +678,13 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
             files.append_sealed(run.answers.timings_file, said | other)
 
     monkeypatch.setattr(processes, "measure", measure)
-    next(b for b in app.button if b.label == "Measure 1 now").click().run()
+    next(b for b in app.button if b.label == "Measure 1 now, about 15 s").click().run()
     assert asked == [("one", runs_dir, "retrain-2x", "global", 0.5, 32, 128)]
-    assert len(checked(app).get("plotly_chart")) == 1 and "timed on this machine" not in texts(app)
-    assert loaders.timed(run, "retrain-2x") == 1.75
+    assert len(checked(app).get("plotly_chart")) == 1 and "not been timed on this machine" not in texts(app)
+    assert loaders.timed(run, "retrain-2x") == 0.5
+    assert "Measured 1 model in " in texts(app) and "the machine was busy (load 99.0" in texts(app)
+    assert "another processor (a processor)" in texts(app) and "the dense model took 1,000,000 ms" in texts(app)
+    assert "0.5 times as fast (measured)" in app.subheader[0].value  # all are measured, so the answer is by that
 
 
 # ---------------------------------------------------------------- prune
@@ -634,15 +692,48 @@ def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
 
 def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     app = opened("prune")
-    assert metrics(app)["Training time"].endswith(("s", "min", "h"))
+    told = metrics(app)["From Start to the end"]
+    assert re.fullmatch(r"about \d+ (s|min)", told) and f"quick: {told}; to see" in texts(app)
     assert "GFLOP/s" in texts(app)
     plain, taught = (estimate.estimate(preset("quick", distill=share), []).seconds for share in (0.0, 0.9))
     assert 1.0 < taught / plain < 1.34  # the teacher's pass: a third of a step for each batch, at most
     make_run(runs_dir, "measured")
-    assert "0.40 s a step, measured on this machine in run measured" in texts(opened("prune"))
+    app = opened("prune")
+    next(one for one in app.segmented_control if one.label == "Preset").set_value("standard").run()
+    assert "0.40 s a step, measured on this machine in run measured" in texts(app)
     app.multiselect[0].set_value(["0.5"]).run()
     assert "compression 0.5 is out of range" in texts(checked(app))
     assert not [button for button in app.button if button.label == "Start"]
+
+
+def test_prune_tells_one_time_and_what_cannot_be_learned(runs_dir, tiny_model, monkeypatch):
+    """The card, the preset's words and what stands there while the run starts are one number."""
+    monkeypatch.setattr(processes, "start", lambda *_: None)
+    monkeypatch.setattr(loaders, "models", lambda: ["minilm", "someone/model", str(tiny_model)])
+    app = opened("prune")
+    labelled(app.selectbox, "Task").select("rte").run()
+    told = metrics(checked(app))["From Start to the end"]
+    assert f"quick: {told}; " in texts(app) and "quick cannot teach rte anything" in texts(app)
+    labelled(app.selectbox, "Task").select("mrpc").run()
+    told = metrics(checked(app))["From Start to the end"]
+    assert "cannot teach" not in texts(app)
+    monkeypatch.setattr(processes, "starting", lambda *_: psutil.Process())
+    next(button for button in app.button if button.label == "Start").click().run()
+    assert [bar.text.endswith(f"{told} left") for bar in checked(app).get("progress")] == [True]
+    labelled(app.selectbox, "Model").select("someone/model").run()
+    assert metrics(checked(app))["From Start to the end"] == "known after a minute"
+    labelled(app.selectbox, "Model").select(str(tiny_model)).run()
+    assert metrics(checked(app))["From Start to the end"].startswith("about ")
+
+
+def test_the_bar_says_nothing_that_is_not_known(runs_dir):
+    path = make_run(runs_dir, "new", finish=False)
+    (path / "status.json").unlink()
+    with Recorder.reopen(path) as recorder:
+        assert "so far" not in "".join(bar.text for bar in opened("prune", run="new").get("progress"))
+        recorder.status(phase="dense", step=3, steps=90, seconds=2.0, seconds_left=88.0)
+        (bar,) = opened("prune", run="new").get("progress")
+    assert re.sub(r"\\(.)", r"\1", bar.text) == "dense: training · step 3 of 90 · 2 s so far · about 88 s left"
 
 
 def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
@@ -655,6 +746,7 @@ def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     app.file_uploader[0].set_value(("moods.csv", good, "text/csv")).run()
     next(s for s in app.selectbox if s.label == "Label").select("mood").run()
     assert "40 rows, text words, 2 classes: glad, sad" in texts(checked(app)).replace("\\", "")
+    assert metrics(app)["From Start to the end"].startswith("about ")  # by the length of its sentences
     started = []
     monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
     next(button for button in app.button if button.label == "Start").click().run()
@@ -877,15 +969,42 @@ PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities"
              "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
 
 
+def answered(app: AppTest) -> AppTest:
+    """The page once what it asks in the background has been answered."""
+    wait(lambda: "two idle cores" not in texts(app.run()), 30.0)
+    return checked(app)
+
+
+def test_learn_goes_on_while_the_model_is_asked(runs_dir, monkeypatch):
+    held = threading.Event()
+    monkeypatch.setattr(processes, "predict", lambda *_: held.wait(60) and PREDICTED)
+    loaders.predicted.clear()
+    app = learn(4)
+    assert "s so far" in texts(app) and "The model says" not in metrics(app)
+    next(b for b in app.button if b.label == "Next").click().run()
+    assert app.header[0].value == "5. Speed"
+    held.set()
+    app = answered(learn(4))
+    assert metrics(app)["The model says"] == "positive"
+
+
+def test_learn_says_minutes_and_leads_to_the_real_run(runs_dir):
+    for number in range(1, 8):
+        app = learn(number)
+        assert re.search(r"About \d+ minutes; all 7 steps: \d+", texts(app))
+        links = [link.proto for link in app.get("page_link")]
+        assert any("Explore" in link.label or "Speed" in link.label for link in links)
+
+
 def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     asked = []
     monkeypatch.setattr(processes, "predict", lambda *question: asked.append(question) or PREDICTED)
     loaders.predicted.clear()
-    app = learn(4)
+    app = answered(learn(4))
     assert metrics(app) == {"The model says": "positive", "Confidence": "90%", "It changes its mind at": "60%"}
     app.select_slider(key="cut the sentence").set_value(2).run()
     assert metrics(app)["The model says"] == "negative" and len(asked) == 1
-    app.text_input(key="sentence").set_value("dull").run()
+    answered(app.text_input(key="sentence").set_value("dull").run())
     assert asked[1] == ("sst2-minilm-64x1", runs_dir, "dull")
 
     def fail(*_):
@@ -893,7 +1012,7 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
 
     monkeypatch.setattr(processes, "predict", fail)
     app.text_input(key="sentence").set_value("else").run()
-    assert "the weights are gone" in texts(checked(app))
+    assert "the weights are gone" in texts(answered(app))
 
 
 def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
@@ -905,7 +1024,7 @@ def test_learn_shows_which_dev_sentences_flip_first(runs_dir, monkeypatch):
     loaders.flips.clear()
     app = learn(4)
     app.text_input(key="data").set_value("some/folder").run()
-    next(b for b in app.button if b.label == "Show them").click().run()
+    answered(next(b for b in app.button if b.label.startswith("Show them, about")).click().run())
     assert asked == [("sst2-minilm-64x1", runs_dir, "some/folder")]
     assert app.dataframe[0].value["sentence"].tolist() == ["dull *film*"]
     assert "at 10%, 1 became wrong and 0 right; at 50%, 5 became wrong and 2 right" in texts(checked(app))
@@ -917,7 +1036,7 @@ def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
     app = learn(4)
     app.text_input(key="data").set_value(str(tmp_path / "nowhere")).run()
-    next(b for b in app.button if b.label == "Show them").click().run(timeout=120)
+    answered(next(b for b in app.button if b.label.startswith("Show them, about")).click().run(timeout=120))
     assert len(app.error) == 1 and "nowhere" in app.error[0].value and "Traceback" not in app.error[0].value
 
 
@@ -925,7 +1044,7 @@ def test_learn_says_what_is_missing_for_dev_sentences(monkeypatch, tmp_path):
 
 
 def test_report_without_runs_says_what_to_do(runs_dir):
-    assert "python -m prune_core prune" in texts(opened("report"))
+    assert "Start one on the **Prune** page." in texts(opened("report"))
     make_run(runs_dir, "begun", finish=False, upto=3)
     assert "There is no run to report on yet" in texts(opened("report"))
 
@@ -944,10 +1063,25 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown
     assert told["recommended"] is None
     assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
-    assert "None is recommended" in texts(app) and "No setting keeps within 1 point" in texts(app)
+    assert "Do not ship: B, the nearest, loses 1.5 points" in texts(app)
+    assert "No setting keeps within 1 point" in texts(app)
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
+
+
+def test_report_opens_on_the_best_stage_and_says_which_run_does_better(runs_dir):
+    make_run(runs_dir, "small", compression=3.0)
+    make_run(runs_dir, "large")
+    app = opened("report", run="large", allowed="2")
+    assert app.multiselect(key="settings").value == ["retrain-2x"] and app.number_input(key="allowed").value == 2.0
+    assert "Another run does better: small, 3x by group-lasso, 0.885 of 0.900 dense." in texts(app)
+    next(b for b in app.button if b.label == "Report on that run").click().run()
+    assert checked(app).multiselect(key="settings").value == ["retrain-3x"] and "does better" not in texts(app)
+    asked = opened("report", run="large", stage="penalty-2x")
+    assert asked.multiselect(key="settings").value == ["penalty-2x", "retrain-2x"]
+    for wrong in ({"allowed": "much"}, {"allowed": "-3"}, {"stage": "nowhere"}):
+        assert opened("report", run="large", **wrong).multiselect(key="settings").value == ["retrain-2x"]
 
 
 def test_report_takes_what_explore_sends(runs_dir):
@@ -988,7 +1122,7 @@ def test_learn_shows_recorded_speeds_until_it_measures_here(runs_dir, monkeypatc
     found = {"machine": {"cpu": "x"}, "threads": 2, "m": 8, "n": 4, "tokens": 2, "sparsity": 0.8,
              "patterns": [{"pattern": "dense", "speedup": 1.0, "spread": [1.0, 1.0], "ms": 1.0}]}
     monkeypatch.setattr(processes, "shapes", lambda: found)
-    next(b for b in app.button if b.label == "Measure on this machine").click().run()
+    next(b for b in app.button if b.label.startswith("Measure on this machine, about")).click().run()
     assert "just now, here, 2 threads: a 8 x 4 matrix" in texts(checked(app))
 
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 import streamlit as st
 
 from pages.explore import known, rerun
-from pages.explore.view import View
-from pages.shared import loaders, widgets
+from pages.explore.view import View, go
+from pages.shared import jobs, loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.score_client import Answer, Question, ScoreClient
 from pages.shared.widgets import data
-from prune_core.cutting.answers import predict
+from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
+
+RANKING_SECONDS = 60.0  # that the other rankings of a stage take together, about
 
 
 def words(run: Run, view: View) -> None:
@@ -29,6 +31,20 @@ def words(run: Run, view: View) -> None:
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
     sentences = (counted, trained, _score_words(run, view), _speedup_words())
     st.caption(" ".join(sentence for sentence in sentences if sentence))
+    if not view.surfaces:
+        record_scores(run, view)
+
+
+def record_scores(run: Run, view: View) -> None:
+    """The button that has scores recorded for cuts like the one in view, where its weights are there."""
+    stage, cut = view.snapshot.saved, view.cut
+    if stage and run.has_weights(stage):
+        repaired = ", repaired" * cut.repaired
+        seconds = jobs.seconds_of(run, stage, len(GRID), of_repair=2.0 if cut.repaired else 0.0)
+        options = (f"--by={cut.ranking}", f"--scope={cut.scope}", f"--repair={'yes' if cut.repaired else 'no'}")
+        jobs.job(f"surface {run.name} {stage} {options}", f"Record scores of such cuts{repaired}", seconds,
+                 jobs.command(run, stage, "surface", *options),
+                 f"Exact scores of {stage} at {len(GRID)} sparsities, from which any other is then predicted.")
 
 
 def _score_words(run: Run, view: View) -> str:
@@ -44,8 +60,7 @@ def _score_words(run: Run, view: View) -> str:
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
         return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
-    return ("No score is predicted here: no scores were recorded for such cuts of this snapshot "
-            "(`python -m prune_core surface`).")
+    return "No score is predicted here: no scores were recorded for such cuts of this snapshot."
 
 
 def _speedup_words() -> str:
@@ -67,14 +82,25 @@ def scope_words(scope: str) -> str:
 def exact(run: Run, view: View) -> None:
     """The exact dev score of what is in view, which comes by itself."""
     stage = view.snapshot.saved
-    if not stage or not (run.path / "weights" / f"{stage}.safetensors").exists():
-        why = ("Weights are kept for stages only (dense, penalty, retrained): choose one of them" if not stage else
-               f"This copy ships without the weights of {stage}. Make them with {widgets.code(run.command())}")
+    if not stage or not run.has_weights(stage):
         known.tell(known.cut_of(run, view), None)
         if not st.session_state.get("present"):
-            st.caption(f":material/fact_check: No exact score here. {why}.")
+            without_weights(run, stage)
         return
     _row(run, _question(run, view), known.cut_of(run, view))
+
+
+def without_weights(run: Run, stage: str | None) -> None:
+    """Why there is no exact score, a button to a stage that has one, and one that makes the weights."""
+    why = ("No exact score for this stage: its weights are not included." if stage else
+           "No exact score between stages: weights are kept at stages only (dense, penalty, retrained).")
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f":material/fact_check: {why}", width="content")
+        if there := jobs.with_weights(run):
+            st.button(f"Go to {there}", icon=":material/arrow_forward:", type="tertiary", key="go to weights",
+                      on_click=go, args=(run, there))
+        if stage:
+            jobs.weights(run)
 
 
 def _question(run: Run, view: View) -> Question:
@@ -129,7 +155,7 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     ahead = client.ahead(question)
     doing = {"loading": "loading weights and data, once",
              "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
-    left = f", about {widgets.duration(answer.seconds)} left" if answer.seconds else ""
+    left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
     return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
 
 
@@ -137,14 +163,19 @@ def ranking(run: Run) -> None:
     """What the thresholds are on, asked for in the sidebar; disabled, with the reason, where there are only norms."""
     names = list(dict.fromkeys(name for stage in run.stages for name in run.rankings(stage))) or ["norm"]
     only = len(names) == 1
-    why = ("Only the norms of the blocks were recorded for this run, so there is nothing else to rank by "
-           "(`python -m prune_core score` adds rankings)." if only else
-           "What thresholds and colours go by. Rankings other than the norm are recorded for some stages only "
-           "(`python -m prune_core score`); elsewhere it is the norm.")
+    why = ("Only the norms of the blocks were recorded for this run, so there is nothing else to rank by." if only else
+           "What thresholds and colours go by. Rankings other than the norm are recorded for some stages only; "
+           "elsewhere it is the norm.")
     if st.session_state.get("score", names[0]) not in names:
         del st.session_state["score"]
     st.selectbox("Rank blocks by", names, format_func=lambda name: RANKINGS[name].label, key="score",
                  bind="query-params", disabled=only, help=why)
+    at = st.query_params.get("at")
+    stage = at if at in run.stages else jobs.with_weights(run)
+    if stage and run.has_weights(stage) and run.rankings(stage) == ["norm"]:
+        jobs.job(f"score {run.name} {stage}", f"Record other rankings of {stage}", jobs.LOADING + RANKING_SECONDS,
+                 jobs.command(run, stage, "score"), "What else blocks can be ranked by: the inputs that they meet, "
+                                                    "gradients, least squares, the surgeon.", "tertiary")
 
 
 def exact_settings(run: Run) -> None:

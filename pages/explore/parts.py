@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 import streamlit as st
 
+from pages.explore import proposals
 from pages.explore.view import View, send
-from pages.shared import loaders, widgets
-from pages.shared.loaders import SETTING
+from pages.shared import jobs, loaders, widgets
 from pages.shared.widgets import download
-from prune_core import InputError
-from prune_core.cutting import allocate
+from prune_core.cutting import sensitive
 from prune_core.cutting.answers import Sensitivity
 from prune_core.cutting.blocks import Matrix
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
-from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE
 from prune_core.showing import figures
 
+KINDS_IN_WORDS = {"attention.output": "attention output", "output": "feed-forward output"}  # two outputs, told apart
+SHARES = 4  # of each part, at which `sensitivity` scores
 KINDS = {"layer": "Layers", "matrix": "Matrices", "type": "Types"}
 
 
 def show(run: Run, view: View) -> None:
-    """The table of parts with its toggles and thresholds; sensitivities and the cut that they propose."""
+    """The table of parts with its toggles and thresholds; a cut for a loss or a speedup; sensitivities."""
     stage = view.snapshot.saved or DENSE
     points = run.sensitivity(stage)
     kind = st.segmented_control("Show", list(KINDS), default=view.cut.scope if view.cut.scope in KINDS else "layer",
                                 format_func=KINDS.get, required=True, key="kind", label_visibility="collapsed")
     mine = [point for point in points if point.scope == kind]
+    names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
+    if mine:
+        shown = {key: widgets.plain(name) for key, name in names.items()}
+        st.markdown(sensitive.sentence(mine, unpruned(run, stage), shown, kind))
     table(run, view, kind, mine)
+    if begun(run, kind, mine):
+        record(run, stage, kind, len(mine))
+    proposals.show(run, view)
     if not mine:
-        st.info(f"What cutting one part alone costs was not recorded for {widgets.plain(stage)} yet. "
-                "In a terminal, in some minutes: "
-                f"`python -m prune_core sensitivity {run.name} --phase {stage} --by {kind}`",
-                icon=":material/query_stats:")
         return
     dense = unpruned(run, stage)
-    if view.cut.ranking == "norm":
-        cheapest(run, view, kind, mine, dense)
-    else:
-        st.caption("Recorded for cuts by norm. "
-                   + ("Ranked by the surgeon, one threshold for the whole encoder already cuts where it costs least."
-                      if RANKINGS[view.cut.ranking].compares_matrices else
-                      "Rank blocks by norm to have the cheapest cut proposed."))
-    names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
     st.markdown(f"**Cost of cutting only one part** at {widgets.plain(stage)}, "
                 f"exact scores of {mine[0].examples:,} dev examples")
     figure = figures.sensitivity_curves(mine, run.metric, dense, names, view.zoom if kind == "matrix" else None)
@@ -58,14 +54,37 @@ def show(run: Run, view: View) -> None:
     widgets.not_glue(run)
 
 
+def begun(run: Run, kind: str, points: Sequence[Sensitivity]) -> bool:
+    """Whether sensitivities of these parts are still missing, all or some."""
+    counts = Counter(point.key for point in points)
+    return len(counts) < len(by_scope(run.layout, kind)) or len(set(counts.values())) > 1
+
+
+def record(run: Run, stage: str, kind: str, there: int) -> None:
+    """That sensitivities of such parts of this stage are not all recorded, and the button that records them."""
+    so_far = f": {there} scores are there" if there else ""
+    st.caption(f"The cost of cutting only one {kind} was not recorded for {widgets.plain(stage)} yet{so_far}.")
+    if not run.has_weights(stage):
+        st.caption("It takes the weights of this stage, which are not included.")
+        return
+    scores = len(by_scope(run.layout, kind)) * SHARES
+    jobs.job(f"sensitivity {run.name} {stage} {kind}", f"Record it for each {kind}",
+             jobs.seconds_of(run, stage, max(1, scores - there)),
+             jobs.command(run, stage, "sensitivity", f"--by={kind}"),
+             f"{scores} exact scores: of each {kind} with a quarter, half, three quarters and nine tenths cut.")
+
+
 def unpruned(run: Run, stage: str) -> float:
     """The recorded score of these weights with nothing more cut."""
     return run.snapshots[run.saved(stage)].scores[run.metric]
 
 
 def called(key: str, matrices: Sequence[Matrix]) -> str:
-    """'layer 3 output' for a matrix; else the scope key itself."""
-    return f"layer {matrices[0].layer} {matrices[0].type}" if key == matrices[0].name else key
+    """'layer 3 feed-forward output' for a matrix, 'feed-forward output' for a type; else the scope key itself."""
+    kind = KINDS_IN_WORDS.get(matrices[0].type, matrices[0].type)
+    if key == matrices[0].name:
+        return f"layer {matrices[0].layer} {kind}"
+    return kind if key == matrices[0].type else key
 
 
 def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> None:
@@ -96,20 +115,8 @@ def rows_of(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> l
         threshold = max(view.thresholds[scope_key(m, view.cut.scope)] for m in matrices)
         rows.append({"key": key, "Part": called(key, matrices), "Cut it": threshold > 0, "Threshold": threshold,
                      "Cut": 1 - kept / blocks, "Blocks kept": kept,
-                     "Alone": words([point for point in points if point.key == key], dense)})
+                     "Alone": sensitive.verdict([point for point in points if point.key == key], dense)})
     return rows
-
-
-def words(points: Sequence[Sensitivity], dense: float | None) -> str:
-    """'robust: −0.2 points at 50%, −1.9 at 90%'."""
-    if not points:
-        return "not recorded"
-    curve = sorted(points, key=lambda point: point.share)
-    worst = max(dense - point.score for point in curve)
-    half = max((dense - point.score for point in curve if point.share <= 0.5), default=worst)
-    verdict = "sensitive" if half > 0.02 else "robust" if worst <= 0.02 else "robust up to 50%"
-    losses = ", ".join(f"{100 * (point.score - dense):+.1f} at {point.share:.0%}" for point in curve)
-    return f"{verdict}: {losses.replace('-', '−')} (points)"
 
 
 def edited(run: Run, view: View, kind: str, name: str, shown: pd.DataFrame) -> None:
@@ -125,38 +132,7 @@ def edited(run: Run, view: View, kind: str, name: str, shown: pd.DataFrame) -> N
             thresholds[key] = 0.0
         elif change.get("Cut it"):
             thresholds[key] = thresholds_for(view.norms, run.layout, share, kind)[key]
-    send(Cut(kind, None, thresholds))
-
-
-def cheapest(run: Run, view: View, kind: str, points: Sequence[Sensitivity], dense: float) -> None:
-    """Asks for a compression or a speedup, and proposes the thresholds that cost least by recorded sensitivities."""
-    aims = ["compression", "speedup"] if loaders.usual_profile() else ["compression"]
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        aim = st.segmented_control(
-            "Find the cut with the least loss at", aims, default="compression", required=True, key="aim",
-            help="A share for each part, so that the losses recorded for cutting it alone add up to the least. "
-                 "This assumes that losses add up; check the exact score.")
-        value = st.number_input("of at least", 1.05, 20.0, 2.0, 0.25, format="%.2f", key="aimed", width=150)
-        st.button("Propose", icon=":material/auto_fix_high:", key="propose", on_click=propose,
-                  args=(run, view, kind, points, dense, aim, value))
-    if refused := st.session_state.pop("refused", ""):
-        st.error(widgets.plain(refused), icon=":material/error:")
-
-
-def propose(run: Run, view: View, kind: str, points: Sequence[Sensitivity], dense: float, aim: str,
-            value: float) -> None:
-    """Have the map take over the cheapest cut for this compression or speedup; the page says why there is none."""
-    profile = loaders.usual_profile()
-    try:
-        if aim == "compression":
-            thresholds = allocate.cheapest(view.norms, run.layout, points, kind, value, dense)
-        else:
-            thresholds = allocate.faster(view.norms, run.layout, points, kind, value, dense,
-                                         lambda mask: profile.speedup(mask, SETTING, run.heads))
-    except InputError as error:
-        st.session_state["refused"] = str(error)
-        return
-    send(Cut(kind, None, thresholds))
+    send(Cut(kind, None, thresholds, view.cut.ranking, view.cut.repaired))
 
 
 def one_matrix(run: Run, view: View) -> None:
@@ -191,7 +167,7 @@ def alone(run: Run, view: View, matrix: Matrix) -> None:
     mine = [point for point in run.sensitivity(stage) if point.key == matrix.name]
     st.markdown(f"**Cost of cutting only this** at {widgets.plain(stage)}")
     if not mine:
-        st.caption(f"Not recorded yet: `python -m prune_core sensitivity {run.name} --phase {stage}`")
+        st.caption("Not recorded yet: below, **Layers and matrices** has a button that records it for each matrix.")
         return
     names = {matrix.name: called(matrix.name, [matrix])}
     st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, stage), names), key="alone",

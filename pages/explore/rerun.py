@@ -41,12 +41,12 @@ def after_the_map(drawn: bool) -> None:
     _show("after the map", {"answered": live_map.number(), "drawn": drawn})
 
 
-def soon(every: int) -> None:
-    """The fragment that this ends runs again `every` ms after it was shown.
+def soon(every: int, name: str = "soon") -> None:
+    """The fragment that this ends runs again `every` ms after it was shown; each such fragment has a `name`.
 
     0: it does not, and what follows the map is told.
     """
-    _show("soon", {"every": every})
+    _show("soon", {"every": every}, name)
 
 
 def _calm() -> int:
@@ -61,9 +61,9 @@ def _calm() -> int:
     return min(2000, 250 * (len(hands) - 1))
 
 
-def _show(of: str, data: dict) -> None:
+def _show(of: str, data: dict, name: str = "") -> None:
     number = time.monotonic_ns() // 1000  # another one each time: the browser is to see that it was answered
-    _component()(key=f"again {of}", data=data | {"of": of, "number": number}, on_now_change=_nothing)
+    _component()(key=f"again {name or of}", data=data | {"of": of, "number": number}, on_now_change=_nothing)
 
 
 def _nothing() -> None:

@@ -8,16 +8,23 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import streamlit as st
 
-from pages.explore.view import View, pinned
-from pages.shared import loaders, processes, widgets
+from pages.explore.view import View, go, pinned
+from pages.shared import jobs, loaders, processes, widgets
 from pages.shared.processes import Failed
 from prune_core.cutting.cuts import Cut
+from prune_core.runs import advice
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
 from prune_core.showing import notebook
 
+FASTER = {
+    "hf": "It stores what was cut as zeros, so by itself it is neither smaller nor faster than the dense model. "
+          "Compact, with Prunescope or as an ONNX graph, it is faster.",
+    "onnx": "It is smaller and faster where whole neurons and heads are gone. Prunescope's own compact model skips "
+            "single blocks as well."}
 FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)"}
 
 
@@ -51,11 +58,16 @@ def settings(run: Run, view: View) -> list[Setting]:
 def model(run: Run, view: View) -> None:
     """A button that makes it, then one that gives it: it is only made when it is asked for."""
     stage = view.snapshot.saved
-    if stage is None or not (run.path / "weights" / f"{stage}.safetensors").exists():
-        why = ("Weights are kept for stages only (dense, penalty, retrained)." if stage is None else
-               "Runs of your own have them; of the recorded ones, sst2-minilm-64x1 has its dense ones.")
-        st.caption(f"The weights of this snapshot ({widgets.plain(view.label)}) are not there. {why}")
+    if stage is None or not run.has_weights(stage):
+        why = ("Between stages no weights are kept." if stage is None else
+               "Its weights are not included; the button above the map makes them.")
+        st.caption(f"{widgets.plain(view.label)} cannot be exported. {why}")
+        to_stage(run, jobs.with_weights(run))
         return
+    words, better = advice.instead(run, stage, view.mask)
+    if words:
+        st.warning(widgets.plain(words), icon=":material/trending_up:")
+        to_stage(run, better.stage if better else None)
     to = st.segmented_control("As", list(FORMS), default="hf", format_func=FORMS.get, required=True, key="take as")
     request = (run.name, to, stage, replace(view.cut, share=None, thresholds=view.thresholds), widgets.data())
     made = st.session_state.get("taken")
@@ -63,7 +75,9 @@ def model(run: Run, view: View) -> None:
         made = prepared(request)
     if made:
         _, told, content = made
-        st.caption(sizes(run, told))
+        st.caption(scored(run, told))
+        st.table(sizes(told))
+        st.caption(FASTER[to])
         st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{stage}-{to}.zip",
                            "application/zip", icon=":material/download:", on_click="ignore")
 
@@ -85,14 +99,25 @@ def prepared(request: tuple) -> tuple | None:
     return st.session_state["taken"]
 
 
-def sizes(run: Run, told: dict) -> str:
-    """Compression, score and bytes of a model that was made."""
+def to_stage(run: Run, stage: str | None) -> None:
+    """The button that has the map show another stage, where there is one to show."""
+    if stage in [run.snapshots[at].saved for at in run.with_norms if run.snapshots[at].saved]:
+        st.button(f"Go to {stage}", icon=":material/arrow_forward:", key="export another", on_click=go,
+                  args=(run, stage))
+
+
+def scored(run: Run, told: dict) -> str:
+    """Compression and score of a model that was made."""
     score = (f"{run.metric.replace('_', ' ')} {told['score']:.4f}" if told["score"] is not None else
              "not scored: the task's data is not there (its folder is asked for in the sidebar)")
-    return widgets.plain(
-        f"Encoder {told['compression_encoder']:.2f}x, {score}. {told['bytes'] / 1e6:.1f} MB on disk; the weights are "
-        f"{told['dense_bytes'] / 1e6:.1f} MB dense and {told['sparse_bytes'] / 1e6:.1f} MB with only the kept blocks "
-        "stored.")
+    return widgets.plain(f"Encoder {told['compression_encoder']:.2f}x, {score}.")
+
+
+def sizes(told: dict) -> pd.DataFrame:
+    """What it weighs in each form, as a table."""
+    rows = {"This folder, on disk": told["bytes"], "Weights, dense": told["dense_bytes"],
+            "Weights, kept blocks only": told["sparse_bytes"]}
+    return pd.DataFrame({"Size": [f"{size / 1e6:.1f} MB" for size in rows.values()]}, index=list(rows))
 
 
 def packed(name: str, to: str, stage: str, cut: Cut, data: str) -> tuple[dict, bytes]:

@@ -181,10 +181,23 @@ def follows() -> bool:
     return st.session_state.pop("sidebar", False)
 
 
-def send(new: Cut) -> None:
-    """Have the map take over this cut, as if a hand had set it; it can be undone there."""
+def send(new: Cut, moment: int | None = None) -> None:
+    """Have the map take over this cut, as if a hand had set it; it can be undone there.
+
+    `moment`: and show this snapshot, by its number among those with norms.
+    """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
-    st.session_state["command"] = {"id": number, "cut": new.to_json()}
+    where = {} if moment is None else {"moment": moment}
+    how = {"ranking": new.ranking, "repaired": new.repaired}  # else the sidebar would go back to norms
+    st.session_state["command"] = {"id": number, "cut": new.to_json()} | how | where
+
+
+def go(run: Run, stage: str) -> None:
+    """Have the map show a stage, cut as it is."""
+    at = run.saved(stage)
+    cut = replace(settings.usual(run, at), ranking=st.session_state.get("score") or "norm",
+                  repaired=bool(st.session_state.get("repair")))
+    send(cut, run.with_norms.index(at))
 
 
 def waits() -> bool:

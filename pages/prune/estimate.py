@@ -1,68 +1,64 @@
-"""How long a run will take: counted from its plan, or measured where this machine has done the like."""
+"""How long a run will take, told before it starts: counted, or by the pace of a run that this machine has done."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prune_core.machine import machine
-from prune_core.runs.config import PruneConfig
-from prune_core.runs.schedule import NOMINAL_FLOPS, Schedule, plan, step_flops
-from prune_core.runs.shelf import Listed
-from prune_core.tasks import glue, table_files
-from prune_core.tasks.glue import PRACTICE_TASK
+import streamlit as st
 
-MINILM_WEIGHTS = 10_616_832  # in the prunable matrices; other models are only known once they are loaded
+from pages.shared import loaders
+from prune_core.runs import estimate as core
+from prune_core.runs.config import PruneConfig
+from prune_core.runs.estimate import LOADING, Size, Work
+from prune_core.runs.outlook import outlook
+from prune_core.runs.schedule import NOMINAL_FLOPS
+from prune_core.runs.shelf import Listed
+from prune_core.tasks import table_files
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Steps of the run, its training seconds (None: not known before it starts), and where the number is from."""
+    """What the run does, its seconds from Start to its end (None: known once it runs), and where they are from.
 
-    plan: Schedule | None
+    `outlook`: why it will learn nothing, where that is known.
+    """
+
+    work: Work | None
     seconds: float | None
     source: str
+    outlook: str = ""
 
 
 def estimate(config: PruneConfig, listed: list[Listed]) -> Estimate:
-    """The estimate for this configuration, given the runs there are."""
-    if table_files.is_own(config.data):
-        return Estimate(None, None, "How long your sentences are is known only once they are read: "
-                                    "the estimate comes once the run has started.")
-    task = PRACTICE_TASK if config.data == "practice" else glue.task_named(config.task)
-    if config.model != "minilm":
-        return Estimate(None, None, "For this model the estimate comes once the run has started.")
-    if task.mean_tokens is None:
-        return Estimate(None, None, f"How long {task.name}'s sentences are was not measured: "
-                                    "the estimate comes once the run has started.")
-    planned = plan(config, task.train_examples, task.mean_tokens, MINILM_WEIGHTS)
-    steps = planned.steps + _asking(config, planned, task.train_examples)
-    if measured := _measured(config, task.name, listed):
-        seconds, name = measured
-        source = f"Estimated from {seconds:.2f} s a step, measured on this machine in run {name}, plus scoring."
-        return Estimate(planned, steps * seconds, source)
-    nominal = step_flops(config, task.mean_tokens, MINILM_WEIGHTS) / NOMINAL_FLOPS
-    return Estimate(planned, steps * nominal,
-                    f"Estimated for {NOMINAL_FLOPS / 1e9:.0f} GFLOP/s, about two cores with bf16; "
-                    "plus scoring. "
-                    "After one run of this task the estimate is based on this machine.")
+    """The estimate for this configuration, given the runs there are. The run's own status goes on from it."""
+    size = _size(config)
+    if size is None:
+        return Estimate(None, None, "This model's size is not known before its config.json is here: the time left is "
+                                    "shown once the run has started.")
+    work = core.work(config, size)
+    if known := core.measured(config, task_of(config), listed):
+        step_seconds, name = known
+        work = work.at(step_seconds)
+        source = f"by {step_seconds:.2f} s a step, measured on this machine in run {name}."
+    else:
+        source = (f"on two idle cores at {NOMINAL_FLOPS / 1e9:.0f} GFLOP/s; other work beside it adds to that. After "
+                  "one run of this task: by this machine's own pace.")
+    return Estimate(work, LOADING + work.seconds, "Scoring included, " + source, outlook(config))
 
 
-def _asking(config: PruneConfig, planned: Schedule, examples: int) -> float:
-    """The teacher's pass over the training sentences that come up, in training steps: forward is a third of a step."""
-    if not (config.distill or config.mixkd):
-        return 0.0
-    return min(examples / config.batch_size, planned.steps - planned.dense) / 3
+def task_of(config: PruneConfig) -> str:
+    """What the run's task will be called."""
+    return ("practice" if config.data == "practice" else
+            table_files.task_name(config.data) if table_files.is_own(config.data) else config.task)
 
 
-def _measured(config: PruneConfig, task: str, listed: list[Listed]) -> tuple[float, str] | None:
-    """(seconds a step, run) of the newest complete run of this model, task, batch and threads on this machine."""
-    this = machine()
-    for run in (entry.run for entry in listed):
-        if run is None or run.status != "complete" or not (run.result or {}).get("seconds_per_step"):
-            continue
-        its = run.about.get("machine", {})
-        same = (run.config.model, run.task, run.config.batch_size, run.config.threads) == (
-            config.model, task, config.batch_size, config.threads)
-        if same and all(its.get(key) == this[key] for key in ("cpu", "cores")):
-            return run.result["seconds_per_step"], run.name
-    return None
+def _size(config: PruneConfig) -> Size | None:
+    if not table_files.is_own(config.data):
+        return _size_of(config)
+    rows = loaders.own_table(config.data, config.columns, config.label, config.regression)
+    return core.size_of_table(config, rows.rows, rows.characters)
+
+
+@st.cache_data(ttl=60, max_entries=50, show_spinner=False)
+def _size_of(config: PruneConfig) -> Size | None:
+    return core.size_of(config)

@@ -79,8 +79,14 @@ def starting(name: str) -> None:
         share, words = coming
         st.progress(share, text=widgets.plain(f"Starting: {words}"))
         return
-    st.progress(0.0, text="Starting: loading the libraries, the model and the data …")
+    st.progress(0.0, text=f"Starting: loading the libraries, the model and the data …{left(name)}")
     st.caption(widgets.plain(processes.last_line(name, loaders.runs_dir())))
+
+
+def left(name: str) -> str:
+    """' · about 2 min left', as it was said before Start; '' where it was not."""
+    expected, seconds = st.session_state.get("expected", ("", None))
+    return f" · about {widgets.duration(seconds)} left" if expected == name and seconds else ""
 
 
 def buttons(name: str, state: str) -> None:
@@ -118,12 +124,16 @@ def ended(name: str, state: str) -> None:
 def progress(run: Run) -> None:
     """The bar, with phase, step and time left as the run's process last said."""
     now = run.now
+    if "phase" not in now:  # a moment between the folder and its first word
+        st.progress(0.0, text=f"Starting …{left(run.name)}")
+        return
     step, steps = now.get("step") or 0, now.get("steps") or 1
-    words = [f"{now.get('phase', '')}: {now.get('doing') or 'training'}"]
+    words = [f"{now['phase']}: {now.get('doing') or 'training'}"]
     if now.get("total"):
         words[0] += f" ({now.get('done', 0)} of {now['total']})"
-    words += [f"step {step:,} of {steps:,}", f"{widgets.duration(now.get('seconds'))} so far",
-              f"{widgets.duration(now.get('seconds_left'))} left"]
+    words += [f"step {step:,} of {steps:,}", f"{widgets.duration(now.get('seconds') or 0.0)} so far"]
+    if now.get("seconds_left") is not None:
+        words += [f"about {widgets.duration(now['seconds_left'])} left"]
     st.progress(min(1.0, step / steps), text=widgets.plain(" · ".join(words)))
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,14 +12,14 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
-from pages.shared.score_client import Question, ScoreClient
+from pages.shared.score_client import ScoreClient
 from prune_core import InputError, files, machine
 from prune_core.cutting import masks
 from prune_core.cutting.masks import Norms, mask_at_sparsity
 from prune_core.files import DATA
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
-from prune_core.runs import best, places, settings, shelf
+from prune_core.runs import best, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
@@ -178,25 +176,6 @@ def score_client() -> ScoreClient:
     return ScoreClient()
 
 
-def warm_up() -> None:
-    """Have the exact score of what Explore opens on computed ahead, once: nobody then waits for weights and data."""
-    names = [entry.name for entry in listed() if entry.run and entry.run.with_norms]
-    if names and Path(known_data() or "?").is_dir():
-        _warm_up(first(names), known_data())
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _warm_up(name: str, data: str) -> None:
-    chosen = run(name)
-    with contextlib.suppress(InputError):  # Explore says what is wrong
-        setting = settings.opening(chosen)
-        stage = chosen.snapshots[setting.at].saved
-        if stage and chosen.has_weights(stage):
-            thresholds = setting.cut.resolved(setting.ranking(chosen), chosen.layout)
-            cut = replace(setting.cut, share=None, thresholds=thresholds)
-            score_client().want("ahead of all sessions", Question(str(chosen.path), stage, cut, data))
-
-
 @st.cache_resource(show_spinner=False)
 def hands() -> dict[str, float]:
     """Session -> when its map was moved last, in seconds of time.monotonic."""
@@ -296,14 +275,20 @@ def timed(run: Run, stage: str) -> float | None:
 
     None where it did not.
     """
+    last = timing(run, stage)
+    return last and last["speedup"]
+
+
+def timing(run: Run, stage: str) -> dict | None:
+    """All that `measure` said then; None where it was not asked."""
     wanted = {"phase": stage, "batch": SETTING.batch, "length": SETTING.length, "dtype": "fp32", "engine": "torch",
               "threads": os.cpu_count()}
     this = _machine()
-    speedups = [timing["speedup"] for timing in run.answers.timings()
-                if all(timing[key] == value for key, value in wanted.items())
-                and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
-                and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
-    return speedups[-1] if speedups else None
+    timings = [timing for timing in run.answers.timings()
+               if all(timing[key] == value for key, value in wanted.items())
+               and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
+               and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
+    return timings[-1] if timings else None
 
 
 @st.cache_resource(ttl=60, show_spinner=False)
@@ -313,12 +298,13 @@ def hub_data(task: str) -> Future[str]:
 
 
 class Summary(NamedTuple):
-    """What a person is told of a table: its columns of text, names of its classes, how it was read."""
+    """What a person is told of a table: its columns of text, names of its classes, how it was read; mean length."""
 
     rows: int
     columns: tuple[str, ...]
     classes: tuple[str, ...]
     note: str
+    characters: float
 
 
 def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool) -> Summary:
@@ -334,16 +320,23 @@ def own_table(path: str, columns: tuple[str, ...], label: str, regression: bool)
 @st.cache_data(max_entries=20, show_spinner="Reading your file")
 def _own_table(path: str, columns: tuple[str, ...], label: str, regression: bool, changed: str) -> Summary:
     table = table_files.read(path, columns, label, regression)
-    return Summary(len(table.texts), table.columns, table.classes, table.note)
+    characters = sum(len(part) for text in table.texts for part in text) / len(table.texts)
+    return Summary(len(table.texts), table.columns, table.classes, table.note, characters)
 
 
-@st.cache_data(max_entries=200, show_spinner=False)
-def predicted(name: str, sentence: str) -> dict:
-    """`predict`'s answer for a sentence. Raises processes.Failed."""
-    return processes.predict(name, runs_dir(), sentence)
+@st.cache_resource(max_entries=200, show_spinner=False)
+def predicted(name: str, sentence: str) -> Future[dict]:
+    """`predict`'s answer for a sentence, asked in the background; its result raises processes.Failed."""
+    return _asking().submit(processes.predict, name, runs_dir(), sentence)
 
 
-@st.cache_data(max_entries=8, show_spinner=False)
-def flips(name: str, data: str) -> dict:
-    """`flips`' answer for a run's dense weights. Raises processes.Failed."""
-    return processes.flips(name, runs_dir(), data)
+@st.cache_resource(max_entries=8, show_spinner=False)
+def flips(name: str, data: str) -> Future[dict]:
+    """`flips`' answer for a run's dense weights, likewise."""
+    return _asking().submit(processes.flips, name, runs_dir(), data)
+
+
+@st.cache_resource(show_spinner=False)
+def _asking() -> ThreadPoolExecutor:
+    """Two questions at a time, for all sessions: each takes a process of its own."""
+    return ThreadPoolExecutor(2)

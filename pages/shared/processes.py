@@ -27,7 +27,6 @@ from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
 ANSWER_SECONDS = 900
-CALIBRATION = "calibration-of-this-machine"  # no name that a run is given by chance
 
 
 class Failed(RuntimeError):
@@ -77,15 +76,17 @@ def start(config: PruneConfig, name: str, runs_dir: Path, *more: str) -> None:
     if shelf.free_name(name, runs_dir) != name:
         raise RunError(f"run {name!r} exists; resume it or choose another name, "
                        f"for example {shelf.free_name(name, runs_dir)}")
-    _launch([*arguments(config, name, runs_dir), *more], name, runs_dir, "wb")
+    launch([*arguments(config, name, runs_dir), *more], name, runs_dir)
 
 
 def resume(name: str, runs_dir: Path) -> None:
     """Take up an interrupted run again. Raises OSError where the log cannot be written."""
-    _launch(["resume", places.check_name(name), f"--runs-dir={runs_dir}", "--json"], name, runs_dir, "ab")
+    launch(["resume", places.check_name(name), f"--runs-dir={runs_dir}", "--json"], name, runs_dir, "ab")
 
 
-def _launch(args: Sequence[str], name: str, runs_dir: Path, mode: str) -> None:
+def launch(args: Sequence[str], name: str, runs_dir: Path, mode: str = "wb") -> None:
+    """Start a command as a process that outlives the app, known by `name`. Raises OSError where no log can be written.
+    """
     log = log_file(name, runs_dir)
     log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, mode) as out:
@@ -172,6 +173,25 @@ def error_line(name: str, runs_dir: Path) -> str:
     return line.removeprefix("error:").strip() if line.startswith("error:") else ""
 
 
+def failure(name: str, runs_dir: Path) -> str:
+    """Why the command that was started last under this name failed, in one line; '' where it ended well or never ran.
+
+    Commands that end well print JSON as their last line.
+    """
+    if not launched(name, runs_dir) or starting(name, runs_dir):
+        return ""
+    last = last_line(name, runs_dir)
+    if last.endswith("}"):
+        return ""
+    return error_line(name, runs_dir) or f"It ended before it was done. {last}".strip()
+
+
+def forget(name: str, runs_dir: Path) -> None:
+    """Take away what was said under this name, as after a command that was cancelled."""
+    for path in (log_file(name, runs_dir), log_file(name, runs_dir).with_suffix(".json")):
+        path.unlink(missing_ok=True)
+
+
 def measure(name: str, runs_dir: Path, stage: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
     """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
     return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={stage}", f"--scope={scope}",
@@ -233,14 +253,6 @@ def flips(name: str, runs_dir: Path, data: str) -> dict:
 def shapes() -> dict:
     """The same share of zeros in different patterns, timed here. Raises Failed."""
     return _answer(["shapes"])
-
-
-def calibrate(runs_dir: Path) -> None:
-    """Start fitting the latency model to this machine, as a process.
-
-    `starting` and `last_line` of CALIBRATION say how it stands.
-    """
-    _launch(["calibrate"], CALIBRATION, runs_dir, "wb")
 
 
 def _answer(args: list[str]) -> dict:

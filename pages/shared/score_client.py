@@ -15,8 +15,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from prune_core import InputError
 from prune_core.cutting.cuts import Cut
+from prune_core.runs import known
+from prune_core.runs.run import Run
 
 KEPT = 500  # answers
 LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
@@ -34,7 +38,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """How it stands: waiting, loading, scoring, done or failed; the score so far with its 95% interval."""
+    """How it stands: waiting, loading, measuring inputs, repairing, scoring, done or failed.
+
+    `done` of `total` of that, and the score so far with its 95% interval.
+    """
 
     doing: str = "waiting"
     done: int = 0
@@ -43,8 +50,8 @@ class Answer:
     low: float | None = None
     high: float | None = None
     result: dict | None = None  # what `evaluate --json` prints
-    seconds: float | None = None  # about how long what it is doing still takes, where that is known
     error: str = ""
+    seconds_left: float | None = None  # of what it is doing; None where that is not known yet
 
     @property
     def ended(self) -> bool:
@@ -72,15 +79,21 @@ class ScoreClient:
         What `who` wanted before is cancelled, unless others want it too. `again`: ask even if it failed before.
         Call it every second or so while the answer is waited for.
         """
+        before = None if question in self._asked else known_before(question)
         with self._lock:
             now = time.monotonic()
             self._let_go(who, question, now)
             known = self._asked.get(question)
             if known is None or again and known.answer.doing == "failed":
-                known = self._ask(question)
+                known = self._ask(question, before)
             known.by[who] = now
             self._asked.move_to_end(question)
             return known.answer
+
+    def leave(self, who: str) -> None:
+        """`who` waits no more: what nobody else wants is cancelled."""
+        with self._lock:
+            self._let_go(who, None, time.monotonic())
 
     def ahead(self, question: Question) -> int:
         """How many questions are answered before this one."""
@@ -114,7 +127,7 @@ class ScoreClient:
                 self._process.kill()
                 self._process.wait()
 
-    def _let_go(self, who: str, question: Question, now: float) -> None:
+    def _let_go(self, who: str, question: Question | None, now: float) -> None:
         for other, asked in list(self._asked.items()):
             if other == question or asked.answer.ended:
                 continue
@@ -123,8 +136,9 @@ class ScoreClient:
                 del self._asked[other]
                 self._send({"cancel": asked.number})
 
-    def _ask(self, question: Question) -> _Asked:
-        asked = self._asked[question] = _Asked(next(self._numbers))
+    def _ask(self, question: Question, before: dict | None) -> _Asked:
+        answer = _after(Answer(), {"result": before}) if before else Answer()
+        asked = self._asked[question] = _Asked(next(self._numbers), answer)
         while len(self._asked) > KEPT:
             self._asked.popitem(last=False)
         if self._process is None or self._process.poll() is not None:
@@ -132,7 +146,8 @@ class ScoreClient:
                 self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
-                asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
+                if not before:
+                    asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
                 return asked
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         cut = question.cut
@@ -153,7 +168,7 @@ class ScoreClient:
                 said = json.loads(line)
                 with self._lock:
                     for asked in self._asked.values():
-                        if asked.number == said.get("id"):
+                        if asked.number == said.get("id") and ("result" in said or not asked.answer.ended):
                             asked.answer = _after(asked.answer, said)
         code = process.wait()
         with self._lock:
@@ -163,14 +178,29 @@ class ScoreClient:
                         asked.answer = Answer("failed", error=f"the scoring process ended unexpectedly (code {code})")
 
 
+def known_before(question: Question) -> dict | None:
+    """The exact score of the same weights, sentences and mask from before, as far as `evaluate --json` prints it.
+
+    It is the answer at once; the question is asked all the same, so that what the next one takes is loaded by then.
+    """
+    with contextlib.suppress(InputError):
+        run, cut = Run(Path(question.run)), question.cut
+        mask = cut.mask(run.ranking(question.stage, cut.ranking), run.layout)
+        found = known.find(run, known.key(run, question.stage, question.data or None), mask, cut.repaired)
+        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity}
+    return None
+
+
 def _after(answer: Answer, said: dict) -> Answer:
-    """The answer after one more line about it."""
+    """The answer after one more line about it; one that was computed earlier stands."""
+    if answer.doing == "done" and "result" not in said:
+        return answer
     if "result" in said:
         result = said["result"]
         examples = result["examples"]
         return Answer("done", examples, examples, result["score"], result["low"], result["high"], result)
     if "error" in said:
         return Answer("failed", error=str(said["error"]))
-    if "score" in said:
-        return replace(answer, doing="scoring", **{key: said[key] for key in ("done", "total", "score", "low", "high")})
-    return replace(answer, doing=str(said.get("doing", answer.doing)), seconds=said.get("seconds"))
+    numbers = ("done", "total", "score", "low", "high", "seconds_left")
+    doing = "scoring" if "score" in said else str(said.get("doing", answer.doing))
+    return replace(answer, doing=doing, **{"seconds_left": None} | {key: said[key] for key in numbers if key in said})

@@ -43,7 +43,7 @@ _BLUE, _EACH = np.array([46, 134, 200, 255], np.uint8), np.ones((8, 8, 1), np.ui
 ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * _BLUE, _EACH))
 
 
-STYLE = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
+STYLE, FOLD = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "fold.js"))
 ROOM = ("[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} "
         "[data-testid=stMain] p {font-size: 1.35rem}")
 ESCAPE = Path(__file__).with_name("escape.js").read_text(encoding="utf-8")
@@ -56,6 +56,7 @@ def page(title: str) -> None:
     st.set_page_config(page_title=f"{title} · Prunescope", page_icon=ICON, layout="wide")
     st.html(f"<style>{STYLE}{DARK if st.context.theme.type == 'dark' else ''}</style>")
     with st.sidebar:
+        st.html(f"<script>{FOLD}</script>", unsafe_allow_javascript=True)
         st.page_link("app.py", label="Home", icon=":material/home:")
         st.page_link("pages/1_Prune.py", label="Prune", icon=":material/content_cut:")
         st.page_link("pages/2_Explore.py", label="Explore", icon=":material/grid_on:")

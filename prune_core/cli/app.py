@@ -34,6 +34,7 @@ COMMANDS = (
     Row("delete", keep.delete, writes=True),
     Row("restore", keep.restore, writes=True),
     Row("evaluate", ask.evaluate, writes=False),
+    Row("propose", ask.propose, writes=False),
     Row("measure", time.measure, writes=False),
     Row("score", ask.score, writes=True),
     Row("sensitivity", ask.sensitivity, writes=True),

@@ -128,6 +128,38 @@ def _evaluated_text(r: dict) -> str:
             f"{r['examples']} examples, {r['seconds']:.2f} s (first after {r['seconds_to_first']:.2f} s)")
 
 
+def propose(
+    run: str,
+    loss: Annotated[float | None, Option(help="The score may lie so many points below the dense one.")] = None,
+    speedup: Annotated[float | None, Option(help="How many times as fast at least, as predicted.")] = None,
+    compression: Annotated[float | None, Option(help="Encoder compression of at least, dense / kept weights.")] = None,
+    phase: Weights = "dense",
+    repair: Repair = False,
+    data: Data = None,
+    runs_dir: RunsDir = places.RUNS,
+    threads: Threads = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Where to cut for a loss, a speedup or a compression: the best of several cuts, each scored exactly."""
+    from prune_core.evaluation.propose import propose as proposed
+    from prune_core.runs.proposal import Aim
+
+    asked = shelf.find(run, runs_dir)
+    aim = Aim(None if loss is None else loss / 100, speedup, compression)
+    *_, (*_, last) = scored(proposed(asked, phase, aim, repair, data, threads))
+    tell({"run": asked.name, "phase": phase, "metric": asked.metric, "dense_score": last.dense, "words": last.words(),
+          "best": last.best and last.best.to_json(), "candidates": [one.to_json() for one in last.candidates]},
+         as_json, _proposed_text)
+
+
+def _proposed_text(r: dict) -> str:
+    lines = [f"{c['sparsity']:6.1%} zero, {c['compression_encoder']:5.2f}x"
+             + (f", {c['speedup']:5.2f} times as fast" if c["speedup"] else "")
+             + f": {r['metric']} {c['score']:.4f} ({c['low']:.3f} to {c['high']:.3f}), "
+             f"{-100 * c['loss']:+.1f} points  {c['how']}" for c in r["candidates"]]
+    return "\n".join([*lines, r["words"]])
+
+
 def score(
     run: str,
     phase: Weights = "dense",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -24,10 +24,11 @@ from prune_core.cli.options import (
 )
 from prune_core.cli.tell import tell
 from prune_core.cutting.cuts import Cut
-from prune_core.runs import places, shelf
+from prune_core.runs import advice, best, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting, default_stage, from_json, results
 from prune_core.showing.report import finding
+from prune_core.tasks.hub import say
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ def _model(wanted: Wanted) -> dict:
 
     exporting.ready(wanted.run, wanted.to, wanted.out)
     stage = wanted.phase or default_stage(wanted.run, wanted.cut.share)
+    mask = wanted.cut.mask(wanted.run.ranking(stage, wanted.cut.ranking), wanted.run.layout)
+    if line := advice.instead(wanted.run, wanted.run.snapshots[wanted.run.saved(stage)].saved, mask)[0]:
+        say(f"note: {line}")
     taken = exporting.take(wanted.run, stage, wanted.cut, wanted.data)
     return exporting.FORMS[wanted.to](taken, wanted.out)
 
@@ -88,10 +92,13 @@ def _report(wanted: Wanted) -> dict:
     paths = _report_paths(wanted)
     profile = speedup.usual_profile()
     known = findings.find(run, settings, wanted.data, wanted.measure, profile, _show_step)
-    best, rule = recommend.recommended(run.dense_score, known, request.allowed)
-    kept = best is not None and recommend.keeps(run.dense_score, known[best], request.allowed)
-    told = {"to": wanted.to, "run": run.name, "settings": len(known), "recommended": "ABCD"[best] if kept else None,
-            "rule": rule}
+    at, rule = recommend.recommended(run.dense_score, known, request.allowed)
+    kept = (at is not None and recommend.keeps(run.dense_score, known[at], request.allowed)
+            and known[at].score.value > run.majority_score)
+    advice, sure = ("No advice", "") if at is None else recommend.advice(
+        run.dense_score, run.majority_score, known[at], "ABCD"[at], request.allowed)
+    told = {"to": wanted.to, "run": run.name, "settings": len(known), "recommended": "ABCD"[at] if kept else None,
+            "rule": rule, "advice": advice, "sure": sure, "better": request.better}
     for path, form in paths.items():
         text = (write.html(run, known, request, made, profile) if form == "html" else
                 write.markdown(run, known, request, made))
@@ -121,7 +128,7 @@ def _show_step(done: int, total: int, doing: str) -> None:
 
 
 def _report_text(r: dict) -> str:
-    return f"{r['path']}: {r['bytes']:,} bytes; recommended: {r['recommended'] or 'none'}. {r['rule']}"
+    return f"{r['path']}: {r['bytes']:,} bytes. {r['advice']}. {r['rule']}"
 
 
 # `--to` -> what makes it, and how that is told
@@ -159,7 +166,7 @@ def export(
     allow: Annotated[float, Option(help="Report: how much of the score may be lost, 0.01 for one point; the "
                                         "recommendation rests on it.")] = 0.01,
     measure: Annotated[bool, Option(
-        help="Report: measure the speedups that were not measured on this machine yet.")] = True,
+        help="Report: measure all speedups now, in turn, on this machine; else they are predicted.")] = True,
     runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -172,8 +179,11 @@ def export(
         raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
     if settings is not None and one:
         raise InputError("give either --settings or one of --sparsity and --threshold")
-    request = finding.Request(title, audience, words, allow)
     asked, cut = shelf.find(run, runs_dir), None
+    request = finding.Request(title, audience, words, allow)
+    if to in finding.FORMS:
+        known = [one.run for one in shelf.listing(runs_dir) if one.run]
+        request = replace(request, better=best.told(best.better(asked, known, allow)))
     if one or to not in finding.FORMS:
         cut = cut_of(asked, sparsity, threshold, scope, by, repair)
     make, text = KINDS[to]

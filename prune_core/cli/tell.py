@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -27,9 +28,10 @@ def scored(steps: Iterable[tuple]) -> Iterator[tuple]:
     from tqdm import tqdm
 
     layout = "{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} scores, {remaining} left"
-    with tqdm(bar_format=layout, disable=None) as bar:
+    with contextlib.ExitStack() as closing:  # no bar before what may be refused
+        bar = None
         for step in steps:
-            bar.total = step[1]
+            bar = bar or closing.enter_context(tqdm(total=step[1], bar_format=layout, mininterval=0.5))
             bar.update(step[0] - bar.n)
             yield step
 

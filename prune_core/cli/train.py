@@ -14,10 +14,10 @@ from prune_core import InputError, files
 from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
 from prune_core.cli.tell import Progress, scored, tell
 from prune_core.methods import rankings, table
-from prune_core.runs import config, places, shelf
+from prune_core.runs import best, config, places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig
 from prune_core.runs.run import Run
-from prune_core.showing.compare import Row, as_csv, as_markdown, sentences
+from prune_core.showing.compare import AIMS, Row, answer, as_csv, as_markdown, predicted, sentences, sorted_rows
 from prune_core.tasks.glue import HUB_DATA
 
 Model = Annotated[str, Option(help="minilm, a hub name, or a folder.")]
@@ -212,13 +212,20 @@ def compare(
         help="Learning rate under the method and in retraining.")] = PruneConfig.penalty_lr,
     to: Annotated[Path | None, Option(
         help="Write the table to this path, as .csv and .md; default: the runs folder.")] = None,
+    allow: Annotated[float, Option(
+        help="For the answer: how much of the dense score may be lost, 0.01 for one point.")] = best.ALLOWED,
+    aim: Annotated[str, Option(
+        help=f"For the answer: what to make the most of among those: {', '.join(AIMS)}.")] = "speedup",
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     practice: Practice = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes
-    one table."""
+    one table, with the answer on top: the best within what may be lost."""
+    if aim not in AIMS or not 0 <= allow <= 1:
+        raise InputError(f"--aim {aim!r} and --allow {allow:g}; needed: one of {', '.join(AIMS)}, and 0 to 1")
+    from prune_core.evaluation import speedup
     from prune_core.training import comparison
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, revision=revision, data=data,
@@ -229,20 +236,23 @@ def compare(
     steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
     for number, name, there in steps:
         print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
-    rows = comparison.rows(planned, runs_dir)
+    rows = comparison.rows(planned, runs_dir, predicted(speedup.usual_profile()))
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]
-    text = as_markdown(rows, task, runs[0].metric, [run.dense_score for run in runs])
-    written = _write_table(to or Path(runs_dir) / f"compare-{task}", rows, text)
-    told = {"rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in rows],
-            "sentences": list(sentences(rows, runs[0].metric))}
-    tell({"task": task, "metric": runs[0].metric, **written, **told}, as_json, lambda r: text)
+    told = answer(rows, allow, aim)
+    text = as_markdown(rows, task, runs[0].metric, [run.dense_score for run in runs], told)
+    written = _write_table(to or Path(runs_dir) / f"compare-{task}", sorted_rows(rows, allow, aim), text, allow)
+    first = sorted_rows(rows, allow, aim)[0]
+    tell({"task": task, "metric": runs[0].metric, **written, "answer": told,
+          "best": {"method": first.method, "compression": first.compression, "within": best.keeps(first, allow)},
+          "rows": [vars(row) | {"mean": row.mean, "spread": row.spread} for row in rows],
+          "sentences": list(sentences(rows, runs[0].metric))}, as_json, lambda r: text)
 
 
-def _write_table(path: Path, rows: list[Row], table: str) -> dict[str, str]:
+def _write_table(path: Path, rows: list[Row], table: str, allowed: float) -> dict[str, str]:
     """Write it as .csv and .md; where they lie. Raises InputError."""
     paths = {"csv": path.with_suffix(".csv"), "markdown": path.with_suffix(".md")}
     try:
-        files.write_whole(paths["csv"], as_csv(rows).encode())
+        files.write_whole(paths["csv"], as_csv(rows, allowed).encode())
         files.write_whole(paths["markdown"], table.encode())
     except OSError as error:
         raise InputError(f"the table cannot be written to {str(path)!r}: {error.strerror or error}") from None

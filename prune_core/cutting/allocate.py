@@ -6,6 +6,7 @@ Numpy only.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from prune_core import InputError
 from prune_core.cutting.answers import Sensitivity
@@ -63,7 +64,9 @@ def cheapest(
 ) -> dict[str, float]:
     """Thresholds by scope key that reach this encoder compression at the least predicted loss. Raises InputError."""
     wanted = shares(points, layout, scope, sparsity_of(compression), dense)
-    return {key: thresholds_for(norms, layout, min(share, 0.999), scope)[key] for key, share in wanted.items()}
+    parts = by_scope(layout, scope)
+    return {key: thresholds_for(norms, replace(layout, matrices=tuple(parts[key])), min(share, 0.999), scope)[key]
+            for key, share in wanted.items()}
 
 
 def faster(

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -24,12 +24,18 @@ from prune_core.execution.unpadded import unpad_
 from prune_core.methods import repair
 from prune_core.methods.repair import DAMP, Gram
 from prune_core.models.encoders import Encoder
+from prune_core.runs import known
 from prune_core.runs.data import data_of
 from prune_core.runs.run import Run
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
 GRAM_SENTENCES = 1024  # of the training set, behind a repair
+Doing = Callable[[str, int, int], None]  # gets what comes before a score, and how much of how much is done
+
+
+def quiet(what: str, done: int, total: int) -> None:
+    """Nobody watches."""
 
 
 class Bench:
@@ -43,6 +49,7 @@ class Bench:
         run.weights_file(stage)  # before the data is asked for: the nearer reason first
         data = data_of(run, source).limited(None, run.config.dev_examples)
         self.run, self.stage, self.task, self.examples = run, stage, data.task, data.main_dev
+        self.known_key = known.key(run, stage, source)
         self.encoder = encoder_of(run, stage, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
         self.dev = {split: encoding.encode(examples, self.encoder.tokenizer, length)
@@ -52,27 +59,46 @@ class Bench:
         self._key = _digest(self.encoder, self.dev)
         self._grams: dict[str, Gram] | None = None
 
-    def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False) -> Iterator[Running]:
+    def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False,
+               doing: Doing = quiet) -> Iterator[Running]:
         """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end.
 
-        At once if it is known. `repaired`: what is kept is first moved to make up for what is cut (repair.py).
+        At once if it is known. `repaired`: what is kept is first moved to make up for what is cut (repair.py), which
+        `doing` is told of and may raise to stop.
         """
         path = self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}.json"
-        if not fresh and (known := _read_score(path)):
-            yield Running(known.examples, known.examples, known.scores[self.task.metric], known.low, known.high, known)
+        if not fresh and (kept := _read_score(path)):
+            self._tell(mask, repaired, kept)
+            yield Running(kept.examples, kept.examples, kept.scores[self.task.metric], kept.low, kept.high, kept)
             return
-        small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
-        unpad_(small)
-        for running in stream(small, self.task, self.dev):
+        for running in stream(self._small(mask, repaired, doing), self.task, self.dev):
             if running.final:
                 _keep_score(path, running.final)
+                self._tell(mask, repaired, running.final)
             yield running
+
+    def _tell(self, mask: BlockMask, repaired: bool, score: DevScore) -> None:
+        """So that it is found without a model next time."""
+        known.keep(self.run, self.known_key, mask, repaired, asdict(score) | {"score": score.scores[self.task.metric]})
 
     def outputs(self, mask: BlockMask, repaired: bool = False) -> np.ndarray:
         """(examples, outputs) of the head on the main dev split under `mask`, fp32."""
-        small = compact(self.repaired(mask) if repaired else self.encoder.model, mask)
+        return outputs(self._small(mask, repaired), self.dev[self.task.dev[0]])
+
+    def _small(self, mask: BlockMask, repaired: bool, doing: Doing = quiet) -> nn.Module:
+        """The model that executes only what `mask` keeps, made on one thread.
+
+        That is thousands of short operations: MiniLM takes 0.1 s so, and 1 to 8 s where two threads wait for each
+        other at every one of them on cores that are busy (Xeon, 2 cores).
+        """
+        model, threads = self.repaired(mask, doing) if repaired else self.encoder.model, torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            small = compact(model, mask)
+        finally:
+            torch.set_num_threads(threads)
         unpad_(small)
-        return outputs(small, self.dev[self.task.dev[0]])
+        return small
 
     @cached_property
     def train(self) -> Encoded:
@@ -85,20 +111,32 @@ class Bench:
         sha = hashlib.sha256(repr((self.train.inputs, DAMP)).encode())
         return f"-repaired-{sha.hexdigest()[:12]}"
 
-    def repaired(self, mask: BlockMask) -> nn.Module:
-        """A copy of the model, cut by `mask` and repaired."""
-        model = copy.deepcopy(self.encoder.model)
-        repair.repair_({name: model.get_submodule(name) for name in self.encoder.linears}, mask, self.grams())
+    def repaired(self, mask: BlockMask, doing: Doing = quiet) -> nn.Module:
+        """A copy of the model, cut by `mask` and repaired; what repair leaves alone, the embeddings say, it shares."""
+        linears, whole = self.encoder.linears.values(), self.encoder.model
+        moved = {id(one) for linear in linears for one in linear.parameters(recurse=False)}
+        shared = {id(one): one for one in (*whole.parameters(), *whole.buffers()) if id(one) not in moved}
+        grams = self.grams(doing)
+        model = copy.deepcopy(whole, shared)
+        repair.repair_({name: model.get_submodule(name) for name in self.encoder.linears}, mask, grams,
+                       report=lambda done, total: doing("repairing", done, total))
         return model
 
-    def grams(self) -> dict[str, Gram]:
+    def grams(self, doing: Doing = quiet) -> dict[str, Gram]:
         """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences; taken once, kept on the disk."""
         path = self._folder / f"{self._key}{self._repair_key}.safetensors"
         self._grams = self._grams or _read_grams(path, self.encoder.linears)
         if self._grams is None:
             batches = encoding.dev_batches(self.train.lengths, 64)
-            inputs = (self.train.batch(at)[0] for at in batches)
-            self._grams = repair.collect(self.encoder.model, self.encoder.linears, inputs)
+            inputs, seen, total = (self.train.batch(at)[0] for at in batches), 0, len(self.train)
+
+            def more(sentences: int) -> None:
+                nonlocal seen
+                seen += sentences
+                doing("measuring inputs", min(seen, total), total)
+
+            doing("measuring inputs", 0, total)
+            self._grams = repair.collect(self.encoder.model, self.encoder.linears, inputs, more)
             _keep_grams(path, self._grams)
         return self._grams
 

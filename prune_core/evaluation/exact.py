@@ -10,7 +10,7 @@ import torch
 
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import mask_at
-from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.bench import Bench, Doing, quiet
 from prune_core.evaluation.dev_score import Running
 from prune_core.execution import native
 from prune_core.runs.run import Run
@@ -18,11 +18,12 @@ from prune_core.runs.run import Run
 
 def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads: int = 0,
              report: Callable[[Running], None] = lambda running: None, fresh: bool = False,
-             bench: Bench | None = None) -> dict:
+             bench: Bench | None = None, doing: Doing = quiet) -> dict:
     """The exact dev score of a cut of a stage, on the run's dev examples, fp32: what `evaluate --json` prints.
 
-    `report` gets every running score and may raise to stop; `fresh` does not look whether the answer is known; `bench`:
-    weights and data that are loaded already. Seconds count from when both are loaded. Raises InputError.
+    `report` gets every running score, `doing` what a repair does before; both may raise to stop. `fresh` does not look
+    whether the answer is known; `bench`: weights and data that are loaded already. Seconds count from when both are
+    loaded. Raises InputError.
     """
     ranking = run.ranking(stage, cut.ranking)
     thresholds = cut.resolved(ranking, run.layout)
@@ -31,7 +32,7 @@ def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads:
     bench = bench or Bench(run, stage, source)
     native.library()  # built, where that is still to be done, before the clock starts
     start, first = time.perf_counter(), None
-    for running in bench.stream(mask, fresh, cut.repaired):
+    for running in bench.stream(mask, fresh, cut.repaired, doing):
         first = first or time.perf_counter() - start
         report(running)
     score = running.final

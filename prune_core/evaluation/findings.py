@@ -13,9 +13,9 @@ from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.exact import evaluate
 from prune_core.evaluation.flips import UncutAnswers
-from prune_core.evaluation.speedup import measure
+from prune_core.evaluation.speedup import measure_in_turn
+from prune_core.latency import apart
 from prune_core.latency.profile import Batch, Profile
-from prune_core.machine import machine
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -29,30 +29,30 @@ def find(
     run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True,
     profile: Profile | None = None, tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
 ) -> list[Finding]:
-    """One for each setting. `measured`: speedups not yet known here are measured now; else `profile` predicts them.
+    """One for each setting. `measured`: all speedups are measured now, in turn; else `profile` predicts all of them.
 
     `tell` gets (done, total, what comes now). Raises InputError for damaged runs; what is only missing is left out,
     and why is said.
     """
-    benches = _Benches(run, source)
-    findings = []
-    for at, setting in enumerate(settings):
-        mask = setting.mask(run)
-        tell(3 * at, 3 * len(settings), f"{setting.name}: dev score")
+    benches, count = _Benches(run, source), len(settings)
+    masks = [setting.mask(run) for setting in settings]
+    known = []
+    for at, (setting, mask) in enumerate(zip(settings, masks, strict=True)):
+        tell(2 * at, 3 * count, f"{setting.name}: dev score")
         score, bench, why = exact(run, setting, mask, benches)
-        tell(3 * at + 1, 3 * len(settings), f"{setting.name}: which answers change")
+        tell(2 * at + 1, 3 * count, f"{setting.name}: which answers change")
         flips = None
         if bench:
             try:
                 flips = benches.known.against(bench.outputs(mask, setting.cut.repaired), mask.sparsity)
             except InputError as error:
                 why = str(error)
-        tell(3 * at + 2, 3 * len(settings), f"{setting.name}: speedup")
-        speed = speedup(run, setting, mask, measured, profile)
-        findings.append(Finding(setting, mask, score or predicted(run, setting, mask), speed, flips,
-                                "" if flips else why.partition("; give --data ")[0].rstrip(".")))
-    tell(3 * len(settings), 3 * len(settings), "writing")
-    return findings
+        known.append((score or predicted(run, setting, mask), flips, "" if flips else why))
+    tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
+    speeds = speedups(run, settings, masks, measured, profile)
+    tell(3 * count, 3 * count, "writing")
+    return [Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."))
+            for setting, mask, (score, flips, why), speed in zip(settings, masks, known, speeds, strict=True)]
 
 
 class _Benches:
@@ -82,11 +82,11 @@ def exact(
     snapshot = run.snapshots[setting.at]
     score = _recorded(run, setting, mask)
     if not snapshot.saved:
-        return None, None, "weights are kept for stages only"
+        return None, None, "weights are kept at the end of a phase only"
     try:
         bench = benches.of(snapshot.saved)
-    except RunError as error:
-        return score, None, str(error).partition(";")[0]
+    except RunError:
+        return score, None, f"the weights of {snapshot.saved} are not in this copy"
     except InputError as error:
         return score, None, str(error)
     answer = evaluate(run, snapshot.saved, setting.cut, bench=bench)
@@ -116,31 +116,28 @@ def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
     return ReportedScore(*predict(surface, mask.sparsity), snapshot.surface_examples or snapshot.examples, False)
 
 
-def speedup(
-    run: Run, setting: Setting, mask: BlockMask, measured: bool, profile: Profile | None,
-) -> ReportedSpeed | None:
-    """As it was measured here for this mask, or is now; else predicted; None where neither can be."""
-    saved, timings = run.snapshots[setting.at].saved, _timings(run, mask)
-    if not timings and measured and saved:
+def speedups(
+    run: Run, settings: Sequence[Setting], masks: Sequence[BlockMask], measured: bool, profile: Profile | None,
+) -> list[ReportedSpeed | None]:
+    """Of one kind for all: measured now, in turn; else predicted; None where neither can be.
+
+    What was measured before is not used: the machine may have been busier then.
+    """
+    if measured:
         try:
-            timings = [measure(run, saved, setting.cut, BATCH)]
+            timings = measure_in_turn(run, settings, BATCH)
         except InputError:
-            pass  # a length that this model has no positions for: then it is predicted
-    if timings:
-        last = timings[-1]
-        return ReportedSpeed(last["speedup"], BATCH, last["threads"], last["machine"]["cpu"],
-                             last["dense_ms"], last["compact_ms"])
-    if profile:
-        return ReportedSpeed(profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads,
-                             profile.machine.get("cpu", "an unknown processor"),
-                             profile.dense_ms(run.layout, BATCH), profile.compact_ms(mask, BATCH, run.heads),
-                             profile.error)
-    return None
+            pass  # a length that this model has no positions for, or a checkpoint that is gone: then it is predicted
+        else:
+            return [_measured(timing, run, mask, profile) for timing, mask in zip(timings, masks, strict=True)]
+    return [profile and ReportedSpeed(
+        profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads,
+        profile.machine.get("cpu", "an unknown processor"), profile.dense_ms(run.layout, BATCH),
+        profile.compact_ms(mask, BATCH, run.heads), profile.error) for mask in masks]
 
 
-def _timings(run: Run, mask: BlockMask) -> list[dict]:
-    """What was measured of this mask on this processor, in torch, fp32, for BATCH; the latest last."""
-    digest, cpu = mask.digest(), machine()["cpu"]
-    return [timing for timing in run.answers.timings()
-            if timing.get("mask") == digest and (timing["batch"], timing["length"]) == (BATCH.batch, BATCH.length)
-            and (timing["dtype"], timing["engine"]) == ("fp32", "torch") and timing["machine"]["cpu"] == cpu]
+def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) -> ReportedSpeed:
+    """As it was measured; where that is far from what is predicted, with what is known of why."""
+    why = apart.why(timing, profile.speedup(mask, BATCH, run.heads), profile, run.layout) if profile else ""
+    return ReportedSpeed(timing["speedup"], BATCH, timing["threads"], timing["machine"]["cpu"], timing["dense_ms"],
+                         timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)))

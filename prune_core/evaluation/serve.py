@@ -4,7 +4,10 @@
            "data": FOLDER or null, "repair": true or absent, "score": "activation" (the ranking) or absent}
           {"cancel": 7}
     out   {"id": 7, "doing": "loading"},
-          then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ...} after every batch,
+          of a repair {"id": 7, "doing": "measuring inputs", "done": 300, "total": 1024, "seconds_left": 4.1}
+          and {"id": 7, "doing": "repairing", "done": 12, "total": 36, "seconds_left": 0.6}
+          then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ..., "seconds_left": 1.2} after
+          every batch,
           at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line}
           or {"id": 7, "cancelled": true}
 """
@@ -28,6 +31,7 @@ from prune_core import InputError
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import Running
+from prune_core.execution import native
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
@@ -59,6 +63,33 @@ class Cores:
         """Seconds: of the clock, idle on all cores, used by this process."""
         mine, all_ = psutil.Process().cpu_times(), psutil.cpu_times()
         return time.monotonic(), all_.idle + getattr(all_, "iowait", 0.0), mine.user + mine.system
+
+
+class Teller:
+    """Says how far one answer is, and for how long it goes on; raises Cancelled once nobody waits for it."""
+
+    def __init__(self, say: Callable[[Mapping], None], number, cancelled: set):
+        self._say, self._number, self._cancelled = say, number, cancelled
+        self._what, self._start, self._first = "", 0.0, 0
+
+    def doing(self, what: str, done: int, total: int) -> None:
+        """What comes before the score: so much of so much is done."""
+        self._tell(what, done, total, {"doing": what})
+
+    def running(self, running: Running) -> None:
+        """The score so far."""
+        self._tell("scoring", running.done, running.total,
+                   {"score": running.score, "low": running.low, "high": running.high})
+
+    def _tell(self, what: str, done: int, total: int, more: Mapping) -> None:
+        if self._number in self._cancelled:
+            raise Cancelled
+        now = time.monotonic()
+        if what != self._what:  # what the first part of it took may lie before: it is not counted
+            self._what, self._start, self._first = what, now, done
+        gone = done - self._first
+        left = (now - self._start) / gone * (total - done) if gone else None
+        self._say({"id": self._number, "done": done, "total": total, "seconds_left": left, **more})
 
 
 class ScoringProcess:
@@ -94,20 +125,15 @@ class ScoringProcess:
 
     def _answer(self, question: Mapping) -> dict:
         number = question.get("id")
-
-        def report(running: Running) -> None:
-            if number in self._cancelled:
-                raise Cancelled
-            self._say({"id": number, "done": running.done, "total": running.total,
-                       "score": running.score, "low": running.low, "high": running.high})
-
+        teller = Teller(self._say, number, self._cancelled)
         try:
             if number in self._cancelled:
                 raise Cancelled
             run, ranking = Run(Path(question["run"])), question.get("score") or "norm"
             cut = cut_of(run, None, question["threshold"], question["scope"], ranking, bool(question.get("repair")))
             return {"result": exact.evaluate(run, question["phase"], cut, threads=self._threads or self._cores.left(),
-                                             report=report, bench=self._bench(run, question))}
+                                             report=teller.running, bench=self._bench(run, question),
+                                             doing=teller.doing)}
         except Cancelled:
             return {"cancelled": True}
         except InputError as error:
@@ -152,5 +178,6 @@ def main(threads: int = 0) -> None:
         os.dup2(2, 1)
         scoring = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
         threading.Thread(target=scoring.take, args=(sys.stdin,), daemon=True).start()
+        threading.Thread(target=native.library, daemon=True).start()  # built, on a new machine, while weights are read
         with contextlib.suppress(BrokenPipeError):
             scoring.work()

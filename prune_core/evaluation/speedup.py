@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from prune_core import InputError, files
@@ -15,6 +17,7 @@ from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
 from prune_core.models.encoders import heads_of
 from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting
 
 
 def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 3.0,
@@ -24,6 +27,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
     """
     threads = threads or os.cpu_count() or 1
+    before = conditions()
     priced = profile_files.read(profile) if profile else _own_profile(threads)
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     there = (run.path / "weights" / f"{stage}.safetensors").exists()
@@ -35,12 +39,42 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     predicted = priced.compact_ms(mask, batch, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
     instead = "of the checkpoint: those of the run do not ship; a latency does not depend on them"
     answer = {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest(),
-              "weights": "of the run" if there else instead, **timed, "predicted_ms": predicted,
+              "weights": "of the run" if there else instead, **timed, **before, "predicted_ms": predicted,
               "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
               "predicted_error": priced.error if predicted else None}
     with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
         files.append_sealed(run.answers.timings_file, answer)
     return answer
+
+
+def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads: int = 0) -> list[dict]:
+    """Time the dense model and the compact one of each setting in turn, so that the speedups can be compared.
+
+    One answer for each, with what `measure` says of one cut, but for layers and predictions. Raises InputError.
+    """
+    threads, before = threads or os.cpu_count() or 1, conditions()
+    masks = [setting.mask(run) for setting in settings]
+    there = next((stage for stage in run.stages if run.has_weights(stage)), None)
+    model = (encoder_of(run, there, run.outputs) if there else checkpoint_of(run, run.outputs)).model
+    dense, compact = timing.in_turn(model, masks, batch, threads)
+    answers = []
+    for setting, mask, small in zip(settings, masks, compact, strict=True):
+        answer = {"run": run.name, "phase": str(run.snapshots[setting.at].saved or ""), "scope": setting.cut.scope,
+                  "mask": mask.digest(), "dense_ms": dense.median, "compact_ms": small.median,
+                  "speedup": dense.median / small.median, "dense_spread": [dense.low, dense.high],
+                  "compact_spread": [small.low, small.high], "rounds": dense.runs, "sparsity": mask.sparsity,
+                  "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
+                  "batch": batch.batch, "length": batch.length, "threads": threads, "dtype": "fp32", "engine": "torch",
+                  "machine": machine(), **before}
+        answers.append(answer)
+        with contextlib.suppress(OSError):
+            files.append_sealed(run.answers.timings_file, answer)
+    return answers
+
+
+def conditions() -> dict[str, float | None]:
+    """When it is (`when`, seconds since 1970), and how many programs were at work over the last minute (`load`)."""
+    return {"when": time.time(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None}
 
 
 def usual_profile() -> Profile | None:

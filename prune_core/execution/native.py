@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import filelock
 import torch
 
 from prune_core import files
@@ -92,9 +93,15 @@ def _compiled(used: str) -> Path:
     except OSError:  # a home that cannot be written: built again by every process
         folder = Path(tempfile.mkdtemp(prefix="prunescope-"))
         path = folder / path.name
+    with filelock.FileLock(str(path) + ".lock"):  # whoever else needs them waits, instead of building them too
+        return path if path.exists() else _build(used, path)
+
+
+def _build(used: str, path: Path) -> Path:
+    """Raises OSError, SubprocessError."""
     print("building the kernels for this processor, once ...", end="", file=sys.stderr, flush=True)
     start = time.monotonic()
-    beside = folder / f".{path.name}.{os.getpid()}"
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         subprocess.run([used, *_FLAGS, str(SOURCE), "-o", str(beside)],
                        check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,21 @@ def measure(
         "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
         "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
         "dtype": dtype, "engine": engine, "executed": executed, "kernels": kernels, "machine": machine()}
+
+
+def in_turn(
+    model: nn.Module, masks: Sequence[BlockMask], setting: Batch, threads: int = 0, seconds: float = 10.0,
+) -> tuple[Timing, list[Timing]]:
+    """(dense, compact of every mask): all called one after the other, round by round, in torch, fp32.
+
+    What a noisy moment slows, it slows for all, so that they can be compared. Raises InputError.
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
+    model.eval()
+    inputs = sentences(model, setting)
+    calls = {str(at): forward(small_model(model, mask), inputs) for at, mask in enumerate(masks)}
+    times = alternate({"dense": forward(model, inputs), **calls}, seconds)
+    return times["dense"], [times[at] for at in calls]
 
 
 def _in_torch(

@@ -1,8 +1,9 @@
 """Repair: after a mask is chosen, what is kept is moved to where every matrix's outputs are nearest to the dense ones.
 
-Per strip S of rows with kept columns K, from the Gram matrix H = X^T X of the layer's inputs (least squares):
+Per strip S of rows with kept columns K and cut columns C, from the Gram matrix H = X^T X of the layer's inputs
+(least squares, damped towards the old weights):
 
-    W[S, K] = (W0 H)[S, K] (H[K, K] + damp I)^-1        and the bias takes what is lost in the mean
+    W[S, K] = W0[S, K] + W0[S, C] H[C, K] (H[K, K] + damp I)^-1        and the bias takes what is lost in the mean
 
 No gradients. The update of reconstruction-based pruning as in 2401.02938, here for any block shape.
 """
@@ -10,14 +11,17 @@ No gradients. The update of reconstruction-based pruning as in 2401.02938, here 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from prune_core.cutting.blocks import Matrix
 from prune_core.cutting.masks import BlockMask
 
 DAMP = 0.01  # of the mean of H's diagonal
+TILE = 384  # inputs of a piece of a Gram matrix: a symmetric one needs only the pieces on and above its diagonal
 
 
 @dataclass(frozen=True)
@@ -57,10 +61,11 @@ def of_tokens(x: torch.Tensor, count: torch.Tensor) -> torch.Tensor | None:
 # long: the hook and what it adds to are one thing
 @torch.inference_mode()
 def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]],
-            report: Callable[[int], None] = lambda done: None) -> dict[str, Gram]:
+            report: Callable[[int], None] = lambda more: None) -> dict[str, Gram]:
     """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding, and over nothing else.
 
-    Matrices with one input share one Gram. A matrix that is given no tokens has none.
+    Matrices with one input share one Gram. A matrix that is given no tokens has none. `report` gets the sentences of
+    each batch that is done, and may raise to stop.
     """
     sums: dict[str, list] = {}  # products, total, count
     count: torch.Tensor | None = None
@@ -80,7 +85,7 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
             rows = rows.float()
             if name not in sums:
                 sums[name] = [torch.zeros(x.shape[-1], x.shape[-1]), torch.zeros(x.shape[-1]), 0]
-            sums[name][0].addmm_(rows.T, rows)
+            _add_products_(sums[name][0], rows)
             sums[name][1] += rows.sum(0)
             sums[name][2] += len(rows)
             alive.append(x)  # a pointer is an identity only while its tensor lives
@@ -92,33 +97,63 @@ def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterabl
     hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
     try:
         model.eval()
-        for done, inputs in enumerate(batches):
+        for inputs in batches:
             inputs, count = told_apart(inputs)
             model(**inputs)
             seen.clear()
             alive.clear()
-            report(done + 1)
+            report(len(count))
     finally:
         model.train(training)
         for one in hooks:
             one.remove()
-    grams = {name: Gram(*parts) for name, parts in sums.items()}
+    grams = {name: Gram(_mirrored_(products), total, tokens) for name, (products, total, tokens) in sums.items()}
     return {name: grams[shared[name]] for name in linears if name in shared}
 
 
+def _add_products_(products: torch.Tensor, rows: torch.Tensor) -> None:
+    """Add rows^T rows to the pieces on and above the diagonal."""
+    for top in range(0, rows.shape[1], TILE):
+        left = rows[:, top : top + TILE]
+        products[top : top + TILE, top:].addmm_(left.T, rows[:, top:])
+
+
+def _mirrored_(products: torch.Tensor) -> torch.Tensor:
+    """The same on both sides of the diagonal."""
+    for top in range(0, len(products), TILE):
+        products[top + TILE :, top : top + TILE] = products[top : top + TILE, top + TILE :].T
+    return products
+
+
+def repair_(linears: Mapping[str, nn.Linear], mask: BlockMask, grams: Mapping[str, Gram], damp: float = DAMP,
+            report: Callable[[int, int], None] = lambda done, total: None) -> None:
+    """Cut every matrix and move what is kept, in place: weights (m, n) and biases (m,).
+
+    `report` gets how many of how many matrices are done, and may raise to stop. Threads take matrices, not parts of
+    one operation: there are thousands of those, and on busy cores each would wait for the slowest thread.
+    """
+    mine = [matrix for matrix in mask.layout.matrices if not mask.kept[matrix.name].all()]
+
+    def one(matrix: Matrix) -> None:
+        kept = mask.layout.block.expand(torch.from_numpy(mask.kept[matrix.name]), matrix.m, matrix.n)
+        _repair_one_(linears[matrix.name], kept, grams[matrix.name], damp)
+
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for done, _ in enumerate(pool.map(one, mine), 1):
+            report(done, len(mine))
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
 @torch.no_grad()
-def repair_(linears: Mapping[str, nn.Linear], mask: BlockMask, grams: Mapping[str, Gram], damp: float = DAMP) -> None:
-    """Cut every matrix and move what is kept, in place: weights (m, n) and biases (m,)."""
-    for matrix in mask.layout.matrices:
-        linear = linears[matrix.name]
-        kept = torch.from_numpy(mask.kept[matrix.name])
-        if kept.all():
-            continue
-        before = linear.weight.clone()
-        gram, whole = grams[matrix.name], mask.layout.block.expand(kept, matrix.m, matrix.n)
-        linear.weight.copy_(repaired(before, whole, gram, damp))
-        if linear.bias is not None:
-            linear.bias += (before - linear.weight) @ (gram.total / gram.count)
+def _repair_one_(linear: nn.Linear, kept: torch.Tensor, gram: Gram, damp: float) -> None:
+    before = linear.weight.clone()
+    linear.weight.copy_(repaired(before, kept, gram, damp))
+    if linear.bias is not None:
+        linear.bias += (before - linear.weight) @ (gram.total / gram.count)
 
 
 def repaired(weight: torch.Tensor, kept: torch.Tensor, gram: Gram, damp: float = DAMP) -> torch.Tensor:
@@ -128,16 +163,25 @@ def repaired(weight: torch.Tensor, kept: torch.Tensor, gram: Gram, damp: float =
     """
     h = gram.centred()
     ridge = damp * float(h.diagonal().mean()) + 1e-12
-    wanted = weight @ h  # (m, n)
-    nearest = torch.zeros_like(weight)
+    nearest = weight * kept
     patterns, which = torch.unique(kept, dim=0, return_inverse=True)
     for number, columns in enumerate(patterns):
-        at = columns.nonzero()[:, 0]
-        if not len(at):
+        at, gone = columns.nonzero()[:, 0], (~columns).nonzero()[:, 0]
+        if not len(at) or not len(gone):
             continue
         rows = (which == number).nonzero()[:, 0]
         # (W - W0) H (W - W0)^T + ridge ||W - W0||^2 over the kept columns: damping pulls to the old weights, not zero
-        system = h[at][:, at] + ridge * torch.eye(len(at))
-        right = wanted[rows][:, at] + ridge * weight[rows][:, at]
-        nearest[rows[:, None], at] = torch.cholesky_solve(right.T, torch.linalg.cholesky(system)).T
+        by_kept = h.index_select(0, at)
+        system = by_kept.index_select(1, at)
+        system.diagonal().add_(ridge)
+        right = by_kept.index_select(1, gone) @ weight[rows].index_select(1, gone).T  # (kept, rows)
+        nearest[rows[:, None], at] += _solved(system, right).T
     return nearest
+
+
+def _solved(system: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """system^-1 right of a positive definite system, in its precision; in float64 where rounding makes it less."""
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if failed:
+        factor = torch.linalg.cholesky(system.double())
+    return torch.cholesky_solve(right.to(factor.dtype), factor).to(right.dtype)

@@ -21,6 +21,7 @@ class MethodRow:
     ranking: str | None = None  # a row of rankings.py by which it cuts, whatever the run says; None: there is none such
     scope: str | None = None  # what shares a threshold where nothing is said; None: as it suits the run's ranking
     variants: Mapping[str, Mapping] | None = None  # what `compare` offers: name -> settings; None: the method as it is
+    explained: str = ""  # what it does, for people who have never heard of it: a verb first, no full stop
 
 
 def _group_lasso(weights, layout, scope, lam, penalty, reweighted, control, spare):
@@ -61,16 +62,24 @@ ROWS = (
     MethodRow("group-lasso", "reweighted group Lasso: a penalty draws whole blocks to zero", _group_lasso,
               ("lam", "penalty", "reweighted", "control", "spare"),
               variants={"reweighted": {"reweighted": True}, "group-lasso": {"reweighted": False},
-                        "in-loss": {"penalty": "in-loss"}, "dynamic": {"control": "dynamic"}}),
-    MethodRow("magnitude", "more and more of the lowest blocks are cut", _magnitude),
-    MethodRow("movement", "blocks that training moves towards zero are cut", _movement),
+                        "in-loss": {"penalty": "in-loss"}, "dynamic": {"control": "dynamic"}},
+              explained="adds a penalty to training that pulls whole blocks to zero, the weakest ones hardest"),
+    MethodRow("magnitude", "more and more of the lowest blocks are cut", _magnitude,
+              explained="cuts the blocks with the smallest weights, a few more at a time, while training goes on"),
+    MethodRow("movement", "blocks that training moves towards zero are cut", _movement,
+              explained="cuts the blocks that training itself is shrinking, however large they still are"),
     MethodRow("admm", "blocks are drawn to the nearest sparse ones", _admm, ("progressive",),
-              variants={"admm": {}, "admm-once": {"progressive": False}}),
+              variants={"admm": {}, "admm-once": {"progressive": False}},
+              explained="trains the full weights towards a pruned copy of them, until the two agree"),
     MethodRow("surgeon", "cuts block after block, each where it costs least then", _surgeon,
-              closed_form=True, ranking="surgeon", scope="global"),
-    MethodRow("admm-closed", "ADMM on the outputs of every matrix", _admm_closed, closed_form=True),
+              closed_form=True, ranking="surgeon", scope="global",
+              explained="removes the blocks whose loss would cost least, estimated from second derivatives, and moves "
+                        "the other weights to make up for it"),
+    MethodRow("admm-closed", "ADMM on the outputs of every matrix", _admm_closed, closed_form=True,
+              explained="cuts each matrix at once so that its outputs change least, by calculation, without training"),
 )
 METHODS: dict[str, MethodRow] = {row.name: row for row in ROWS}
+DISTILLED = "learns from the dense model's answers as well as from the labels"
 
 
 def stepwise() -> list[str]:

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from prune_core.cutting.answers import GRID, predict
 from prune_core.methods.rankings import RANKINGS
 from prune_core.methods.table import METHODS
+from prune_core.runs.results import NEAR
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 
-ALLOWED = 0.01  # of the dense score that may be lost, where nobody says otherwise
+ALLOWED = 0.01  # of the dense score that a cut may lose, where nobody says otherwise
+
+
+class Scored(Protocol):
+    """What the rule asks of a result: a dev score, and that of the dense model it was made from."""
+
+    score: float
+    dense: float
+
+
+R = TypeVar("R", bound=Scored)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,9 +39,23 @@ class Result:
     compression_encoder: float  # dense / kept weights of the prunable matrices
     compression_model: float  # of the whole model
 
-    def keeps(self, allowed: float) -> bool:
-        """Whether it scores at most `allowed` below the dense model."""
-        return self.dense - self.score <= allowed + 1e-9
+    @property
+    def useless(self) -> bool:
+        """Whether it scores no better than always giving the most frequent answer."""
+        return self.score <= self.run.majority_score + NEAR
+
+    @property
+    def uncertain(self) -> float | None:
+        """Half of the score's 95% interval over the dev examples; None where none was recorded.
+
+        Where it was recorded for fewer examples: narrowed by the root of how many more there are.
+        """
+        snapshot = self.run.snapshots[self.run.saved(self.stage)]
+        if not snapshot.surface or not snapshot.examples:
+            return None
+        first = min(snapshot.surface, key=lambda point: point.wanted)
+        fewer = (snapshot.surface_examples or snapshot.examples) / snapshot.examples
+        return (first.high - first.low) / 2 * fewer**0.5
 
 
 def of(runs: Iterable[Run]) -> list[Result]:
@@ -40,15 +66,64 @@ def of(runs: Iterable[Run]) -> list[Result]:
             if point["score_retrained"] is not None and run.dense_score is not None]
 
 
-def best(results: Sequence[Result], allowed: float = ALLOWED,
-         worth: Callable[[Result], float] = lambda result: result.compression_encoder) -> Result | None:
-    """Of those within `allowed` of their dense score the one worth most, then the one that scores highest.
+def keeps(result: Scored, allowed: float) -> bool:
+    """Whether it scores at most `allowed` below the dense model."""
+    return result.dense - result.score <= allowed + 1e-9
 
-    Where none is within: the one that loses least. None of none.
+
+def _place(result: Scored, allowed: float, worth: Callable[[Any], float]) -> tuple[float, ...]:
+    """Where the rule puts a result, the first lowest. A tenth of what it is worth is no difference: then scores say."""
+    if keeps(result, allowed):
+        return 0, -round(worth(result), 1), -result.score
+    return 1, result.dense - result.score
+
+
+def size(result: Result) -> float:
+    """What a result is worth where nothing else is said: the compression of the encoder."""
+    return result.compression_encoder
+
+
+def ranked(results: Iterable[R], allowed: float = ALLOWED, worth: Callable[[Any], float] = size) -> list[R]:
+    """The rule: those within `allowed` of their dense score first, by what they are worth, then by their score.
+
+    After them the others, those that lose least first.
     """
-    if within := [result for result in results if result.keeps(allowed)]:
-        return max(within, key=lambda result: (round(worth(result), 2), result.score))
-    return max(results, key=lambda result: result.score - result.dense, default=None)
+    return sorted(results, key=lambda result: _place(result, allowed, worth))
+
+
+def best(results: Iterable[R], allowed: float = ALLOWED, worth: Callable[[Any], float] = size) -> R | None:
+    """The first by the rule: where none is within, the one that loses least. None of none."""
+    return next(iter(ranked(results, allowed, worth)), None)
+
+
+def better(run: Run, runs: Iterable[Run], allowed: float = ALLOWED) -> Result | None:
+    """The best result of other runs of the same task, data and metric, where the rule puts it before all of `run`'s."""
+    rivals = [other for other in runs if other.name != run.name
+              and (other.task, other.data, other.metric) == (run.task, run.data, run.metric)]
+    own, first = best(of([run]), allowed), best(of(rivals), allowed)
+    if first is None or (own and _place(own, allowed, size) <= _place(first, allowed, size)):
+        return None
+    return first
+
+
+def told(result: Result | None) -> str:
+    """'Another run does better: NAME at 3x, 0.883.' '' for none."""
+    if result is None:
+        return ""
+    run = result.run
+    return (f"Another run does better: {run.name}, {result.stage.compression:g}x by {run.config.method}, "
+            f"{result.score:.3f} of {result.dense:.3f} dense.")
+
+
+def around(run: Run, most: int = 4) -> list[Stage]:
+    """The best retrained stage, then its neighbours, the nearest in compression first; [] where nothing is retrained.
+
+    What a report sets side by side.
+    """
+    stages = [result.stage for result in of([run])]
+    if (first := best(of([run]))) is None:
+        return []
+    return sorted(stages, key=lambda stage: abs(np.log(stage.compression / first.stage.compression)))[:most]
 
 
 def opening(run: Run) -> Stage | None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from prune_core.runs.snapshots import Snapshot
 from prune_core.runs.stages import DENSE, Stage
 
+NEAR = 0.02  # above what the most frequent answer scores: a model that has learned nothing may reach it by chance
+
 
 def dense_score(snapshots: Iterable[Snapshot], metric: str) -> float | None:
     """The dev score of the dense weights; None until they are there."""
@@ -41,11 +43,27 @@ def warnings(dense: Mapping[str, float], rows: Iterable[Mapping], metric: str, m
     """
     if why := swapped(dense, metric, majority, shares):
         return [why, *notes]
-    ends = [("dense", dense.get(metric)), *((f"{row['compression']:g}x {kind}", row[f"score_{kind}"])
-                                            for row in rows for kind in ("thresholded", "retrained"))]
-    near = [f"{name} {score:.3f}" for name, score in ends if score is not None and score <= majority + 0.02]
-    words = f"near what the majority class scores ({metric} {majority:.3f}), so collapsed or close to it: "
-    return [words + ", ".join(near)] * bool(near) + list(notes)
+    return [*near_chance(dense, rows, metric, majority), *notes]
+
+
+def near_chance(dense: Mapping[str, float], rows: Iterable[Mapping], metric: str, majority: float) -> list[str]:
+    """A sentence for the dense weights and for each kind of result that scores about what guessing does; [] if none."""
+    told, rows = [], list(rows)
+    if (score := dense.get(metric)) is not None and score <= majority + NEAR:
+        told.append(f"The dense model is no better than guessing ({score:.3f}; majority class {majority:.3f}).")
+    for kind, when in (("thresholded", "before"), ("retrained", "after")):
+        ends = [(f"{row['compression']:g}x", row[f"score_{kind}"]) for row in rows]
+        near = [(name, f"{score:.3f}") for name, score in ends if score is not None and score <= majority + NEAR]
+        if near:
+            names, scores = ([part[at] for part in near] for at in (0, 1))
+            told.append(f"At {_listed(names)}, {when} retraining, it is no better than guessing "
+                        f"({', '.join(scores)}; majority class {majority:.3f}).")
+    return told
+
+
+def _listed(names: Sequence[str]) -> str:
+    """'2x, 3x and 5x'"""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def swapped(dense: Mapping[str, float], metric: str, majority: float, shares: Sequence[float] | None) -> str:

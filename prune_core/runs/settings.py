@@ -116,8 +116,11 @@ def ends(run: Run) -> dict[Stage, Setting]:
 
 
 def results(run: Run) -> list[Setting]:
-    """The run's own results: what it retrained, else what it cut, else its dense weights; at most MOST."""
+    """The run's own results: what it retrained, the best first and then its neighbours; else what it cut, else its
+    dense weights; at most MOST."""
     known = ends(run)
+    if around := [known[stage] for stage in best.around(run, MOST) if stage in known]:
+        return around
     for kind in reversed(KINDS):
         if settings := [setting for stage, setting in known.items() if stage.kind == kind]:
             return settings[:MOST]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle, groupby
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -22,7 +23,8 @@ from prune_core.showing.published import Published
 
 # After Okabe and Ito: told apart by people with any colour vision; the blue is lighter than theirs, for black pages
 BLUE, ORANGE, GREEN, PINK, GREY = "#2E86C8", "#E69F00", "#009E73", "#CC79A7", "#8a8f98"
-CUT_COLOUR = "#d9d4f0"  # pale violet: at neither end of viridis, and apart from white and from black
+RED = "#D55E00"
+CUT_COLOUR = "rgba(140,130,190,0.26)"  # near the page, light or dark, as on the canvas: never the brightest thing
 NOTHING, CUT, LOWEST, HIGHEST = 0, 24, 48, 255  # codes of a map: between panels, cut, norm 0, highest norm
 CLEAR = "rgba(0,0,0,0)"
 Pair = tuple[float, float]
@@ -100,7 +102,7 @@ def encoder_map(norms: Norms, mask: BlockMask, high: float) -> go.Figure:
         canvas[top:top + rows, left:left + cols] = raster(norms[m.name], kept, high, rows, cols)
         words["x"].append(left - 0.5)
         words["y"].append(top - between / 2 - 0.5)
-        words["text"].append(f"{mask.matrix_sparsity(m.name):.0%} cut")
+        words["text"].append(f"{mask.matrix_sparsity(m.name):.1%} cut")
         words["hovertext"].append(f"layer {m.layer} {m.type}: {int(kept.sum()):,} of {kept.size:,} kept")
     figure = go.Figure([
         go.Heatmap(z=canvas, coloraxis="coloraxis", hoverinfo="skip"),
@@ -124,8 +126,29 @@ def _broken(kind: str) -> str:
 # ---------------------------------------------------------------- curves
 
 
-def _legend() -> dict:
-    return dict(orientation="h", x=0, y=1.02, yanchor="bottom", font_size=12)
+def _with_legend(figure: go.Figure, height: int, **layout) -> go.Figure:
+    """`_clear`, with the legend under the axis: at the top the toolbar would cover it, and its rows squeeze the chart.
+
+    Each row that the legend is expected to take, in a chart of half the page's width, makes the figure higher.
+    """
+    names = [trace.name for trace in figure.data if trace.name and trace.showlegend is not False]
+    widest = 46 + 6.8 * max(map(len, names), default=0)
+    rows = -(-len(names) // max(1, int(460 // widest)))
+    legend = dict(orientation="h", x=0, xanchor="left", y=0, yref="container", yanchor="bottom", font_size=12)
+    margin = dict(t=36, b=50 + 20 * rows) | layout.pop("margin", {})
+    return _clear(figure, height + 20 * rows, legend=legend, showlegend=True, margin=margin, **layout)
+
+
+def _nice(low: float, high: float) -> list[float]:
+    """Four to nine round numbers from `low` to `high`, for the ticks of a compression or a speedup."""
+    usual = [t for t in (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30) if low <= t <= high]
+    if len(usual) >= 4:
+        return usual
+    for step in (1.0, 0.5, 0.25, 0.2, 0.1, 0.05, 0.02):
+        ticks = [round(n * step, 2) for n in range(int(-(-low // step)), int(high // step) + 1)]
+        if len(ticks) >= 4:
+            return ticks
+    return [round(low, 2), round(high, 2)]
 
 
 def _xy(pairs: Sequence[Sequence[float]]) -> dict:
@@ -161,19 +184,45 @@ def score_curve(
         figure.add_trace(go.Scatter(
             **_xy(exact), mode="markers", name="exact", marker=dict(symbol="diamond", size=11, color=PINK),
             hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", "exact")))
-    _add_published(figure, [point for point in published if point.score is not None], lambda point: point.score)
+    shown = [point for point in published if point.score is not None]
+    _add_published(figure, shown, lambda point: point.score)
     _add_pins(figure, pins or {}, "%{x:.2f}x: %{y:.3f}")
-    if points and here is not None and here < 1:
-        _add_here(figure, (1 / (1 - here), predict(points, here)[0]),
-                  hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "predicted"))
-    for value, words in ((dense, "dense"), (majority, "majority class")):
-        if value is not None:
-            figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text=words,
-                             annotation_position="bottom right" if words == "dense" else "top left",
-                             annotation_font_size=11)
-    _compression_axis(figure, 21)
+    present = points and here is not None and here < 1 and (1 / (1 - here), predict(points, here)[0])
+    if present:
+        _add_here(figure, present, hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "predicted"))
+    levels = {words: value for words, value in (("dense", dense), ("majority class", majority)) if value is not None}
+    own = [(1 / (1 - p.sparsity), value) for p in points for value in (p.low, p.high)] + [
+        *(pair for pairs in (retrained or {}).values() for pair in pairs), *exact, *(pins or {}).values(),
+        *((1.0, value) for value in levels.values()), *([present] if present else [])]
+    (low, high), heights = _view(figure, own, [(1 / (1 - p.removed), p.score) for p in shown])
+    for (words, value), dash in zip(levels.items(), ("dash", "dot"), strict=False):
+        _add_level(figure, words, value, (low, high), dash)
+    _compression_axis(figure, low, high)
     _score_axis(figure, metric)
-    return _clear(figure, 420, legend=_legend(), margin=dict(t=96))
+    figure.update_yaxes(range=heights)
+    return _with_legend(figure, 390)
+
+
+def _view(figure: go.Figure, own: Sequence[Pair], others: Sequence[Pair]) -> tuple[Pair, Pair]:
+    """Where both axes begin and end: by `own` points; `others` stretch them a little, and are counted beyond that."""
+    own = list(own) or list(others) or [(1.0, 0.0)]
+    (left, right), (bottom, top) = ((min(pair[at] for pair in own), max(pair[at] for pair in own)) for at in (0, 1))
+    reach = 0.4 * (top - bottom or 0.1)
+    near = [(x, y) for x, y in others if left / 1.3 <= x <= 1.3 * right and bottom - reach <= y <= top + reach]
+    if outside := len(others) - len(near):
+        words = f"{outside} published point{'s lie' if outside > 1 else ' lies'} outside: double-click shows all"
+        figure.add_annotation(text=words, xref="paper", yref="paper", x=0, y=1, xanchor="left", yanchor="bottom",
+                              showarrow=False, font=dict(size=11, color=GREY))
+    ys = [y for _, y in (*own, *near)]
+    margin = 0.07 * (max(ys) - min(ys) or 0.1)
+    left, right = _spread_out([max(1.0, x) for x, _ in (*own, *near)], 1.06)
+    return (left, max(right, 1.2)), (min(ys) - margin, max(ys) + margin)
+
+
+def _add_level(figure: go.Figure, words: str, value: float, ends: Pair, dash: str = "dash") -> None:
+    """A grey line across, from end to end, with an entry in the legend."""
+    figure.add_trace(go.Scatter(x=list(ends), y=[value, value], mode="lines", name=words,
+                                line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=_hover("%{y:.3f}", words)))
 
 
 def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
@@ -221,11 +270,16 @@ def _of_others(point: Published) -> str:
             f"{dense}{faster}<br>published: {point.source}")
 
 
-def _compression_axis(figure: go.Figure, highest: float) -> None:
-    """Encoder compression, logarithmic."""
-    ticks = [t for t in (1, 1.5, 2, 3, 5, 10, 20) if t <= highest]
-    figure.update_xaxes(title_text="compression of the encoder", type="log", tickvals=ticks,
-                        ticktext=[f"{t:g}x" for t in ticks], showgrid=False, zeroline=False)
+def _compression_axis(figure: go.Figure, low: float, high: float, title: str = "compression of the encoder") -> None:
+    """A compression or a speedup from `low` to `high`, logarithmic, with round numbers as ticks."""
+    ticks = _nice(low, high)
+    figure.update_xaxes(title_text=title, type="log", range=[float(np.log10(low)), float(np.log10(high))],
+                        tickvals=ticks, ticktext=[f"{t:g}x" for t in ticks], showgrid=False, zeroline=False)
+
+
+def _spread_out(values: Sequence[float], share: float = 1.08) -> tuple[float, float]:
+    """(lowest, highest) for a logarithmic axis on which these stand clear of its ends, also where they are one."""
+    return min(values) / share, max(values) * share
 
 
 def _score_axis(figure: go.Figure, metric: str) -> None:
@@ -238,31 +292,64 @@ def _looks(number: int) -> tuple[str, str]:
     return colours[number % 5], dashes[number // 5 % len(dashes)]
 
 
-def comparison(
-    lines: Mapping[str, Sequence[tuple[float, float, float]]], metric: str, axis: str,
-    dense: Mapping[str, float] | None = None,
-) -> go.Figure:
-    """Score after retraining over `axis` (a compression or a speedup): name -> (x, mean, spread over seeds).
+class Compared(NamedTuple):
+    """A point of a comparison: where it stands, its standard deviation over the seeds, and what is said of it."""
 
-    `dense`: name -> score uncut.
+    x: float
+    score: float
+    spread: float = 0.0
+    label: str = ""  # beside it
+    said: str = ""  # under the pointer
+
+
+def comparison(
+    lines: Mapping[str, Sequence[Compared]], metric: str, axis: str, dense: Mapping[str, float] | None = None,
+    chosen: Pair | None = None,
+) -> go.Figure:
+    """Score after retraining over `axis` (a compression or a speedup): name -> its points.
+
+    `dense`: name -> score uncut; `chosen`: the point that is recommended.
     """
     figure = go.Figure()
     symbols = ("circle", "square", "diamond", "triangle-up", "cross")
+    ring = _xy([chosen] if chosen else [])
+    label = next((f"<b>{point.label}</b>" for points in lines.values() for point in points if _xy([point]) == ring), "")
     for number, (name, points) in enumerate(lines.items()):
         colour, dash = _looks(number % 15)
-        spreads = [spread for *_, spread in points]
+        spreads = [point.spread for point in points]
         figure.add_trace(go.Scatter(
-            **_xy(points), mode="lines+markers", name=name,
+            **_xy(points), mode="lines+markers+text", name=name,
+            text=["" if _xy([point]) == ring else point.label for point in points],
+            textposition="top center", textfont_size=11, cliponaxis=False,
+            customdata=[f"{point.label} {point.x:.2f}x: {point.score:.4f}{point.said}" for point in points],
             error_y=dict(type="data", array=spreads, visible=any(spreads)),
             line=dict(color=colour, width=2, dash=dash), marker=dict(size=9, symbol=symbols[number % len(symbols)]),
-            hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", name)))
-    for value in {round(v, 4) for v in (dense or {}).values()}:
-        figure.add_hline(value, line=dict(color=GREY, width=1, dash="dash"), annotation_text="dense",
-                         annotation_font_size=11, annotation_position="bottom right")
-    _compression_axis(figure, 21)
-    figure.update_xaxes(title_text=axis)
+            hovertemplate=_hover("%{customdata}", name)))
+    low, high = _spread_out([point.x for points in lines.values() for point in points] or [1.0, 2.0], 1.12)
+    _add_dense(figure, dense or {}, (low, high))
+    if chosen:
+        figure.add_trace(go.Scatter(
+            **ring, mode="markers+text", name="the answer", hoverinfo="skip", text=[label], textposition="top center",
+            cliponaxis=False,
+            marker=dict(symbol="circle-open", size=22, color=RED, line=dict(width=3, color=RED))))
+    if any(point.spread for points in lines.values() for point in points):
+        figure.add_trace(go.Scatter(
+            x=[None], y=[None], mode="markers", name="bar: ± standard deviation over the seeds",
+            marker=dict(symbol="line-ns", size=14, line=dict(width=2, color=GREY))))
+    _compression_axis(figure, low, high, axis)
     _score_axis(figure, metric)
-    return _clear(figure, 460, legend=_legend(), margin=dict(t=100))
+    return _with_legend(figure, 430)
+
+
+def _add_dense(figure: go.Figure, dense: Mapping[str, float], ends: Pair) -> None:
+    """The score uncut as a dashed line between these ends: one where all are alike, else one for each, by name."""
+    alike: dict[float, list[str]] = {}
+    for name, value in dense.items():
+        alike.setdefault(round(value, 3), []).append(name)
+    dashes = cycle(("dash", "dot", "dashdot", "longdash"))
+    for (value, names), dash in zip(alike.items(), dashes, strict=False):
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        _add_level(figure, "dense" if len(alike) == 1 else f"dense: {names[0]}{more}", value, ends, dash)
 
 
 def sensitivity_curves(
@@ -281,12 +368,13 @@ def sensitivity_curves(
             opacity=1 if chosen in (None, key) else 0.35, marker_size=6,
             line=dict(color=colour, dash=dash, width=4 if key == chosen else 1.8),
             hovertemplate=_hover("%{x:.0%} cut: %{y:.4f}", name)))
-    figure.add_hline(dense, line=dict(color=GREY, width=1, dash="dash"))
+    _add_level(figure, "dense", dense, (0, 1))
     figure.update_xaxes(title_text="share of its weights that is cut, nothing else", tickformat=".0%",
                         showgrid=False, zeroline=False)
     _score_axis(figure, metric)
-    legend = _legend() if len(names) <= 12 else dict(font_size=10)
-    return _clear(figure, 400, legend=legend, showlegend=True, margin=dict(t=80))
+    if len(names) > 12:
+        return _clear(figure, 400, legend_font_size=10, showlegend=True, margin=dict(t=36))
+    return _with_legend(figure, 340)
 
 
 def norms_over_time(labels: Sequence[str], quantiles: np.ndarray, at: int | None = None) -> go.Figure:
@@ -306,7 +394,7 @@ def norms_over_time(labels: Sequence[str], quantiles: np.ndarray, at: int | None
     figure.update_xaxes(tickvals=some, ticktext=[labels[x].replace(" (milestone)", "") for x in some],
                         showgrid=False, zeroline=False, tickangle=30)
     figure.update_yaxes(title_text="block norm", zeroline=False, rangemode="tozero")
-    return _clear(figure, 400, legend=_legend(), margin=dict(t=80))
+    return _with_legend(figure, 340)
 
 
 def speedup_curve(
@@ -330,15 +418,18 @@ def speedup_curve(
         figure.add_trace(go.Scatter(
             **_xy(measured), mode="markers", name="measured here", hovertemplate=_hover(form, "measured"),
             marker=dict(symbol="diamond", size=12, color=PINK)))
-    _add_published(figure, [point for point in published if point.speedup], lambda point: point.speedup)
+    shown = [point for point in published if point.speedup]
+    _add_published(figure, shown, lambda point: point.speedup)
     _add_pins(figure, pins or {}, "%{x:.2f}x: %{y:.2f}x")
     if here:
         _add_here(figure, here)
-    figure.add_hline(1, line=dict(color=GREY, width=1), annotation_text="as fast as dense",
-                     annotation_position="bottom right", annotation_font_size=11)
-    _compression_axis(figure, highest)
-    figure.update_yaxes(title_text="speedup over the dense model", ticksuffix="x", rangemode="tozero", zeroline=False)
-    return _clear(figure, 380, legend=_legend(), margin=dict(t=70))
+    own = [(1.0, 1.0), (highest, highest), *(pair for pairs in lines.values() for pair in pairs), *measured,
+           *(pins or {}).values(), *([here] if here else [])]
+    (low, high), (_, top) = _view(figure, own, [(1 / (1 - point.removed), point.speedup) for point in shown])
+    _add_level(figure, "as fast as dense", 1.0, (low, high), "dot")
+    _compression_axis(figure, low, high)
+    figure.update_yaxes(title_text="speedup over the dense model", ticksuffix="x", range=[0, top], zeroline=False)
+    return _with_legend(figure, 350)
 
 
 def layer_latency(
@@ -360,7 +451,7 @@ def layer_latency(
             marker=dict(symbol=symbol, size=11, color=PINK, line=dict(width=2, color=PINK))))
     figure.update_yaxes(title_text="milliseconds", zeroline=False, rangemode="tozero")
     figure.update_xaxes(showgrid=False)
-    return _clear(figure, 380, legend=_legend(), margin=dict(t=70), barmode="group", scattermode="group")
+    return _with_legend(figure, 330, barmode="group", scattermode="group")
 
 
 def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
@@ -371,7 +462,7 @@ def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
     starts = phase_starts(snapshots)
     panels = (("training loss", lambda s: s.loss), ("penalty (times λ)", lambda s: s.penalty),
               ("share of zero weights", lambda s: s.zero_share),
-              (f"dev {metric}", lambda s: s.scores and s.scores.get(metric)))
+              (f"dev {metric.replace('_', ' ')}", lambda s: s.scores and s.scores.get(metric)))
     figure = make_subplots(2, 2, subplot_titles=[name for name, _ in panels],
                            vertical_spacing=0.2, horizontal_spacing=0.12)
     for at, ((_, value), colour) in enumerate(zip(panels, (BLUE, ORANGE, GREEN, PINK), strict=True)):
@@ -389,7 +480,8 @@ def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
     figure.update_yaxes(tickformat=".0%", row=2, col=1)
     figure.update_xaxes(title_text="step", row=2)
     figure.update_annotations(font_size=13)
-    return _clear(figure, 440)
+    # Room for the toolbar, which would cover a title
+    return _clear(figure, 460, margin=dict(t=62))
 
 
 def _thinned(points: list[tuple[int, float, str]], most: int = 400) -> list[tuple[int, float, str]]:
@@ -424,9 +516,10 @@ def phase_starts(snapshots: Sequence[Snapshot]) -> Mapping[str, int]:
 def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.Figure:
     """A matrix (m, n), its weights as colours; blocks not `kept` (groups down, across) in the colour of what is cut."""
     sizes = np.abs(weight)
-    shades = codes(sizes, block.expand(kept, *weight.shape), float(np.quantile(sizes, 0.98)))
+    high = float(np.quantile(sizes, 0.98))
     figure = go.Figure(go.Heatmap(
-        z=shades, customdata=weight, zmin=0, zmax=255, colorscale=_colour_scale(), showscale=False, xgap=1, ygap=1,
+        z=codes(sizes, block.expand(kept, *weight.shape), high), customdata=weight, coloraxis="coloraxis", xgap=1,
+        ygap=1,
         hovertemplate=_hover("row %{y}, column %{x}: %{customdata:.2f}", "")))
     rows, cols = block.sides(*weight.shape)
     edges = dict(type="line", line=dict(color=GREY, width=1))
@@ -436,7 +529,9 @@ def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.
         figure.add_shape(**edges, x0=col - 0.5, x1=col - 0.5, y0=-0.5, y1=weight.shape[0] - 0.5)
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False, autorange="reversed", scaleanchor="x")
-    return _clear(figure, 380, margin=dict(t=10, b=10, l=0, r=0))
+    axis = _colour_axis(high)
+    axis["colorbar"] |= dict(title=dict(text="size of a weight", side="top", font=dict(size=12)))
+    return _clear(figure, 430, coloraxis=axis, margin=dict(t=10, b=66, l=0, r=0))
 
 
 def paths(
@@ -445,17 +540,17 @@ def paths(
 ) -> go.Figure:
     """Lines by name over steps, or over `xs`; a mark at `here`. `along`, `what`: titles of the axes."""
     figure = go.Figure()
-    colours, dashes = (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "dot", "dashdot")
+    colours, dashes = (BLUE, ORANGE, GREEN, PINK), ("solid", "dash", "longdash", "dashdot")  # dotted: only what is here
     for (name, values), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
             x=list(range(len(values))) if xs is None else list(xs), y=[float(v) for v in values], name=name,
             mode="lines", line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{y:.3f}", name)))
     if here is not None:
-        figure.add_vline(here, line=dict(color=GREY, width=2, dash="dot"))
+        figure.add_vline(here, name=f"chosen {along}", showlegend=True, line=dict(color=GREY, width=2, dash="dot"))
     shares = {} if xs is None else {"tickformat": ".0%"}
     figure.update_xaxes(title_text=along, showgrid=False, zeroline=False, **shares)
     figure.update_yaxes(title_text=what, rangemode="tozero")
-    return _clear(figure, 360, legend=_legend(), margin=dict(t=60))
+    return _with_legend(figure, 320)
 
 
 def recovered(lines: Mapping[str, np.ndarray]) -> go.Figure:
@@ -467,7 +562,7 @@ def recovered(lines: Mapping[str, np.ndarray]) -> go.Figure:
             hovertemplate=_hover("block %{x}: %{y:.3f}", name)))
     figure.update_xaxes(title_text="block", dtick=1, showgrid=False)
     figure.update_yaxes(title_text="norm")
-    return _clear(figure, 360, legend=_legend(), margin=dict(t=60), barmode="group")
+    return _with_legend(figure, 320, barmode="group")
 
 
 def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Figure:
@@ -490,13 +585,13 @@ def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Fi
 def until_it_breaks(lines: Mapping[str, Sequence[Pair]], metric: str, majority: float) -> go.Figure:
     """Score over encoder compression, a line for each run, and what the most frequent answer scores."""
     figure = go.Figure()
-    colours, dashes = cycle((BLUE, ORANGE, GREEN, PINK)), cycle(("solid", "dash", "dot", "dashdot"))
+    colours, dashes = cycle((BLUE, ORANGE, GREEN, PINK)), cycle(("solid", "dash", "longdash", "dashdot"))
     for (name, points), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
             **_xy(points), name=name, mode="lines+markers", marker_size=9,
             line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", name)))
-    figure.add_hline(majority, line=dict(color=GREY, width=2, dash="dot"),
-                     annotation_text="always the most frequent answer", annotation_position="bottom right")
-    _compression_axis(figure, 6)
+    low, high = _spread_out([x for points in lines.values() for x, _ in points] or [1.0, 5.0], 1.1)
+    _add_level(figure, "always the most frequent answer", majority, (low, high), "dashdot")
+    _compression_axis(figure, low, high)
     _score_axis(figure, metric)
-    return _clear(figure, 400, legend=_legend(), margin=dict(t=80))
+    return _with_legend(figure, 360)

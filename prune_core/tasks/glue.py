@@ -33,8 +33,9 @@ NOT_GLUE = "practice set: synthetic, made for Prunescope, not GLUE"
 class Task:
     """One row of the table. `labels` is empty for regression; `metrics[0]` is the headline score.
 
-    `train_examples` is the official size; `mean_tokens` per example as MiniLM's tokenizer cuts it, at
-    most 128 (measured on every 1st to 16th training example; QNLI: not measured).
+    `train_examples` and `dev_examples` are the official sizes; `mean_tokens` per training example
+    as MiniLM's tokenizer cuts it, at most 128 (measured on every 1st to 16th; QNLI: by the steps that a run planned);
+    `dev_tokens` where dev sentences are longer.
     """
 
     name: str
@@ -44,6 +45,8 @@ class Task:
     train_examples: int
     mean_tokens: float | None
     dev: tuple[str, ...] = ("validation",)
+    dev_examples: tuple[int, ...] = ()  # of each dev split
+    dev_tokens: float | None = None
 
     @property
     def metric(self) -> str:
@@ -59,18 +62,22 @@ class Task:
 _ENTAILS = ("entailment", "not_entailment")
 _PAIR = ("sentence1", "sentence2")
 TASKS = {task.name: task for task in (
-    Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",), 8551, 11.3),
-    Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), 67349, 13.5),
-    Task("mrpc", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy"), 3668, 53.2),
-    Task("stsb", _PAIR, (), ("spearman", "pearson"), 5749, 27.8),
-    Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"), 363846, 30.5),
+    Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation",), 8551, 11.3,
+         dev_examples=(1043,)),
+    Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",), 67349, 13.5, dev_examples=(872,),
+         dev_tokens=25.3),
+    Task("mrpc", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy"), 3668, 53.2, dev_examples=(408,)),
+    Task("stsb", _PAIR, (), ("spearman", "pearson"), 5749, 27.8, dev_examples=(1500,)),
+    Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy"), 363846, 30.5,
+         dev_examples=(40430,)),
     Task("mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",), 392702, 40.3,
-         ("validation_matched", "validation_mismatched")),
-    Task("qnli", ("question", "sentence"), _ENTAILS, ("accuracy",), 104743, None),
-    Task("rte", _PAIR, _ENTAILS, ("accuracy",), 2490, 67.1),
-    Task("wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",), 635, 37.1),
+         ("validation_matched", "validation_mismatched"), (9815, 9832)),
+    Task("qnli", ("question", "sentence"), _ENTAILS, ("accuracy",), 104743, 50.0, dev_examples=(5463,)),
+    Task("rte", _PAIR, _ENTAILS, ("accuracy",), 2490, 67.1, dev_examples=(277,)),
+    Task("wnli", _PAIR, ("not_entailment", "entailment"), ("accuracy",), 635, 37.1, dev_examples=(71,)),
 )}
-PRACTICE_TASK = Task("practice", ("sentence",), ("negative", "positive"), ("accuracy",), 4000, 25.0)
+PRACTICE_TASK = Task("practice", ("sentence",), ("negative", "positive"), ("accuracy",), 4000, 25.0,
+                     dev_examples=(800,))
 
 
 def task_named(name: str) -> Task:

@@ -15,6 +15,13 @@ def names(path: Path) -> list[str]:
     return parquet.read_schema(path).names
 
 
+def about(path: Path) -> dict:
+    """What the writer said of the whole file, names of classes among it, as bytes; raises what pyarrow raises."""
+    from pyarrow import parquet
+
+    return parquet.read_schema(path).metadata or {}
+
+
 def columns(path: Path, at: Sequence[int], most_bytes: int) -> list[list]:
     """The values of the columns at these places, None for a gap. Raises InputError, and what pyarrow raises."""
     from pyarrow import parquet

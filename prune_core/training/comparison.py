@@ -14,7 +14,7 @@ from prune_core import InputError
 from prune_core.methods import table
 from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.run import Run
-from prune_core.showing.compare import FREE, Row, row_of
+from prune_core.showing.compare import FREE, Row, Speedup, row_of
 from prune_core.tasks.hub import say
 from prune_core.training import session
 
@@ -84,12 +84,13 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
                 session.start(config, runs_dir, name, command, report, agree)
 
 
-def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path) -> list[Row]:
-    """What the complete runs have come to, method by method."""
-    made: dict[tuple[str, float], list[dict]] = {}
+def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path,
+         speedup: Speedup = lambda run, point: None) -> list[Row]:
+    """What the complete runs have come to, method by method; `speedup`: what is predicted of a run at a point."""
+    made: dict[tuple[str, float], list[tuple[Run, dict]]] = {}
     for name, config in planned:
         run = standing(name, config, runs_dir)
         for point in run.points if run and run.result else ():
             method = name.removeprefix(f"compare-{config.task}-").rpartition("-s")[0]
-            made.setdefault((method, point["compression"]), []).append(point)
-    return [row_of(method, compression, points) for (method, compression), points in made.items()]
+            made.setdefault((method, point["compression"]), []).append((run, point))
+    return [row_of(method, compression, own, speedup=speedup) for (method, compression), own in made.items()]

@@ -1,4 +1,4 @@
-"""What a run has spent so far, and from that how long it will take yet."""
+"""What a run has spent so far, and from that, or as counted before it starts, how long it will take yet."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prune_core.cutting.answers import GRID
-from prune_core.cutting.masks import sparsity_of
-from prune_core.runs.config import PruneConfig
+from prune_core.runs.estimate import Work
 
 
 @dataclass
@@ -20,16 +18,16 @@ class Spent:
     step_seconds: float = 0.0
     penalty_seconds: float = 0.0
     method_seconds: float = 0.0
-    evals: float = 0.0
+    scored: float = 0.0  # sentences
     eval_seconds: float = 0.0
     seconds: float = 0.0  # in all, for whoever drives the run to keep
 
     @contextlib.contextmanager
-    def an_evaluation(self) -> Iterator[None]:
-        """Inside, one is made."""
+    def scoring(self, sentences: int) -> Iterator[None]:
+        """Inside, so many are scored."""
         start = time.perf_counter()
         yield
-        self.evals += 1
+        self.scored += sentences
         self.eval_seconds += time.perf_counter() - start
 
     @property
@@ -37,17 +35,12 @@ class Spent:
         """Of the time of the steps under the penalty, what the method took."""
         return self.method_seconds / self.penalty_seconds if self.penalty_seconds else 0.0
 
-    def seconds_left(self, steps: int, evals: float) -> float | None:
-        """Expected seconds for so many more steps and evaluations up to `evals` in all; None before the first steps."""
-        if self.steps < 3:
-            return None
-        per_step = self.step_seconds / self.steps
-        per_eval = self.eval_seconds / self.evals if self.evals else 2 * per_step
-        return per_step * steps + per_eval * max(0.0, evals - self.evals)
+    def seconds_left(self, work: Work, done: int, once: float) -> float:
+        """Expected seconds for what is left of the work after so many steps; `once`: nominal ones, for what comes once.
 
-
-def evals_in_all(config: PruneConfig) -> int:
-    """Evaluations of the whole run: surfaces without equal masks, scores at the ends and in between."""
-    per_cut = [1 + len([s for s in GRID if s > sparsity_of(c)]) for c in config.compressions]
-    ends = len(GRID) + 1 + 2 * sum(1 + count for count in per_cut)
-    return ends + 3 + config.moments + config.milestones
+        By what steps and scores took here, as soon as there are three steps; until then as counted.
+        """
+        pace = self.step_seconds / self.steps / work.per_step if self.steps >= 3 else 1.0
+        per_scored = self.eval_seconds / self.scored if self.scored else pace * work.per_scored
+        steps = work.plan.steps - done
+        return pace * (work.per_step * steps + once) + per_scored * max(0.0, work.scored - self.scored)

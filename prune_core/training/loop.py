@@ -23,11 +23,11 @@ from prune_core.methods.table import METHODS
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import Teacher
 from prune_core.runs.config import PruneConfig
-from prune_core.runs.schedule import plan
+from prune_core.runs.estimate import Size, work
 from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.runs.stages import DENSE, Stage, kind_of
 from prune_core.training.data import EncodedTask
-from prune_core.training.forecast import Spent, evals_in_all
+from prune_core.training.forecast import Spent
 from prune_core.training.importance import importance, measured
 from prune_core.training.position import Position
 from prune_core.training.scoring import Scorer
@@ -44,8 +44,8 @@ class Pruning:
         """`saved` gives back the weights of an earlier Snapshot by name; without it they stay in memory."""
         self.encoder, self.data, self.config = encoder, data, config
         self.layout = encoder.layout(BlockShape.parse(config.block))
-        self.plan = plan(config, len(data.train), float(data.train.lengths.mean()), self.layout.encoder_weights)
-        self.spent = Spent()
+        self.work = work(config, _size(data, self.layout.encoder_weights))
+        self.plan, self.spent = self.work.plan, Spent()
         self.teacher: Teacher | None = None
         self.at_rest = True  # whether `state` may be asked for: not between the snapshots of one step
         self._kept: dict[str, Mapping[str, torch.Tensor]] | None = None if saved else {}
@@ -55,7 +55,6 @@ class Pruning:
         torch.set_num_threads(config.threads)
 
     def __iter__(self) -> Events:
-        """The flow, in the paper's order."""
         while not self.position.at_end:
             self.position.begin_()
             phases = {"dense": self._dense, "penalty": self._penalty, "retrain": self._retrain}
@@ -173,9 +172,10 @@ class Pruning:
         """Training steps done, over all phases."""
         return self.position.steps_done
 
-    def seconds_left(self) -> float | None:
-        """Expected seconds to the end, from what steps and evaluations took so far; None before the first steps."""
-        return self.spent.seconds_left(self.plan.steps - self.steps_done, evals_in_all(self.config))
+    def seconds_left(self) -> float:
+        """Expected seconds to the end: as counted at first, then by what steps and scores take here."""
+        once = self.position.once(self.work, asked=self.teacher is not None)
+        return self.spent.seconds_left(self.work, self.steps_done, once)
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:
         """(tensors, numbers) from which `restore_` goes on bit for bit. Only while `at_rest`."""
@@ -186,6 +186,11 @@ class Pruning:
     def restore_(self, tensors: Mapping[str, torch.Tensor], numbers: Mapping) -> None:
         """Continue from a `state`."""
         self.position.restore_(tensors, numbers)
+
+
+def _size(data: EncodedTask, weights: int) -> Size:
+    train, dev = data.train.lengths, data.surface.lengths
+    return Size(len(train), float(train.mean()), tuple(map(len, data.dev.values())), float(dev.mean()), weights)
 
 
 def _evenly(steps: int, count: int) -> set[int]:

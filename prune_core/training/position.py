@@ -12,6 +12,7 @@ from prune_core.evaluation import dev_score
 from prune_core.methods.table import METHODS
 from prune_core.models.encoders import Encoder
 from prune_core.runs.config import PruneConfig
+from prune_core.runs.estimate import Work
 from prune_core.runs.schedule import Schedule
 from prune_core.runs.stages import Stage, kind_of
 from prune_core.tasks.encoding import Encoded
@@ -49,6 +50,13 @@ class Position:
     def steps_done(self) -> int:
         """Training steps done, over all phases."""
         return sum(steps for _, steps in self.plan.phases[: self.number]) + self.step
+
+    def once(self, work: Work, asked: bool) -> float:
+        """Seconds of the work that comes once and is still to come: the teacher's answers, and choosing the groups."""
+        if self.at_end:
+            return 0.0
+        chosen = self.number > 1 or (self.number == 1 and (self.step or self.crossed))
+        return work.asking * (not asked) + work.cutting * (not chosen)
 
     def begin_(self) -> None:
         """Set up the phase, unless it has begun: method, mask, optimizer."""

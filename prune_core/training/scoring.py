@@ -35,7 +35,8 @@ class Scorer:
         mask = mask_at_sparsity(norms, self.layout, sparsity, self.scope)
         surface = yield from self._surface(name, norms)
         yield Working(name, "scoring", len(GRID), len(GRID))
-        with self.spent.an_evaluation(), dev_score.masked(self.encoder.weights, mask):
+        sentences = sum(map(len, self.data.dev.values()))
+        with self.spent.scoring(sentences), dev_score.masked(self.encoder.weights, mask):
             exact = dev_score.dev_score(self.encoder.model, self.data.task, self.data.dev)
         point = {key: getattr(mask, key) for key in ("sparsity", "compression_encoder", "compression_model")}
         yield Snapshot(phase, step, saved=name, point=point, norms=norms, scores=exact.scores, examples=exact.examples,
@@ -62,7 +63,7 @@ class Scorer:
     def _on_surface(self) -> tuple[float, float, float]:
         """(headline score, low, high) on the surface's examples, of the model as it is."""
         task, labels = self.data.task, self.data.surface.labels
-        with self.spent.an_evaluation():
+        with self.spent.scoring(len(labels)):
             outputs = dev_score.outputs(self.encoder.model, self.data.surface)
             score = metrics.score(task, outputs, labels)[task.metrics[0]]
             return score, *metrics.interval(task, outputs, labels)

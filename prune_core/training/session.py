@@ -18,9 +18,10 @@ from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
 from prune_core.models import checkpoints, encoders, identity, stored, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
-from prune_core.runs import places, shelf
+from prune_core.runs import estimate, places, shelf
 from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.data import check_data, load_for, why_not
+from prune_core.runs.outlook import outlook
 from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
 from prune_core.runs.run import Run
@@ -63,14 +64,18 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     layout = encoder.layout(BlockShape.parse(config.block))
     loading = [*encoder.notes, *_fits(encoder, data, config)]
     probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
-    for line in [data.note] * (data.source == config.data and bool(data.note)) + loading:
+    expected = outlook(config) if data.source != "practice" else ""
+    for line in [data.note] * (data.source == config.data and bool(data.note)) + [expected] * bool(expected) + loading:
         if line not in hub.said:
             say(f"note: {line}")
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
-    about = _about(config, command, data, encoder, layout) | {"loading": loading}
+    about = _about(config, command, data, encoder, layout, expected) | {"loading": loading}
+    sentences = EncodedTask.of(data, encoder, config)  # takes seconds: before there is a run that seems to stand still
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
-        saved = _weights_of(recorder.path)
-        return _drive(Pruning(encoder, EncodedTask.of(data, encoder, config), config, saved), recorder, report)
+        pruning = Pruning(encoder, sentences, config, _weights_of(recorder.path))
+        if known := estimate.measured(config, data.task.name, shelf.listing(Path(runs_dir))):
+            pruning.work = pruning.work.at(known[0])
+        return _drive(pruning, recorder, report)
 
 
 def _fits(encoder: Encoder, data: TaskData, config: PruneConfig) -> list[str]:
@@ -85,8 +90,9 @@ def _fits(encoder: Encoder, data: TaskData, config: PruneConfig) -> list[str]:
     return notes
 
 
-def _about(config: PruneConfig, command: str, data: TaskData, encoder: Encoder, layout: Layout) -> dict:
-    """What run.json says."""
+def _about(config: PruneConfig, command: str, data: TaskData, encoder: Encoder, layout: Layout,
+           expected: str) -> dict:
+    """What run.json says; `expected`: what was said of the run before it began."""
     dev = data.main_dev.some(config.dev_examples)
     return {
         "command": command, "config": config.to_json(), "layout": layout.to_json(), "data": data.source,
@@ -96,7 +102,7 @@ def _about(config: PruneConfig, command: str, data: TaskData, encoder: Encoder, 
                  "columns": list(data.task.columns), "shares": metrics.class_shares(data.task, dev)},
         "majority_score": metrics.majority_score(data.task, dev),
         "checkpoint": identity.digests(encoder.folder, encoder.model), "commit": encoder.commit,
-        "notes": [data.note] if data.note else [], "machine": machine(), "versions": versions(),
+        "notes": list(filter(None, (data.note, expected))), "machine": machine(), "versions": versions(),
     }
 
 
@@ -185,6 +191,8 @@ def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
     """All that the loop yields goes into the run directory; a checkpoint every CHECKPOINT_SECONDS and after phases."""
     before = pruning.spent.seconds
     started = last_checkpoint = last_status = time.monotonic()
+    if not pruning.position.at_end:  # at once, so that who watches knows how long it takes
+        recorder.status(**_where(Working(pruning.position.phase, "training", 0, 0), pruning))
     with _asked_to_stop() as stop:
         for event in pruning:
             now = time.monotonic()

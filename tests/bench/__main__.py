@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # what tests sh
 
 import typer  # noqa: E402
 
+GLUE = Path(__file__).resolve().parents[3] / "shared" / "glue"
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -38,13 +40,18 @@ def speed(
 
 @app.command()
 def ui(
-    only: Annotated[str | None, typer.Option(help="One size: minilm or bert-base.")] = None,
+    only: Annotated[str | None, typer.Option(help="One part: minilm, bert-base or first.")] = None,
+    data: Annotated[Path, typer.Option(help="A folder with GLUE, for the first exact score.")] = GLUE,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Explore in a real browser: frames of a drag, the server's answer, the first map."""
+    """Explore in a real browser: frames of a drag, the server's answer, the first map, the first exact score."""
+    from bench import first_sight
     from bench.ui import run
 
-    tell(({"part": "ui"} | row for row in run(only)), as_json)
+    if only != "first":
+        tell(({"part": "ui"} | row for row in run(only)), as_json)
+    if only in (None, "first"):
+        tell(({"part": "first"} | row for row in first_sight.run(data.resolve())), as_json)
 
 
 def tell(rows, as_json: bool) -> None:

@@ -45,7 +45,7 @@ class View {
     else if (id !== snapshots.id && (sent.moment === number || this.header.moment !== number)) this.follow(id);
     if (!other && now.command && now.command.id !== this.commanded) {
       this.commanded = now.command.id;
-      this.take(now.command.cut);
+      this.goTo({ moment: this.snapshots.number, ...now.command });
     }
     this.root.classList.toggle("present", Boolean(now.present));
     this.theme = readTheme(this.root, Boolean(now.present));

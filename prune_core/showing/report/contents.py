@@ -18,7 +18,8 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
 from prune_core.showing.report.finding import Finding, Request
-from prune_core.showing.report.recommend import keeps, points, recommended
+from prune_core.showing.report.recommend import advice, points, recommended
+from prune_core.tasks.glue_folders import FOLDERS
 
 TEXT = 200  # characters of a sentence that is shown
 METRICS = {
@@ -62,16 +63,19 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
     at, rule = recommended(run.dense_score, findings, request.allowed)
     best = None if at is None else findings[at]
     rows = [_row(letter, finding, run, request.audience) for letter, finding in zip("ABCD", findings, strict=False)]
-    keeping = best is not None and keeps(run.dense_score, best, request.allowed)
+    told, sure = ("No advice: none of these settings has a score", "") if best is None else advice(
+        run.dense_score, run.majority_score, best, "ABCD"[at], request.allowed)
     return {
         **_named(run, request), "made": f"{made.day} {made:%B %Y}", "run": run, "block": run.layout.block,
         "allowed": points(request.allowed), "rule": rule, "best": None if best is None else rows[at],
-        "verdict": "Recommended" if keeping else "None recommended; nearest",
+        "advice": told, "sure": sure, "better": request.better,
         "rows": rows, "dense": run.dense_score, "majority": run.majority_score,
         "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights,
-        "doubts": [] if best is None else _doubts(run, best, request.allowed), "warnings": run.warnings,
+        "doubts": [] if best is None else _doubts(best, request.audience), "warnings": run.warnings,
         "lost": None if best is None else _lost(best), "known": _known(findings),
-        "types": _types(findings, run.layout), "commands": [_command(run, finding) for finding in findings],
+        "types": _types(findings, run.layout), "speeds": _speeds(findings),
+        "busy": any(finding.speed and finding.speed.busy for finding in findings),
+        "commands": [_command(run, finding) for finding in findings],
         "made_by": run.command(), "machine": run.about.get("machine") or {},
         "long": len(request.words) > 400 or (request.audience == "technical" and len(rows) > 2),
         "settings": shlex.quote(as_text([finding.setting for finding in findings], run))}
@@ -80,7 +84,7 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
 def _named(run: Run, request: Request) -> dict:
     """What the report is called and for whom, of which task, and what its metric means."""
     of = ("the practice set (synthetic, not GLUE)" if run.is_practice
-          else f"{run.task} (own data)" if run.is_own else f"GLUE {run.task.upper()}")
+          else f"{run.task} (own data)" if run.is_own else f"GLUE {FOLDERS.get(run.task, run.task)}")
     return {
         "title": request.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": request.audience,
         "words": [part.strip() for part in request.words.split("\n") if part.strip()], "of": of,
@@ -101,27 +105,29 @@ def _row(letter: str, finding: Finding, run: Run, audience: str) -> dict:
     return row
 
 
-def _doubts(run: Run, finding: Finding, allowed: float) -> list[str]:
-    """What a reader must know before believing the recommendation."""
+def _doubts(finding: Finding, audience: str) -> list[str]:
+    """What a reader must know before believing the advice, beside how sure its score is."""
     doubts, score, flips = [], finding.score, finding.flips
     if not score.exact:
         doubts.append(f"Its score is predicted from scores recorded at {len(GRID)} sparsities on {score.examples:,} "
                       "dev examples, not measured at this one.")
-    if score.low is not None and (half := (score.high - score.low) / 2) > allowed:
-        doubts.append(f"With {score.examples:,} examples the score is uncertain by ±{points(half)}, "
-                      f"more than the {points(allowed)} allowed: the true loss may exceed it.")
-    if score.value <= run.majority_score:
-        doubts.append("Its score is no better than always giving the most frequent answer "
-                      f"({run.majority_score:.3f}).")
+    if audience == "technical" and finding.speed and finding.speed.apart:
+        doubts.append(finding.speed.apart)
     if flips and flips.lost is not None and flips.lost + flips.won:
         from scipy.stats import binomtest
 
         chance = binomtest(flips.won, flips.lost + flips.won).pvalue
         how = f"in {chance:.0%} of cases" if chance >= 0.01 else "in less than 1% of cases"
-        doubts.append(f"Against the uncut model it loses {flips.lost} answers and wins {flips.won} of "
+        doubts.append(f"Against the dense model it loses {flips.lost} answers and wins {flips.won} of "
                       f"{flips.examples:,}: if both were equally good, a difference this large would come about "
                       f"by chance {how}.")
     return doubts
+
+
+def _speeds(findings: Sequence[Finding]) -> str:
+    """'A 2.11x, B 2.90x': what was measured, beside a map that predicts; '' where nothing was."""
+    return ", ".join(f"{letter} {finding.speed.value:.2f}x" for letter, finding in zip("ABCD", findings, strict=False)
+                     if finding.speed and finding.speed.measured)
 
 
 def _lost(finding: Finding) -> dict:
@@ -146,7 +152,7 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
     def letters(fits: Callable[[Finding], object]) -> str:
         return ", ".join(letter for letter, finding in zip("ABCD", findings, strict=False) if fits(finding))
 
-    measured, predicted = ["dev score of the uncut model, recorded with the run"], []
+    measured, predicted = ["dev score of the dense model, recorded with the run"], []
     if exact := letters(lambda finding: finding.score and finding.score.exact):
         measured.append(f"dev score of {exact}, on all examples")
     if read_off := letters(lambda finding: finding.score and not finding.score.exact):
@@ -168,8 +174,8 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
 def _timed(finding: Finding) -> str:
     """What was timed against what, on which batch and processor, and how sure that is."""
     speed = finding.speed
-    sure = ("; medians, taken in turn" if speed.measured
-            else f"; a model of the latency with a median error of {speed.error:.0%}")
+    sure = ("; medians, all taken in turn, round by round" if speed.measured
+            else f"; from a model of the latency with a median error of {speed.error:.0%}")
     return (f"compact model against dense torch, fp32, {speed.batch.batch} sentences of {speed.batch.length} tokens, "
             f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.cpu}{sure}")
 

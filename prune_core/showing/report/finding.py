@@ -16,12 +16,16 @@ LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
 
 @dataclass(frozen=True)
 class Request:
-    """What the person wants: a title, for whom, in their own words; how much score may be lost (0.01: one point)."""
+    """What the person wants: a title, for whom, in their own words; how much score may be lost (0.01: one point).
+
+    `better`: the result of another run that does better, in words; '' where none does.
+    """
 
     title: str = ""
     audience: str = "short"
     words: str = ""
     allowed: float = 0.01
+    better: str = ""
 
     def __post_init__(self):
         if self.audience not in AUDIENCES:
@@ -59,6 +63,13 @@ class ReportedSpeed:
     dense_ms: float
     compact_ms: float
     error: float | None = None  # median, of a prediction
+    apart: str = ""  # of a measurement far from what is predicted: why, as far as that is known
+    busy: bool = False  # whether other programs were at work when it was measured
+
+    @property
+    def each_ms(self) -> tuple[float, float]:
+        """(dense, compact) milliseconds for one sentence of the batch."""
+        return self.dense_ms / self.batch.batch, self.compact_ms / self.batch.batch
 
     @property
     def measured(self) -> bool:

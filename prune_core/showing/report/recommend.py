@@ -10,17 +10,17 @@ from prune_core.showing.report.finding import Finding
 def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tuple[int | None, str]:
     """(position of the recommended setting, or of the nearest to it, the rule in words); None: no setting has a score.
 
-    Of the settings within `allowed` of the uncut model: the fastest where all of these have a speedup, else the
+    Of the settings within `allowed` of the dense model: the fastest where all of these have a speedup, else the
     smallest. Where none is within: the one with the best score.
     """
     scored = [at for at, finding in enumerate(findings) if finding.score]
     if not scored:
         return None, "None of these settings has a score, so none is recommended."
-    rule = f"Rule: among the settings whose score is at most {points(allowed)} below the uncut model's, "
+    rule = f"Rule: among the settings whose score is at most {points(allowed)} below the dense model's, "
     within = [at for at in scored if keeps(dense, findings[at], allowed)]
     if not within:
         best = max(scored, key=lambda at: findings[at].score.value)
-        return best, (f"No setting keeps within {points(allowed)} of the uncut model. The one with the best score is "
+        return best, (f"No setting keeps within {points(allowed)} of the dense model. The one with the best score is "
                       f"named; it loses {points(dense - findings[best].score.value)}.")
     by_speed = all(findings[at].speed for at in within)
     size = (lambda finding: finding.speed.value) if by_speed else (lambda finding: finding.mask.compression_encoder)
@@ -32,8 +32,33 @@ def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tu
 
 
 def keeps(dense: float, finding: Finding, allowed: float) -> bool:
-    """Whether it loses no more of the uncut model's score than is allowed."""
+    """Whether it loses no more of the dense model's score than is allowed."""
     return finding.score is not None and dense - finding.score.value <= allowed + 1e-9
+
+
+def advice(dense: float, majority: float, finding: Finding, letter: str, allowed: float) -> tuple[str, str]:
+    """(what to do, in a few words; how sure that is, by the score's interval, '' where there is none) of a setting."""
+    score, lost = finding.score, dense - finding.score.value
+    half = None if score.low is None else (score.high - score.low) / 2
+    unsure = half and f"With {score.examples:,} examples the score is uncertain by ±{points(half)}"
+    if score.value <= majority:
+        return f"Do not ship: {letter} scores no better than always giving the most frequent answer", ""
+    if not keeps(dense, finding, allowed):
+        told = f"Do not ship: {letter}, the nearest, loses {points(lost)}, more than the {points(allowed)} allowed"
+        if half is None:
+            return told, ""
+        return told, (f"{unsure}, so it may be within after all: score it on more data before you give it up."
+                      if dense - score.high <= allowed else "Even the high end of its 95% interval is below that.")
+    cut = f"{finding.mask.sparsity:.1%} of the encoder cut" if finding.mask.sparsity else "nothing cut"
+    told = f"Ship {letter}: {cut}, " + (f"{points(lost)} lost" if round(1000 * lost) > 0 else "nothing lost")
+    if not score.exact:
+        return f"Test {letter} before you ship it: {cut}, its score is predicted", unsure and unsure + "."
+    if half is None:
+        return told, ""
+    if dense - score.low <= allowed:
+        return told, "Even the low end of its 95% interval is within that."
+    return told, (f"{unsure}, more than the {points(allowed)} allowed: the true loss may exceed it. "
+                  "Watch it on your own data.")
 
 
 def points(share: float) -> str:

@@ -1,0 +1,118 @@
+"""Learn, step 4: a real model on a sentence, and the sentences of the dev set that flip first.
+
+The model is asked in the background: the page is never held up, so Next and Back work while it thinks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+
+import numpy as np
+import pandas as pd
+import streamlit as st
+
+from pages.learn import parts
+from pages.shared import loaders, widgets
+from pages.shared.processes import Failed
+from prune_core.showing import figures, lesson
+
+TAUGHT = "sst2-minilm-64x1"  # the recorded run that ships with its dense weights
+SENTENCES = ("not half as bad as I had feared", "I would not say that this was a bad film", "a warm and funny film",
+             "the plot is thin, but what a cast", "I slept through most of it")
+ASKING, FLIPPING = 8, 30  # seconds that they take on two idle cores
+
+
+def show() -> None:
+    st.markdown("A **threshold** cuts every block whose norm lies below it. Here it is at work on a real model, "
+                "MiniLM, trained to tell positive from negative film reviews (SST-2), and **not** retrained after the "
+                "cut: that is why it forgets so soon.")
+    parts.do_and_see("type a sentence or choose one, then cut more and more.",
+                     "how sure the model is, and where it changes its mind.")
+    with st.container(horizontal=True, gap="medium"):
+        text = st.text_input("Your sentence, in English", SENTENCES[0], max_chars=300, key="sentence",
+                             width=460).strip()
+        st.selectbox("or one of these", SENTENCES, index=None, key="ready", placeholder="examples", width=320,
+                     on_change=lambda: st.session_state.update(
+                         sentence=st.session_state["ready"] or st.session_state["sentence"]))
+    if not text:
+        st.info("Type a sentence.")
+        return
+    awaited("the model, at ten sparsities", ASKING, loaders.predicted, (TAUGHT, text), how_sure)
+    first_to_flip()
+    parts.question(
+        "Try the five examples. Which one changes first, and what becomes of all of them?",
+        "“not half as bad as I had feared” changes first, at 20%: its words have to be weighed against each other. "
+        "Three more change at 40%, “a warm and funny film” never. But with more than half cut, the model gives nearly "
+        "the same answer to all of them: it has stopped reading.")
+    parts.real_run("The same weights on Explore, scored on the whole dev set", TAUGHT,
+                   at="dense")
+
+
+def awaited(whom: str, seconds: int, ask: Callable[..., Future], asked: tuple, then: Callable[[dict], None]) -> None:
+    """What `then` makes of the answer, or how long it has been waited for; looks again by itself."""
+    future = ask(*asked)
+    wait([future], 0.25)  # an answer that is there is shown at once
+    fragment = st.fragment(_answer, run_every=None if future.done() else 1.0)
+    fragment(whom, seconds, future, then, lambda: ask.clear(*asked), future.done(), time.monotonic())
+
+
+def _answer(whom: str, seconds: int, future: Future, then: Callable[[dict], None], forget: Callable[[], None],
+            done: bool, since: float) -> None:
+    if not future.done():
+        st.info(f"Asking {whom}: {time.monotonic() - since:.0f} s so far; about {seconds} s on two idle cores, more "
+                "beside other work. You can go on meanwhile.", icon=":material/hourglass_top:")
+        return
+    if not done:
+        st.rerun()  # the page is drawn anew, and looks no more
+    try:
+        then(future.result())
+    except Failed as error:
+        forget()  # so that it is asked again
+        why, _, advice = str(error).partition("; give --data ")
+        st.error(widgets.plain(why) + (". Say above where it is." if advice else ""), icon=":material/error:")
+
+
+def how_sure(answer: dict) -> None:
+    """What the model says of the sentence, at the sparsity that is chosen and over all of them."""
+    sparsities, sure = answer["sparsities"], np.array(answer["probabilities"])[:, 0]
+    step = st.select_slider("Sparsity", range(len(sparsities)), 0, format_func=lambda at: f"{sparsities[at]:.0%}",
+                            key="cut the sentence")
+    best = int(sure[step].argmax())
+    changes = lesson.changes_at(sparsities, sure)
+    parts.numbers(The_model_says=answer["labels"][best], Confidence=f"{sure[step, best]:.0%}",
+                  It_changes_its_mind_at="never" if changes is None else f"{changes:.0%}")
+    lines = {label: sure[:, at] for at, label in enumerate(answer["labels"])}
+    parts.draw(figures.paths(lines, "sparsity", "probability", xs=sparsities, here=sparsities[step]), "sure",
+               "The probability of each answer over the sparsity")
+    scopes = {"global": "one threshold for the whole encoder", "matrix": "the same share of every matrix"}
+    shared = scopes.get(answer["scope"], f"a threshold for each {answer['scope']}")
+    st.caption(f"Computed now: the dense weights of the recorded run `{TAUGHT}`, {shared}.")
+
+
+def first_to_flip() -> None:
+    """Of the dev set itself, where the data is on this machine."""
+    st.markdown("**Which sentences of the dev set flip first?** Cut a little, then more: a sentence flips when "
+                "it was answered correctly and stays wrong from then on.")
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        folder = widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360)
+        if st.button(f"Show them, about {FLIPPING} s", icon=":material/flip:", help="The whole dev set, six times."):
+            st.session_state["flips"] = folder
+    if st.session_state.get("flips") == folder:
+        awaited("the model about every sentence of the dev set", FLIPPING, loaders.flips, (TAUGHT, folder), flipped)
+
+
+def flipped(flips: dict) -> None:
+    """The sentences, and how many of all."""
+    rows = [{"from": flip["sparsity"], "sentence": " / ".join(flip["texts"]), "was, rightly": flip["before"],
+             "is": flip["after"], "sure before": flip["sure"]} for flip in flips["first"]]
+    percent = {"format": "percent"}
+    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={
+        "from": st.column_config.NumberColumn("Flips from", **percent),
+        "sentence": st.column_config.TextColumn("Sentence", width="large"),
+        "was, rightly": "Correct label", "is": "New answer",
+        "sure before": st.column_config.NumberColumn("Confidence before", **percent)})
+    counts = zip(flips["sparsities"], flips["lost"], flips["won"], strict=True)
+    st.caption(f"Computed now, dense weights, no retraining. Of {flips['examples']:,} sentences: "
+               + "; ".join(f"at {share:.0%}, {lost} became wrong and {won} right" for share, lost, won in counts) + ".")

@@ -1,0 +1,47 @@
+"""Why a measured speedup is another than the predicted one: what is known of the machine at the time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prune_core.cutting.blocks import Layout
+from prune_core.latency.profile import Batch, Profile
+
+APART = 0.15  # of the prediction; less is within what either may be off
+BUSY = 0.5  # other programs at work, for each core
+
+
+def why(timing: Mapping, predicted: float, profile: Profile, layout: Layout) -> str:
+    """One sentence where measured and predicted differ by more than APART, else ''. `timing`: `measure`'s answer."""
+    measured = timing["speedup"]
+    if abs(measured / predicted - 1) <= APART:
+        return ""
+    reasons = (busy(timing), *_another(timing, profile), _slow(timing, profile, layout))
+    known = "; ".join(filter(None, reasons)) or "nothing recorded explains it; measure again while nothing else runs"
+    return f"Measured {measured:.2f}x, predicted {predicted:.2f}x: {known}."
+
+
+def busy(timing: Mapping) -> str:
+    """What other programs did before it was measured; '' where they did little, or where that is not known."""
+    load, cores = timing.get("load"), timing["machine"].get("cores") or 1
+    if load is None or load <= BUSY * cores:
+        return ""
+    return f"the machine was busy (load {load:.1f} on {cores} core{'s' * (cores > 1)} before it began)"
+
+
+def _another(timing: Mapping, profile: Profile) -> list[str]:
+    """What the profile was made on that this is not."""
+    here, there = timing["machine"].get("cpu"), profile.machine.get("cpu", "an unknown processor")
+    reasons = [f"the prediction is for another processor ({there})"] * (here != there)
+    if timing["threads"] != profile.threads:
+        reasons.append(f"it is for {profile.threads} threads, {timing['threads']} were used")
+    return reasons
+
+
+def _slow(timing: Mapping, profile: Profile, layout: Layout) -> str:
+    """How far the dense model alone is off, which no cut explains."""
+    expected = profile.dense_ms(layout, Batch(timing["batch"], timing["length"]))
+    off = timing["dense_ms"] / expected if expected and "dense_ms" in timing else 1.0
+    if abs(off - 1) <= APART:
+        return ""
+    return f"the dense model took {timing['dense_ms']:,.0f} ms, {off:.1f} times the {expected:,.0f} ms predicted for it"

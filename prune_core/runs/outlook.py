@@ -1,0 +1,51 @@
+"""What a quick run of the embedded model is known to learn: measured once, so that it can be said before the work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prune_core.runs import estimate
+from prune_core.runs.config import PruneConfig, preset
+from prune_core.tasks import table_files
+from prune_core.tasks.glue import TASKS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A dense dev score after so many steps, what always giving the most frequent answer scores, and what to do.
+
+    `score` None: the task's data was not at hand, so nothing is known.
+    """
+
+    steps: int
+    score: float | None
+    majority: float
+    instead: str
+
+
+# docs/results.md, "What quick learns", has the commands and the tasks that do learn
+NOTHING = {
+    "rte": Outcome(131, 0.520, 0.527, "{standard} has 0.567 on average; mrpc is a pair task that quick does teach"),
+    "wnli": Outcome(80, 0.563, 0.563, "{standard} was not measured there; mrpc is a pair task that quick does teach"),
+    "qnli": Outcome(0, None, 0.505, "{standard} is the safe choice; mrpc is a pair task that quick does teach"),
+}
+
+
+def outlook(config: PruneConfig) -> str:
+    """Why a run like this will end at chance, or why that is not known, with what to do; '' where it learns something.
+
+    Of the quick preset with the embedded model as it is; whoever sets the steps knows better.
+    """
+    if (config.preset, config.model, config.start_from, config.dense_steps) != ("quick", "minilm", None, None):
+        return ""
+    outcome = NOTHING.get(config.task)
+    if outcome is None or config.data == "practice" or table_files.is_own(config.data):
+        return ""
+    metric = TASKS[config.task].metric.replace("_", " ")
+    longer = preset("standard", task=config.task, data=config.data, compressions=config.compressions)
+    minutes = round((estimate.LOADING + estimate.work(longer, estimate.size_of(longer)).seconds) / 60)
+    instead = outcome.instead.format(standard=f"preset standard (about {minutes} min)")
+    if outcome.score is None:
+        return f"whether quick can teach {config.task} anything was never measured; {instead}"
+    return (f"quick cannot teach {config.task} anything: {outcome.steps} steps of fine-tuning ended at {metric} "
+            f"{outcome.score:.3f}, and always giving the most frequent answer scores {outcome.majority:.3f}; {instead}")

@@ -1,0 +1,77 @@
+"""Exact scores from before: found again for the same weights, sentences and mask, and for no others."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+import tiny
+
+from pages.shared.score_client import Question, ScoreClient
+from prune_core.cutting.cuts import Cut
+from prune_core.evaluation import exact
+from prune_core.runs import known
+from prune_core.runs.run import Run
+
+CUT = Cut("global", None, {"all": 0.83})
+
+
+@pytest.fixture(scope="module")
+def scored(tiny_model, tiny_data, tmp_path_factory) -> tuple[Run, dict]:
+    """A run, and the exact score of CUT, computed."""
+    run = tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "scored")
+    return run, exact.evaluate(run, "dense", CUT, threads=1)
+
+
+def found(run: Run, cut: Cut = CUT, data: str | None = None) -> dict | None:
+    return known.find(run, known.key(run, "dense", data), cut.mask(run.ranking("dense"), run.layout), cut.repaired)
+
+
+def test_what_was_computed_is_found_to_the_last_digit(scored):
+    run, told = scored
+    assert found(run) == {name: told[name] for name in known.NUMBERS}
+
+
+def test_another_mask_or_a_repair_is_not_known(scored):
+    run, _ = scored
+    assert found(run, Cut("global", None, {"all": 0.84})) is None
+    assert found(run, Cut("global", None, {"all": 0.83}, repaired=True)) is None
+
+
+def test_the_same_sentences_elsewhere_are_the_same_and_others_are_not(scored, tiny_data, tmp_path):
+    run, told = scored
+    again = shutil.copytree(tiny_data, tmp_path / "again")
+    assert found(run, data=str(again))["score"] == told["score"]
+    task = run.task
+    split = tiny.table(tiny.TASKS[task], 24, seed=99)
+    tiny.write_split(again, task, "validation", split)
+    assert known.key(run, "dense", str(again)) not in (None, known.key(run, "dense", None))
+    assert found(run, data=str(again)) is None and found(run, data=str(tmp_path / "nowhere")) is None
+
+
+@pytest.mark.parametrize("changed", ["weights/dense.safetensors", "checkpoint"])
+def test_other_weights_or_another_checkpoint_are_not_known(scored, changed, tiny_model, tmp_path):
+    run, _ = scored
+    copy = shutil.copytree(run.path, tmp_path / "runs" / run.name)
+    if changed == "checkpoint":
+        moved = shutil.copytree(tiny_model, tmp_path / "model")
+        (moved / "config.json").write_text((moved / "config.json").read_text() + "\n")
+        (copy / "checkpoint.json").write_text(f'{{"folder": "{moved}"}}')
+    else:
+        other = next(path for path in (copy / "weights").iterdir() if path.stem != "dense")
+        shutil.copyfile(other, copy / changed)
+    assert known.key(Run(copy), "dense", None) not in (None, known.key(run, "dense", None))
+    assert found(Run(copy)) is None
+
+
+def test_a_page_is_answered_before_any_model_is_loaded(scored):
+    run, told = scored
+    client = ScoreClient([sys.executable, "-c", "input(); input()"])  # a scoring process that never answers
+    try:
+        answer = client.want("me", Question(str(run.path), "dense", CUT))
+        assert (answer.doing, answer.score, answer.low) == ("done", told["score"], told["low"])
+        other = Question(str(run.path), "dense", Cut("global", None, {"all": 0.9}))
+        assert client.want("me", other).doing == "waiting"
+    finally:
+        client.close()
