@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.explore import charts, exact_score, live_map, parts, proposals, rerun, take_away
-from pages.explore.view import View, content, current, follows, forget, opening, remember, waits
+from pages.explore.view import View, content, current, follows, forget, opening, remember, settle, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -15,6 +15,7 @@ from prune_core.showing import canvas
 def main() -> None:
     widgets.page("Explore")
     proposals.take_over()
+    settle()
     with st.sidebar:
         run = chosen_run()
         if run:

@@ -32,6 +32,7 @@ def test_the_score_turns_from_predicted_to_exact_in_place_and_back_with_the_hand
     assert re.fullmatch(r"\S+ accuracy", page.locator(f"{CARD} .title").inner_text())
     before, first = tops(page), known(page)
     assert first in ("predicted", "recorded", "so far", "exact")
+    playwright.expect(page.locator("text=/Exact dev accuracy .*examples/")).to_be_visible()
     playwright.expect(page.locator(f"{CARD} .how")).to_have_text("exact")
     assert tops(page) == before, "nothing jumps when it comes"
     said = page.locator("text=/Exact dev accuracy .*examples/").inner_text()
@@ -79,6 +80,15 @@ def test_what_training_has_zeroed_is_a_part_of_its_own(app, page):  # noqa: F811
     assert "cut=global%400.5" in rested(page), "the link has what is cut"
     assert page.locator(".sum").inner_text() == "50.0% already zero; your threshold adds nothing"
     assert page.locator("input.share").input_value() == "50.00" and shown(page)["sparsity"] == "50.0%"
+    for _ in range(8):  # back to dense, as far as it goes: there the hand's own 20% holds again
+        page.locator(".back").evaluate("(button) => button.click()")
+    playwright.expect(page.locator(".when")).to_have_text("dense")
+    playwright.expect(page.locator("[data-number=sparsity] .value")).to_have_text("20.0%")
+    wait("the link follows", lambda: "at=dense&cut=global%400.2&" in f"{rested(page)}&")
+    page.get_by_role("slider", name="Snapshot").focus()
+    page.keyboard.press("End")
+    playwright.expect(page.locator("[data-number=sparsity] .value")).to_have_text("50.0%")
+    wait("the link follows", lambda: "cut=global%400.5&" in f"{rested(page)}&")
     for typed, comes, words in (("10", "50.00", "10.0% cannot be had"), ("100", "99.90", "At most 99.9% can be cut"),
                                 ("75", "75.00", "50.0% already zero + 25.0% by your threshold = 75.0%, 25.0% kept")):
         page.locator("input.share").fill(typed)

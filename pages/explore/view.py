@@ -5,6 +5,7 @@ It lives in the map; the address holds it for whoever opens the link.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
 
 ADDRESS = ("at", "cut", "key", "zoom", "pin")
+SETTLED = 2.5  # seconds after which the browser has what a pin asked for
 
 
 @dataclass(frozen=True)
@@ -165,20 +167,29 @@ def _high(run: Run, view: View) -> float:
 def remember() -> None:
     """The map has said something new: the next run of the page reads it.
 
-    A pin that was ranked or repaired otherwise has the sidebar follow: `follows` says so, once.
+    A pin that was ranked or repaired otherwise has the sidebar follow.
     """
     asked = live_map.said().get("asked")
-    if not isinstance(asked, Mapping) or asked.get("id") == st.session_state.get("asked"):
-        return
-    st.session_state["asked"] = asked.get("id")
-    st.session_state["score"] = asked["ranking"] if asked.get("ranking") in RANKINGS else "norm"
-    st.session_state["repair"] = asked.get("repaired") is True
-    st.session_state["sidebar"] = True
+    if isinstance(asked, Mapping) and asked.get("id") != st.session_state.get("asked"):
+        ranking = asked["ranking"] if asked.get("ranking") in RANKINGS else "norm"
+        st.session_state["asked"] = asked.get("id")
+        st.session_state["wanted"] = (time.monotonic(), {"score": ranking, "repair": asked.get("repaired") is True})
+
+
+def _wanted() -> dict:
+    """What a pin has asked of the sidebar a moment ago: what the browser says meanwhile may still be the old state."""
+    at, wanted = st.session_state.get("wanted") or (0.0, {})
+    return wanted if time.monotonic() - at < SETTLED else {}
 
 
 def follows() -> bool:
-    """Whether the sidebar has yet to show what a pin asked for."""
-    return st.session_state.pop("sidebar", False)
+    """Whether the sidebar has yet to show what a pin asked for: the whole page then runs again."""
+    return any(st.session_state.get(name) != value for name, value in _wanted().items())
+
+
+def settle() -> None:
+    """Before the sidebar is drawn: it shows what a pin asked for."""
+    st.session_state.update(_wanted())
 
 
 def send(new: Cut, moment: int | None = None) -> None:

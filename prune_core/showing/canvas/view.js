@@ -79,6 +79,7 @@ class View {
     this.showNorms();
     if (this.header.moment !== this.snapshots.number) this.show(this.snapshots.number); // a hand has moved on meanwhile
     this.fill();
+    this.teller.soon(); // how much of it is zero already is known only now
   }
 
   // ---- moving the threshold
@@ -232,7 +233,8 @@ class View {
   describe() {
     if (!this.header) return null;
     const { header: { run }, snapshots, cut, key, pins, zoom } = this;
-    const told = briefly(this.model, cut), { asked } = this;
+    const told = { ...briefly(this.model, cut), ...(snapshots.behind && cut.share != null && { share: cut.share }) };
+    const { asked } = this;
     return { run, moment: snapshots.number, cut: told, key, zoom, pins, frames: snapshots.have, asked };
   }
 
