@@ -155,7 +155,8 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
     dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     assert metrics(checked(app)) == {
         "Sparsity": "75.0%", "Encoder compression": f"{mask.compression_encoder:.2f}x",
-        "Dense, predicted": f"{dense:.1f} ms", "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
+        "Dense, predicted": f"{dense:.1f} ms", "Compact, predicted": f"{fast:.1f} ms",
+        "Predicted speedup": f"{dense / fast:.2f}x"}
     assert "error 5%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
 
