@@ -11,7 +11,7 @@ from pages.shared.widgets import download
 from prune_core import InputError
 from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
-from prune_core.latency import profile_files
+from prune_core.latency import apart, profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -209,11 +209,14 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
     measured = st.session_state.setdefault("measured", [])
     if not loaders.read_only() and st.button(
             "Measure now", icon=":material/timer:",
-            help="Times dense and compact in turn, here, in a separate process: about 15 seconds."):
+            help="Times dense and compact in turn, here, in a separate process: about 15 seconds, two or three "
+                 "times as long on a busy machine."):
         try:
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 answer = loaders.measured(run, stage, run.config.scope, sparsity, setting)
-            measured.append(answer | {"predicted here": speedup})
+            profile = loaders.profiles().get(st.session_state.get("profile"))
+            why = apart.why(answer, speedup, profile, run.layout) if profile else ""
+            measured.append(answer | {"predicted here": speedup, "why": why})
         except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
     mine = [m for m in measured if m["run"] == run.name]
@@ -224,13 +227,15 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
 
 def measurements(run: Run, measured: list[dict]) -> None:
     """A row for each measurement, and their CSV."""
-    table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": m["sparsity"], "Batch": m["batch"], "Length": m["length"],
-                           "Threads": m["threads"], "Dense (ms)": m["dense_ms"], "Compact (ms)": m["compact_ms"],
-                           "Speedup": m["speedup"], "Predicted": m["predicted here"],
+    if why := measured[-1].get("why"):
+        st.caption(f":material/help: {widgets.plain(why)}")
+    table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": 100 * m["sparsity"], "Batch": m["batch"],
+                           "Length": m["length"], "Threads": m["threads"], "Dense (ms)": m["dense_ms"],
+                           "Compact (ms)": m["compact_ms"], "Speedup": m["speedup"], "Predicted": m["predicted here"],
                            "Executed": ", ".join(m["executed"])} for m in measured])
     ms, times = st.column_config.NumberColumn(format="%.1f"), st.column_config.NumberColumn(format="%.2fx")
     st.dataframe(table, hide_index=True, column_config={
-        "Sparsity": st.column_config.NumberColumn(format="percent"),
+        "Sparsity": st.column_config.NumberColumn(format="%.1f%%"),
         "Dense (ms)": ms, "Compact (ms)": ms, "Speedup": times, "Predicted": times})
     download("Measurements (CSV)", table, f"{run.name}-speed.csv")
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from browsing import CHROMIUM, PATIENCE, chromium, playwright, served, wait
+from commands import prune_core
 from sample_run import make_layout, make_profile, make_run
 
 from prune_core import files, machine
@@ -18,8 +19,10 @@ from prune_core.cutting.answers import predict
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import mask_at
 from prune_core.evaluation import exact
+from prune_core.evaluation.weights import write_checkpoint, write_weights
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
+from prune_core.runs import pack, places
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 from prune_core.showing import lesson
@@ -452,6 +455,50 @@ def test_home_leads_to_a_run(app, page):
     assert not page.problems
 
 
+def test_compare_answers_otherwise_to_other_points_and_aims(app, page):
+    """The line on top follows the points and the aim, both stand in the address, and it leads to that run and stage."""
+    page.goto(f"{app}/Compare?task=sst2")
+    answer = page.locator(".st-key-answer h3")
+    playwright.expect(answer).to_have_text(re.compile(r"^(Within|None is within) 1 point of dense \(0\.\d{3}\): "))
+    points = page.get_by_role("spinbutton", name="Maximum loss (points)")
+    points.fill("20")
+    points.press("Enter")
+    playwright.expect(answer).to_have_text(re.compile(r"^Within 20 points of dense .* times as fast \(predicted\)$"))
+    fast = answer.inner_text()
+    page.locator(".st-key-aim").get_by_text("Score", exact=True).click()
+    playwright.expect(answer).not_to_have_text(fast)
+    best = answer.inner_text()
+    assert float(re.search(r"by .*, (0\.\d+)", best)[1]) > float(re.search(r"by .*, (0\.\d+)", fast)[1])
+    assert "points=20" in page.url and "aim=" in page.url
+    page.get_by_test_id("stMain").get_by_role("link", name="Report on it").click()
+    compression = re.search(r"(\S+)x by", best)[1]
+    playwright.expect(page.get_by_role("heading", name="Report", exact=True)).to_be_visible()
+    playwright.expect(page.get_by_text(f"retrain-{compression}x").first).to_be_visible()
+    playwright.expect(page.get_by_role("spinbutton", name="Maximum loss (points)")).to_have_value("20.0")
+    assert not page.problems
+
+
+@pytest.mark.parametrize("page", [800], indirect=True)
+def test_report_opens_on_the_best_run_and_tells_only_what_is_known(app, page, tmp_path):
+    """Without a choice: the best run's best stage first; at 800 px nothing of the report is cut off."""
+    page.goto(f"{app}/Report")
+    playwright.expect(page.get_by_role("button", name="Make the report")).to_be_enabled()
+    still(page)
+    assert "does better" not in page.get_by_test_id("stMain").inner_text()
+    page.get_by_role("button", name="Make the report").click()
+    page.wait_for_selector("iframe")
+    with page.expect_download() as given:
+        page.get_by_role("button", name="HTML (").click()
+    given.value.save_as(tmp_path / "report.html")
+    assert not page.problems
+    page.goto(f"file://{tmp_path}/report.html")
+    page.wait_for_selector(DRAWN)
+    text = page.locator("main").inner_text()
+    assert re.search(r"^(Ship|Test|Do not ship: )", page.locator(".advice h2").inner_text())
+    assert "not known" not in text.lower() and "prune_core" not in text and "{" not in text
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
 def test_the_lesson_by_keyboard_only(app, page):
     """From the first step to the last with Tab, Enter and arrow keys; a slider is moved, an answer unfolded."""
     page.goto(f"{app}/Learn")
@@ -619,3 +666,56 @@ def test_no_serious_accessibility_fault(app, page, path):
         faults = [f"{width}: {fault['impact']}: {fault['id']}: {fault['nodes'][0]['html'][:160]}"
                   for fault in Axe().run(page).response["violations"] if fault["impact"] in ("serious", "critical")]
         assert not faults and not page.problems
+
+
+# ---------------------------------------------------------------- weights that ship
+
+
+@pytest.fixture
+def packed(app, runs_dir, monkeypatch):
+    """The run with weights as it ships: of its dense and its retrained stage only the kept blocks."""
+    monkeypatch.setattr(pack, "PROJECT", runs_dir.parent)
+    monkeypatch.setattr(places, "RECORDED", runs_dir.parent / "recorded")
+    made = Run(runs_dir / "scored")
+    pack.pack(made, "packed", ["dense", "retrain-3x"], made.data, write_weights,
+              lambda folder: write_checkpoint(made, folder))
+    shutil.copytree(places.RECORDED / "packed", runs_dir / "packed", dirs_exist_ok=True)
+    return Run(runs_dir / "packed")
+
+
+def test_packed_weights_give_an_exact_score_and_an_export_and_all_that_is_asked_of_weights(app, page, packed, tmp_path):
+    import json
+    import zipfile
+
+    opened(page, f"{app}/Explore?run=packed&at=retrain-3x&view=Export")
+    end = packed.snapshots[packed.saved("retrain-3x")]
+    exactly = page.locator("[data-number=score]")  # the card, which turns from predicted to exact
+    playwright.expect(exactly).to_contain_text(re.compile("exact", re.IGNORECASE))
+    playwright.expect(exactly).to_contain_text(f"{end.scores['accuracy']:.3f}")
+    page.get_by_role("button", name="Prepare").click()
+    with page.expect_download() as given:
+        page.get_by_role("button", name="Model (").click()
+    given.value.save_as(tmp_path / "model.zip")
+    assert "packed-hf/model.safetensors" in zipfile.ZipFile(tmp_path / "model.zip").namelist()
+    assert not page.problems
+    answers = []
+    for name, stage in (("predict", ["--phase=retrain-3x", "a lovely film"]), ("flips", [])):
+        for run in ("packed", "scored"):
+            done = prune_core(name, run, *stage, "--json", f"--runs-dir={packed.path.parent}")
+            answers.append(json.loads(done.stdout.splitlines()[-1]))
+    probabilities = [np.array(answer["probabilities"]) for answer in answers[:2]]
+    assert np.allclose(*probabilities, atol=1e-6)
+    assert [answer["lost"] for answer in answers[2:]] == [answers[2]["lost"]] * 2
+    done = prune_core("export", "packed", tmp_path / "report", "--to=both", "--no-measure", "--json",
+                      f"--runs-dir={packed.path.parent}")
+    assert done.returncode == 0 and (tmp_path / "report.html").stat().st_size > 10_000, done.stderr[-500:]
+
+
+def test_a_stage_without_weights_leads_to_one_that_has_them(app, page, packed):
+    opened(page, f"{app}/Explore?run=packed&at=penalty-3x")
+    playwright.expect(page.get_by_role("button", name="Make the weights (about")).to_be_visible()
+    still(page)
+    page.get_by_role("button", name="Go to retrain-3x").click()
+    playwright.expect(page.get_by_text("blocks are kept at retrain-3x")).to_be_visible()
+    playwright.expect(page.get_by_role("button", name="Make the weights (about")).to_have_count(0)
+    assert "at=retrain-3x" in page.url and not page.problems

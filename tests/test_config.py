@@ -175,3 +175,24 @@ def test_what_is_said_of_quick_counts_the_steps_that_it_plans():
         asked = preset("quick", task=task)
         planned = estimate.work(asked, estimate.size_of(asked)).plan.dense
         assert outcome.score is None or outcome.steps == pytest.approx(planned, rel=0.02)
+
+
+def test_a_runs_status_tells_the_time_left_from_its_first_line_and_keeps_what_was_said(tiny_model, tiny_data, tmp_path,
+                                                                                     monkeypatch, capsys):
+    import tiny
+
+    from prune_core.runs.recorder import Recorder
+    from prune_core.runs.run import Run
+    from prune_core.training import session
+
+    said, write = [], Recorder.status
+    monkeypatch.setattr(Recorder, "status", lambda self, **now: (said.append(now), write(self, **now)))
+    monkeypatch.setattr(session, "outlook", lambda config: "quick cannot teach this anything")
+    asked = tiny.settings(tiny_model, tiny_data)
+    session.start(asked, tmp_path, "one", "prune", tiny.silent)
+    first = said[0]
+    assert (first["phase"], first["step"], first["doing"]) == ("dense", 0, "training") and first["steps"] > 1
+    assert first["seconds"] == 0.0 and first["seconds_left"] == pytest.approx(tiny.pruning(asked).work.seconds)
+    assert all(now["seconds_left"] is not None for now in said)
+    assert "quick cannot teach this anything" in capsys.readouterr().err
+    assert "quick cannot teach this anything" in Run(tmp_path / "one").warnings

@@ -16,7 +16,7 @@ from prune_core import InputError, export
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
 from prune_core.execution import engines
-from prune_core.runs import data
+from prune_core.runs import advice, data
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 from prune_core.tasks import glue, metrics
@@ -174,9 +174,26 @@ def test_the_command(made, tmp_path):
     command = ["export", "made", "--sparsity=0.5", "--phase=dense", f"--runs-dir={made.path.parent}", "--json"]
     done = prune_core(*command, "--to=hf", tmp_path / "model")
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "note: This cut was not retrained, and no stage of this run was at about 2.00x" in done.stderr
     told = json.loads(done.stdout.strip().splitlines()[-1])
     assert told["to"] == "hf" and (Path(told["path"]) / "model.safetensors").exists()
     for wrong, words in ((["--to=zip", str(tmp_path / "x")], "zip"),
                          (["--to=hf", str(tmp_path / "model")], "is there already")):
         done = prune_core(*command, *wrong)
         assert done.returncode == 2 and done.stderr.count("\n") <= 1 and words in done.stderr
+
+
+def test_a_cut_that_was_not_retrained_is_told_with_what_to_take_instead(made):
+    ends = {stage: made.snapshots[made.saved(stage)].scores[made.metric] for stage in made.stages}
+
+    def told(stage: str, share: float) -> str:
+        words, better = advice.instead(made, made.snapshots[made.saved(stage)].saved,
+                                       cut_of(made, share, scope="matrix").mask(made.ranking(stage), made.layout))
+        assert (better is None) == ("scores" not in words) and (better is None or words.count(better.stage) == 1)
+        return words
+
+    assert told("penalty-3x", 2 / 3) == told("dense", 0.68) == (
+        f"This cut was not retrained: retrain-3x of this run scores {ends['retrain-3x']:.3f}.")
+    assert "no stage of this run was at about 10." in told("dense", 0.9)
+    assert told("dense", 0.0) == told("retrain-3x", 0.5) == told("retrain-3x", 0.668) == ""
+    assert "no stage of this run was at about 10." in told("retrain-3x", 0.9)

@@ -93,6 +93,53 @@ def test_published_points_are_open_marks_that_say_whose_they_are():
     assert not published.of("sst2", "f1")
 
 
+def test_published_points_do_not_squeeze_the_own_ones():
+    surface = [SurfacePoint(w, w, 0.9 - w / 10, 0.89 - w / 10, 0.91 - w / 10) for w in (0.0, 0.5)]
+    points = published.of("sst2", "accuracy")
+    figure = figures.score_curve("accuracy", surface=surface, dense=0.9, published=points)
+    alone = figures.score_curve("accuracy", surface=surface, dense=0.9)
+    (low, high), (own_low, own_high) = figure.layout.yaxis.range, alone.layout.yaxis.range
+    assert own_high - own_low > 0.55 * (high - low) and 10**figure.layout.xaxis.range[1] < 3
+    inside = [p for p in points if low <= p.score <= high
+              and 10**figure.layout.xaxis.range[0] <= 1 / (1 - p.removed) <= 10**figure.layout.xaxis.range[1]]
+    (said,) = [note.text for note in figure.layout.annotations]
+    assert said == f"{len(points) - len(inside)} published points lie outside: double-click shows all"
+    assert not alone.layout.annotations
+    assert figure.layout.height > alone.layout.height  # the legend takes no room from the chart
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, 2.2), (1.9, 2.9), (2.0, 2.1), (1.0, 21.0), (3.0, 9.0), (1.05, 1.3)])
+def test_an_axis_has_several_round_ticks(low, high):
+    ticks = figures._nice(low, high)
+    assert 4 <= len(ticks) <= 11 and all(low <= tick <= high for tick in ticks) and ticks == sorted(set(ticks))
+
+
+def test_a_comparison_has_a_legend_for_every_line_and_says_what_each_point_is():
+    lines = {"one": [figures.Compared(1.9, 0.89, 0.004, "2x", "<br>a processor, today")],
+             "two": [figures.Compared(2.8, 0.88, 0.0, "3x")]}
+    figure = figures.comparison(lines, "accuracy", "measured speedup", {"one": 0.9, "two": 0.9}, (2.8, 0.88))
+    names = [trace.name for trace in figure.data]
+    assert names == ["one", "two", "dense", "the answer", "bar: ± standard deviation over the seeds"]
+    assert figure.layout.showlegend and all(trace.showlegend is None for trace in figure.data)
+    assert [tuple(trace.text) for trace in figure.data if trace.text] == [("2x",), ("",), ("<b>3x</b>",)]
+    assert "a processor, today" in figure.data[0].customdata[0] and len(figure.layout.xaxis.tickvals) >= 4
+    other = figures.comparison(lines, "accuracy", "x", {"one": 0.9, "two": 0.8})
+    assert [trace.name for trace in other.data][2:4] == ["dense: one", "dense: two"]
+    single = figures.comparison({"one": lines["two"]}, "accuracy", "x", {"one": 0.9})
+    assert len(single.layout.xaxis.tickvals) >= 4 and single.layout.showlegend
+
+
+def test_no_legend_or_title_lies_under_the_toolbar():
+    """It takes 30 pixels at the top: charts begin below it, and legends stand under the axis."""
+    made = [figures.score_curve("accuracy", dense=0.9), figures.speedup_curve({"a": [(1.0, 1.0)]}),
+            figures.history([Snapshot("dense", 5, loss=1.0)], "accuracy"),
+            figures.recovered(dict.fromkeys("abc", [1.0])),
+            figures.until_it_breaks({"a": [(1.5, 0.9)]}, "accuracy", 0.5), figures.layer_latency([(0, 2.0, 1.0)])]
+    assert all(figure.layout.margin.t >= 34 for figure in made) and made[2].layout.margin.t >= 60
+    assert all(figure.layout.legend.yanchor == "bottom" and figure.layout.legend.y == 0
+               for figure in made if figure.layout.showlegend)
+
+
 def test_sensitivity_curves_start_at_the_dense_score():
     points = [Sensitivity("layer", f"layer {at}", share, 0.1, 0.0, 0.9 - share * at / 10, 0.0, 1.0, 10)
               for at in (0, 1) for share in (0.9, 0.5)]

@@ -30,7 +30,7 @@ from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
-from prune_core.runs import places, trash
+from prune_core.runs import places, results, trash
 from prune_core.runs.config import PruneConfig, preset
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
@@ -91,8 +91,35 @@ def test_home_lists_runs_and_unreadable_folders(runs_dir):
     said = texts(opened())
     assert "**good**" in said and "**stopped**" in said
     assert "dense **0.900**, retrained at 2x **0.885**" in said
+    assert "Best: **half of the encoder cut, 0.885** of 0.900 dense, 1.5 points lost" in said
+    assert "| **SST-2** accuracy | half | **0.885** of 0.900 | 1.5 points less, which may be chance (±2.0) | –" in said
     assert "interrupted" in said and "complete" in said and "unreadable" in said
     assert "broken" in said and "has format 99" in said
+
+
+def test_home_has_three_doors(runs_dir):
+    make_run(runs_dir)
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    app = opened()
+    assert [b.label for b in app.button][:3] == ["Open the lesson", "Explore the best run", "Make a report"]
+    speedup = compare.predicted(make_profile())(loaders.run("sample"), {"compression": 2.0})
+    assert f"| {speedup:.1f}x |" in texts(app) and "Speedups are predicted for this machine" in texts(app)
+
+
+def test_what_is_near_chance_is_said_in_a_sentence(runs_dir):
+    dense, rows = {"accuracy": 0.9}, [{"compression": c, "score_thresholded": 0.52, "score_retrained": 0.6}
+                                      for c in (2.0, 3.0, 5.0)]
+    assert results.near_chance(dense, rows[1:2], "accuracy", 0.51) == [
+        "At 3x, before retraining, it is no better than guessing (0.520; majority class 0.510)."]
+    assert results.near_chance(dense, rows, "accuracy", 0.51)[0].startswith("At 2x, 3x and 5x, before retraining")
+    assert results.near_chance({"accuracy": 0.5}, [], "accuracy", 0.51) == [
+        "The dense model is no better than guessing (0.500; majority class 0.510)."]
+    assert results.near_chance(dense, [], "accuracy", 0.51) == []
+    path = make_run(runs_dir)
+    about = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps(about | {"majority_score": 0.845, "notes": ["a note"]}))
+    badges = [element.value for element in opened().markdown if "-badge[" in element.value]
+    assert any("near chance" in badge for badge in badges) and any("note" in badge for badge in badges)
 
 
 def test_empty_states_say_what_to_do(runs_dir):
@@ -616,6 +643,36 @@ def test_prune_estimates_and_refuses_bad_settings(runs_dir):
     assert not [button for button in app.button if button.label == "Start"]
 
 
+def test_prune_tells_one_time_and_what_cannot_be_learned(runs_dir, tiny_model, monkeypatch):
+    """The card, the preset's words and what stands there while the run starts are one number."""
+    monkeypatch.setattr(processes, "start", lambda *_: None)
+    monkeypatch.setattr(loaders, "models", lambda: ["minilm", "someone/model", str(tiny_model)])
+    app = opened("prune")
+    labelled(app.selectbox, "Task").select("rte").run()
+    told = metrics(checked(app))["From Start to the end"]
+    assert f"quick: {told}; " in texts(app) and "quick cannot teach rte anything" in texts(app)
+    labelled(app.selectbox, "Task").select("mrpc").run()
+    told = metrics(checked(app))["From Start to the end"]
+    assert "cannot teach" not in texts(app)
+    monkeypatch.setattr(processes, "starting", lambda *_: psutil.Process())
+    next(button for button in app.button if button.label == "Start").click().run()
+    assert [bar.text.endswith(f"{told} left") for bar in checked(app).get("progress")] == [True]
+    labelled(app.selectbox, "Model").select("someone/model").run()
+    assert metrics(checked(app))["From Start to the end"] == "known after a minute"
+    labelled(app.selectbox, "Model").select(str(tiny_model)).run()
+    assert metrics(checked(app))["From Start to the end"].startswith("about ")
+
+
+def test_the_bar_says_nothing_that_is_not_known(runs_dir):
+    path = make_run(runs_dir, "new", finish=False)
+    (path / "status.json").unlink()
+    with Recorder.reopen(path) as recorder:
+        assert "so far" not in "".join(bar.text for bar in opened("prune", run="new").get("progress"))
+        recorder.status(phase="dense", step=3, steps=90, seconds=2.0, seconds_left=88.0)
+        (bar,) = opened("prune", run="new").get("progress")
+    assert re.sub(r"\\(.)", r"\1", bar.text) == "dense: training · step 3 of 90 · 2 s so far · about 88 s left"
+
+
 def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     app = opened("prune")
     next(t for t in app.toggle if t.label == "Your own file").set_value(True).run()
@@ -626,6 +683,7 @@ def test_own_data_is_uploaded_checked_and_started(runs_dir, monkeypatch):
     app.file_uploader[0].set_value(("moods.csv", good, "text/csv")).run()
     next(s for s in app.selectbox if s.label == "Label").select("mood").run()
     assert "40 rows, text words, 2 classes: glad, sad" in texts(checked(app)).replace("\\", "")
+    assert metrics(app)["From Start to the end"].startswith("about ")  # by the length of its sentences
     started = []
     monkeypatch.setattr(processes, "start", lambda *given: started.append(given))
     next(button for button in app.button if button.label == "Start").click().run()
@@ -947,6 +1005,20 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
+
+
+def test_report_opens_on_the_best_stage_and_says_which_run_does_better(runs_dir):
+    make_run(runs_dir, "small", compression=3.0)
+    make_run(runs_dir, "large")
+    app = opened("report", run="large", allowed="2")
+    assert app.multiselect(key="settings").value == ["retrain-2x"] and app.number_input(key="allowed").value == 2.0
+    assert "Another run does better: small, 3x by group-lasso, 0.885 of 0.900 dense." in texts(app)
+    next(b for b in app.button if b.label == "Report on that run").click().run()
+    assert checked(app).multiselect(key="settings").value == ["retrain-3x"] and "does better" not in texts(app)
+    asked = opened("report", run="large", stage="penalty-2x")
+    assert asked.multiselect(key="settings").value == ["penalty-2x", "retrain-2x"]
+    for wrong in ({"allowed": "much"}, {"allowed": "-3"}, {"stage": "nowhere"}):
+        assert opened("report", run="large", **wrong).multiselect(key="settings").value == ["retrain-2x"]
 
 
 def test_report_takes_what_explore_sends(runs_dir):

@@ -23,6 +23,9 @@ RETIRED = (
     "nothing but what is kept is executed", "were not used to calibrate (", "none to mark", "More than the ideal",
     "in a process of its own: about", "Add another device", "score that may be lost", "at most four\"",
     "answered rightly", "map is alive", "Its real loss", "within.\"", "Blocks go by", "Spare the blocks",
+    "so collapsed or close to it", "Not known here: {", "None recommended; nearest", "uncut</", " uncut{",
+    "Against uncut", "the uncut model has", "uncut model was", "Explore an example run", "Learn the idea",
+    "Points that may be",
     "scoring comes on top", "It was stopped before its end", "to the same numbers.\"",
 )
 

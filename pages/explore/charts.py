@@ -54,10 +54,14 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
     st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
     retrained = {f"{other.name}, retrained": pairs for other in (run, *others) if (pairs := _retrained(other))}
     surface = view.surface or next(iter(view.surfaces.values()), ())
+    pinned = _pinned(view, "score")
+    if not (surface or retrained or taken or pinned or shown):
+        st.caption("No scores to draw yet: they are recorded at the end of a phase (dense, penalty, retrained).")
+        return
     figure = figures.score_curve(
         run.metric, surface=surface, dense=run.dense_score, majority=run.majority_score, retrained=retrained,
         here=view.mask.sparsity if view.surface else None,  # only where the surface holds for this cut
-        exact=[(1 / (1 - x), y) for x, y in taken if x < 1], pins=_pinned(view, "score"), published=shown)
+        exact=[(1 / (1 - x), y) for x, y in taken if x < 1], pins=pinned, published=shown)
     st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
     if view.surfaces:
         table = pd.DataFrame([{"scope": kind.scope} | vars(point)
@@ -111,29 +115,45 @@ def compared(run: Run, view: View) -> None:
                                                for a, b in zip(columns["present"], values, strict=True)]
     table = pd.DataFrame(columns)
     st.markdown("**Pinned settings beside the present one**")
-    st.dataframe(table, hide_index=True, column_config={
-        name: st.column_config.NumberColumn(format="%+.3f" if "−" in name else "%.3f") for name in columns if name})
+    forms = [FORMS[name] for name in names]
+    st.dataframe(pd.DataFrame({title: _in_words(values, forms, "−" in title) if title else values
+                               for title, values in columns.items()}), hide_index=True)
     download("Comparison (CSV)", table, f"{run.name}-compared.csv")
+
+
+# Of a number in the table of pinned settings: its unit's size, its digits, what stands after it
+FORMS = {"sparsity": (100, 1, "%"), "encoder": (1, 2, "x"), "model": (1, 2, "x"), "speedup": (1, 2, "x"),
+         "score": (1, 3, "")}
+
+
+def _in_words(values: Sequence[float | None], forms: Sequence[tuple[float, int, str]], signed: bool) -> list[str]:
+    """Numbers as they are read, one a row: '33.4%', '2.01x', '+0.012'; a dash for none."""
+    return ["–" if value is None else f"{size * value:{'+' if signed else ''}.{digits}f}{unit}".replace("-", "−")
+            for value, (size, digits, unit) in zip(values, forms, strict=True)]
 
 
 def points(run: Run) -> None:
     """The run's own results, one row per compression, and their CSV."""
     table = pd.DataFrame(run.points)
     if table.empty:
+        st.caption("No compression has been reached yet.")
         return
-    three = {"format": "%.3f"}
-    st.dataframe(table, hide_index=True, column_config={
+    three, metric = {"format": "%.3f"}, run.metric.replace("_", " ").capitalize()
+    st.dataframe(table.assign(sparsity=100 * table["sparsity"]), hide_index=True, placeholder="–", column_config={
         "compression": st.column_config.NumberColumn("Target", format="%.3gx"),
-        "sparsity": st.column_config.NumberColumn("Sparsity", format="percent"),
+        "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),
         "compression_encoder": st.column_config.NumberColumn("Encoder compression", format="%.2fx"),
         "compression_model": st.column_config.NumberColumn("Model compression", format="%.2fx"),
-        "score_thresholded": st.column_config.NumberColumn(f"{run.metric}, thresholded", **three),
-        "score_retrained": st.column_config.NumberColumn(f"{run.metric}, retrained", **three)})
+        "score_thresholded": st.column_config.NumberColumn(f"{metric}, thresholded", **three),
+        "score_retrained": st.column_config.NumberColumn(f"{metric}, retrained", **three)})
     download("Points (CSV)", table, f"{run.name}-points.csv")
 
 
 def course(run: Run) -> None:
     """Loss, penalty, zeros and scores over the steps, and their CSV."""
+    if not any(s.loss is not None or s.scores for s in run.snapshots):
+        st.caption("No step of training has been recorded yet.")
+        return
     st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
                     alt="Training loss, penalty, share of zero weights and dev score over the steps")
     table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,

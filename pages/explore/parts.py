@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -37,9 +38,10 @@ def show(run: Run, view: View) -> None:
         shown = {key: widgets.plain(name) for key, name in names.items()}
         st.markdown(sensitive.sentence(mine, unpruned(run, stage), shown, kind))
     table(run, view, kind, mine)
+    if begun(run, kind, mine):
+        record(run, stage, kind, len(mine))
     proposals.show(run, view)
     if not mine:
-        record(run, stage, kind)
         return
     dense = unpruned(run, stage)
     st.markdown(f"**Cost of cutting only one part** at {widgets.plain(stage)}, "
@@ -52,15 +54,23 @@ def show(run: Run, view: View) -> None:
     widgets.not_glue(run)
 
 
-def record(run: Run, stage: str, kind: str) -> None:
-    """That no sensitivities were recorded of this stage for such parts, and the button that records them."""
-    st.caption(f"The cost of cutting only one {kind} was not recorded for {widgets.plain(stage)} yet.")
+def begun(run: Run, kind: str, points: Sequence[Sensitivity]) -> bool:
+    """Whether sensitivities of these parts are still missing, all or some."""
+    counts = Counter(point.key for point in points)
+    return len(counts) < len(by_scope(run.layout, kind)) or len(set(counts.values())) > 1
+
+
+def record(run: Run, stage: str, kind: str, there: int) -> None:
+    """That sensitivities of such parts of this stage are not all recorded, and the button that records them."""
+    so_far = f": {there} scores are there" if there else ""
+    st.caption(f"The cost of cutting only one {kind} was not recorded for {widgets.plain(stage)} yet{so_far}.")
     if not run.has_weights(stage):
         st.caption("It takes the weights of this stage, which are not included.")
         return
     scores = len(by_scope(run.layout, kind)) * SHARES
     jobs.job(f"sensitivity {run.name} {stage} {kind}", f"Record it for each {kind}",
-             jobs.seconds_of(run, stage, scores), jobs.command(run, stage, "sensitivity", f"--by={kind}"),
+             jobs.seconds_of(run, stage, max(1, scores - there)),
+             jobs.command(run, stage, "sensitivity", f"--by={kind}"),
              f"{scores} exact scores: of each {kind} with a quarter, half, three quarters and nine tenths cut.")
 
 
@@ -157,7 +167,7 @@ def alone(run: Run, view: View, matrix: Matrix) -> None:
     mine = [point for point in run.sensitivity(stage) if point.key == matrix.name]
     st.markdown(f"**Cost of cutting only this** at {widgets.plain(stage)}")
     if not mine:
-        record(run, stage, "matrix")
+        st.caption("Not recorded yet: below, **Layers and matrices** has a button that records it for each matrix.")
         return
     names = {matrix.name: called(matrix.name, [matrix])}
     st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, stage), names), key="alone",

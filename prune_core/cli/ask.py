@@ -130,7 +130,7 @@ def _evaluated_text(r: dict) -> str:
 
 def propose(
     run: str,
-    loss: Annotated[float | None, Option(help="Points of the score that may be lost, below the dense model.")] = None,
+    loss: Annotated[float | None, Option(help="The score may lie so many points below the dense one.")] = None,
     speedup: Annotated[float | None, Option(help="How many times as fast at least, as predicted.")] = None,
     compression: Annotated[float | None, Option(help="Encoder compression of at least, dense / kept weights.")] = None,
     phase: Weights = "dense",

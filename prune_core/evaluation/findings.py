@@ -140,4 +140,4 @@ def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) 
     """As it was measured; where that is far from what is predicted, with what is known of why."""
     why = apart.why(timing, profile.speedup(mask, BATCH, run.heads), profile, run.layout) if profile else ""
     return ReportedSpeed(timing["speedup"], BATCH, timing["threads"], timing["machine"]["cpu"], timing["dense_ms"],
-                         timing["compact_ms"], apart=why)
+                         timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)))

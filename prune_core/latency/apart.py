@@ -16,12 +16,13 @@ def why(timing: Mapping, predicted: float, profile: Profile, layout: Layout) -> 
     measured = timing["speedup"]
     if abs(measured / predicted - 1) <= APART:
         return ""
-    reasons = (_busy(timing), *_another(timing, profile), _slow(timing, profile, layout))
+    reasons = (busy(timing), *_another(timing, profile), _slow(timing, profile, layout))
     known = "; ".join(filter(None, reasons)) or "nothing recorded explains it; measure again while nothing else runs"
     return f"Measured {measured:.2f}x, predicted {predicted:.2f}x: {known}."
 
 
-def _busy(timing: Mapping) -> str:
+def busy(timing: Mapping) -> str:
+    """What other programs did before it was measured; '' where they did little, or where that is not known."""
     load, cores = timing.get("load"), timing["machine"].get("cores") or 1
     if load is None or load <= BUSY * cores:
         return ""

@@ -27,7 +27,8 @@ MINILM_WEIGHTS = 10_616_832  # in the prunable matrices of the embedded checkpoi
 LOADING = 15.0  # seconds before the first step: libraries, model, data
 SURGERY = 150.0  # seconds for the embedded checkpoint, two cores: choosing the groups in closed form, and repair
 WEIGHED = 1024  # training sentences whose inputs are weighed, as training/importance.py does
-FORWARD = 1 / 3  # of a training step
+STEP = 0.04  # seconds of a training step beside its products: optimizer, embeddings (0.04 to 0.05 in the recorded runs)
+FORWARD = 1 / 3  # of a training step's products
 LETTERS = 4.4  # of a token, over the GLUE tasks (3.9 to 4.9); two tokens of each example are marks
 TIMES = ("per_step", "per_scored", "asking", "cutting")
 
@@ -46,9 +47,10 @@ class Size:
 
 @dataclass(frozen=True)
 class Work:
-    """All that a run does, in seconds at NOMINAL_FLOPS: of a training step, of a scored sentence, of what comes once.
+    """All that a run does, in seconds on two idle cores (NOMINAL_FLOPS, STEP).
 
-    `asking`: the teacher's answers; `cutting`: weighing the inputs, or choosing in closed form.
+    Of a training step, of a scored sentence, of what comes once: `asking` the teacher's answers; `cutting`, that is
+    weighing the inputs, or choosing in closed form.
     """
 
     plan: Schedule
@@ -72,8 +74,8 @@ class Work:
 def work(config: PruneConfig, size: Size) -> Work:
     """What a run of this config does on so much data."""
     planned = plan(config, size.train, size.tokens, size.weights)
-    per_step = step_flops(config, size.tokens, size.weights) / NOMINAL_FLOPS
-    per_sentence = FORWARD * per_step / config.batch_size
+    products = step_flops(config, size.tokens, size.weights) / NOMINAL_FLOPS
+    per_sentence = FORWARD * products / config.batch_size
     later = (planned.steps - planned.dense) * config.batch_size
     asking = per_sentence * min(min(size.train, config.train_examples or size.train), later) if config.taught else 0.0
     cutting = 2 * WEIGHED * per_sentence  # each product of inputs costs about what the pass itself does
@@ -81,7 +83,7 @@ def work(config: PruneConfig, size: Size) -> Work:
         cutting += SURGERY * (size.weights / MINILM_WEIGHTS) ** (5 / 3)  # width^5, where depth grows with width
     elif not RANKINGS[config.ranking].build:
         cutting = 0.0
-    return Work(planned, per_step, _scored(config, planned, size),
+    return Work(planned, products + STEP, _scored(config, planned, size),
                 per_sentence * min(size.dev_tokens, config.max_length) / min(size.tokens, config.max_length),
                 asking, cutting)
 

@@ -462,7 +462,7 @@ def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
     starts = phase_starts(snapshots)
     panels = (("training loss", lambda s: s.loss), ("penalty (times λ)", lambda s: s.penalty),
               ("share of zero weights", lambda s: s.zero_share),
-              (f"dev {metric}", lambda s: s.scores and s.scores.get(metric)))
+              (f"dev {metric.replace('_', ' ')}", lambda s: s.scores and s.scores.get(metric)))
     figure = make_subplots(2, 2, subplot_titles=[name for name, _ in panels],
                            vertical_spacing=0.2, horizontal_spacing=0.12)
     for at, ((_, value), colour) in enumerate(zip(panels, (BLUE, ORANGE, GREEN, PINK), strict=True)):

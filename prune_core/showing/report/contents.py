@@ -19,6 +19,7 @@ from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
 from prune_core.showing.report.finding import Finding, Request
 from prune_core.showing.report.recommend import advice, points, recommended
+from prune_core.tasks.glue_folders import FOLDERS
 
 TEXT = 200  # characters of a sentence that is shown
 METRICS = {
@@ -73,6 +74,7 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
         "doubts": [] if best is None else _doubts(best, request.audience), "warnings": run.warnings,
         "lost": None if best is None else _lost(best), "known": _known(findings),
         "types": _types(findings, run.layout), "speeds": _speeds(findings),
+        "busy": any(finding.speed and finding.speed.busy for finding in findings),
         "commands": [_command(run, finding) for finding in findings],
         "made_by": run.command(), "machine": run.about.get("machine") or {},
         "long": len(request.words) > 400 or (request.audience == "technical" and len(rows) > 2),
@@ -82,7 +84,7 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
 def _named(run: Run, request: Request) -> dict:
     """What the report is called and for whom, of which task, and what its metric means."""
     of = ("the practice set (synthetic, not GLUE)" if run.is_practice
-          else f"{run.task} (own data)" if run.is_own else f"GLUE {run.task.upper()}")
+          else f"{run.task} (own data)" if run.is_own else f"GLUE {FOLDERS.get(run.task, run.task)}")
     return {
         "title": request.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": request.audience,
         "words": [part.strip() for part in request.words.split("\n") if part.strip()], "of": of,

@@ -64,6 +64,7 @@ class ReportedSpeed:
     compact_ms: float
     error: float | None = None  # median, of a prediction
     apart: str = ""  # of a measurement far from what is predicted: why, as far as that is known
+    busy: bool = False  # whether other programs were at work when it was measured
 
     @property
     def each_ms(self) -> tuple[float, float]:
