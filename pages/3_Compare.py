@@ -108,9 +108,10 @@ def told_of(rows: list[Row]) -> str:
         told = f"Speedups are predicted for {widgets.plain(next(iter(loaders.profiles())))}: {where}."
     else:
         told = "No speedup is known: calibrate this machine on **Speed**. Until then the encoder's compression counts."
+    if 0 < (unknown := sum(row.speedup is None for row in rows)) < len(rows):
+        told += f" Of {unknown} of these models none is known: their block norms after retraining were not recorded."
     seeds = max(len(row.scores) for row in rows)
-    return told + (" Scores after retraining; ± is the standard deviation over the seeds." if seeds > 1 else
-                   " Scores after retraining, one seed each: differences of a point or two may be chance.")
+    return told + " Scores after retraining" + ("; ± is the standard deviation over the seeds." if seeds > 1 else ".")
 
 
 def explained(runs: list[Run]) -> None:

@@ -134,14 +134,16 @@ def chosen_share(run: Run, stage: Stage) -> float:
     reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
     reached = max(least, round(100 * reached, 1))
     most = max(95.0, least + 0.5)
+    if state.get("sparsity of", (run.name, stage)) != (run.name, stage):
+        state.pop("sparsity", None)
+        st.query_params.pop("sparsity", None)
+    state["sparsity of"] = (run.name, stage)
     asked = _number(st.query_params.get("sparsity")) if "sparsity" not in state else None
     if asked is not None and asked < least:
-        state["sparsity"] = least
+        st.query_params.pop("sparsity", None)
         state["lifted"] = (run.name, stage, asked)
-    elif "sparsity" not in state and asked is None or state.get("sparsity of", (run.name, stage)) != (run.name, stage):
-        state["sparsity"] = reached
-    state["sparsity of"] = (run.name, stage)
-    share = st.slider("Sparsity", least, most, step=0.1, format="%.1f%%", key="sparsity", bind="query-params")
+    begin = least if state.get("lifted", ())[:2] == (run.name, stage) else min(reached, most)
+    share = st.slider("Sparsity", least, most, begin, 0.1, format="%.1f%%", key="sparsity", bind="query-params")
     lifted = state.get("lifted", ("", "", 0))
     if zeros > 5e-4:
         st.caption(f"{least:.1f}% already zero at {widgets.plain(stage)}" + (
@@ -161,10 +163,11 @@ def _number(text: str | None) -> float | None:
 def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, compact: float) -> None:
     """The predicted milliseconds and speedup as numbers, for what and how sure they are."""
     with st.container(horizontal=True, gap="small"):
-        for label, value in (("Encoder compression", widgets.times(mask.compression_encoder)),
+        for label, value in (("Sparsity", f"{mask.sparsity:.1%}"),
+                             ("Encoder compression", widgets.times(mask.compression_encoder)),
                              ("Dense, predicted", f"{dense:.1f} ms"), ("Compact, predicted", f"{compact:.1f} ms"),
                              ("Predicted speedup", widgets.times(dense / compact))):
-            st.metric(label, value, border=True, width=190)
+            st.metric(label, value, border=True, width=178)
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on "
                f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
                f"Median prediction error {profile.error:.0%} (dense {profile.error_dense:.0%}) on "

@@ -205,9 +205,8 @@ def both(made, recorded, tmp_path) -> tuple[Run, Run, Run]:
     config = replace(made.config, start_from="first", seed=3)
     session.start(config, tmp_path / "runs", "second", "python -m prune_core prune --from first", tiny.silent)
     second = Run(tmp_path / "runs" / "second")
-    check_source(second)
-    pack.pack(second, "second", ["retrain-3x"], made.data, write_weights)
-    pack.pack(first, "first", ["dense"], made.data, write_weights)
+    check_source(second, "nyu-mll/glue")
+    pack.pack(second, "second", ["retrain-3x"], "nyu-mll/glue", write_weights)
     return Run(recorded / "first"), second, Run(recorded / "second")
 
 
@@ -230,4 +229,4 @@ def test_other_dense_weights_than_those_of_the_recorded_start_are_refused(both):
     tensors = {name: tensor * 2 for name, tensor in plain(own, "dense").items()}
     own.weights_file("dense").write_bytes(save(tensors))
     with pytest.raises(RunError, match=f"other dense weights than {first.name!r}"):
-        check_source(own)
+        check_source(own, "nyu-mll/glue")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from safetensors.numpy import save
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
@@ -157,6 +158,68 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
         "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
     assert "error 5%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
+
+
+def test_speed_follows_run_and_stage_and_begins_at_what_is_zero_already(runs_dir):
+    run = Run(make_run(runs_dir))
+    make_run(runs_dir, "third", compression=3.0)
+    profile_files.write(make_profile(), profile_files.own_file(machine.machine(), os.cpu_count() or 1))
+    app = opened("speed", run="sample", phase="dense")
+    slider = app.slider(key="sparsity")
+    assert slider.min == 0.0 and metrics(app)["Sparsity"] == f"{slider.value:.1f}%"
+    app = checked(slider.set_value(20.0).run())
+    assert metrics(app)["Sparsity"] == "20.0%" and "already zero" not in texts(app)
+    app = checked(app.selectbox(key="phase").select("retrain-2x").run())
+    slider = app.slider(key="sparsity")
+    assert (slider.min, slider.value, metrics(app)["Sparsity"]) == (50.0, 50.0, "50.0%")
+    assert "50.0% already zero at retrain-2x" in texts(app)
+    app = checked(slider.set_value(70.0).run())
+    mask = mask_at_sparsity(run.norms(run.saved("retrain-2x")), run.layout, 0.7)
+    assert metrics(app)["Sparsity"] == f"{mask.sparsity:.1%}" == "70.0%"
+    app = checked(app.selectbox(key="run").select("third").run())
+    slider = app.slider(key="sparsity")
+    assert metrics(app)["Sparsity"] == f"{slider.value:.1f}%" and slider.value != 70.0
+    linked = opened("speed", run="sample", phase="retrain-2x", sparsity="30")
+    assert linked.slider(key="sparsity").value == 50.0 and metrics(linked)["Sparsity"] == "50.0%"
+    assert "the link's 30.0% is shown as 50.0%" in texts(linked)
+
+
+@pytest.mark.parametrize("page", ["explore", "speed", "report"])
+def test_a_link_to_a_run_that_is_not_here_says_so(runs_dir, page):
+    make_run(runs_dir)
+    said = "There is no run `gone` here; showing sample instead"
+    assert said in texts(opened(page, run="gone")).replace("*", "")
+    assert "There is no run" not in texts(opened(page, run="sample"))
+
+
+@pytest.mark.parametrize("address, said", [
+    ({"at": "nowhere"}, "There is no snapshot `nowhere` in this run; showing retrain-2x instead"),
+    ({"cut": "rows@2"}, "The link's cut `rows@2` is none of this run's"), ({"at": "dense", "cut": "global@0.4"}, "")])
+def test_a_link_to_a_snapshot_or_cut_that_is_not_here_says_so(runs_dir, address, said):
+    make_run(runs_dir)
+    text = texts(opened("explore", run="sample", **address)).replace("*", "")
+    assert said in text if said else "instead" not in text
+
+
+def test_where_only_norms_are_there_the_ranking_is_shown_with_the_reason(runs_dir):
+    make_run(runs_dir)
+    chosen = opened("explore").selectbox(key="score")
+    assert chosen.disabled and chosen.options == ["norm"] and "Only the norms" in chosen.help
+
+
+def test_another_ranking_keeps_what_thresholds_cut(runs_dir):
+    """Before the map has said anything, from a link; the map itself: test_walk.py."""
+    run = Run(make_run(runs_dir))
+    at = run.saved("dense")
+    random, norms = np.random.default_rng(0), run.norms(at)
+    files.write_whole(run.answers.ranking_file("dense", "taylor"), save({
+        name: (values * random.uniform(0.1, 9, values.shape)).astype(np.float32) for name, values in norms.items()}))
+    app = opened("explore", run="sample", at="dense", cut="layer:0.4,0.7", score="norm")
+    before = sent(app)["start"]["cut"]
+    app = checked(app.selectbox(key="score").select("taylor").run())
+    mask = mask_at(norms, run.layout, {"layer 0": 0.4, "layer 1": 0.7}, "layer")
+    assert f"sparsity {mask.sparsity:.1%}" in texts(app)
+    assert sent(app)["value"] == "taylor" and sent(app)["start"]["cut"]["thresholds"] != before["thresholds"]
 
 
 def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
@@ -591,7 +654,7 @@ def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
     table = app.dataframe[0].value
     assert list(table["Answer"]) == ["★", ""] and list(table["Runs"]) == ["two", "one"]
     assert list(table["Within"]) == ["yes", "yes"] and list(table["Loss"]) == pytest.approx([1.5, 1.5])
-    assert "**group-lasso** adds a penalty" in texts(app) and "one seed each" in texts(app)
+    assert "**group-lasso** adds a penalty" in texts(app) and "Speedups are predicted for this machine" in texts(app)
     asked = opened("compare", points="20", aim="Model compression")
     assert asked.number_input(key="points").value == 20.0 and "whole model" in asked.subheader[0].value
 

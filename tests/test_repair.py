@@ -79,6 +79,61 @@ def test_rows_of_which_nothing_or_all_is_kept():
     assert (repaired[2:] == 0).all()
 
 
+def test_a_system_that_rounding_makes_indefinite_is_solved_in_float64():
+    """[[a, b], [b, c]] with c the next float32 above b^2 / a: float32 finds no factor of some of them, float64 does."""
+    right, failed = torch.tensor([[1.0], [2.0]]), 0
+    for seed in range(200):
+        a, b = np.random.default_rng(seed).random(2).astype(np.float32)
+        c = np.nextafter(np.float32(float(b) ** 2 / float(a)), np.float32(9))
+        system = torch.tensor([[a, b], [b, c]])
+        if torch.linalg.cholesky_ex(system)[1] and not torch.linalg.cholesky_ex(system.double())[1]:
+            failed += 1
+            expected = torch.linalg.solve(system.double(), right.double())
+            torch.testing.assert_close(repair._solved(system, right).double(), expected, rtol=1e-3, atol=0.0)
+    assert failed > 0
+
+
+def test_half_of_a_gram_in_pieces_is_all_of_it(monkeypatch):
+    """Pieces of 5 inputs, the last one smaller, added twice."""
+    monkeypatch.setattr(repair, "TILE", 5)
+    x, products = inputs(7), torch.zeros(12, 12)
+    for rows in (x[:90], x[90:]):
+        repair._add_products_(products, rows)
+    assert not products[5:, :5].any()
+    torch.testing.assert_close(repair._mirrored_(products), x.T @ x, atol=1e-2, rtol=1e-5)
+
+
+def test_damped_it_is_the_float64_solution_of_its_formula():
+    x, weight, kept = inputs(8), torch.randn(8, 12, generator=torch.Generator().manual_seed(3)), kept_of(8, 12, 4)
+    centred = (x - x.mean(0)).double()
+    h = centred.T @ centred
+    ridge = 0.05 * h.diagonal().mean()
+    found = repair.repaired(weight, kept, gram_of(x), damp=0.05)
+    for row in range(8):
+        at, wide = kept[row].nonzero()[:, 0], weight[row].double()
+        left = h[at][:, at] + ridge * torch.eye(len(at))
+        expected = torch.linalg.solve(left, (h @ wide)[at] + ridge * wide[at])
+        torch.testing.assert_close(found[row, at].double(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_repair_says_how_far_it_is_and_can_be_stopped(encoder):
+    layout, seen = encoder.layout(BlockShape.parse("16x1")), []
+    norms = {m.name: layout.block.norms(encoder.weights[m.name].detach()).numpy() for m in layout.matrices}
+    mask = mask_at_sparsity(norms, layout, 0.4, "matrix")
+    grams = repair.collect(encoder.model, encoder.linears, batches(encoder), seen.append)
+    assert seen == [8, 8, 8]
+    steps, threads = [], torch.get_num_threads()
+    repair.repair_(encoder.linears, mask, grams, report=lambda *step: steps.append(step))
+    assert steps == [(at, 12) for at in range(1, 13)] and torch.get_num_threads() == threads
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair.repair_(encoder.linears, mask, grams, report=stop)
+    assert torch.get_num_threads() == threads
+
+
 @pytest.fixture
 def encoder(tiny_model):
     return encoders.load(str(tiny_model), 2)

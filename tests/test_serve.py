@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 
@@ -12,7 +13,8 @@ import tiny
 from pages.shared.score_client import Question, ScoreClient
 from prune_core.cutting.cuts import Cut
 from prune_core.evaluation import dev_score, exact, serve
-from prune_core.evaluation.serve import Cores, ScoringProcess
+from prune_core.evaluation.dev_score import Running
+from prune_core.evaluation.serve import Cores, ScoringProcess, Teller
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
@@ -22,6 +24,15 @@ PATIENCE = 300.0  # seconds
 @pytest.fixture(scope="module")
 def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
     return tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path_factory.mktemp("runs"), "made")
+
+
+@pytest.fixture
+def copied(made, tmp_path) -> Run:
+    """The same, with no scores and no Grams kept from before."""
+    shutil.copytree(made.path, tmp_path / "copied")
+    shutil.rmtree(tmp_path / "copied" / "scores", ignore_errors=True)
+    (tmp_path / "copied" / "known.jsonl").unlink(missing_ok=True)
+    return Run(tmp_path / "copied")
 
 
 def asked(run: Run, number: int, threshold=0.8, **more) -> dict:
@@ -98,6 +109,45 @@ def test_a_cancellation_stops_a_score_on_its_way(made, monkeypatch):
     scoring.take([json.dumps(asked(made, 3, 0.6123))])
     scoring.work()
     assert [line.get("done") for line in said] == [None, 2, None] and said[-1] == {"id": 3, "cancelled": True}
+
+
+def test_a_repair_tells_what_it_does_and_how_far_it_is(copied):
+    said = answers(asked(copied, 4, 0.7, repair=True))
+    assert "result" in said[-1] and said[-1]["result"]["repaired"]
+    for what, total in (("measuring inputs", 64), ("repairing", 12)):
+        lines = [line for line in said if line.get("doing") == what]
+        assert lines and {line["total"] for line in lines} == {total} and lines[-1]["done"] == total
+        assert lines[-1]["seconds_left"] in (0.0, None) and "score" not in lines[0]
+    again = answers(asked(copied, 5, 0.75, repair=True))
+    assert "measuring inputs" not in [line.get("doing") for line in again], "they are kept on the disk"
+
+
+def test_a_cancellation_stops_a_repair_on_its_way(copied):
+    said: list[dict] = []
+
+    def say(line: dict) -> None:
+        said.append(line)
+        if line.get("doing") == "measuring inputs":
+            scoring.take([json.dumps({"cancel": 3})])
+
+    scoring = ScoringProcess(say, threads=1)
+    scoring.take([json.dumps(asked(copied, 3, 0.66, repair=True))])
+    scoring.work()
+    assert [line.get("doing") for line in said] == ["loading", "measuring inputs", None]
+    assert said[-1] == {"id": 3, "cancelled": True}
+
+
+def test_seconds_left_are_told_from_the_pace_of_what_is_being_done(monkeypatch):
+    """Two of ten after 3 s of which the first took all there was before: 8 more at 3 s each."""
+    clock, said = iter([0.0, 3.0, 6.0, 10.0, 12.0]), []
+    monkeypatch.setattr(serve.time, "monotonic", lambda: next(clock))
+    teller = Teller(said.append, 1, set())
+    for done in (1, 2, 3):
+        teller.doing("repairing", done, 10)
+    teller.running(Running(32, 872, 0.9, 0.8, 0.95))
+    teller.running(Running(452, 872, 0.9, 0.8, 0.95))  # 420 in 2 s: the other 420 take as long
+    assert [line["seconds_left"] for line in said] == [None, 24.0, 21.0, None, 2.0]
+    assert said[-1] == {"id": 1, "done": 452, "total": 872, "seconds_left": 2.0, "score": 0.9, "low": 0.8, "high": 0.95}
 
 
 @pytest.mark.parametrize("change, words", [
@@ -180,6 +230,26 @@ def test_the_running_score_is_seen(client):
 def test_a_newer_question_cancels_the_older_one(client):
     client.want("me", question(600))
     assert ended(client, "me", question(0.05)).score == 0.05
+
+
+def test_who_leaves_waits_no_more(client):
+    client.want("me", question(600))
+    client.want("me too", question(600))
+    client.leave("me")
+    assert client.waiting() == 1, "another one waits for it"
+    client.leave("me too")
+    assert client.waiting() == 0 and ended(client, "you", question(0.05)).score == 0.05
+
+
+def test_what_comes_before_a_score_is_told_with_its_time_left():
+    from pages.shared.score_client import Answer, _after
+
+    answer = _after(Answer(), {"doing": "repairing", "done": 12, "total": 36, "seconds_left": 1.5})
+    assert (answer.doing, answer.done, answer.total, answer.seconds_left) == ("repairing", 12, 36, 1.5)
+    answer = _after(answer, {"done": 32, "total": 872, "score": 0.9, "low": 0.8, "high": 1.0, "seconds_left": None})
+    assert (answer.doing, answer.done, answer.score, answer.seconds_left) == ("scoring", 32, 0.9, None)
+    known = _after(answer, {"result": {"score": 0.9, "low": 0.8, "high": 1.0, "examples": 872}})
+    assert known.ended and _after(known, {"doing": "loading"}) is known
 
 
 def test_nobody_cancels_what_another_still_wants(client):

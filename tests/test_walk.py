@@ -128,8 +128,8 @@ class Walk:
         layout, told = self.run.layout, seen["told"]
         cut, norms, mask = self.cut(seen)
         assert not seen["late"] and seen["value"] == cut.ranking
-        kept = (mask.kept[m.name].astype(int).ravel() for m in layout.matrices)
-        assert seen["kept"] == "".join("".join(map(str, one)) for one in kept)
+        kept = np.concatenate([mask.kept[m.name].ravel() for m in layout.matrices])
+        assert seen["kept"] == "".join(map(str, kept.astype(int)))
         whole, zeros = mask.sparsity, zero_share(norms, layout)
         shares = shares_up_to(norms, layout, cut.resolved(norms, layout), cut.scope)
         target = "all" if cut.scope == "global" else told["key"]

@@ -132,7 +132,7 @@ def edited(run: Run, view: View, kind: str, name: str, shown: pd.DataFrame) -> N
             thresholds[key] = 0.0
         elif change.get("Cut it"):
             thresholds[key] = thresholds_for(view.norms, run.layout, share, kind)[key]
-    send(Cut(kind, None, thresholds))
+    send(Cut(kind, None, thresholds, view.cut.ranking, view.cut.repaired))
 
 
 def one_matrix(run: Run, view: View) -> None:

@@ -9,14 +9,14 @@ import streamlit as st
 
 from pages.explore import rerun
 from pages.explore.view import View, send
-from pages.shared import loaders, widgets
+from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Question
 from prune_core import InputError
 from prune_core.runs import proposal
 from prune_core.runs.proposal import Aim, Candidate, Proposal, Search, Step
 from prune_core.runs.run import Run
 
-SECONDS = 3.0  # of an exact score, where none was taken in this session
+REPAIR = 1.0  # seconds of a repair before each score
 HELP = ("Several ways to cut are tried: by every ranking that was recorded, with one threshold or the same share of "
         "each matrix, and with shares by recorded sensitivities. Exact scores decide between them.")
 AIMS = {"loss": "loses at most", "speedup": "is faster by at least", "compression": "is smaller by at least"}
@@ -65,7 +65,8 @@ def show(run: Run, view: View) -> None:
         if asked and asked.step:
             st.button("Cancel", icon=":material/close:", key="cancel proposal", on_click=_cancel)
         else:
-            about = widgets.duration(proposal.usual(run, stage, wanted) * _seconds())
+            about = widgets.duration(jobs.seconds_of(run, stage, proposal.usual(run, stage, wanted),
+                                                     REPAIR * view.cut.repaired))
             st.button(f"Propose, about {about}", icon=":material/auto_fix_high:", key="propose", on_click=_ask,
                       args=(run, stage, wanted, view.cut.repaired))
     if asked:
@@ -169,10 +170,3 @@ def _table(run: Run, asked: Asked) -> None:
         loss.markdown(f"{100 * one.loss:+.1f} points".replace("-", "−"))
         button.button("Use", key=f"use {number}", on_click=use, args=(one,), type="tertiary")
     st.caption("Speedups are predicted. Intervals are at 95%; losses are below dense.")
-
-
-def _seconds() -> float:
-    """What an exact score took in this session, on average."""
-    results = st.session_state.get("exact scores", {}).values()
-    took = [result["seconds"] for result in results if result["seconds"] > 0.05]
-    return sum(took) / len(took) if took else SECONDS

@@ -188,13 +188,16 @@ def send(new: Cut, moment: int | None = None) -> None:
     """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
     where = {} if moment is None else {"moment": moment}
-    st.session_state["command"] = {"id": number, "cut": new.to_json()} | where
+    how = {"ranking": new.ranking, "repaired": new.repaired}  # else the sidebar would go back to norms
+    st.session_state["command"] = {"id": number, "cut": new.to_json()} | how | where
 
 
 def go(run: Run, stage: str) -> None:
     """Have the map show a stage, cut as it is."""
     at = run.saved(stage)
-    send(settings.usual(run, at), run.with_norms.index(at))
+    cut = replace(settings.usual(run, at), ranking=st.session_state.get("score") or "norm",
+                  repaired=bool(st.session_state.get("repair")))
+    send(cut, run.with_norms.index(at))
 
 
 def waits() -> bool:

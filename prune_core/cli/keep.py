@@ -109,7 +109,7 @@ def pack_run(
         tell(result, as_json, lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB; elsewhere: python -m prune_core "
                                         f"unpack {Path(to).name}")
         return
-    check_source(asked)
+    check_source(asked, data_name)
     result = pack.pack(asked, to, weights.split(",") if weights else [], data_name, write_weights, checkpoint)
     tell(result, as_json,
          lambda r: f"{r['path']}: {r['bytes'] / 1e6:.1f} MB, of them {r['weights_bytes'] / 1e6:.1f} MB weights; "

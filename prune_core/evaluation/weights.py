@@ -91,12 +91,12 @@ def write_weights(run: Run, stage: str, file: Path) -> None:
     files.write_whole(file, stored.kept_blocks(tensors_of(run, stage), run.layout))
 
 
-def check_source(run: Run) -> None:
+def check_source(run: Run, data: str) -> None:
     """Raises RunError where its dense weights are others than those of the recorded run that it names as its start.
 
-    Packed, it would take those for its own.
+    Packed, with its data called `data`, it would take those for its own.
     """
-    source = source_among(run, places.RECORDED)
+    source = source_among(run, places.RECORDED, data)
     if source is None or not run.has_weights(DENSE):
         return
     mine, theirs = tensors_of(run, DENSE), tensors_of(source, DENSE)

@@ -248,7 +248,7 @@ def _within(run: Run, aim: Aim, dense: float, own: float, zeros: float, known: S
     Each way begins where its surface meets the limit; then always the way that promises most is scored again.
     """
     if own < dense - aim.loss - 1e-9:
-        short = math.ceil(1000 * (dense - own)) / 10
+        short = math.ceil(1000 * (dense - own) - 1e-6) / 10
         raise InputError(f"these weights lose {short:.1f} points of dense with nothing more cut; asked was at most "
                          f"{100 * aim.loss:g}, so allow {short:.1f} or more")
     return _narrow(run, aim, dense, own, zeros, known, profile)

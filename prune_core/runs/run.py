@@ -193,10 +193,11 @@ class Run:
                                 self.about.get("notes", []), self.about["task"].get("shares"))
 
 
-def source_among(run: Run, folder: Path) -> Run | None:
+def source_among(run: Run, folder: Path, data: str | None = None) -> Run | None:
     """The run in `folder` that this one started from, if its dense weights are there and it divides them alike.
 
-    What is kept there of them - norms, rankings, scores - then holds for this run as well.
+    What is kept there of them - norms, rankings, scores - then holds for this run as well. `data`: what its data is
+    called there, where it has another name here.
     """
     try:
         source = Run(folder / run.config.start_from) if run.config.start_from not in (None, run.name) else None
@@ -204,8 +205,8 @@ def source_among(run: Run, folder: Path) -> Run | None:
         source = None
     if source is None:
         return None
-    alike = ((one.layout, one.task, one.labels, one.data, one.config.model, one.config.dev_examples)
-             for one in (run, source))
+    alike = ((one.layout, one.task, one.labels, name, one.config.model, one.config.dev_examples)
+             for one, name in ((run, data or run.data), (source, source.data)))
     return source if len({repr(one) for one in alike}) == 1 and source.has_weights(DENSE) else None
 
 
