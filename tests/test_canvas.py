@@ -248,7 +248,7 @@ EVEN, OWN = {"scope": "global", "share": 0.3}, {"scope": "layer", "share": None}
     ({"exact": False}, EVEN, 0.39, None, "predicted", 0.805, ", 0.785 – 0.825; recorded 0.800 at 40.0%"),
     ({}, OWN, 0.3, None, None, None, "no prediction for such a cut; the exact score comes when you rest"),
     ({"exact": False}, OWN, 0.39, None, None, None,
-     "no prediction for such a cut; for an even cut recorded 0.800 at 40.0%"),
+     "no prediction for such a cut; one threshold for all: recorded 0.800 at 40.0%"),
     ({"surfaces": {}}, EVEN, 0.3, None, None, None, "no score was recorded here; the exact score comes when you rest"),
     ({"surfaces": {}, "exact": False}, EVEN, 0.3, None, None, None,
      "no score was recorded here; no exact score here")])

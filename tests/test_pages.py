@@ -154,7 +154,7 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
     mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), Batch(8, 32)
     dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     assert metrics(checked(app)) == {
-        "Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
+        "Sparsity": "75.0%", "Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
         "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
     assert "error 5%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0

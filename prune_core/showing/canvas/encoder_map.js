@@ -29,7 +29,7 @@ class EncoderMap {
     const layers = [...new Set(matrices.map((m) => m.layer))], types = [...new Set(matrices.map((m) => m.type))];
     const aside = 58 * present, gap = layers.length > 12 ? 3 : 19 * present, top = 52 * present, between = 8;
     // In a room the whole map fits the screen
-    const room = this.theme.present ? Math.max(300, innerHeight - 630) - layers.length * gap : 430;
+    const room = this.theme.present ? Math.max(300, innerHeight - 690) - layers.length * gap : 430;
     const high = Math.max(12, Math.min(56 * present, room / layers.length)), width = this.canvas.clientWidth;
     const wide = (width - aside - between * (types.length - 1)) / types.length;
     const height = top + layers.length * (high + gap) + 6;

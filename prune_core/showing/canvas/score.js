@@ -48,11 +48,12 @@ function known(header, cut, counted, told) {
   return { how: null, words: `${why}; ${comes ? "the exact score comes when you rest" : near || "no exact score here"}` };
 }
 
-// "recorded 0.886 at 35.0%"; of an even cut where there is none of this kind, which is said
+// "recorded 0.886 at 35.0%"; where none was recorded for cuts of this kind, of which kind it is
 function nearest({ surfaces, usual }, cut, sparsity) {
-  const even = cut.scope === "global" || cut.share != null, own = even && surfaces[cut.scope];
-  const points = own || surfaces[usual.scope] || Object.values(surfaces)[0];
-  if (!points) return "";
-  const [x, score] = nearestPoint(points, sparsity);
-  return `${own ? "recorded" : "for an even cut recorded"} ${score.toFixed(3)} at ${percent(x)}`;
+  const own = (cut.scope === "global" || cut.share != null) && cut.scope in surfaces;
+  const scope = own ? cut.scope : usual.scope in surfaces ? usual.scope : Object.keys(surfaces)[0];
+  if (!scope) return "";
+  const [x, score] = nearestPoint(surfaces[scope], sparsity);
+  const kind = scope === "global" ? "one threshold for all: " : `the same share of each ${scope}: `;
+  return `${own ? "" : kind}recorded ${score.toFixed(3)} at ${percent(x)}`;
 }
