@@ -74,7 +74,7 @@ def test_score_curve_marks_the_present_setting_where_predict_puts_it():
                                  exact=[(2.0, 0.6)], retrained={"retrained": [(2.0, 0.88)]}, pins={"A": (1.5, 0.7)})
     by_name = {trace.name: trace for trace in figure.data}
     assert by_name["predicted here"].y[0] == pytest.approx(predict(surface, 0.25)[0]) == pytest.approx(0.775)
-    assert by_name["predicted here"].x[0] == pytest.approx(4 / 3) and by_name["recorded surface"].x[1] == 2.0
+    assert by_name["predicted here"].x[0] == pytest.approx(4 / 3) and by_name["recorded scores"].x[1] == 2.0
     assert tuple(by_name["exact"].y) == (0.6,) and tuple(by_name["retrained"].y) == (0.88,)
     assert [trace.text for trace in figure.data if trace.text] == [("A",)]
 

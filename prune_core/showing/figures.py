@@ -232,7 +232,7 @@ def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
         x=[*xs, *xs[::-1]], y=[p.high for p in points] + [p.low for p in points][::-1], fill="toself", mode="lines",
         line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"))
     figure.add_trace(go.Scatter(
-        x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded surface", marker_size=5,
+        x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded scores", marker_size=5,
         line=dict(color=BLUE, width=2), hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "recorded, not retrained")))
 
 
