@@ -154,8 +154,9 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
     mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), Batch(8, 32)
     dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     assert metrics(checked(app)) == {
-        "Sparsity": "75.0%", "Encoder compression": f"{mask.compression_encoder:.2f}x", "Dense, predicted": f"{dense:.1f} ms",
-        "Compact, predicted": f"{fast:.1f} ms", "Predicted speedup": f"{dense / fast:.2f}x"}
+        "Sparsity": "75.0%", "Encoder compression": f"{mask.compression_encoder:.2f}x",
+        "Dense, predicted": f"{dense:.1f} ms", "Compact, predicted": f"{fast:.1f} ms",
+        "Predicted speedup": f"{dense / fast:.2f}x"}
     assert "error 5%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
 
@@ -244,6 +245,20 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     assert asked == [("sample", runs_dir, "penalty-2x", "global", 0.5, 32, 128)]
     (table,) = checked(app).dataframe
     assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
+
+
+def test_a_measurement_that_nobody_waited_for_is_not_lost(runs_dir):
+    run = Run(make_run(runs_dir))
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128,
+            "threads": os.cpu_count(), "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "mask": "m",
+            "compression_encoder": 2.0, "dtype": "fp32", "engine": "torch", "executed": {"strips": 12},
+            "layers_ms": [[0, 15.0, 5.0]], "machine": machine.machine(), "predicted_speedup": 2.8}
+    files.append_sealed(run.answers.timings_file, said)
+    (table,) = checked(opened("speed")).dataframe
+    assert table.value["Speedup"].tolist() == [3.0] and table.value["Predicted"].tolist() == [2.8]
+    files.append_sealed(run.answers.timings_file, said | {"machine": said["machine"] | {"cpu": "another"}})
+    assert len(opened("speed").dataframe[0].value) == 1
 
 
 def test_another_devices_profile_is_loaded_kept_and_chosen(runs_dir):

@@ -10,7 +10,7 @@ import time
 import pytest
 import tiny
 
-from pages.shared.score_client import Question, ScoreClient
+from pages.shared.score_client import FIRST_START, Question, ScoreClient, Start
 from prune_core.cutting.cuts import Cut
 from prune_core.evaluation import dev_score, exact, serve
 from prune_core.evaluation.dev_score import Running
@@ -220,6 +220,18 @@ def test_equal_questions_are_computed_once(client):
     first, second = ended(client, "me", question(0.1)), ended(client, "you", question(0.1))
     assert first == second and first.result["count"] == 1 and first.score == 0.1
     assert ended(client, "me", question(0.0)).result["count"] == 2
+
+
+def test_a_start_is_said_to_take_as_long_as_the_last_one(tmp_path):
+    start = Start(tmp_path / "kept" / "first-score.json")
+    assert start.left(50) is None
+    start.begin(100)
+    assert start.left(103) == FIRST_START - 3 and start.left(1000) == 1  # never nothing: it is still to come
+    start.end(112)
+    assert start.left(113) is None
+    other = Start(tmp_path / "kept" / "first-score.json")
+    other.begin(0)
+    assert other.left(2) == 10
 
 
 def test_the_running_score_is_seen(client):
