@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import threading
 import time
 
 import pytest
@@ -59,6 +61,37 @@ def test_an_answer_is_that_of_evaluate_and_runs_up_to_it(made):
     wanted = {k: v for k, v in expected.items() if not k.startswith("seconds")}
     assert {k: v for k, v in result.items() if not k.startswith("seconds")} == wanted
     assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
+
+
+def test_a_pause_is_used_to_measure_what_a_repair_needs(made, monkeypatch):
+    monkeypatch.setattr(serve, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(Cores, "left", lambda self: os.cpu_count())
+    said: list[dict] = []
+    scoring = ScoringProcess(said.append, threads=1)
+    worker = threading.Thread(target=scoring.work)
+    worker.start()
+
+    def ask(**more) -> dict:
+        scoring._waiting.put(asked(made, len(said), 0.83, **more))
+        end = time.monotonic() + PATIENCE
+        while not (said and "result" in said[-1]):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return said.pop()["result"]
+
+    ask()
+    (bench,) = scoring._benches.values()
+    end = time.monotonic() + PATIENCE
+    while bench._grams is None:  # nobody has asked for a repair
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    repaired = ask(repair=True)
+    scoring._waiting.put(None)
+    worker.join(PATIENCE)
+    assert not any(line.get("doing") == "measuring inputs" for line in said)
+    cut = cut_of(made, None, 0.83, scope="global", repaired=True)
+    expected = exact.evaluate(made, "dense", cut, threads=1, fresh=True)
+    assert repaired["score"] == expected["score"]
 
 
 def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
