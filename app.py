@@ -9,6 +9,7 @@ from pages.shared import loaders, widgets
 from prune_core.runs import results
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
+from prune_core.tasks.metrics import in_words
 
 
 def main() -> None:
@@ -109,7 +110,7 @@ def scores(run: Run) -> str:
     """One line: the dense score, and the retrained one at each encoder compression."""
     done = [p for p in run.points if p["score_retrained"] is not None]
     retrained = " · ".join(f"{p['compression']:g}x **{widgets.score(p['score_retrained'])}**" for p in done)
-    metric = run.metric.replace("_", " ").capitalize()
+    metric = in_words(run.metric, first=True)
     if run.dense_score is None:
         return f"{metric}: no score yet"
     return (f"{metric}: dense **{widgets.score(run.dense_score)}**, "

@@ -10,6 +10,7 @@ from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
+from prune_core.tasks.metrics import in_words
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         nothing()
         return
     widgets.said_of_link()
-    st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
+    st.caption(widgets.facts(run) + f" · dense {in_words(run.metric)} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
     if not run.with_norms:
         st.info("This run has recorded no block norms yet. Watch it on the **Prune** page, or choose another run.")

@@ -21,6 +21,7 @@ from prune_core.runs.stages import Stage
 from prune_core.showing import compare, figures
 from prune_core.showing.compare import AIMS, Row
 from prune_core.showing.figures import Compared
+from prune_core.tasks.metrics import in_words
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model",
         "speedup": "predicted speedup", "measured": "measured speedup"}
@@ -69,7 +70,7 @@ def draw(runs: list[Run]) -> None:
     explained(runs)
     chart(runs, rows[0], {"speedup": guessed, "measured": timed})
     table_of(rows, runs[0].task, allowed, [] if all_timed else timed)
-    sentences = list(compare.sentences(compare.rows_of(groups), runs[0].metric.replace("_", " ")))
+    sentences = list(compare.sentences(compare.rows_of(groups), in_words(runs[0].metric)))
     if sentences:
         st.markdown("**In words**")
         st.markdown("\n".join(f"- {widgets.plain(sentence)}" for sentence in sentences))

@@ -205,9 +205,10 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
 
 
 def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup: float) -> list[dict]:
-    """The button that measures, and a table of what was measured of this run in this session, with what was predicted.
+    """The button that measures, and a table of what was measured of this run here, with what was predicted.
 
-    What was measured at this stage, batch and length comes back.
+    It is kept with the run, so leaving the page loses nothing. What was measured at this stage, batch and length comes
+    back.
     """
     measured = st.session_state.setdefault("measured", [])
     if not loaders.read_only() and st.button(
@@ -223,6 +224,9 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
         except Failed as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
     mine = [m for m in measured if m["run"] == run.name]
+    shown = {(m.get("mask"), m.get("when")) for m in mine}
+    kept = [m for m in loaders.timings(run) if "layers_ms" in m and (m.get("mask"), m.get("when")) not in shown]
+    mine = kept[-20:] + mine
     if mine:
         measurements(run, mine)
     return [m for m in mine if (m["batch"], m["length"], m["phase"]) == (setting.batch, setting.length, stage)]
@@ -234,7 +238,8 @@ def measurements(run: Run, measured: list[dict]) -> None:
         st.caption(f":material/help: {widgets.plain(why)}")
     table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": 100 * m["sparsity"], "Batch": m["batch"],
                            "Length": m["length"], "Threads": m["threads"], "Dense (ms)": m["dense_ms"],
-                           "Compact (ms)": m["compact_ms"], "Speedup": m["speedup"], "Predicted": m["predicted here"],
+                           "Compact (ms)": m["compact_ms"], "Speedup": m["speedup"],
+                           "Predicted": m.get("predicted here", m.get("predicted_speedup")),
                            "Executed": ", ".join(m["executed"])} for m in measured])
     ms, times = st.column_config.NumberColumn(format="%.1f"), st.column_config.NumberColumn(format="%.2fx")
     st.dataframe(table, hide_index=True, column_config={

@@ -17,6 +17,7 @@ from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
 from prune_core.showing.report.finding import LIMITS
+from prune_core.tasks.metrics import in_words
 
 AUDIENCES = {"short": "Decision makers (short)", "technical": "Colleagues (technical)"}
 
@@ -37,7 +38,7 @@ def main() -> None:
         run = chosen_run(names)
         data = widgets.data_field(run.data)
     widgets.said_of_link()
-    st.caption(widgets.facts(run) + f" · dense {run.metric.replace('_', ' ')} {widgets.score(run.dense_score)}")
+    st.caption(widgets.facts(run) + f" · dense {in_words(run.metric)} {widgets.score(run.dense_score)}")
     widgets.warnings(run)
     try:
         another(run)

@@ -27,6 +27,7 @@ from prune_core.runs import origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.tasks import glue
+from prune_core.tasks.metrics import in_words
 
 SCRIPT = '''\
 """python run.py "a sentence" ["its pair"]: needs onnxruntime, tokenizers and numpy, nothing else."""
@@ -242,7 +243,7 @@ def card(taken: CutModel, use: str) -> str:
     return _CARD.format(
         run=run, mask=taken.mask, stage=taken.stage, model=run.config.model,
         of="the synthetic practice set (not GLUE)" if run.is_practice else of,
-        metric=run.metric.replace("_", " "), score=_scored(taken),
+        metric=in_words(run.metric), score=_scored(taken),
         dense="" if run.dense_score is None else f"{run.dense_score:.4f}", **taken.sizes(), ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
         loading=_read(run),

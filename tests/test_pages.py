@@ -247,6 +247,20 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
 
 
+def test_a_measurement_that_nobody_waited_for_is_not_lost(runs_dir):
+    run = Run(make_run(runs_dir))
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128,
+            "threads": os.cpu_count(), "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "mask": "m",
+            "compression_encoder": 2.0, "dtype": "fp32", "engine": "torch", "executed": {"strips": 12},
+            "layers_ms": [[0, 15.0, 5.0]], "machine": machine.machine(), "predicted_speedup": 2.8}
+    files.append_sealed(run.answers.timings_file, said)
+    (table,) = checked(opened("speed")).dataframe
+    assert table.value["Speedup"].tolist() == [3.0] and table.value["Predicted"].tolist() == [2.8]
+    files.append_sealed(run.answers.timings_file, said | {"machine": said["machine"] | {"cpu": "another"}})
+    assert len(opened("speed").dataframe[0].value) == 1
+
+
 def test_another_devices_profile_is_loaded_kept_and_chosen(runs_dir):
     make_run(runs_dir)
     app = opened("speed")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+import threading
 import time
 
 import pytest
 import tiny
 
-from pages.shared.score_client import Question, ScoreClient
+from pages.shared.score_client import FIRST_START, Question, ScoreClient, Start
 from prune_core.cutting.cuts import Cut
 from prune_core.evaluation import dev_score, exact, serve
 from prune_core.evaluation.dev_score import Running
@@ -59,6 +61,37 @@ def test_an_answer_is_that_of_evaluate_and_runs_up_to_it(made):
     wanted = {k: v for k, v in expected.items() if not k.startswith("seconds")}
     assert {k: v for k, v in result.items() if not k.startswith("seconds")} == wanted
     assert said[-2]["done"] == said[-2]["total"] == result["examples"] and said[-2]["score"] == result["score"]
+
+
+def test_a_pause_is_used_to_measure_what_a_repair_needs(made, monkeypatch):
+    monkeypatch.setattr(serve, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(Cores, "left", lambda self: os.cpu_count())
+    said: list[dict] = []
+    scoring = ScoringProcess(said.append, threads=1)
+    worker = threading.Thread(target=scoring.work)
+    worker.start()
+
+    def ask(**more) -> dict:
+        scoring._waiting.put(asked(made, len(said), 0.83, **more))
+        end = time.monotonic() + PATIENCE
+        while not (said and "result" in said[-1]):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return said.pop()["result"]
+
+    ask()
+    (bench,) = scoring._benches.values()
+    end = time.monotonic() + PATIENCE
+    while bench._grams is None:  # nobody has asked for a repair
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    repaired = ask(repair=True)
+    scoring._waiting.put(None)
+    worker.join(PATIENCE)
+    assert not any(line.get("doing") == "measuring inputs" for line in said)
+    cut = cut_of(made, None, 0.83, scope="global", repaired=True)
+    expected = exact.evaluate(made, "dense", cut, threads=1, fresh=True)
+    assert repaired["score"] == expected["score"]
 
 
 def test_as_many_threads_as_others_leave_cores_over(made, monkeypatch):
@@ -220,6 +253,18 @@ def test_equal_questions_are_computed_once(client):
     first, second = ended(client, "me", question(0.1)), ended(client, "you", question(0.1))
     assert first == second and first.result["count"] == 1 and first.score == 0.1
     assert ended(client, "me", question(0.0)).result["count"] == 2
+
+
+def test_a_start_is_said_to_take_as_long_as_the_last_one(tmp_path):
+    start = Start(tmp_path / "kept" / "first-score.json")
+    assert start.left(50) is None
+    start.begin(100)
+    assert start.left(103) == FIRST_START - 3 and start.left(1000) == 1  # never nothing: it is still to come
+    start.end(112)
+    assert start.left(113) is None
+    other = Start(tmp_path / "kept" / "first-score.json")
+    other.begin(0)
+    assert other.left(2) == 10
 
 
 def test_the_running_score_is_seen(client):

@@ -15,6 +15,7 @@ from prune_core.cutting.answers import predict
 from prune_core.runs.run import Run
 from prune_core.showing import figures, published
 from prune_core.showing.published import Published
+from prune_core.tasks.metrics import in_words
 
 
 def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
@@ -106,7 +107,7 @@ def compared(run: Run, view: View) -> None:
            "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
            "score": predict(view.surface, mask.sparsity)[0] if view.surface else None}
     names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression",
-             "speedup": "Predicted speedup", "score": f"Predicted {run.metric.replace('_', ' ')}"}
+             "speedup": "Predicted speedup", "score": f"Predicted {in_words(run.metric)}"}
     columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}
     for pin in view.pins:
         values = [pin["numbers"].get(name) for name in names]
@@ -138,7 +139,7 @@ def points(run: Run) -> None:
     if table.empty:
         st.caption("No compression has been reached yet.")
         return
-    three, metric = {"format": "%.3f"}, run.metric.replace("_", " ").capitalize()
+    three, metric = {"format": "%.3f"}, in_words(run.metric, first=True)
     st.dataframe(table.assign(sparsity=100 * table["sparsity"]), hide_index=True, placeholder="–", column_config={
         "compression": st.column_config.NumberColumn("Target", format="%.3gx"),
         "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),

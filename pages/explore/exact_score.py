@@ -16,6 +16,7 @@ from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
+from prune_core.tasks.metrics import in_words
 
 RANKING_SECONDS = 60.0  # that the other rankings of a stage take together, about
 
@@ -54,8 +55,9 @@ def _score_words(run: Run, view: View) -> str:
         points = [point for point in view.surface if abs(point.sparsity - view.mask.sparsity) < 1e-6]
         how = "was **recorded** for this very cut" if points else "is **estimated from recorded scores at nearby cuts**"
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
-        return (f"The {run.metric.replace('_', ' ')} {how} of "
-                f"{view.snapshot.saved}{repaired}, without retraining: 95% interval {low:.3f} – {high:.3f}, "
+        further = " further" if view.snapshot.saved.kind == "retrain" else ""
+        return (f"The {in_words(run.metric)} {how} of "
+                f"{view.snapshot.saved}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
                 f"{scope_words(view.cut.scope)}.")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
@@ -139,7 +141,7 @@ def _row(run: Run, question: Question, cut: dict) -> None:
 
 def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> str:
     """The answer in one line: why it failed, the exact score, the score so far, or what is waited for."""
-    name = run.metric.replace("_", " ")
+    name = in_words(run.metric)
     if answer.doing == "failed":
         why, _, advice = answer.error.partition("; give --data ")  # a command's advice; here there is a field for it
         where = ". Say in the sidebar where it is." if advice else ""
@@ -150,7 +152,7 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
                 f"95% interval {result['low']:.3f} – {result['high']:.3f} "
                 f"({result['examples']:,} examples, {_took(result['seconds'])})")
     if answer.score is not None:
-        return (f":material/hourglass_top: {name.capitalize()} so far **{answer.score:.3f}**, "
+        return (f":material/hourglass_top: Exact dev {name} so far **{answer.score:.3f}**, "
                 f"95% interval {answer.low:.3f} – {answer.high:.3f}, {answer.done:,} of {answer.total:,} examples")
     ahead = client.ahead(question)
     doing = {"loading": "loading weights and data, once",

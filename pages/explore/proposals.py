@@ -15,6 +15,7 @@ from prune_core import InputError
 from prune_core.runs import proposal
 from prune_core.runs.proposal import Aim, Candidate, Proposal, Search, Step
 from prune_core.runs.run import Run
+from prune_core.tasks.metrics import in_words
 
 REPAIR = 1.0  # seconds of a repair before each score
 HELP = ("Several ways to cut are tried: by every ranking that was recorded, with one threshold or the same share of "
@@ -158,7 +159,7 @@ def _table(run: Run, asked: Asked) -> None:
     if not asked.candidates:
         return
     widths, best = (4.2, 1, 1.2, 2, 1.2, 1), asked.proposal and asked.proposal.best
-    names = ("Cut", "Zero", "Speedup", f"Exact {run.metric.replace('_', ' ')}", "Loss", "")
+    names = ("Cut", "Zero", "Speedup", f"Exact {in_words(run.metric)}", "Loss", "")
     for place, name in zip(st.columns(widths), names, strict=True):
         place.caption(name)
     for number, one in enumerate(asked.candidates):

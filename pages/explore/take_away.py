@@ -19,6 +19,7 @@ from prune_core.runs import advice
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
 from prune_core.showing import notebook
+from prune_core.tasks.metrics import in_words
 
 FASTER = {
     "hf": "It stores what was cut as zeros, so by itself it is neither smaller nor faster than the dense model. "
@@ -108,7 +109,7 @@ def to_stage(run: Run, stage: str | None) -> None:
 
 def scored(run: Run, told: dict) -> str:
     """Compression and score of a model that was made."""
-    score = (f"{run.metric.replace('_', ' ')} {told['score']:.4f}" if told["score"] is not None else
+    score = (f"{in_words(run.metric)} {told['score']:.4f}" if told["score"] is not None else
              "not scored: the task's data is not there (its folder is asked for in the sidebar)")
     return widgets.plain(f"Encoder {told['compression_encoder']:.2f}x, {score}.")
 

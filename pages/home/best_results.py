@@ -12,6 +12,7 @@ from prune_core.runs.best import ALLOWED, Result
 from prune_core.runs.run import Run
 from prune_core.showing.report.recommend import points
 from prune_core.tasks.glue_folders import FOLDERS
+from prune_core.tasks.metrics import in_words
 
 SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters",
           4 / 5: "four fifths", 9 / 10: "nine tenths"}
@@ -41,7 +42,7 @@ def table(runs: list[Run]) -> None:
 
 def cells(task: str, metric: str, result: Result) -> tuple[str, ...]:
     """What the line of a task says."""
-    name = f"**{widgets.plain(task)}** {widgets.plain(metric.replace('_', ' '))}"
+    name = f"**{widgets.plain(task)}** {widgets.plain(in_words(metric))}"
     return (name, share(result), f"**{result.score:.3f}** of {result.dense:.3f}", against(result), speedup(result))
 
 

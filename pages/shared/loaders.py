@@ -281,14 +281,17 @@ def timed(run: Run, stage: str) -> float | None:
 
 def timing(run: Run, stage: str) -> dict | None:
     """All that `measure` said then; None where it was not asked."""
-    wanted = {"phase": stage, "batch": SETTING.batch, "length": SETTING.length, "dtype": "fp32", "engine": "torch",
-              "threads": os.cpu_count()}
+    wanted, sparsity = (stage, SETTING.batch, SETTING.length), run.snapshots[run.saved(stage)].point["sparsity"]
+    return next((one for one in reversed(timings(run)) if abs(one["sparsity"] - sparsity) < 0.005
+                 and (one["phase"], one["batch"], one["length"]) == wanted), None)
+
+
+def timings(run: Run) -> list[dict]:
+    """What `measure` took of this run on this machine, fp32, all cores, oldest first."""
     this = _machine()
-    timings = [timing for timing in run.answers.timings()
-               if all(timing[key] == value for key, value in wanted.items())
-               and all(timing["machine"][key] == this[key] for key in ("cpu", "cores"))
-               and abs(timing["sparsity"] - run.snapshots[run.saved(stage)].point["sparsity"]) < 0.005]
-    return timings[-1] if timings else None
+    return [one for one in run.answers.timings()
+            if (one["dtype"], one["engine"], one["threads"]) == ("fp32", "torch", os.cpu_count())
+            and all(one["machine"][key] == this[key] for key in ("cpu", "cores"))]
 
 
 @st.cache_resource(ttl=60, show_spinner=False)

@@ -17,12 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from prune_core import InputError
+from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
 from prune_core.runs import known
 from prune_core.runs.run import Run
 
 KEPT = 500  # answers
+FIRST_START = 8.0  # seconds from a start to the first score, where none was timed: libraries, weights, sentences
 LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
 
 
@@ -65,12 +66,40 @@ class _Asked:
     by: dict[str, float] = field(default_factory=dict)  # who -> when they asked last
 
 
+class Start:
+    """How long a new scoring process takes to its first score: as the last one took here, kept between two apps."""
+
+    def __init__(self, file: Path):
+        self._file, self._at = file, None
+
+    def begin(self, now: float) -> None:
+        self._at = now
+
+    def left(self, now: float) -> float | None:
+        """Seconds until the first score, about, at least one; None where the process has given one."""
+        return None if self._at is None else max(1.0, self._usual() - (now - self._at))
+
+    def end(self, now: float) -> None:
+        """The first score is there."""
+        if self._at is not None:
+            with contextlib.suppress(OSError):
+                files.write_json(self._file, {"seconds": now - self._at})
+            self._at = None
+
+    def _usual(self) -> float:
+        try:
+            return min(120.0, float(json.loads(self._file.read_bytes())["seconds"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return FIRST_START
+
+
 class ScoreClient:
     """One scoring process for all sessions; started with the first question, and again after it has ended."""
 
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "prune_core", "serve")):
         self._command, self._lock, self._numbers = command, threading.Lock(), itertools.count(1)
         self._process: subprocess.Popen | None = None
+        self._start = Start(files.cache_folder() / "first-score.json")
         self._asked: OrderedDict[Question, _Asked] = OrderedDict()
 
     def want(self, who: str, question: Question, again: bool = False) -> Answer:
@@ -88,6 +117,8 @@ class ScoreClient:
                 known = self._ask(question, before)
             known.by[who] = now
             self._asked.move_to_end(question)
+            if known.answer.doing in ("waiting", "loading"):
+                return replace(known.answer, seconds_left=self._start.left(now))
             return known.answer
 
     def leave(self, who: str) -> None:
@@ -149,6 +180,7 @@ class ScoreClient:
                 if not before:
                     asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
                 return asked
+            self._start.begin(time.monotonic())
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         cut = question.cut
         self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
@@ -167,6 +199,8 @@ class ScoreClient:
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 said = json.loads(line)
                 with self._lock:
+                    if "score" in said or "result" in said:
+                        self._start.end(time.monotonic())
                     for asked in self._asked.values():
                         if asked.number == said.get("id") and ("result" in said or not asked.answer.ended):
                             asked.answer = _after(asked.answer, said)

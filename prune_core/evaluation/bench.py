@@ -122,8 +122,8 @@ class Bench:
                        report=lambda done, total: doing("repairing", done, total))
         return model
 
-    def grams(self, doing: Doing = quiet) -> dict[str, Gram]:
-        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences; taken once, kept on the disk."""
+    def grams(self, doing: Doing = quiet, keep: bool = True) -> dict[str, Gram]:
+        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences; taken once, `keep`: on the disk."""
         path = self._folder / f"{self._key}{self._repair_key}.safetensors"
         self._grams = self._grams or _read_grams(path, self.encoder.linears)
         if self._grams is None:
@@ -137,7 +137,8 @@ class Bench:
 
             doing("measuring inputs", 0, total)
             self._grams = repair.collect(self.encoder.model, self.encoder.linears, inputs, more)
-            _keep_grams(path, self._grams)
+            if keep:
+                _keep_grams(path, self._grams)
         return self._grams
 
 

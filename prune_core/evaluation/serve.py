@@ -36,6 +36,7 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
 KEPT = 3  # benches: weights and dev set of one stage each
+PAUSE_SECONDS = 3.0  # without a question; then there is time to prepare
 IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
 
 
@@ -120,8 +121,28 @@ class ScoringProcess:
     def work(self) -> None:
         """Answer until there is no more, or nobody has asked for IDLE_SECONDS."""
         with contextlib.suppress(queue.Empty):
-            while (question := self._waiting.get(timeout=IDLE_SECONDS)) is not None:
+            while (question := self._next()) is not None:
                 self._say({"id": question.get("id")} | self._answer(question))
+
+    def _next(self) -> Mapping | None:
+        """The next question, None where there is none any more. Raises queue.Empty after IDLE_SECONDS."""
+        with contextlib.suppress(queue.Empty):
+            return self._waiting.get(timeout=PAUSE_SECONDS)
+        with contextlib.suppress(Cancelled):
+            self._prepare()
+        return self._waiting.get(timeout=IDLE_SECONDS)
+
+    def _prepare(self) -> None:
+        """While nobody asks and no core is busy: measure what a repair of the weights in use needs, for seconds.
+
+        Raises Cancelled when a question comes.
+        """
+        def go_on(*_) -> None:
+            if not self._waiting.empty():
+                raise Cancelled
+
+        if self._benches and self._cores.left() == os.cpu_count():
+            next(reversed(self._benches.values())).grams(go_on, keep=False)
 
     def _answer(self, question: Mapping) -> dict:
         number = question.get("id")

@@ -8,6 +8,7 @@ from prune_core.runs import estimate
 from prune_core.runs.config import PruneConfig, preset
 from prune_core.tasks import table_files
 from prune_core.tasks.glue import TASKS
+from prune_core.tasks.metrics import in_words
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def outlook(config: PruneConfig) -> str:
     outcome = NOTHING.get(config.task)
     if outcome is None or config.data == "practice" or table_files.is_own(config.data):
         return ""
-    metric = TASKS[config.task].metric.replace("_", " ")
+    metric = in_words(TASKS[config.task].metric)
     longer = preset("standard", task=config.task, data=config.data, compressions=config.compressions)
     minutes = round((estimate.LOADING + estimate.work(longer, estimate.size_of(longer)).seconds) / 60)
     instead = outcome.instead.format(standard=f"preset standard (about {minutes} min)")

@@ -11,6 +11,7 @@ from prune_core import InputError, __version__, files
 from prune_core.runs import places
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
+from prune_core.tasks.metrics import in_words
 
 # ---------------------------------------------------------------- its cells
 
@@ -108,7 +109,7 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
         v4.new_code_cell(_SHOWN.format(shown=json.dumps(shown))),
         v4.new_markdown_cell("## What is cut of each matrix"),
         v4.new_code_cell(_MATRICES),
-        v4.new_markdown_cell(_WEIGHTS.format(metric=run.metric.replace("_", " "))),
+        v4.new_markdown_cell(_WEIGHTS.format(metric=in_words(run.metric))),
         v4.new_code_cell(_EXACT),
     ]
     for number, cell in enumerate(cells):

@@ -6,6 +6,15 @@ import numpy as np
 
 from prune_core.tasks.glue import Examples, Task
 
+_WORDS = {"f1": "F1", "matthews_correlation": "Matthews correlation", "pearson": "Pearson correlation",
+          "spearman": "Spearman correlation"}
+
+
+def in_words(metric: str, first: bool = False) -> str:
+    """As a sentence has it: 'accuracy', 'F1', 'Matthews correlation'; `first`: at its beginning."""
+    words = _WORDS.get(metric, metric.replace("_", " "))
+    return words[:1].upper() + words[1:] if first else words
+
 
 def score(task: Task, outputs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """The task's official metrics. outputs (examples, classes), or (examples, 1) for regression."""

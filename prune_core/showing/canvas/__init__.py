@@ -25,6 +25,7 @@ from prune_core.latency.strips import layers_of
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks.glue_folders import FOLDERS
+from prune_core.tasks.metrics import in_words
 
 HERE = Path(__file__).parent
 COUNTING = ("unpack", "masks", "latency", "counts")
@@ -116,8 +117,7 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
 
 def score_title(run: Run) -> str:
     """What the score of a run is: 'SST-2 accuracy', 'CoLA Matthews correlation', of a table of one's own its name."""
-    metric = run.metric.replace("_matched", "").replace("f1", "F1").replace("_", " ")
-    return f"{task_title(run)} {metric.replace('matthews', 'Matthews').replace('spearman', 'Spearman')}"
+    return f"{task_title(run)} {in_words(run.metric.removesuffix('_matched'))}"
 
 
 def task_title(run: Run) -> str:

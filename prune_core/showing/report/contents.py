@@ -20,6 +20,7 @@ from prune_core.runs.stages import kind_of
 from prune_core.showing.report.finding import Finding, Request
 from prune_core.showing.report.recommend import advice, points, recommended
 from prune_core.tasks.glue_folders import FOLDERS
+from prune_core.tasks.metrics import in_words
 
 TEXT = 200  # characters of a sentence that is shown
 METRICS = {
@@ -88,7 +89,7 @@ def _named(run: Run, request: Request) -> dict:
     return {
         "title": request.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": request.audience,
         "words": [part.strip() for part in request.words.split("\n") if part.strip()], "of": of,
-        "metric": run.metric.replace("_", " "),
+        "metric": in_words(run.metric),
         "explained": METRICS.get(run.metric.removesuffix("_matched"), "the task's metric on the dev set")}
 
 
