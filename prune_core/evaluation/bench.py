@@ -123,23 +123,39 @@ class Bench:
         return model
 
     def grams(self, doing: Doing = quiet, keep: bool = True) -> dict[str, Gram]:
-        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences; taken once, `keep`: on the disk."""
+        """Matrix name -> Gram of its inputs over GRAM_SENTENCES training sentences; taken once, `keep`: on the disk.
+
+        `doing` may raise to stop: what is measured by then is not measured again.
+        """
         path = self._folder / f"{self._key}{self._repair_key}.safetensors"
         self._grams = self._grams or _read_grams(path, self.encoder.linears)
         if self._grams is None:
-            batches = encoding.dev_batches(self.train.lengths, 64)
-            inputs, seen, total = (self.train.batch(at)[0] for at in batches), 0, len(self.train)
-
-            def more(sentences: int) -> None:
-                nonlocal seen
-                seen += sentences
-                doing("measuring inputs", min(seen, total), total)
-
-            doing("measuring inputs", 0, total)
-            self._grams = repair.collect(self.encoder.model, self.encoder.linears, inputs, more)
+            self._measure(doing)
+            self._grams = self._collector.grams()
             if keep:
                 _keep_grams(path, self._grams)
         return self._grams
+
+    def _measure(self, doing: Doing) -> None:
+        """What is left to be measured."""
+        total = len(self.train)
+        doing("measuring inputs", total - sum(map(len, self._left)), total)
+        while self._left:
+            try:
+                self._collector.add(self.train.batch(self._left.pop())[0])
+            except BaseException:  # a part of the batch may be in the sums: all anew
+                del self._collector, self._left
+                raise
+            doing("measuring inputs", total - sum(map(len, self._left)), total)
+
+    @cached_property
+    def _left(self) -> list[np.ndarray]:
+        """Batches of training sentences that are not measured yet, the next one last."""
+        return encoding.dev_batches(self.train.lengths, 64)[::-1]
+
+    @cached_property
+    def _collector(self) -> repair.Collector:
+        return repair.Collector(self.encoder.model, self.encoder.linears)
 
 
 def _read_grams(path: Path, names: Collection[str]) -> dict[str, Gram] | None:

@@ -36,7 +36,7 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
 KEPT = 3  # benches: weights and dev set of one stage each
-PAUSE_SECONDS = 3.0  # without a question; then there is time to prepare
+PAUSE_SECONDS = 1.0  # without a question; then there is time to prepare
 IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
 
 

@@ -58,57 +58,71 @@ def of_tokens(x: torch.Tensor, count: torch.Tensor) -> torch.Tensor | None:
     return x[count] if x.shape[:-1] == count.shape else None
 
 
-# long: the hook and what it adds to are one thing
-@torch.inference_mode()
+class Collector:
+    """Sums up the inputs of every matrix, batch by batch; who is called away may go on later."""
+
+    def __init__(self, model: nn.Module, linears: Mapping[str, nn.Linear]):
+        self._model, self._linears = model, linears
+        self._sums: dict[str, list] = {}  # products, total, count
+        self._shared: dict[str, str] = {}  # query, key and value have the input of the first of them
+
+    @torch.inference_mode()
+    def add(self, inputs: Mapping[str, torch.Tensor]) -> int:
+        """One batch more: all tokens that are no padding, and nothing else. How many sentences it had."""
+        inputs, count = told_apart(inputs)
+        seen: dict[int, str] = {}  # data pointer of an input -> its first matrix
+        alive: list[torch.Tensor] = []  # a pointer is an identity only while its tensor lives
+
+        def hook(name: str):
+            def add(_module, arguments):
+                rows = of_tokens(arguments[0], count)
+                if rows is not None:
+                    alive.append(arguments[0])
+                    first = seen.setdefault(arguments[0].data_ptr(), name)
+                    if self._shared.setdefault(name, first) == name:
+                        self._add(name, rows.float())
+
+            return add
+
+        training = self._model.training
+        hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in self._linears.items()]
+        try:
+            self._model.eval()
+            self._model(**inputs)
+        finally:
+            self._model.train(training)
+            for one in hooks:
+                one.remove()
+        return len(count)
+
+    def _add(self, name: str, rows: torch.Tensor) -> None:
+        width = rows.shape[-1]
+        sums = self._sums.setdefault(name, [torch.zeros(width, width), torch.zeros(width), 0])
+        _add_products_(sums[0], rows)
+        sums[1] += rows.sum(0)
+        sums[2] += len(rows)
+
+    @torch.inference_mode()
+    def grams(self) -> dict[str, Gram]:
+        """Matrix name -> Gram of its inputs; matrices with one input share theirs, one without tokens has none.
+
+        To be asked once, after the last batch.
+        """
+        grams = {name: Gram(_mirrored_(products), total, tokens)
+                 for name, (products, total, tokens) in self._sums.items()}
+        return {name: grams[self._shared[name]] for name in self._linears if name in self._shared}
+
+
 def collect(model: nn.Module, linears: Mapping[str, nn.Linear], batches: Iterable[Mapping[str, torch.Tensor]],
             report: Callable[[int], None] = lambda more: None) -> dict[str, Gram]:
-    """Matrix name -> Gram of its inputs over all tokens of `batches` that are no padding, and over nothing else.
+    """Matrix name -> Gram of its inputs over all tokens of `batches`, as a Collector has it.
 
-    Matrices with one input share one Gram. A matrix that is given no tokens has none. `report` gets the sentences of
-    each batch that is done, and may raise to stop.
+    `report` gets the sentences of each batch that is done, and may raise to stop.
     """
-    sums: dict[str, list] = {}  # products, total, count
-    count: torch.Tensor | None = None
-    seen: dict[int, str] = {}  # data pointer of an input -> its first matrix: query, key and value share theirs
-    shared: dict[str, str] = {}
-
-    def hook(name: str):
-        def add(_module, arguments):
-            x = arguments[0]
-            rows = of_tokens(x, count)
-            if rows is None:
-                return
-            first = seen.setdefault(x.data_ptr(), name)
-            shared.setdefault(name, first)
-            if shared[name] != name:
-                return
-            rows = rows.float()
-            if name not in sums:
-                sums[name] = [torch.zeros(x.shape[-1], x.shape[-1]), torch.zeros(x.shape[-1]), 0]
-            _add_products_(sums[name][0], rows)
-            sums[name][1] += rows.sum(0)
-            sums[name][2] += len(rows)
-            alive.append(x)  # a pointer is an identity only while its tensor lives
-
-        return add
-
-    alive: list[torch.Tensor] = []
-    training = model.training
-    hooks = [linear.register_forward_pre_hook(hook(name)) for name, linear in linears.items()]
-    try:
-        model.eval()
-        for inputs in batches:
-            inputs, count = told_apart(inputs)
-            model(**inputs)
-            seen.clear()
-            alive.clear()
-            report(len(count))
-    finally:
-        model.train(training)
-        for one in hooks:
-            one.remove()
-    grams = {name: Gram(_mirrored_(products), total, tokens) for name, (products, total, tokens) in sums.items()}
-    return {name: grams[shared[name]] for name in linears if name in shared}
+    collector = Collector(model, linears)
+    for inputs in batches:
+        report(collector.add(inputs))
+    return collector.grams()
 
 
 def _add_products_(products: torch.Tensor, rows: torch.Tensor) -> None:

@@ -31,6 +31,7 @@ def run(data: Path) -> Iterator[dict]:
                 yield from _opened(page, address, start)
                 if start == "at once":
                     yield from _dragged(page)
+                page.context.close()
         shutil.rmtree(root / "data" / "runs", ignore_errors=True)
         with served(runs, root, **own) as address:
             page = _page(browser)
