@@ -112,8 +112,10 @@ def follow(run: Run) -> None:
         return
     if waits():
         st.rerun()  # the map has yet to be told
+    place = st.empty()  # always sent, as nothing else takes the last matrix away for certain
     if view.zoom:
-        parts.one_matrix(run, view)
+        with place.container():
+            parts.one_matrix(run, view)
     tabs(run, view)
     rerun.after_the_map(drawn)
 

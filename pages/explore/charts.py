@@ -35,8 +35,10 @@ def curves(run: Run, view: View, taken: list[tuple[float, float]]) -> None:
         scores(run, view, taken, others, shown)
     with right:
         speedups(run, view, shown)
+    place = st.empty()  # always sent: what a fragment only leaves out may stay where another question comes as it ends
     if view.pins:
-        compared(run, view)
+        with place.container():
+            compared(run, view)
 
 
 def other_runs(run: Run) -> list[Run]:

@@ -152,7 +152,7 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
                 f"95% interval {result['low']:.3f} – {result['high']:.3f} "
                 f"({result['examples']:,} examples, {_took(result['seconds'])})")
     if answer.score is not None:
-        return (f":material/hourglass_top: Exact dev {name} so far **{answer.score:.3f}**, "
+        return (f":material/hourglass_top: {in_words(run.metric, first=True)} so far **{answer.score:.3f}**, "
                 f"95% interval {answer.low:.3f} – {answer.high:.3f}, {answer.done:,} of {answer.total:,} examples")
     ahead = client.ahead(question)
     doing = {"loading": "loading weights and data, once",

@@ -21,6 +21,7 @@ export default function rerun({ parentElement, data, setTriggerValue }) {
   };
   if (data.of === "map") {
     document.prunescopeCalm = data.calm;
+    document.prunescopeAnswered = data.answered;
     answered();
     listen(({ detail }) => {
       if (detail.came || !detail.rests) return;

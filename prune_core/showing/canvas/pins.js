@@ -1,5 +1,6 @@
 // Pinned settings: cuts that are kept, to compare others with them.
 
+const PATIENCE = 4000; // milliseconds for which a copied link waits for Python's answer
 const LETTERS = "ABCDEFGH";
 
 // The pins and one more; the same where there are as many as letters. `cut`: what it cuts and of which weights;
@@ -51,11 +52,14 @@ function copyAddress(button) {
     button.textContent = words;
     setTimeout(() => (button.textContent = "Copy link"), 1500);
   };
-  const wait = Math.max(0, 700 - (Date.now() - (document.prunescopeTold ?? 0)));
-  setTimeout(() => {
+  const pressed = Date.now();
+  const write = () => {
+    const { prunescopeTold: told = 0, prunescopeAnswered: answered = 0 } = document;
+    if (answered < told && Date.now() - pressed < PATIENCE) return setTimeout(write, 50);
     const written = navigator.clipboard?.writeText(location.href) ?? Promise.reject();
     written.then(() => say("Copied"), () => say(copyByHand(location.href, button) ? "Copied" : "Not copied"));
-  }, wait);
+  };
+  write();
 }
 
 // Where the browser gives no clipboard: over a plain connection that is not this machine
