@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from sample_run import make_run
 from streamlit.testing.v1 import AppTest
 
 from pages.shared import jobs, processes
@@ -108,6 +109,13 @@ def test_every_recorded_run_can_be_made_again(tmp_path):
         assert f"--task={run.task}" in arguments
         assert config.start_from in (None, "sst2-minilm-64x1")  # whose dense weights ship
         assert config.start_from == (run.config.start_from if run.source else None)
+
+
+def test_a_run_on_the_practice_set_has_not_the_weights_of_one_on_glue(runs_dir):
+    make_run(runs_dir, "glue")
+    make_run(runs_dir, "practised", data="practice")
+    glue, practised = (Run(runs_dir / name) for name in ("glue", "practised"))
+    assert not jobs._alike(practised, glue, jobs.again(glue, "")) and jobs._alike(glue, glue, jobs.again(glue, "/other"))
 
 
 @pytest.fixture
