@@ -25,7 +25,8 @@ def scored(tiny_model, tiny_data, tmp_path_factory) -> tuple[Run, dict]:
 
 
 def found(run: Run, cut: Cut = CUT, data: str | None = None) -> dict | None:
-    return known.find(run, known.key(run, "dense", data, cut.repaired), cut.mask(run.ranking("dense"), run.layout), cut.repaired)
+    key, mask = known.key(run, "dense", data, cut.repaired), cut.mask(run.ranking("dense"), run.layout)
+    return known.find(run, key, mask, cut.repaired)
 
 
 def test_what_was_computed_is_found_to_the_last_digit(scored):
