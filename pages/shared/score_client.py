@@ -66,6 +66,7 @@ class _Asked:
     answer: Answer = field(default_factory=Answer)
     process: subprocess.Popen | None = None  # who was asked
     by: dict[str, float] = field(default_factory=dict)  # who -> when they asked last
+    busy: bool = True  # whether the process has yet to end it; also where the score was known before
 
 
 class Start:
@@ -168,11 +169,13 @@ class ScoreClient:
 
     def _let_go(self, who: str, question: Question | None, now: float) -> None:
         for other, asked in list(self._asked.items()):
-            if other == question or asked.answer.ended:
+            if other == question or not asked.busy:
                 continue
             asked.by = {one: at for one, at in asked.by.items() if one != who and now - at < LAPSE}
             if not asked.by:
-                del self._asked[other]
+                if not asked.answer.ended:
+                    del self._asked[other]
+                asked.busy = False
                 self._send({"cancel": asked.number})
 
     def _ask(self, question: Question, of: tuple[int, ...], before: dict | None) -> _Asked:
@@ -185,6 +188,7 @@ class ScoreClient:
                 self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
+                asked.busy = False
                 if not before:
                     asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
                 return asked
@@ -209,13 +213,17 @@ class ScoreClient:
                 with self._lock:
                     self._started(said)
                     for asked in self._asked.values():
-                        if asked.number == said.get("id") and ("result" in said or not asked.answer.ended):
-                            asked.answer = _after(asked.answer, said)
+                        if asked.number == said.get("id"):
+                            asked.busy &= not said.keys() & {"result", "error", "cancelled"}
+                            if "result" in said or not asked.answer.ended:
+                                asked.answer = _after(asked.answer, said)
         code = process.wait()
         with self._lock:
             for asked in self._asked.values():
-                if asked.process is process and not asked.answer.ended:
-                    asked.answer = Answer("failed", error=f"the scoring process ended unexpectedly (code {code})")
+                if asked.process is process:
+                    asked.busy = False
+                    if not asked.answer.ended:
+                        asked.answer = Answer("failed", error=f"the scoring process ended unexpectedly (code {code})")
 
     def _started(self, said: dict) -> None:
         """Take the time of a start: to its first score, where somebody has waited for that."""
