@@ -88,6 +88,13 @@ def test_cancel_ends_the_process_and_another_page_shows_it_meanwhile(runs_dir):
     assert not (runs_dir / "profile.json").exists()
 
 
+def test_an_error_that_ends_in_a_brace_is_an_error(tmp_path):
+    log = processes.log_file("job", tmp_path)
+    log.parent.mkdir()
+    log.write_text('error: thresholds are {"all": -1}\n')
+    assert processes.failure("job", tmp_path) == 'thresholds are {"all": -1}'
+
+
 def test_how_far_it_is_comes_from_the_command_or_from_the_time_it_takes():
     assert jobs._how_far(" 42%|####      | 60/144 scores, 03:10 left".strip(), 9.0, 60.0) == (
         0.42, "42%, 60/144 scores, 03:10 left")

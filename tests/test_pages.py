@@ -657,6 +657,15 @@ def test_compare_without_runs_says_what_to_do(runs_dir):
     assert "No run has been retrained yet" in texts(opened("compare"))
 
 
+def test_compare_takes_ones_own_of_two_runs_of_one_name(runs_dir, tmp_path):
+    make_run(runs_dir, "twice", data="practice", upto=12, finish=False)  # before a run of this name was shipped
+    for name in ("twice", "other"):
+        (tmp_path / "recorded").mkdir(exist_ok=True)
+        make_run(tmp_path / "made", name).rename(tmp_path / "recorded" / name)
+    app = opened("compare")
+    assert app.selectbox(key="task").options == ["sst2"] and app.multiselect(key="runs of sst2").value == ["other"]
+
+
 def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     make_run(runs_dir, "one")
     make_run(runs_dir, "two", compression=3.0, scope="matrix")
