@@ -13,6 +13,7 @@ from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.latency import apart, profile_files
 from prune_core.latency.profile import Batch, Profile
+from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
@@ -53,12 +54,10 @@ def main() -> None:
 
 def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, Batch, Profile | None]:
     """Run, stage, batch size and sentence length, and whose latency profile to predict with."""
-    complete = (name for name in names if loaders.run(name).status == "complete")
-    widgets.run_of_link(names, lambda: next(complete, names[0]))
+    widgets.run_of_link(names, lambda: loaders.first(names))
     run = loaders.run(st.selectbox("Run", names, None, key="run", bind="query-params"))
     stages = run.stages
-    # The longest curve of trained norms
-    first = next((stage for stage in stages if stage.kind == "penalty"), stages[-1])
+    first = best.opening(run) or stages[-1]
     if st.session_state.get("phase", first) not in stages:
         del st.session_state["phase"]
     stage = st.selectbox("Stage", stages, stages.index(first), key="phase", bind="query-params",

@@ -249,14 +249,14 @@ def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
 def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     make_run(runs_dir)
     profile_files.write(make_profile(), loaders.own_profile_file())
-    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2,
+    said = {"run": "sample", "phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2,
             "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "compression_encoder": 2.0,
-            "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
+            "executed": {"strips": 12}, "machine": machine.machine(), "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
     asked = []
     monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
     app = opened("speed")
     next(b for b in app.button if b.label == "Measure now").click().run()
-    assert asked == [("sample", runs_dir, "penalty-2x", "global", 0.5, 32, 128)]
+    assert asked == [("sample", runs_dir, "retrain-2x", "global", 0.5, 32, 128)]
     (table,) = checked(app).dataframe
     assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
 
