@@ -31,8 +31,10 @@ SECONDS = 15  # that one measurement takes, about
 def main() -> None:
     widgets.page("Compare")
     st.title("Compare", anchor=False)
-    done = [entry.run for entry in loaders.listed()
-            if entry.run and any(p["score_retrained"] is not None for p in entry.run.points)]
+    named: dict[str, Run | None] = {}
+    for entry in loaders.listed():
+        named.setdefault(entry.name, entry.run)  # of two runs of one name it is one's own that opens
+    done = [run for run in named.values() if run and any(p["score_retrained"] is not None for p in run.points)]
     if not done:
         st.info("No run has been retrained yet. Start one on the **Prune** page.")
         return

@@ -148,7 +148,7 @@ def chosen_share(run: Run, stage: Stage) -> float:
         st.caption(f"{least:.1f}% already zero at {widgets.plain(stage)}" + (
             f": less cannot be had, so the link's {lifted[2]:.1f}% is shown as {least:.1f}%."
             if lifted[:2] == (run.name, stage) and share == least else ". The slider begins there."))
-    return zeros if share == least and zeros else masks.share_giving(norms, run.layout, share / 100, scope)
+    return masks.share_giving(norms, run.layout, zeros if share == least and zeros else share / 100, scope)
 
 
 def _number(text: str | None) -> float | None:

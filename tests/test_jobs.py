@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from sample_run import make_run
 from streamlit.testing.v1 import AppTest
 
 from pages.shared import jobs, processes
@@ -87,6 +88,13 @@ def test_cancel_ends_the_process_and_another_page_shows_it_meanwhile(runs_dir):
     assert not (runs_dir / "profile.json").exists()
 
 
+def test_an_error_that_ends_in_a_brace_is_an_error(tmp_path):
+    log = processes.log_file("job", tmp_path)
+    log.parent.mkdir()
+    log.write_text('error: thresholds are {"all": -1}\n')
+    assert processes.failure("job", tmp_path) == 'thresholds are {"all": -1}'
+
+
 def test_how_far_it_is_comes_from_the_command_or_from_the_time_it_takes():
     assert jobs._how_far(" 42%|####      | 60/144 scores, 03:10 left".strip(), 9.0, 60.0) == (
         0.42, "42%, 60/144 scores, 03:10 left")
@@ -108,6 +116,14 @@ def test_every_recorded_run_can_be_made_again(tmp_path):
         assert f"--task={run.task}" in arguments
         assert config.start_from in (None, "sst2-minilm-64x1")  # whose dense weights ship
         assert config.start_from == (run.config.start_from if run.source else None)
+
+
+def test_a_run_on_the_practice_set_has_not_the_weights_of_one_on_glue(runs_dir):
+    make_run(runs_dir, "glue")
+    make_run(runs_dir, "practised", data="practice")
+    glue, practised = (Run(runs_dir / name) for name in ("glue", "practised"))
+    assert not jobs._alike(practised, glue, jobs.again(glue, ""))
+    assert jobs._alike(glue, glue, jobs.again(glue, "/other"))
 
 
 @pytest.fixture

@@ -25,7 +25,8 @@ def scored(tiny_model, tiny_data, tmp_path_factory) -> tuple[Run, dict]:
 
 
 def found(run: Run, cut: Cut = CUT, data: str | None = None) -> dict | None:
-    return known.find(run, known.key(run, "dense", data), cut.mask(run.ranking("dense"), run.layout), cut.repaired)
+    key, mask = known.key(run, "dense", data, cut.repaired), cut.mask(run.ranking("dense"), run.layout)
+    return known.find(run, key, mask, cut.repaired)
 
 
 def test_what_was_computed_is_found_to_the_last_digit(scored):
@@ -63,6 +64,39 @@ def test_other_weights_or_another_checkpoint_are_not_known(scored, changed, tiny
         shutil.copyfile(other, copy / changed)
     assert known.key(Run(copy), "dense", None) not in (None, known.key(run, "dense", None))
     assert found(Run(copy)) is None
+
+
+def test_a_repair_is_of_its_training_sentences_too(scored, tiny_data, tmp_path):
+    run, _ = scored
+    cut = Cut("global", None, {"all": 0.83}, repaired=True)
+    told = exact.evaluate(run, "dense", cut, threads=1)
+    again = shutil.copytree(tiny_data, tmp_path / "again")
+    assert found(run, cut, str(again))["score"] == told["score"]
+    tiny.write_split(again, run.task, "train", tiny.table(tiny.TASKS[run.task], 64, seed=77))
+    assert found(run, cut, str(again)) is None, "the same dev sentences, but another repair"
+    assert found(run, CUT, str(again)) is not None
+
+
+def test_a_column_that_is_no_text_breaks_no_page(scored, tiny_data, tmp_path):
+    run, _ = scored
+    again = shutil.copytree(tiny_data, tmp_path / "again")
+    split = tiny.table(tiny.TASKS[run.task], 24, seed=1)
+    column = tiny.TASKS[run.task].columns[0]
+    tiny.write_split(again, run.task, "validation", split | {column: [text.encode() for text in split[column]]})
+    assert known.key(run, "dense", str(again)) is None
+
+
+def test_a_run_made_anew_under_the_same_name_is_asked_anew(scored, tmp_path):
+    run, told = scored
+    copy = shutil.copytree(run.path, tmp_path / run.name)
+    client, question = ScoreClient([sys.executable, "-c", "input(); input()"]), Question(str(copy), "dense", CUT)
+    try:
+        assert client.want("me", question).score == told["score"]
+        other = next(path for path in (copy / "weights").iterdir() if path.stem != "dense")
+        shutil.copyfile(other, copy / "weights" / "dense.safetensors")
+        assert client.want("me", question).doing == "waiting"
+    finally:
+        client.close()
 
 
 def test_a_page_is_answered_before_any_model_is_loaded(scored):

@@ -28,7 +28,7 @@ from prune_core import files, machine
 from prune_core.cutting.answers import Sensitivity, predict
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.cuts import Cut
-from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for
+from prune_core.cutting.masks import mask_at, mask_at_sparsity, thresholds_for, zero_share
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
 from prune_core.runs import places, results, trash
@@ -183,6 +183,20 @@ def test_speed_follows_run_and_stage_and_begins_at_what_is_zero_already(runs_dir
     linked = opened("speed", run="sample", phase="retrain-2x", sparsity="30")
     assert linked.slider(key="sparsity").value == 50.0 and metrics(linked)["Sparsity"] == "50.0%"
     assert "the link's 30.0% is shown as 50.0%" in texts(linked)
+
+
+def test_speed_begins_at_what_is_zero_already_whatever_shares_a_threshold(runs_dir):
+    """What training left of one matrix is not cut because another has more zeros."""
+    run = Run(make_run(runs_dir, scope="matrix"))
+    profile_files.write(make_profile(), profile_files.own_file(machine.machine(), os.cpu_count() or 1))
+    at = run.saved("retrain-2x")
+    norms = {m.name: run.norms(at)[m.name] * np.float32(m.layer) for m in run.layout.matrices}  # no first layer
+    path = run.path / "norms" / f"{run.progress.lines[at]['i']:06d}.safetensors"
+    path.write_bytes(save(norms))
+    app = opened("speed", run="sample", phase="retrain-2x")
+    app = checked(app.slider(key="sparsity").set_value(app.slider(key="sparsity").min).run())
+    least = f"{app.slider(key='sparsity').min:.1f}%"
+    assert metrics(app)["Sparsity"] == least == f"{zero_share(norms, run.layout):.1%}"
 
 
 @pytest.mark.parametrize("page", ["explore", "speed", "report"])
@@ -404,6 +418,10 @@ def test_parts_say_what_each_layer_costs_and_which_is_the_most_sensitive(runs_di
     assert "**Least: layer 0**: costs nothing. " in said
     assert "cutting each layer alone at 25, 50 and 90% and scoring all 872 dev sentences" in said
     assert "They take weights, which are not included for dense" in said and "Propose" not in str(app.button)
+    lines = run.answers.sensitivity_file("dense").read_bytes().splitlines(keepends=True)
+    run.answers.sensitivity_file("dense").write_bytes(b"".join(lines[:4]))  # as while they are being recorded
+    said = texts(opened("explore", at="dense", view="Layers and matrices"))
+    assert "Most sensitive" not in said and "not recorded for dense yet: 4 scores are there" in said
 
 
 def test_a_zoomed_matrix_shows_its_norms_over_time(runs_dir):
@@ -637,6 +655,15 @@ def test_compare_without_runs_says_what_to_do(runs_dir):
     assert "Start one on the **Prune** page." in texts(opened("compare"))
     make_run(runs_dir, "begun", finish=False, upto=8)
     assert "No run has been retrained yet" in texts(opened("compare"))
+
+
+def test_compare_takes_ones_own_of_two_runs_of_one_name(runs_dir, tmp_path):
+    make_run(runs_dir, "twice", data="practice", upto=12, finish=False)  # before a run of this name was shipped
+    for name in ("twice", "other"):
+        (tmp_path / "recorded").mkdir(exist_ok=True)
+        make_run(tmp_path / "made", name).rename(tmp_path / "recorded" / name)
+    app = opened("compare")
+    assert app.selectbox(key="task").options == ["sst2"] and app.multiselect(key="runs of sst2").value == ["other"]
 
 
 def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):

@@ -201,6 +201,14 @@ def test_exact_scores_flips_and_speedups_are_those_of_the_core(trained, monkeypa
     assert f"measured: A {told[0].speed.value:.2f}x, B {told[1].speed.value:.2f}x" in content
 
 
+def test_why_there_is_no_exact_score_is_what_is_wrong(trained):
+    one = Setting("a", trained.saved("dense"), Cut("global", 0.3))
+    moved = Run(trained.path)
+    moved.config = replace(moved.config, model="/nowhere/at/all")
+    _, bench, why = findings.exact(moved, one, one.mask(moved), findings._Benches(moved, None))
+    assert bench is None and "checkpoint '/nowhere/at/all' is not there" in why and "this copy" not in why
+
+
 def test_where_none_can_be_measured_all_are_predicted(run):
     some = [Setting("a", run.saved("dense"), Cut("global", share)) for share in (0.3, 0.5)]
     masks = [one.mask(run) for one in some]

@@ -112,12 +112,12 @@ def _question(run: Run, view: View) -> Question:
 
 
 def taken(run: Run, view: View) -> list[tuple[float, float]]:
-    """(sparsity, exact score) of every cut of these weights, ranked and repaired alike, scored in this session."""
+    """(sparsity, exact score) of every cut of these weights, ranked and repaired alike, scored here on this data."""
     now = _question(run, view)
     kind = now.cut.kind._replace(scope="")
     return [(result["sparsity"], result["score"])
             for question, result in st.session_state.get("exact scores", {}).items()
-            if (question.run, question.stage) == (now.run, now.stage)
+            if (question.run, question.stage, question.data) == (now.run, now.stage, now.data)
             and question.cut.kind._replace(scope="") == kind]
 
 

@@ -34,7 +34,7 @@ def show(run: Run, view: View) -> None:
                                 format_func=KINDS.get, required=True, key="kind", label_visibility="collapsed")
     mine = [point for point in points if point.scope == kind]
     names = {key: called(key, matrices) for key, matrices in by_scope(run.layout, kind).items()}
-    if mine:
+    if mine and not begun(run, kind, mine):
         shown = {key: widgets.plain(name) for key, name in names.items()}
         st.markdown(sensitive.sentence(mine, unpruned(run, stage), shown, kind))
     table(run, view, kind, mine)

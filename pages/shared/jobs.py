@@ -131,7 +131,7 @@ def weights(run: Run, label: str = "Make the weights") -> None:
         return
     config = again(run, widgets.data())
     made = next((entry.run for entry in loaders.listed() if entry.run and not entry.run.recorded
-                 and entry.run.name != run.name and _alike(entry.run.config, config)), None)
+                 and entry.run.name != run.name and _alike(entry.run, run, config)), None)
     name = made.name if made else shelf.free_name(f"{run.name[:50]}-again", loaders.runs_dir())
     state = state_of(name)
     st.fragment(_weights, run_every=SECONDS if state in ("starting", "running") else None)(run, config, name, label,
@@ -151,8 +151,9 @@ def again(run: Run, data: str) -> PruneConfig:
     return replace(config, data=data or config.data, start_from=config.start_from if there else None)
 
 
-def _alike(one: PruneConfig, other: PruneConfig) -> bool:
-    return replace(one, data=other.data) == other
+def _alike(one: Run, run: Run, config: PruneConfig) -> bool:
+    """Whether `one` is this run made again: by these settings, on its task and not on the practice set instead."""
+    return one.task == run.task and replace(one.config, data=config.data) == config
 
 
 def state_of(name: str) -> str:

@@ -181,7 +181,7 @@ def failure(name: str, runs_dir: Path) -> str:
     if not launched(name, runs_dir) or starting(name, runs_dir):
         return ""
     last = last_line(name, runs_dir)
-    if last.endswith("}"):
+    if last.endswith("}") and not last.startswith("error:"):
         return ""
     return error_line(name, runs_dir) or f"It ended before it was done. {last}".strip()
 

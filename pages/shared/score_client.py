@@ -62,8 +62,11 @@ class Answer:
 @dataclass
 class _Asked:
     number: int
+    of: tuple[int, ...]  # which weights: those of a run that was made anew have the same names
     answer: Answer = field(default_factory=Answer)
+    process: subprocess.Popen | None = None  # who was asked
     by: dict[str, float] = field(default_factory=dict)  # who -> when they asked last
+    busy: bool = True  # whether the process has yet to end it; also where the score was known before
 
 
 class Start:
@@ -84,7 +87,11 @@ class Start:
         if self._at is not None:
             with contextlib.suppress(OSError):
                 files.write_json(self._file, {"seconds": now - self._at})
-            self._at = None
+            self.forget()
+
+    def forget(self) -> None:
+        """No score comes of this start, or nobody waits for it: how long it took is not known."""
+        self._at = None
 
     def _usual(self) -> float:
         try:
@@ -108,13 +115,15 @@ class ScoreClient:
         What `who` wanted before is cancelled, unless others want it too. `again`: ask even if it failed before.
         Call it every second or so while the answer is waited for.
         """
-        before = None if question in self._asked else known_before(question)
+        of = _weights_of(question)
+        known = self._asked.get(question)
+        before = None if known and known.of == of else known_before(question)
         with self._lock:
             now = time.monotonic()
             self._let_go(who, question, now)
             known = self._asked.get(question)
-            if known is None or again and known.answer.doing == "failed":
-                known = self._ask(question, before)
+            if known is None or known.of != of or again and known.answer.doing == "failed":
+                known = self._ask(question, of, before)
             known.by[who] = now
             self._asked.move_to_end(question)
             if known.answer.doing in ("waiting", "loading"):
@@ -160,16 +169,18 @@ class ScoreClient:
 
     def _let_go(self, who: str, question: Question | None, now: float) -> None:
         for other, asked in list(self._asked.items()):
-            if other == question or asked.answer.ended:
+            if other == question or not asked.busy:
                 continue
             asked.by = {one: at for one, at in asked.by.items() if one != who and now - at < LAPSE}
             if not asked.by:
-                del self._asked[other]
+                if not asked.answer.ended:
+                    del self._asked[other]
+                asked.busy = False
                 self._send({"cancel": asked.number})
 
-    def _ask(self, question: Question, before: dict | None) -> _Asked:
+    def _ask(self, question: Question, of: tuple[int, ...], before: dict | None) -> _Asked:
         answer = _after(Answer(), {"result": before}) if before else Answer()
-        asked = self._asked[question] = _Asked(next(self._numbers), answer)
+        asked = self._asked[question] = _Asked(next(self._numbers), of, answer)
         while len(self._asked) > KEPT:
             self._asked.popitem(last=False)
         if self._process is None or self._process.poll() is not None:
@@ -177,12 +188,13 @@ class ScoreClient:
                 self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
+                asked.busy = False
                 if not before:
                     asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
                 return asked
             self._start.begin(time.monotonic())
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        cut = question.cut
+        cut, asked.process = question.cut, self._process
         self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
                     "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired,
                     "score": cut.ranking})
@@ -199,17 +211,34 @@ class ScoreClient:
             with contextlib.suppress(ValueError, TypeError, AttributeError):
                 said = json.loads(line)
                 with self._lock:
-                    if "score" in said or "result" in said:
-                        self._start.end(time.monotonic())
+                    self._started(said)
                     for asked in self._asked.values():
-                        if asked.number == said.get("id") and ("result" in said or not asked.answer.ended):
-                            asked.answer = _after(asked.answer, said)
+                        if asked.number == said.get("id"):
+                            asked.busy &= not said.keys() & {"result", "error", "cancelled"}
+                            if "result" in said or not asked.answer.ended:
+                                asked.answer = _after(asked.answer, said)
         code = process.wait()
         with self._lock:
-            if self._process is process:
-                for asked in self._asked.values():
+            for asked in self._asked.values():
+                if asked.process is process:
+                    asked.busy = False
                     if not asked.answer.ended:
                         asked.answer = Answer("failed", error=f"the scoring process ended unexpectedly (code {code})")
+
+    def _started(self, said: dict) -> None:
+        """Take the time of a start: to its first score, where somebody has waited for that."""
+        if "score" in said or "result" in said:
+            self._start.end(time.monotonic())
+        elif "error" in said or "cancelled" in said and all(asked.answer.ended for asked in self._asked.values()):
+            self._start.forget()
+
+
+def _weights_of(question: Question) -> tuple[int, ...]:
+    """What changes when other weights lie where these did; () where they lie elsewhere, as those of a run's start."""
+    with contextlib.suppress(OSError, ValueError):
+        file = Path(question.run, "weights", f"{question.stage}.safetensors").stat()
+        return file.st_mtime_ns, file.st_size
+    return ()
 
 
 def known_before(question: Question) -> dict | None:
@@ -220,7 +249,7 @@ def known_before(question: Question) -> dict | None:
     with contextlib.suppress(InputError):
         run, cut = Run(Path(question.run)), question.cut
         mask = cut.mask(run.ranking(question.stage, cut.ranking), run.layout)
-        found = known.find(run, known.key(run, question.stage, question.data or None), mask, cut.repaired)
+        found = known.find(run, known.key(run, question.stage, question.data or None, cut.repaired), mask, cut.repaired)
         return found and found | {"seconds": 0.0, "sparsity": mask.sparsity}
     return None
 

@@ -49,7 +49,7 @@ class Bench:
         run.weights_file(stage)  # before the data is asked for: the nearer reason first
         data = data_of(run, source).limited(None, run.config.dev_examples)
         self.run, self.stage, self.task, self.examples = run, stage, data.task, data.main_dev
-        self.known_key = known.key(run, stage, source)
+        self._known = {repaired: known.key(run, stage, source, repaired) for repaired in (False, True)}
         self.encoder = encoder_of(run, stage, data.task.outputs)
         length = self.encoder.max_length(run.config.max_length)
         self.dev = {split: encoding.encode(examples, self.encoder.tokenizer, length)
@@ -79,7 +79,8 @@ class Bench:
 
     def _tell(self, mask: BlockMask, repaired: bool, score: DevScore) -> None:
         """So that it is found without a model next time."""
-        known.keep(self.run, self.known_key, mask, repaired, asdict(score) | {"score": score.scores[self.task.metric]})
+        known.keep(self.run, self._known[repaired], mask, repaired,
+                   asdict(score) | {"score": score.scores[self.task.metric]})
 
     def outputs(self, mask: BlockMask, repaired: bool = False) -> np.ndarray:
         """(examples, outputs) of the head on the main dev split under `mask`, fp32."""

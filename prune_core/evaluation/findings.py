@@ -85,10 +85,10 @@ def exact(
         return None, None, "weights are kept at the end of a phase only"
     try:
         bench = benches.of(snapshot.saved)
-    except RunError:
-        return score, None, f"the weights of {snapshot.saved} are not in this copy"
     except InputError as error:
-        return score, None, str(error)
+        if isinstance(error, RunError) and not run.has_weights(snapshot.saved):
+            return score, None, f"the weights of {snapshot.saved} are not in this copy"
+        return score, None, str(error).partition(";")[0] if isinstance(error, RunError) else str(error)
     answer = evaluate(run, snapshot.saved, setting.cut, bench=bench)
     return ReportedScore(answer["score"], answer["low"], answer["high"], answer["examples"], True), bench, ""
 

@@ -36,6 +36,7 @@ from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
 KEPT = 3  # benches: weights and dev set of one stage each
+PREPARED_BYTES = 300e6  # what a repair needs is not measured unasked where it takes more memory
 PAUSE_SECONDS = 1.0  # without a question; then there is time to prepare
 IDLE_SECONDS = 1200  # without a question; then the memory is worth more than the wait for the next one
 
@@ -104,6 +105,7 @@ class ScoringProcess:
         self._benches: OrderedDict[tuple, Bench] = OrderedDict()
         self._waiting: queue.Queue[Mapping | None] = queue.Queue()
         self._cancelled: set = set()
+        self._unprepared: Bench | None = None  # of which preparing has failed
 
     def take(self, lines: Iterable[str]) -> None:
         """Queue what these lines ask, until they end. Runs beside `work`, so that a cancellation is seen at once."""
@@ -141,8 +143,17 @@ class ScoringProcess:
             if not self._waiting.empty():
                 raise Cancelled
 
-        if self._benches and self._cores.left() == os.cpu_count():
-            next(reversed(self._benches.values())).grams(go_on, keep=False)
+        bench = next(reversed(self._benches.values()), None)
+        if bench is None or bench is self._unprepared or self._cores.left() < (os.cpu_count() or 1):
+            return
+        if sum(4 * matrix.n**2 for matrix in bench.run.layout.matrices) > PREPARED_BYTES:
+            return
+        try:
+            bench.grams(go_on, keep=False)
+        except Cancelled:
+            raise
+        except Exception:  # nobody has asked for it yet: whoever does is told why
+            self._unprepared = bench
 
     def _answer(self, question: Mapping) -> dict:
         number = question.get("id")

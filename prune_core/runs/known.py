@@ -20,17 +20,18 @@ from prune_core.runs import data, origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.tasks import parquet_files
-from prune_core.tasks.glue import TASKS
+from prune_core.tasks.glue import HUB_DATA, TASKS
 
 FILE = "known.jsonl"
 NUMBERS = ("score", "low", "high", "examples", "scores")
 
 
-def key(run: Run, stage: str, source: str | None) -> str | None:
+def key(run: Run, stage: str, source: str | None, repaired: bool = False) -> str | None:
     """The same text for the same weights, checkpoint, dev sentences and way to encode them.
 
-    `source`: a folder in the layout of nyu-mll/glue, or None for where the run had its data. None where a part of it is
-    not at hand, or not at once: a hub's data, another layout.
+    `source`: a folder in the layout of nyu-mll/glue, or None for where the run had its data; `repaired`: for scores of
+    repaired cuts, which depend on the training sentences too. None where a part of it is not at hand, or not at once: a
+    hub's data, another layout.
     """
     sha = hashlib.sha256()
     try:
@@ -38,9 +39,10 @@ def key(run: Run, stage: str, source: str | None) -> str | None:
             sha.update(hashlib.file_digest(file, "sha256").digest())
         about = [origin.checkpoint(run), run.config.max_length, run.config.dev_examples, run.labels]
         sha.update(repr([*about, *_checkpoint(about[0])]).encode())
-        for part in _sentences(run, source or data.place_of(run)):
+        for part in _sentences(run, source or data.place_of(run), repaired):
             sha.update(part)
-    except (RunError, InputError, OSError, ValueError, KeyError, importlib.metadata.PackageNotFoundError):
+    except (RunError, InputError, OSError, ValueError, KeyError, TypeError, RuntimeError,  # of pyarrow: the last five
+            importlib.metadata.PackageNotFoundError):
         return None
     return sha.hexdigest()[:24]
 
@@ -73,18 +75,28 @@ def _checkpoint(place: str) -> list:
     return sorted((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
 
 
-def _sentences(run: Run, place: str) -> Iterator[bytes]:
-    """The dev sentences with their labels, split by split. Raises ValueError where they are not in parquet files."""
-    if run.is_own:
+def _sentences(run: Run, place: str, train: bool) -> Iterator[bytes]:
+    """The dev sentences with their labels, split by split; `train`: and the training set's files, as they are.
+
+    Raises ValueError where they are not in parquet files.
+    """
+    if run.is_own:  # all of it is in one file
         yield Path(place).read_bytes()
         yield repr([run.config.columns, run.config.label, run.config.seed, run.config.regression]).encode()
         return
     task = TASKS[run.task]
     for split in task.dev:
-        paths = sorted(Path(place, task.name).glob(f"{split}-*.parquet"))
-        if not paths:
-            raise ValueError(f"no {split}")
-        for path in paths:
+        for path in _files(place, task.name, split):
             names = parquet_files.names(path)
             values = parquet_files.columns(path, [names.index(name) for name in (*task.columns, "label")], 10**8)
             yield json.dumps(values).encode() + repr(parquet_files.about(path)).encode()
+    for path in _files(place, task.name, "train") if train else ():
+        yield hashlib.sha256(path.read_bytes()).digest()
+
+
+def _files(place: str, task: str, split: str) -> list[Path]:
+    """The parquet files of a split. Raises ValueError where there are none, as where the hub has them."""
+    paths = sorted(Path(place, task).glob(f"{split}-*.parquet")) if place != HUB_DATA else []
+    if not paths:
+        raise ValueError(f"no {split}")
+    return paths

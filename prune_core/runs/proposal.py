@@ -265,7 +265,7 @@ def _narrow(run: Run, aim: Aim, dense: float, own: float, zeros: float, known: S
         try:
             candidate = way.at(run, share, profile)
         except InputError:  # sensitivities were recorded up to some share only
-            way.scored = sorted([*way.scored, (share, -1.0)])
+            way.scored = sorted([*way.scored, (share, -math.inf)])
             continue
         if candidate.sparsity <= zeros or any(one.cut == candidate.cut for one in scored):
             way.over = True
