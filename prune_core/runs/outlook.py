@@ -50,7 +50,7 @@ def outlook(config: PruneConfig) -> str:
     instead = outcome.instead.format(standard=f"preset standard (about {minutes} min)")
     if outcome.score is None:
         return f"whether quick can teach {config.task} anything was never measured; {instead}"
-    little = outcome.score > outcome.majority
-    teaches = f"teaches {config.task} so little that it may be chance" if little else f"cannot teach {config.task} anything"
-    return (f"quick {teaches}: {outcome.steps} steps of fine-tuning ended at {metric} "
-            f"{outcome.score:.3f}, and always giving the most frequent answer scores {outcome.majority:.3f}; {instead}")
+    little, nothing = f"teaches {config.task} so little that it may be chance", f"cannot teach {config.task} anything"
+    teaches = little if outcome.score > outcome.majority else nothing
+    return (f"quick {teaches}: {outcome.steps} steps of fine-tuning ended at {metric} {outcome.score:.3f}, and always "
+            f"giving the most frequent answer scores {outcome.majority:.3f}; {instead}")
