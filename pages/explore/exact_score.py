@@ -30,7 +30,7 @@ def words(run: Run, view: View) -> None:
                "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
-    sentences = (counted, trained, _score_words(run, view), _speedup_words())
+    sentences = (counted, trained, _ranking_words(view), _score_words(run, view), _speedup_words())
     st.caption(" ".join(sentence for sentence in sentences if sentence))
     if not view.surfaces:
         record_scores(run, view)
@@ -48,16 +48,25 @@ def record_scores(run: Run, view: View) -> None:
                  f"Exact scores of {stage} at {len(GRID)} sparsities, from which any other is then predicted.")
 
 
+def _ranking_words(view: View) -> str:
+    """That blocks are ranked by another ranking than the one that was chosen, which was not recorded here."""
+    chosen = st.session_state.get("score") or "norm"
+    return "" if chosen == view.cut.ranking else (
+        f"Blocks are ranked by the **{RANKINGS[view.cut.ranking].label}** here: {RANKINGS[chosen].label} was not "
+        f"recorded for {widgets.plain(view.label)}.")
+
+
 def _score_words(run: Run, view: View) -> str:
     """Where the score beside the map is from."""
     if view.surface:
-        _, low, high = predict(view.surface, view.mask.sparsity)
+        score, low, high = predict(view.surface, view.mask.sparsity)
+        metric, stage = in_words(run.metric), view.snapshot.saved
         points = [point for point in view.surface if abs(point.sparsity - view.mask.sparsity) < 1e-6]
-        how = "was **recorded** for this very cut" if points else "is **estimated from recorded scores at nearby cuts**"
+        told = (f"The **recorded** {metric}, {score:.3f}, is of this very cut of {stage}" if points else
+                f"The **predicted** {metric}, {score:.3f}, is estimated from recorded scores at nearby cuts of {stage}")
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
-        further = " further" if view.snapshot.saved.kind == "retrain" else ""
-        return (f"The {in_words(run.metric)} {how} of "
-                f"{view.snapshot.saved}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
+        further = " further" if stage.kind == "retrain" else ""
+        return (f"{told}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
                 f"{scope_words(view.cut.scope)}.")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
@@ -158,7 +167,9 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     doing = {"loading": "loading weights and data, once",
              "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
     left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
-    return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
+    unit = {"measuring inputs": "sentences", "repairing": "matrices"}.get(answer.doing)
+    far = f", {answer.done:,} of {answer.total:,} {unit}" if unit and answer.total else ""
+    return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{far}{left} …"
 
 
 def ranking(run: Run) -> None:
