@@ -240,8 +240,8 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
             "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
     asked = []
     monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
-    app = opened("speed")
-    next(b for b in app.button if b.label == "Measure now").click().run()
+    app = opened("speed", phase="penalty-2x")
+    next(b for b in app.button if b.label == "Measure now (about 15 s)").click().run()
     assert asked == [("sample", runs_dir, "penalty-2x", "global", 0.5, 32, 128)]
     (table,) = checked(app).dataframe
     assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
@@ -288,7 +288,7 @@ def test_a_measurement_that_fails_is_one_line(runs_dir, monkeypatch):
 
     monkeypatch.setattr(processes, "measure", fail)
     app = opened("speed")
-    next(b for b in app.button if b.label == "Measure now").click().run()
+    next(b for b in app.button if b.label == "Measure now (about 15 s)").click().run()
     assert "more than this model has positions for" in texts(checked(app))
 
 
