@@ -237,7 +237,7 @@ def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
     profile_files.write(make_profile(), loaders.own_profile_file())
     said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2,
             "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "compression_encoder": 2.0,
-            "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]]}
+            "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]], "machine": machine.machine()}
     asked = []
     monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
     app = opened("speed", phase="penalty-2x")
