@@ -16,8 +16,10 @@ from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
+from prune_core.showing import canvas
 from prune_core.tasks.metrics import in_words
 
+DATA_ADVICE = "; give --data "  # of a command; here there is a field for it
 RANKING_SECONDS = 60.0  # that the other rankings of a stage take together, about
 
 
@@ -141,7 +143,9 @@ def _row(run: Run, question: Question, cut: dict) -> None:
     known.tell(cut, answer)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if not st.session_state.get("present") or answer.doing != "failed":  # then the card says enough
-            st.markdown(_told(run, question, answer, client), width="content")
+            missing, advice, _ = answer.error.partition(DATA_ADVICE)
+            st.markdown(_told(run, question, answer, client), width="content",
+                        help=widgets.plain(f"No exact score: {missing}.") if advice else None)
         if answer.doing == "failed" and st.button("Try again", icon=":material/refresh:", type="tertiary"):
             client.forget_failures()
             st.rerun()
@@ -152,9 +156,10 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     """The answer in one line: why it failed, the exact score, the score so far, or what is waited for."""
     name = in_words(run.metric)
     if answer.doing == "failed":
-        why, _, advice = answer.error.partition("; give --data ")  # a command's advice; here there is a field for it
-        where = ". Say in the sidebar where it is." if advice else ""
-        return f":material/error: **No exact score:** {widgets.plain(why)}{where}"
+        if DATA_ADVICE not in answer.error:
+            return f":material/error: **No exact score:** {widgets.plain(answer.error)}"
+        where = ", which is not on this machine." if loaders.read_only() else "; name a GLUE folder in the sidebar."
+        return f":material/info: Exact scores need the data of {widgets.plain(canvas.task_title(run))}{where}"
     if answer.doing == "done":
         result, repaired = answer.result, ", repaired after cutting" if question.cut.repaired else ""
         return (f":material/fact_check: Exact dev {name}{repaired} **{result['score']:.4f}**, "
