@@ -168,7 +168,7 @@ def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, c
                              ("Predicted speedup", widgets.times(dense / compact))):
             st.metric(label, value, border=True, width=178)
     st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on "
-               f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32. "
+               f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32; blocks ranked by norm. "
                f"Median prediction error {profile.error:.0%} (dense {profile.error_dense:.0%}) on "
                f"{profile.masks} held-out masks.")
 
@@ -211,9 +211,9 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
     """
     measured = st.session_state.setdefault("measured", [])
     if not loaders.read_only() and st.button(
-            "Measure now", icon=":material/timer:",
-            help="Times dense and compact in turn, here, in a separate process: about 15 seconds, two or three "
-                 "times as long on a busy machine."):
+            "Measure now (about 15 s)", icon=":material/timer:",
+            help="Times dense and compact in turn, here, in a separate process: two or three times as long on a busy "
+                 "machine. It is kept where one leaves the page meanwhile."):
         try:
             with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
                 answer = loaders.measured(run, stage, run.config.scope, sparsity, setting)
@@ -224,11 +224,24 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup
             st.error(widgets.plain(str(error)), icon=":material/error:")
     mine = [m for m in measured if m["run"] == run.name]
     shown = {(m.get("mask"), m.get("when")) for m in mine}
-    kept = [m for m in loaders.timings(run) if "layers_ms" in m and (m.get("mask"), m.get("when")) not in shown]
+    kept = [m | _foretold(run, m) for m in loaders.timings(run)
+            if "layers_ms" in m and (m.get("mask"), m.get("when")) not in shown]
     mine = kept[-20:] + mine
     if mine:
         measurements(run, mine)
     return [m for m in mine if (m["batch"], m["length"], m["phase"]) == (setting.batch, setting.length, stage)]
+
+
+def _foretold(run: Run, measured: dict) -> dict:
+    """What was or is predicted of something measured before, and why the two are apart; {} without a profile."""
+    profile = loaders.profiles().get(st.session_state.get("profile"))
+    if not profile or measured["phase"] not in run.stages:
+        return {}
+    norms = loaders.norms(run, run.saved(measured["phase"]))
+    mask = mask_at_sparsity(norms, run.layout, measured["sparsity"], run.config.scope)
+    setting = Batch(measured["batch"], measured["length"])
+    speedup = measured.get("predicted_speedup") or profile.speedup(mask, setting, run.heads)
+    return {"predicted here": speedup, "why": apart.why(measured, speedup, profile, run.layout)}
 
 
 def measurements(run: Run, measured: list[dict]) -> None:

@@ -21,6 +21,7 @@ from prune_core.methods.table import METHODS
 from prune_core.runs.run import Run
 from prune_core.showing import figures, lesson
 from prune_core.showing.lesson import EXAMPLES
+from prune_core.tasks.glue_folders import FOLDERS
 
 SHAPES = {"1x1": "single weights", "4x1": "strips: columns of 4", "1x4": "strips: rows of 4", "4x4": "tiles of 4 x 4",
           "allx1": "whole columns"}
@@ -220,8 +221,8 @@ def breaks() -> None:
         return
     tasks = list(dict.fromkeys(run.task for run in shipped))
     first = "mrpc" if "mrpc" in tasks else tasks[0]  # there the lines do meet
-    task = st.segmented_control("Task", tasks, default=first, format_func=str.upper, required=True,
-                                key="task that breaks")
+    task = st.segmented_control("Task", tasks, default=first, required=True, key="task that breaks",
+                                format_func=lambda task: FOLDERS.get(task, task))
     runs = [run for run in shipped if run.task == task]
     lines = {run.name: [(1.0, run.dense_score), *((p["compression_encoder"], p["score_retrained"]) for p in run.points)]
              for run in runs}

@@ -145,10 +145,19 @@ def test_the_share_nearest_to_half_is_told_and_gains_are_no_losses():
     assert "alone at 75% and" in said
 
 
+def test_what_training_has_emptied_tells_nothing_of_how_sensitive_a_part_is():
+    """Of weights that are 60% zero, 'half of b' is there already: b is not the least sensitive for that."""
+    points = [Sensitivity("layer", key, share, 0.1, sparsity, score, 0.0, 1.0, 872) for key, share, sparsity, score in [
+        ("a", 0.5, 0.61, 0.88), ("a", 0.9, 0.7, 0.87), ("b", 0.5, 0.6, 0.9), ("b", 0.9, 0.65, 0.8),
+        ("c", 0.5, 0.6, 0.9), ("c", 0.9, 0.6, 0.9)]]
+    share, most, least = sensitive.extremes(points, 0.9)
+    assert (share, most[0], least[0]) == (0.9, "b", "c")
+
+
 @pytest.mark.parametrize("scores, words", [
-    ([(0.25, 0.9), (0.5, 0.89), (0.9, 0.885)], "robust: +0.0 at 25%, −1.0 at 50%, −1.5 at 90% (points)"),
-    ([(0.5, 0.89), (0.9, 0.5)], "robust up to 50%: −1.0 at 50%, −40.0 at 90% (points)"),
-    ([(0.25, 0.8)], "sensitive: −10.0 at 25% (points)"), ([], "not recorded")])
+    ([(0.25, 0.9), (0.5, 0.89), (0.9, 0.885)], "robust: +0.0 at 25%, −1.0 at 50%, −1.5 at 90%"),
+    ([(0.5, 0.89), (0.9, 0.5)], "robust up to 50%: −1.0 at 50%, −40.0 at 90%"),
+    ([(0.25, 0.8)], "sensitive: −10.0 at 25%"), ([], "not recorded")])
 def test_verdicts(scores, words):
     assert sensitive.verdict([point("a", share, score) for share, score in scores], 0.9) == words
 

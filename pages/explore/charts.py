@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from pages.explore.exact_score import scope_words
 from pages.explore.view import View
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
@@ -83,7 +84,7 @@ def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
         return
     pairs = loaders.speedups(run, view.at, run.config.scope, profile, SETTING)
     present = (view.mask.compression_encoder, profile.speedup(view.mask, SETTING, run.heads))
-    name = f"predicted, by norm, scope {run.config.scope}"
+    name = f"predicted, ranked by norm, {scope_words(run.config.scope)}"
     figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
     st.plotly_chart(figure, key="speedups", config=widgets.chart(),
                     alt="Predicted speedup over encoder compression, with the proportional line")

@@ -16,8 +16,10 @@ from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
+from prune_core.showing import canvas
 from prune_core.tasks.metrics import in_words
 
+DATA_ADVICE = "; give --data "  # of a command; here there is a field for it
 RANKING_SECONDS = 60.0  # that the other rankings of a stage take together, about
 
 
@@ -30,7 +32,7 @@ def words(run: Run, view: View) -> None:
                "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
-    sentences = (counted, trained, _score_words(run, view), _speedup_words())
+    sentences = (counted, trained, _ranking_words(view), _score_words(run, view), _speedup_words())
     st.caption(" ".join(sentence for sentence in sentences if sentence))
     if not view.surfaces:
         record_scores(run, view)
@@ -48,16 +50,25 @@ def record_scores(run: Run, view: View) -> None:
                  f"Exact scores of {stage} at {len(GRID)} sparsities, from which any other is then predicted.")
 
 
+def _ranking_words(view: View) -> str:
+    """That blocks are ranked by another ranking than the one that was chosen, which was not recorded here."""
+    chosen = st.session_state.get("score") or "norm"
+    return "" if chosen == view.cut.ranking else (
+        f"Blocks are ranked by the **{RANKINGS[view.cut.ranking].label}** here: {RANKINGS[chosen].label} was not "
+        f"recorded for {widgets.plain(view.label)}.")
+
+
 def _score_words(run: Run, view: View) -> str:
     """Where the score beside the map is from."""
     if view.surface:
-        _, low, high = predict(view.surface, view.mask.sparsity)
+        score, low, high = predict(view.surface, view.mask.sparsity)
+        metric, stage = in_words(run.metric), view.snapshot.saved
         points = [point for point in view.surface if abs(point.sparsity - view.mask.sparsity) < 1e-6]
-        how = "was **recorded** for this very cut" if points else "is **estimated from recorded scores at nearby cuts**"
+        told = (f"The **recorded** {metric}, {score:.3f}, is of this very cut of {stage}" if points else
+                f"The **predicted** {metric}, {score:.3f}, is estimated from recorded scores at nearby cuts of {stage}")
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
-        further = " further" if view.snapshot.saved.kind == "retrain" else ""
-        return (f"The {in_words(run.metric)} {how} of "
-                f"{view.snapshot.saved}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
+        further = " further" if stage.kind == "retrain" else ""
+        return (f"{told}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
                 f"{scope_words(view.cut.scope)}.")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
@@ -132,7 +143,9 @@ def _row(run: Run, question: Question, cut: dict) -> None:
     known.tell(cut, answer)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if not st.session_state.get("present") or answer.doing != "failed":  # then the card says enough
-            st.markdown(_told(run, question, answer, client), width="content")
+            missing, advice, _ = answer.error.partition(DATA_ADVICE)
+            st.markdown(_told(run, question, answer, client), width="content",
+                        help=widgets.plain(f"No exact score: {missing}.") if advice else None)
         if answer.doing == "failed" and st.button("Try again", icon=":material/refresh:", type="tertiary"):
             client.forget_failures()
             st.rerun()
@@ -143,9 +156,10 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     """The answer in one line: why it failed, the exact score, the score so far, or what is waited for."""
     name = in_words(run.metric)
     if answer.doing == "failed":
-        why, _, advice = answer.error.partition("; give --data ")  # a command's advice; here there is a field for it
-        where = ". Say in the sidebar where it is." if advice else ""
-        return f":material/error: **No exact score:** {widgets.plain(why)}{where}"
+        if DATA_ADVICE not in answer.error:
+            return f":material/error: **No exact score:** {widgets.plain(answer.error)}"
+        where = ", which is not on this machine." if loaders.read_only() else "; name a GLUE folder in the sidebar."
+        return f":material/info: Exact scores need the data of {widgets.plain(canvas.task_title(run))}{where}"
     if answer.doing == "done":
         result, repaired = answer.result, ", repaired after cutting" if question.cut.repaired else ""
         return (f":material/fact_check: Exact dev {name}{repaired} **{result['score']:.4f}**, "
@@ -158,7 +172,9 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     doing = {"loading": "loading weights and data, once",
              "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
     left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
-    return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{left} …"
+    unit = {"measuring inputs": "sentences", "repairing": "matrices"}.get(answer.doing)
+    far = f", {answer.done:,} of {answer.total:,} {unit}" if unit and answer.total else ""
+    return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{far}{left} …"
 
 
 def ranking(run: Run) -> None:

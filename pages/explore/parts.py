@@ -101,8 +101,8 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
         args=(run, view, kind, name, shown), disabled=["Part", "Cut", "Blocks kept", "Alone"], column_config={
             "key": None, "Cut": st.column_config.ProgressColumn("Cut", format="percent", min_value=0, max_value=1),
             "Cut it": st.column_config.CheckboxColumn(width="small"),
-            "Threshold": st.column_config.NumberColumn(format="%.4f", min_value=0.0, step=0.0001),
-            "Alone": st.column_config.TextColumn("Cost of cutting only this", width="large")})
+            "Threshold": st.column_config.NumberColumn(format="%.4g", min_value=0.0),
+            "Alone": st.column_config.TextColumn("Cost of cutting only this, in points", width="large")})
     download("Layers and matrices (CSV)", pd.DataFrame(rows), f"{run.name}-{view.label}-{kind}.csv")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from pages.explore import rerun
-from pages.explore.view import View, send
+from pages.explore.view import View, send, waits
 from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Question
 from prune_core import InputError
@@ -117,6 +117,8 @@ def _who() -> str:
 @st.fragment
 def _course(run: Run, stage: str) -> None:
     """How the search stands: candidates with their scores as they come. Runs again until it has ended."""
+    if waits():
+        st.rerun()  # a cut was taken over: the map and the sidebar stand outside this fragment
     asked, client = _asked(run, stage), loaders.score_client()
     if asked is None:
         return

@@ -119,7 +119,7 @@ def _wrong(run: Run) -> str:
         lines.append(f"There is no snapshot {widgets.code(at[:80])} in this run; showing "
                      f"**{widgets.plain(run.snapshots[opening(run).at].label)}** instead.")
     if cut and cuts.parse(cut, run.layout) is None:
-        lines.append(f"The link's cut {widgets.code(cut[:80])} is none of this run's; showing the run's own instead.")
+        lines.append(f"The link's cut {widgets.code(cut[:80])} does not fit this run; showing the run's own instead.")
     return " ".join(lines)
 
 

@@ -74,13 +74,20 @@ def shown(name: str, before: str, title: str) -> None:
 
 
 def starting(name: str) -> None:
-    """What a run does before it has a folder: a download with its share and the time left, or the last that it said."""
+    """What a run does before it trains: a download with its share and the time left, or the last that it said.
+
+    One that is being stopped has let go of its folder a moment before its process ends.
+    """
+    if st.session_state.get("stopping") == name:
+        st.progress(0.0, text="Stopping …")
+        return
     if coming := processes.download(name, loaders.runs_dir()):
         share, words = coming
         st.progress(share, text=widgets.plain(f"Starting: {words}"))
         return
     st.progress(0.0, text=f"Starting: loading the libraries, the model and the data …{left(name)}")
-    st.caption(widgets.plain(processes.last_line(name, loaders.runs_dir())))
+    said = processes.last_line(name, loaders.runs_dir())
+    st.caption(widgets.plain("" if said.startswith("error:") else said))  # an error is that of a process before it
 
 
 def left(name: str) -> str:
@@ -94,10 +101,12 @@ def buttons(name: str, state: str) -> None:
     change = not loaders.read_only()
     if change and state in ("starting", "running") and st.button("Cancel", icon=":material/stop:", key="cancel"):
         stopped = processes.cancel(name, loaders.runs_dir())
+        st.session_state["stopping"] = name if stopped else ""
         st.toast("Stopping; it can be resumed." if stopped else "Its process was not found, so nothing was stopped.")
     if change and state == "interrupted" and st.button("Resume", icon=":material/play_arrow:", key="resume",
                                                        type="primary"):
         processes.resume(name, loaders.runs_dir())
+        st.session_state["stopping"] = ""
         st.rerun(scope="app")
     if state == "complete":
         st.page_link("pages/2_Explore.py", label="Explore it", icon=":material/grid_on:", query_params={"run": name})

@@ -86,10 +86,10 @@ def models() -> list[str]:
 def first(names: Sequence[str]) -> str:
     """The run to show where none was asked for: the best (best.py) of those whose weights are there.
 
-    Of one's own, where there are any, on the task of the newest; of none such, the first.
+    Of one's own that have come to a stage, where there are any, on the task of the newest; of none such, the first.
     """
     runs = [run(name) for name in names]
-    runs = [one for one in runs if not one.recorded] or runs
+    runs = [one for one in runs if not one.recorded and one.stages] or runs
     results = [result for result in best.of(runs) if result.run.has_weights(result.stage)]
     tasks = [runs[0].task] if not runs[0].recorded else [result.run.task for result in results]
     chosen = best.best([result for result in results if result.run.task in tasks[:1]])

@@ -12,11 +12,15 @@ ROBUST = 0.02  # of the score may be lost by what is called robust
 def extremes(points: Sequence[Sensitivity], dense: float) -> tuple[float, tuple[str, float], tuple[str, float]]:
     """(share, (key, loss) of the part that loses most at it, (key, loss) of the one that loses least).
 
-    The share is the recorded one nearest to a half. `points`: of one kind of part; `dense`: the score with nothing cut.
+    The share is the recorded one nearest to a half of what is not zero yet. `points`: of one kind of part; `dense`: the
+    score with nothing more cut.
     """
-    share = min({point.share for point in points}, key=lambda share: (abs(share - 0.5), share))
+    zero = min(point.sparsity for point in points)  # where training has emptied half, cutting half changes nothing
+    share = min({point.share for point in points}, key=lambda share: (abs(share - (1 + zero) / 2), share))
     losses = {point.key: dense - point.score for point in points if point.share == share}
-    most, least = max(losses, key=losses.get), min(losses, key=losses.get)
+    over_all = {key: (loss, sum(dense - point.score for point in points if point.key == key))
+                for key, loss in losses.items()}  # parts that lose alike there are told apart by the other shares
+    most, least = max(losses, key=over_all.get), min(losses, key=over_all.get)
     return share, (most, losses[most]), (least, losses[least])
 
 
@@ -37,7 +41,7 @@ def _costs(loss: float) -> str:
 
 
 def verdict(points: Sequence[Sensitivity], dense: float | None) -> str:
-    """'robust up to 50%: −0.2 at 25%, −1.9 at 90% (points)' for one part; 'not recorded' without points."""
+    """'robust up to 50%: −0.2 at 25%, −1.9 at 90%', in points, for one part; 'not recorded' without points."""
     if not points:
         return "not recorded"
     curve = sorted(points, key=lambda point: point.share)
@@ -45,4 +49,4 @@ def verdict(points: Sequence[Sensitivity], dense: float | None) -> str:
     half = max((dense - point.score for point in curve if point.share <= 0.5), default=worst)
     word = "sensitive" if half > ROBUST else "robust" if worst <= ROBUST else "robust up to 50%"
     losses = ", ".join(f"{100 * (point.score - dense):+.1f} at {point.share:.0%}" for point in curve)
-    return f"{word}: {losses.replace('-', '−')} (points)"
+    return f"{word}: {losses.replace('-', '−')}"

@@ -28,6 +28,7 @@ EACH, ALL = 4, 12  # exact scores of one way to cut, of all ways, where a loss i
 MOST = 0.98  # of the weights are cut at most
 CLOSE = 0.01  # between the largest share that keeps within a loss and the smallest that does not
 SETTING = Batch(32, 128)  # what a speedup is for
+PARTS = {"layer": "layers", "matrix": "matrices", "type": "types"}
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Proposal:
         side = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} dense"
         side = side if round(points, 1) else "as dense"
         faster = f", {best.speedup:.1f} times as fast (predicted)" if best.speedup else ""
-        return (f"Best: {best.how}, {best.sparsity:.1%} zero, {best.compression_encoder:.2f}x; exact {best.score:.4f}, "
-                f"{side}{faster}.")
+        return (f"Best: {best.how}, {best.sparsity:.1%} zero, {best.compression_encoder:.2f}x compression; "
+                f"exact {best.score:.4f}, {side}{faster}.")
 
 
 @dataclass
@@ -166,7 +167,7 @@ def ways(run: Run, stage: str, own: float, repaired: bool) -> list[Way]:
                              surfaces.get(cut.kind)))
     points, norms = run.sensitivity(stage), run.ranking(stage)
     for scope in _sensitivities(run, stage):
-        found.append(Way(f"by norm, the less the more sensitive a {scope} is", Cut(scope, None, (), "norm", repaired),
+        found.append(Way(f"by norm, sensitive {PARTS[scope]} cut less", Cut(scope, None, (), "norm", repaired),
                          norms, lambda share, scope=scope: allocate.cheapest(norms, layout, points, scope,
                                                                              1 / (1 - share), own), None))
     return found

@@ -68,10 +68,12 @@ Needs the weights of the stage (they ship for one recorded run; your own runs ha
 the run had it, or a folder in the layout of `nyu-mll/glue`."""
 
 _EXACT = """\
+import os
+
 from prune_core import InputError
 from prune_core.evaluation.exact import evaluate
 
-DATA = None  # for example "../shared/glue"
+DATA = os.environ.get("PRUNESCOPE_DATA")  # or the folder itself; None: where the run had its data
 
 exact = {}
 for setting in settings:

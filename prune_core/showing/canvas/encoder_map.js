@@ -19,7 +19,8 @@ class EncoderMap {
     this.model = model;
     if (this.shades?.length !== header.groups) this.shades = new Uint8Array(header.groups);
     for (let i = 0; i < norms.length; i++) this.shades[i] = Math.min(255, Math.round(norms[i] * scale));
-    this.legend.textContent = `≥ ${brief(header.high)}`;
+    this.legend.querySelector(".least").textContent = `${header.value ?? "norm"} 0`;
+    this.legend.querySelector(".top").textContent = `≥ ${brief(header.high)}`;
   }
 
   // ---- where what stands, in CSS pixels

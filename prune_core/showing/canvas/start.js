@@ -7,7 +7,7 @@ function makeView(root) {
   view.histogram = new Histogram(at(".histogram"), at(".handle"), {
     grab: () => view.player.stop(), moveTo: (norm) => view.moveTo(norm), rest: () => view.commit(),
     step: (another) => view.step(another) });
-  view.map = new EncoderMap(at(".map"), at(".tip"), at(".legend .top"), { zoom });
+  view.map = new EncoderMap(at(".map"), at(".tip"), at(".legend"), { zoom });
   view.player = new Player(root, {
     ready: () => Boolean(view.snapshots.frames), load: () => ((view.snapshots.wanted = true), view.teller.now()),
     show: (number) => view.show(number), rest: () => view.teller.soon(), stopped: () => view.teller.now() });
