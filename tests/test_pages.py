@@ -384,7 +384,7 @@ def test_a_wrong_address_opens_the_run_as_it_cuts_itself(runs_dir, address):
     run = Run(make_run(runs_dir))
     app = opened("explore", **address)
     start = sent(app)["start"]
-    assert start["cut"]["share"] == 0.5 and start["zoom"] is None and start["pins"] == [] and start["key"] is None
+    assert start["cut"]["share"] == 0 and start["zoom"] is None and start["pins"] == [] and start["key"] is None
     assert run.snapshots[run.with_norms[sent(app)["moment"]]].label == "retrain-2x"
 
 

@@ -15,6 +15,7 @@ from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import mask_at, thresholds_for
 from prune_core.evaluation import exact
 from prune_core.evaluation.bench import Bench
+from prune_core.evaluation.rank import told_from_zero
 from prune_core.methods import rankings, repair, surgeon
 from prune_core.methods.repair import DAMP
 from prune_core.methods.saliency import BATCH, Activation, Loss, Taylor
@@ -239,3 +240,9 @@ def test_a_damaged_file_of_scores_is_told(made, tmp_path):
 def test_the_command_refuses_what_it_cannot_make(made, by):
     done = prune_core("score", "made", f"--runs-dir={made.path.parent}", f"--by={by}")
     assert done.returncode == 2 and done.stderr.strip().count("\n") == 0 and by in done.stderr
+
+
+def test_what_counts_for_nothing_is_told_from_what_is_zero():
+    norms = {"m": np.array([[0.0, 0.5, 0.25]], np.float32)}
+    told = told_from_zero({"m": np.array([[0.0, 0.0, 3.0]], np.float32)}, norms)["m"]
+    assert told.dtype == np.float32 and told[0, 0] == 0 and 0 < told[0, 1] < 1e-37 and told[0, 2] == 3
