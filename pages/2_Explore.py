@@ -76,9 +76,10 @@ def explore(run: Run) -> None:
             st.rerun()
         if wrong := st.session_state.get("wrong"):
             st.info(wrong, icon=":material/link_off:")
-        with st.container(key="exact-line"):
-            exact_score.exact(run, view)
+        line = st.container(key="exact-line")
         live_map.draw(content(run, view, st.session_state.get("present", False)), remember)
+        with line:  # after the map, which is drawn meanwhile
+            exact_score.exact(run, view)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return

@@ -174,7 +174,7 @@ def test_seconds_left_are_told_from_the_pace_of_what_is_being_done(monkeypatch):
     """Two of ten after 3 s of which the first took all there was before: 8 more at 3 s each."""
     clock, said = iter([0.0, 3.0, 6.0, 10.0, 12.0]), []
     monkeypatch.setattr(serve.time, "monotonic", lambda: next(clock))
-    teller = Teller(said.append, 1, set())
+    teller = Teller(said.append, 1, set(), lambda: None)
     for done in (1, 2, 3):
         teller.doing("repairing", done, 10)
     teller.running(Running(32, 872, 0.9, 0.8, 0.95))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -24,6 +25,7 @@ from prune_core.runs.run import Run
 
 KEPT = 500  # answers
 FIRST_START = 8.0  # seconds from a start to the first score, where none was timed: libraries, weights, sentences
+DRAWN = 2.0  # seconds in which a page is drawn that needs nothing of the process
 LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
 
 
@@ -106,6 +108,7 @@ class ScoreClient:
     def __init__(self, command: Sequence[str] = (sys.executable, "-m", "prune_core", "serve")):
         self._command, self._lock, self._numbers = command, threading.Lock(), itertools.count(1)
         self._process: subprocess.Popen | None = None
+        self._closed = False
         self._start = Start(files.cache_folder() / "first-score.json")
         self._asked: OrderedDict[Question, _Asked] = OrderedDict()
 
@@ -163,6 +166,7 @@ class ScoreClient:
     def close(self) -> None:
         """End the process."""
         with self._lock:
+            self._closed = True
             if self._process:
                 self._process.kill()
                 self._process.wait()
@@ -176,29 +180,46 @@ class ScoreClient:
                 if not asked.answer.ended:
                     del self._asked[other]
                 asked.busy = False
-                self._send({"cancel": asked.number})
+                if asked.process:
+                    self._send({"cancel": asked.number})
 
     def _ask(self, question: Question, of: tuple[int, ...], before: dict | None) -> _Asked:
         answer = _after(Answer(), {"result": before}) if before else Answer()
         asked = self._asked[question] = _Asked(next(self._numbers), of, answer)
         while len(self._asked) > KEPT:
             self._asked.popitem(last=False)
+        if before and self._process is None:  # it is only for the questions that follow: the page is drawn first
+            later = threading.Timer(DRAWN, self._later, (question, asked))
+            later.daemon = True
+            later.start()
+        else:
+            self._put(question, asked)
+        return asked
+
+    def _later(self, question: Question, asked: _Asked) -> None:
+        with self._lock:
+            if asked.busy and not self._closed and self._asked.get(question) is asked:
+                self._put(question, asked)
+
+    def _put(self, question: Question, asked: _Asked) -> None:
+        """Ask the process, which is started where there is none."""
         if self._process is None or self._process.poll() is not None:
             try:
                 self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                                  stderr=subprocess.DEVNULL, text=True, bufsize=1)
             except OSError as error:
                 asked.busy = False
-                if not before:
+                if not asked.answer.ended:
                     asked.answer = Answer("failed", error=f"the scoring process cannot be started: {error}")
-                return asked
+                return
+            with contextlib.suppress(OSError, AttributeError):  # pages come first, from its first moment on
+                os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
             self._start.begin(time.monotonic())
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
         cut, asked.process = question.cut, self._process
         self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
                     "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired,
                     "score": cut.ranking})
-        return asked
 
     def _send(self, line: dict) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import psutil
+import torch
 
 from prune_core import InputError
 from prune_core.evaluation import exact
@@ -68,10 +69,13 @@ class Cores:
 
 
 class Teller:
-    """Says how far one answer is, and for how long it goes on; raises Cancelled once nobody waits for it."""
+    """Says how far one answer is, and for how long it goes on; raises Cancelled once nobody waits for it.
 
-    def __init__(self, say: Callable[[Mapping], None], number, cancelled: set):
-        self._say, self._number, self._cancelled = say, number, cancelled
+    `meanwhile` is called each time.
+    """
+
+    def __init__(self, say: Callable[[Mapping], None], number, cancelled: set, meanwhile: Callable[[], None]):
+        self._say, self._number, self._cancelled, self._meanwhile = say, number, cancelled, meanwhile
         self._what, self._start, self._first = "", 0.0, 0
 
     def doing(self, what: str, done: int, total: int) -> None:
@@ -86,6 +90,7 @@ class Teller:
     def _tell(self, what: str, done: int, total: int, more: Mapping) -> None:
         if self._number in self._cancelled:
             raise Cancelled
+        self._meanwhile()
         now = time.monotonic()
         if what != self._what:  # what the first part of it took may lie before: it is not counted
             self._what, self._start, self._first = what, now, done
@@ -128,11 +133,13 @@ class ScoringProcess:
 
     def _next(self) -> Mapping | None:
         """The next question, None where there is none any more. Raises queue.Empty after IDLE_SECONDS."""
-        with contextlib.suppress(queue.Empty):
-            return self._waiting.get(timeout=PAUSE_SECONDS)
-        with contextlib.suppress(Cancelled):
-            self._prepare()
-        return self._waiting.get(timeout=IDLE_SECONDS)
+        end = time.monotonic() + IDLE_SECONDS
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                return self._waiting.get(timeout=PAUSE_SECONDS)
+            with contextlib.suppress(Cancelled):
+                self._prepare()
+        raise queue.Empty
 
     def _prepare(self) -> None:
         """While nobody asks and no core is busy: measure what a repair of the weights in use needs, for seconds.
@@ -157,15 +164,15 @@ class ScoringProcess:
 
     def _answer(self, question: Mapping) -> dict:
         number = question.get("id")
-        teller = Teller(self._say, number, self._cancelled)
+        teller = Teller(self._say, number, self._cancelled, self._take_cores)
         try:
             if number in self._cancelled:
                 raise Cancelled
             run, ranking = Run(Path(question["run"])), question.get("score") or "norm"
             cut = cut_of(run, None, question["threshold"], question["scope"], ranking, bool(question.get("repair")))
-            return {"result": exact.evaluate(run, question["phase"], cut, threads=self._threads or self._cores.left(),
-                                             report=teller.running, bench=self._bench(run, question),
-                                             doing=teller.doing)}
+            bench, threads = self._bench(run, question), self._threads or self._cores.left()
+            return {"result": exact.evaluate(run, question["phase"], cut, threads=threads, report=teller.running,
+                                             bench=bench, doing=teller.doing)}
         except Cancelled:
             return {"cancelled": True}
         except InputError as error:
@@ -174,6 +181,10 @@ class ScoringProcess:
             return {"error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
         finally:
             self._cancelled.discard(number)
+
+    def _take_cores(self) -> None:
+        """What other work leaves over now: an answer may take seconds, in which it ends."""
+        torch.set_num_threads(self._threads or self._cores.left())
 
     def _bench(self, run: Run, question: Mapping) -> Bench:
         """Loaded once for the same weights file and data."""
