@@ -232,6 +232,7 @@ def test_keyboard_only(app, page, runs_dir):
     playwright.expect(page.locator("[data-number=sparsity] .value")).to_have_text("0.0%")
     page.locator("input.norm").fill("0.5")
     page.keyboard.press("Enter")
+    playwright.expect(page).to_have_url(re.compile("cut=global(%3A|:)"))
     assert thresholds_in(rested(page)) == [0.5]
     assert shown(page) == counted(run, "dense", 0.5)
     assert not page.problems
@@ -631,6 +632,7 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{app}/Explore?run=scored&at=dense&view=Export&cut=matrix%400.4")
+    playwright.expect(page.get_by_text(re.compile(r"Exact dev accuracy.*examples"))).to_be_visible()  # all is at rest
     page.get_by_role("link", name="Report of these settings").click()
     playwright.expect(page.get_by_text("Explore: present")).to_be_visible()
     page.get_by_role("textbox", name="Title").fill("To be handed out")

@@ -126,12 +126,16 @@ def test_what_an_ended_process_was_asked_has_failed_though_another_has_begun(cli
 
 
 def test_what_was_known_before_holds_up_no_other_question(client, monkeypatch):
-    """It is asked all the same, for the weights to be loaded; a newer question does not wait until it is scored."""
+    """It is asked all the same, later, for the weights to be loaded; a newer question does not wait for it."""
     sent, send = [], ScoreClient._send
     known = {"score": 0.9, "low": 0.8, "high": 1.0, "examples": 872}
-    monkeypatch.setattr("pages.shared.score_client.known_before", lambda one: known if one == question(1) else None)
+    monkeypatch.setattr("pages.shared.score_client.known_before",
+                        lambda one: known if one in (question(1), question(5)) else None)
     monkeypatch.setattr(ScoreClient, "_send", lambda self, line: sent.append(line) or send(self, line))
-    assert client.want("me", question(1)).doing == "done"
+    assert client.want("me", question(1)).doing == "done" and not sent  # the page comes first
     client.want("me", question(3))
-    assert {"cancel": sent[0]["id"]} in sent[1:]
-    assert client.want("me", question(1)).doing == "done" and len([line for line in sent if "run" in line]) == 2
+    assert client.want("me", question(5)).doing == "done"  # a process is there now: it is asked at once
+    asked = [line["id"] for line in sent if "run" in line]
+    assert len(asked) == 2
+    client.want("me", question(7))
+    assert {"cancel": asked[1]} in sent and client.want("me", question(1)).doing == "done"
