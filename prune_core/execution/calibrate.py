@@ -14,7 +14,8 @@ from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native
-from prune_core.execution.timing import alternate, forward, sentences, small_model
+from prune_core.execution.timing import alternate, forward, sentences
+from prune_core.execution.whole import small_model
 from prune_core.latency.profile import Batch, Profile, dense_work, priced, work
 from prune_core.machine import machine
 from prune_core.models import encoders

@@ -21,6 +21,7 @@ from prune_core.execution import engines, native
 from prune_core.execution.compact import DTYPES, compact
 from prune_core.execution.engines import ENGINES
 from prune_core.execution.unpadded import unpad_
+from prune_core.execution.whole import small_model
 from prune_core.latency.profile import Batch
 from prune_core.latency.strips import layers_of
 from prune_core.machine import machine
@@ -108,13 +109,6 @@ def forward(model: nn.Module, inputs: Mapping[str, torch.Tensor], dtype: str = "
             return model(**inputs).logits
 
     return call
-
-
-def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32") -> nn.Module:
-    """The compact model, running without padding where that can be done."""
-    small = compact(model, mask, DTYPES[dtype])
-    unpad_(small)
-    return small
 
 
 def measure(

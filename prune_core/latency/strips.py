@@ -35,6 +35,35 @@ class Registers:
 
 
 @dataclass(frozen=True)
+class Blocking:
+    """How the pass over a whole encoder (execution/whole.py) takes a strip: a block of outputs x tokens at a time.
+
+    `tile`: tokens of a block; `rows`: at most so many outputs; `step`: kept columns that one instruction, or one
+    step of tiles, takes together; `unit`: outputs that cannot be had singly; narrower strips are joined.
+    """
+
+    tile: int
+    rows: int
+    step: int
+    unit: int
+
+    @property
+    def lanes(self) -> int:
+        """What narrow strips are joined to."""
+        return self.unit
+
+    def parts(self, count: int) -> list[slice]:
+        """`count` outputs in blocks of like size."""
+        blocks = max(1, -(-count // self.rows))
+        width = self.wide(-(-count // blocks))
+        return [slice(at, min(count, at + width)) for at in range(0, count, width)]
+
+    def wide(self, count: int) -> int:
+        """`count` rounded up to whole units."""
+        return -(-count // self.unit) * self.unit
+
+
+@dataclass(frozen=True)
 class Live:
     """Which outputs (m,) and inputs (n,) of a matrix are still there after what died around it was taken out."""
 
@@ -63,13 +92,13 @@ class Execution:
     executed: str  # strips, rows in strips, or dense: no faster execution than that
     live: Live
 
-    def cost(self, registers: Registers) -> int:
+    def cost(self, registers: Registers | Blocking) -> int:
         """Multiplications per token, padding to the registers included."""
         extra = SCATTER_COST if self.scattered else 0
         return sum((len(s.cols) + extra) * registers.wide(len(s.rows)) for s in self.strips)
 
 
-def plan_matrix(kept: np.ndarray, block: BlockShape, live: Live, registers: Registers) -> Execution:
+def plan_matrix(kept: np.ndarray, block: BlockShape, live: Live, registers: Registers | Blocking) -> Execution:
     """The cheaper way: strips of rows with their kept columns, or strips of columns with their kept rows."""
     rows, cols = block.sides(len(live.rows), len(live.cols))
     plans = [_by_rows(kept, rows, cols, live, registers.lanes)]
@@ -139,7 +168,7 @@ def _tie(mask: BlockMask, live: dict[str, Live], first: Matrix, second: Matrix, 
     live[first.name], live[second.name] = Live(units, live[first.name].cols), Live(live[second.name].rows, units)
 
 
-def plan_encoder(mask: BlockMask, heads: int | None, registers: Registers) -> dict[str, Execution]:
+def plan_encoder(mask: BlockMask, heads: int | None, registers: Registers | Blocking) -> dict[str, Execution]:
     """Matrix name -> how it is executed."""
     live, layout = living(mask, heads), mask.layout
     return {m.name: plan_matrix(mask.kept[m.name], layout.block, live[m.name], registers) for m in layout.matrices}
