@@ -20,8 +20,8 @@ from prune_core.execution import calibrate, engines, native
 from prune_core.execution import timing as timing_
 from prune_core.execution.compact import CompactLinear, compact
 from prune_core.execution.timing import alternate, forward, sentences
-from prune_core.execution.whole import small_model
 from prune_core.execution.unpadded import unpad_
+from prune_core.execution.whole import small_model
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
