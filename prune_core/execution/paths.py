@@ -9,9 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prune_core import InputError
+from prune_core.execution import native
+from prune_core.latency.strips import Blocking
 
 DTYPES = ("fp32", "bf16", "int8")
 ASKED = (*DTYPES, "auto")
+_BLOCKS = {"bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
+_STEPS = {"fp32": 1, "bf16 avx512": 2, "int8 vnni": 4}
 PATHS = {"fp32": ("fp32",), "bf16": ("bf16 amx", "bf16 avx512"), "int8": ("int8 amx", "int8 vnni")}
 
 
@@ -37,3 +41,9 @@ def choose(asked: str, path: str | None = None) -> Choice:
     InputError for an unknown name, or for a `path` that cannot run here."""
     check(asked)
     return Choice(asked, "fp32", "fp32", "" if asked in ("fp32", "auto") else f"{asked} does not run here")
+
+
+def blocking(path: str) -> Blocking:
+    """What this path takes together. Only where its kernels could be built."""
+    library, _ = native.kernels(path)
+    return _BLOCKS.get(path) or Blocking(library.prunescope_tile(), library.prunescope_rows(), _STEPS[path])
