@@ -115,6 +115,13 @@ def _compiled(used: str, source: Path, more: tuple[str, ...]) -> Path:
         return path if path.exists() else _build([used, *flags, str(source)], path)
 
 
+def key(paths: list[str]) -> str:
+    """The same text for the same processor, compiler, kernels and paths."""
+    texts = [text.read_bytes() for text in sorted(SOURCE.parent.glob("*pp"))]
+    sha = hashlib.sha256(b"\0".join([*texts, repr((paths, compiler(), _FLAGS)).encode(), _processor().encode()]))
+    return sha.hexdigest()[:16]
+
+
 def _build(command: list[str], path: Path) -> Path:
     """Raises OSError, SubprocessError."""
     print("building the kernels for this processor, once ...", end="", file=sys.stderr, flush=True)

@@ -67,7 +67,7 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, b
     if dtype == "int8":
         scales, starts = scales[rows].contiguous(), (-128 * sums[rows]).to(torch.int32)
     pad = torch.zeros(PADDING, dtype=_STORED[dtype])  # never empty: then it would have no address
-    tensors = (torch.from_numpy(np.concatenate([*columns, [0]]).astype(np.int32)), torch.cat([*sheets, pad]),
+    tensors = (torch.from_numpy(np.concatenate([*columns, [0] * PADDING]).astype(np.int32)), torch.cat([*sheets, pad]),
                torch.tensor(strips, dtype=torch.int64).view(len(strips), 5),
                torch.from_numpy(np.concatenate([*outputs, [0]]).astype(np.int32)) if plan.scattered else None,
                bias[rows].contiguous(), scales, starts)
