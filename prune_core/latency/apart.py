@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prune_core.cutting.blocks import Layout
 from prune_core.latency.profile import Batch, Profile
 
-APART = 0.15  # of the prediction; less is within what either may be off
+APART = 0.20  # of the prediction; less is within what either may be off
 BUSY = 0.5  # other programs at work, for each core
 
 
