@@ -24,6 +24,7 @@ from prune_core.runs.stages import DENSE
 
 SECONDS = 2.0  # between two looks at a process
 LOADING = 15.0  # seconds until the libraries, the weights and the sentences are there
+CALIBRATION = 360.0  # that it takes at most: on two cores
 EXPLORE = "pages/2_Explore.py"
 
 

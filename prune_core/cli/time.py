@@ -12,7 +12,7 @@ from typer import Option
 
 from prune_core import InputError, files
 from prune_core.cli.options import AsJson, Dtype, Phase, RunsDir, Scope, Sparsity, Threads, Threshold, cut_of
-from prune_core.cli.tell import tell
+from prune_core.cli.tell import clock, tell
 from prune_core.latency.profile import Batch
 from prune_core.runs import places, shelf
 from prune_core.runs.settings import default_stage
@@ -136,7 +136,8 @@ def calibrate(
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Fit the latency model to this machine: a few minutes of timing random encoders under random masks."""
+    """Fit the latency model to this machine: a few minutes of timing random encoders, in every precision that runs here
+    and in every dense engine that is installed."""
     from tqdm import tqdm
 
     from prune_core import machine
@@ -146,15 +147,21 @@ def calibrate(
     threads = threads or os.cpu_count() or 1
     path = to or profile_files.own_file(machine.machine(), threads)
     profile_files.check_writable(path)  # now, not after minutes
-    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {n_fmt}/{total_fmt} masks") as bar:
-        for step in timed(threads):  # (done, total) while it goes, at last the profile
+    with tqdm(bar_format="{percentage:3.0f}%|{bar:24}| {desc}") as bar:
+        for step in timed(threads):  # how far it is, at last the profile
             if isinstance(step, tuple):
-                bar.n, bar.total = step
-                bar.refresh()
+                bar.n, bar.total = step.done, step.total
+                bar.set_description_str(f"{step.done}/{step.total} timed, {clock(step.seconds_left)} left")
+    before = profile_files.kept_aside(path)
     profile_files.write(step, path)
-    tell(step.to_json() | {"path": str(path)}, as_json, _calibrated_text)
+    tell(step.to_json() | {"path": str(path), "kept": before and str(before)}, as_json, _calibrated_text)
 
 
 def _calibrated_text(r: dict) -> str:
-    return (f"{r['path']}: median error {100 * r['error']:.1f}% (dense {100 * r['error_dense']:.1f}%) over "
-            f"{r['masks']} masks not used to calibrate, {r['threads']} threads")
+    def errors(of: dict) -> str:
+        return ", ".join(f"{name} {one['error']:.1%}" + " (slower than fp32, not taken)" * one.get("slower", False)
+                         for name, one in of.items())
+
+    kept = f"\nWhat was there of another format is kept as {r['kept']}" if r["kept"] else ""
+    return (f"{r['path']}: {r['threads']} threads\nMedian error over {r['masks']} masks that were not fitted: "
+            f"{errors(r['paths'])}\nDense engines: {errors(r['rivals'])}{kept}")

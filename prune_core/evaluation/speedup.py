@@ -77,13 +77,14 @@ def _keep(run: Run, answer: dict) -> None:
 
 
 def _predicted(answer: dict, profile: Profile | None, mask: BlockMask, heads: int | None) -> dict:
-    """What the profile says of it, and why that is far from what was measured, where it is: `apart`."""
-    if not profile or (answer["executed"]["dtype"], answer["engine"]) != ("fp32", "torch"):
+    """What the profile says of the arithmetic that ran, and, where that is far from what was measured, why: `apart`."""
+    dtype = answer["executed"]["dtype"]
+    if not profile or answer["engine"] != "torch":
         return {"predicted_ms": None, "predicted_speedup": None, "predicted_error": None, "apart": ""}
-    setting = Batch(answer["batch"], answer["length"])
-    speedup = profile.speedup(mask, setting, heads)
-    return {"predicted_ms": profile.compact_ms(mask, setting, heads), "predicted_speedup": speedup,
-            "predicted_error": profile.error, "apart": apart.why(answer, speedup, profile, mask.layout)}
+    taken = profile.path_of(dtype, mask, Batch(answer["batch"], answer["length"]), heads)
+    speedup = apart.foretold(answer, mask, profile, heads)
+    return {"predicted_ms": taken.ms, "predicted_speedup": speedup, "predicted_error": profile.paths[taken.path].error,
+            "apart": apart.why(answer, speedup, profile, mask.layout)}
 
 
 def conditions() -> dict[str, float | None]:

@@ -18,9 +18,10 @@ from torch import nn
 from prune_core import InputError, files
 from prune_core.execution import engines
 from prune_core.execution.engines import Inputs, forward
+from prune_core.latency.profile import RIVALS as NAMES
+from prune_core.latency.profile import TORCH
 
-DENSE = "torch fp32"  # always timed: what a speedup "over dense torch" is over
-NAMES = (DENSE, "torch bf16", "onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino bf16")
+DENSE = TORCH  # always timed: what a speedup "over dense torch" is over
 WRITERS = ("onnx", "onnxscript")  # what writes a graph
 KEPT, KEPT_BYTES = 8, 2**31  # graphs that stay for the next time, at most
 

@@ -24,7 +24,7 @@ from prune_core.execution.compact import compact
 from prune_core.execution.engines import ENGINES, forward
 from prune_core.execution.rivals import DENSE
 from prune_core.execution.whole import small_model
-from prune_core.latency.profile import Batch
+from prune_core.latency.profile import Batch, uncut
 from prune_core.latency.strips import layers_of
 from prune_core.machine import machine, processor
 
@@ -192,11 +192,6 @@ def in_turn(
         for at, (mask, small) in enumerate(zip(masks, sitting.smalls, strict=True))]
 
 
-def everything(mask: BlockMask) -> BlockMask:
-    """A mask of the same layout that keeps every group: the unpruned model."""
-    return BlockMask(mask.layout, {name: np.ones_like(kept) for name, kept in mask.kept.items()})
-
-
 def _executed(small: nn.Module, dtype: str, engine: str) -> dict:
     """The arithmetic and the path that ran, why another than was asked for, and how many matrices ran how."""
     kinds = list(small.executed.values())
@@ -211,7 +206,7 @@ def _in_torch(
 ) -> Sitting:
     """The rivals, the unpruned model and the compact ones on our kernels, in one sitting."""
     smalls = [small_model(model, mask, dtype, path) for mask in masks]  # first: what is refused, is refused at once
-    own = small_model(model, everything(masks[0]), dtype, path)
+    own = small_model(model, uncut(masks[0].layout), dtype, path)
     with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
         calls, left_out = rivals_.calls(model, inputs, names, Path(folder), lambda words: told(0.0, words))
         if DENSE not in calls:

@@ -9,6 +9,7 @@ from prune_core.execution import paths
 from prune_core.execution.compact import compact
 from prune_core.execution.paths import Choice
 from prune_core.execution.unpadded import unpad_
+from prune_core.latency.strips import Blocking
 
 
 def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: str | None = None) -> nn.Module:
@@ -22,3 +23,8 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
     small.choice = choice
     unpad_(small)
     return small
+
+
+def blocking(path: str) -> Blocking:
+    """How the pass takes strips on this path."""
+    return Blocking(32, 14, 1, 4)

@@ -21,6 +21,7 @@ from prune_core.cutting.answers import SurfacePoint, predict
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import Norms, by_scope, mask_at, thresholds_for, zero_share
 from prune_core.latency.profile import Batch, Profile
+from prune_core.machine import machine
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
 
@@ -68,6 +69,9 @@ class Candidate:
     low: float | None = None  # 95% interval
     high: float | None = None
     loss: float | None = None  # dense score - score
+    dtype: str | None = None  # for which the speedup is predicted
+    over: str | None = None  # the dense engine that it is over
+    on: str = ""  # 'on AMD EPYC, not this machine', where it is predicted for another one
 
     def to_json(self) -> dict:
         cut = self.cut
@@ -102,7 +106,8 @@ class Proposal:
         best, points = self.best, 100 * self.best.loss
         side = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} dense"
         side = side if round(points, 1) else "as dense"
-        faster = f", {best.speedup:.1f} times as fast (predicted)" if best.speedup else ""
+        faster = (f", {best.speedup:.1f} times as fast as {best.over}, in {best.dtype} "
+                  f"({' '.join(filter(None, ['predicted', best.on]))})") if best.speedup else ""
         return (f"Best: {best.how}, {best.sparsity:.1%} zero, {best.compression_encoder:.2f}x compression; "
                 f"exact {best.score:.4f}, {side}{faster}.")
 
@@ -127,9 +132,12 @@ class Way:
         """The cut of this share. Raises InputError where it does not reach that far."""
         thresholds = dict(self.thresholds(share))
         mask = mask_at(self.ranking, run.layout, thresholds, self.cut.scope)
-        speedup = profile.speedup(mask, SETTING, run.heads) if profile and mask.kept_weights else None
-        return Candidate(self.how, replace(self.cut, thresholds=tuple(thresholds.items())), mask.sparsity,
-                         mask.compression_encoder, mask.compression_model, speedup)
+        made = Candidate(self.how, replace(self.cut, thresholds=tuple(thresholds.items())), mask.sparsity,
+                         mask.compression_encoder, mask.compression_model, None)
+        if not profile or not mask.kept_weights:
+            return made
+        taken, (rival, ms) = profile.path_of("auto", mask, SETTING, run.heads), profile.best_rival(run.layout, SETTING)
+        return replace(made, speedup=ms / taken.ms, dtype=taken.dtype, over=rival, on=profile.elsewhere(machine()))
 
 
 Search = Generator[Step, Mapping, Proposal]

@@ -428,7 +428,7 @@ def speedup_curve(
     (low, high), (_, top) = _view(figure, own, [(1 / (1 - point.removed), point.speedup) for point in shown])
     _add_level(figure, "as fast as dense", 1.0, (low, high), "dot")
     _compression_axis(figure, low, high)
-    figure.update_yaxes(title_text="speedup over the dense model", ticksuffix="x", range=[0, top], zeroline=False)
+    figure.update_yaxes(title_text="speedup over the best dense engine", ticksuffix="x", range=[0, top], zeroline=False)
     return _with_legend(figure, 350)
 
 
