@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -59,14 +60,16 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
     from tqdm import tqdm
 
     with contextlib.ExitStack() as closing:  # no bar before what may be refused
-        bars = []
+        bars, begun = [], []
 
         def told(share: float, words: str) -> None:
+            begun.append((share, time.monotonic()))
+            first, at = next(one for one in begun if one[0] > 0 or share == 0)  # what comes before is no rate
+            left = clock((begun[-1][1] - at) / (share - first) * (1 - share) if share > first else None)
             if not bars:
-                bars.append(closing.enter_context(tqdm(
-                    total=1.0, desc=words, bar_format="{percentage:3.0f}%|{bar:24}| {desc}, {remaining} left")))
+                bars.append(closing.enter_context(tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar:24}| {desc}")))
             bars[0].n = share
-            bars[0].set_description_str(words, refresh=True)
+            bars[0].set_description_str(f"{words}, {left} left")
 
         yield told
 

@@ -184,7 +184,7 @@ def in_turn(
         sitting = _in_engine(model, masks, inputs, dtype, seconds, engine)
     kernels = native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products")
     shared = {"batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(), "dtype": dtype,
-              "engine": engine, "kernels": kernels, "processor": processor(), "machine": machine()}
+              "path": path, "engine": engine, "kernels": kernels, "processor": processor(), "machine": machine()}
     return [sitting.numbers(at) | {
         "ideal_speedup": mask.compression_encoder, "layers_ms": sitting.layers, "sparsity": mask.sparsity,
         "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
