@@ -7,7 +7,7 @@ import streamlit as st
 from pages.explore.view import View, precision
 from pages.shared import jobs, loaders, widgets
 from pages.shared.loaders import SETTING
-from prune_core.latency.profile import ASKED
+from prune_core.latency.profile import ASKED, not_timed
 from prune_core.runs.run import Run
 
 NAMES = (ASKED[-1], *ASKED[:-1])  # auto comes first
@@ -35,7 +35,7 @@ def words(run: Run, view: View) -> str:
     instead = f" ({taken.why})" if taken.why else ""
     return " ".join(sentence for sentence in (
         f"Speedup: **predicted** against the best dense engine {of} ({rival}), for {how}{instead}, {SETTING.words}; "
-        f"median error {profile.paths[taken.path].error:.0%}.", profile.not_timed(),
+        f"median error {profile.paths[taken.path].error:.0%}.", not_timed(profile),
         "**Speed** has more.") if sentence)
 
 

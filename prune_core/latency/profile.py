@@ -66,6 +66,21 @@ class Taken(NamedTuple):
     why: str
 
 
+class Foretold(NamedTuple):
+    """A predicted speedup, and what it is: in which arithmetic, over which rival, and 'on AMD EPYC, not this machine'
+    where it is for another one, else ''."""
+
+    speedup: float
+    dtype: str
+    over: str
+    on: str
+
+    @property
+    def words(self) -> str:
+        """'2.1 times as fast as openvino bf16, in bf16 (predicted)'."""
+        return f"{self.speedup:.1f} times as fast as {self.over}, in {self.dtype} ({f'predicted {self.on}'.strip()})"
+
+
 @dataclass(frozen=True)
 class Profile:
     """What `calibrate` found on a machine: prices of every path that runs there, and of every rival."""
@@ -175,6 +190,12 @@ class Profile:
         """Predicted: dense in torch, fp32 / compact. Raises InputError."""
         return self.dense_ms(mask.layout, setting) / self.compact_ms(mask, setting, heads, dtype)
 
+    def foretold(self, mask: BlockMask, setting: Batch, heads: int | None, here: Mapping,
+                 dtype: str = "auto") -> Foretold:
+        """The speedup with all that it is, for a reader on the machine `here`. Raises InputError."""
+        taken, (rival, ms) = self.path_of(dtype, mask, setting, heads), self.best_rival(mask.layout, setting)
+        return Foretold(ms / taken.ms, taken.dtype, rival, self.elsewhere(here))
+
     # ---- in words
 
     def elsewhere(self, machine: Mapping) -> str:
@@ -184,13 +205,6 @@ class Profile:
             return ""
         cpu, cores = mine[0] or "an unknown processor", mine[1]
         return f"on {cpu}{f' with {cores} cores' if mine[0] == here[0] and cores else ''}, not this machine"
-
-    def not_timed(self) -> str:
-        """A sentence on the dense engines that were not calibrated, and may be faster; '' where all were."""
-        left = [name for name in RIVALS if name not in self.rivals]
-        if len(left) == len(RIVALS) - 1:
-            return "No other dense engine than torch fp32 was calibrated: one of them may be faster."
-        return f"Not calibrated, and perhaps faster: {', '.join(left)}." if left else ""
 
     # ---- as a file
 
@@ -216,6 +230,14 @@ class Profile:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise InputError(f"this latency profile is damaged: {why}") from None
+
+
+def not_timed(profile: Profile) -> str:
+    """A sentence on the dense engines that were not calibrated, and may be faster; '' where all were."""
+    left = [name for name in RIVALS if name not in profile.rivals]
+    if len(left) == len(RIVALS) - 1:
+        return "No other dense engine than torch fp32 was calibrated: one of them may be faster."
+    return f"Not calibrated, and perhaps faster: {', '.join(left)}." if left else ""
 
 
 def _other_format(data: object) -> str:
