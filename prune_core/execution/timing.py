@@ -20,6 +20,7 @@ from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import engines, native, paths
 from prune_core.execution import rivals as rivals_
+from prune_core.execution.alternate import Timing, alternate
 from prune_core.execution.compact import compact
 from prune_core.execution.engines import ENGINES, forward
 from prune_core.execution.rivals import DENSE
@@ -36,47 +37,6 @@ Told = Callable[[float, str], None]  # hears the share that is done, and in word
 
 def silent(_share: float, _words: str) -> None:
     """Hears nothing."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds: the median of `runs` and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-    runs: int
-
-
-def alternate(
-    calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
-    settles: float = 0.0, told: Callable[[float], None] = lambda share: None,
-) -> dict[str, Timing]:
-    """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds and at most `most`.
-
-    What a noisy moment slows, it slows for all. What takes less than `settles` milliseconds is called once untimed
-    before each timing. `told` hears the share that is done.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    last = {name: _milliseconds(call) for _ in range(2) for name, call in calls.items()}
-    start = time.perf_counter()
-    for done in range(most):
-        spent = time.perf_counter() - start
-        if done >= least and spent > seconds:
-            break
-        told(min(1.0, done / least, spent / seconds if seconds else 1.0))
-        for name, call in calls.items():
-            if last[name] < settles:
-                call()
-            taken[name].append(_milliseconds(call))
-    return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times))
-            for name, times in taken.items()}
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - start)
 
 
 def sentences(model: nn.Module, setting: Batch) -> dict[str, torch.Tensor]:
