@@ -19,7 +19,7 @@ from prune_core.execution.timing import Sitting, Timing, alternate, sentences
 from prune_core.latency.profile import Batch
 from prune_core.models import encoders
 
-HERE = tuple(name for name in rivals.NAMES if not rivals._missing(name.split()[0]))
+HERE = tuple(name for name in rivals.NAMES if not rivals.missing(name.split()[0]))
 SETTING = Batch(2, 12)
 
 

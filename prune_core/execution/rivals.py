@@ -47,7 +47,7 @@ def calls(model: nn.Module, inputs: Inputs, names: Sequence[str], folder: Path,
     left_out: dict[str, str] = {}
     for name in names:
         engine, dtype = name.split()
-        if why := _missing(engine):
+        if why := missing(engine):
             left_out[name] = why
             continue
         try:
@@ -97,7 +97,7 @@ def _call(engine: str, dtype: str, model: nn.Module, inputs: Inputs, folder: Pat
     return lambda: run(inputs)
 
 
-def _missing(engine: str) -> str:
+def missing(engine: str) -> str:
     """What is not installed that this engine needs; '' where all is there."""
     needed = () if engine == "torch" else (engine, *WRITERS)
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
