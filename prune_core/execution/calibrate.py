@@ -84,15 +84,8 @@ class Step:
 
 
 def runnable() -> list[str]:
-    """The paths that this machine can run, as whole.small_model would when each is forced."""
-    found = []
-    for dtype, names in paths.PATHS.items():
-        for name in names:
-            try:
-                found += [name] * (paths.choose(dtype, name).path == name)
-            except InputError:  # refused by the processor or the system, or not built
-                continue
-    return found
+    """The paths that this machine can run, fp32 first."""
+    return [name for names in paths.PATHS.values() for name in names if not paths.why_not(name)]
 
 
 def calibrate(
@@ -107,7 +100,7 @@ def calibrate(
     if native.library() is None:
         raise InputError(f"there is nothing to calibrate here: {native.why_not()}")
     torch.set_num_threads(threads or torch.get_num_threads())
-    random, known = np.random.default_rng(seed), {name: whole.blocking(name) for name in runnable()}
+    random, known = np.random.default_rng(seed), {name: paths.blocking(name) for name in runnable()}
     dense = [Step(size, layers, setting).affordable() for size in _SIZES for layers in _DEPTHS for setting in _SETTINGS]
     masked, start, taken = _masked(random, masks), time.monotonic(), {"rivals": [], "fit": [], "held": []}
     for number, (step, timed) in enumerate(_in_turn(dense, masked, known, random, seconds), 1):
