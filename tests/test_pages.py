@@ -242,9 +242,62 @@ def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
     run = Run(make_run(runs_dir))
     assert "No speedup is predicted" in texts(opened("explore")) and "profile" not in sent(opened("explore"))
     profile_files.write(make_profile(), loaders.own_profile_file())
-    header = sent(opened("explore"))
-    assert header["profile"]["denseMs"] == make_profile().dense_ms(run.layout, Batch(32, 128))
-    assert header["profile"]["compact"] == make_profile().compact and "median error 5%" in texts(opened("explore"))
+    app, profile = opened("explore"), make_profile()
+    header = sent(app)["profile"]
+    name, ms = profile.best_rival(run.layout, Batch(32, 128))
+    assert header["rival"] == {"name": name, "ms": ms} and header["mark"] == ""
+    assert {one["name"]: one["prices"] for one in header["paths"]} == {
+        name: dict(profile.paths[name].ms) for name in ("fp32", "bf16 avx512")}, "int8 is slower than fp32"
+    said = "against the best dense engine of this machine (openvino bf16), for bf16, the fastest there, 32 sentences"
+    assert said in texts(app) and "median error 6%" in texts(app) and "ot calibrated" not in texts(app)
+
+
+@pytest.mark.parametrize("dtype, path, said", [
+    ("bf16", "bf16 avx512", "for bf16, 32 sentences"), ("fp32", "fp32", "for fp32, 32 sentences"),
+    ("int8", "fp32", "for fp32 (int8 was slower than fp32 in every timing), 32 sentences")])
+def test_explore_predicts_for_the_precision_of_the_address(runs_dir, dtype, path, said):
+    make_run(runs_dir)
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    app = opened("explore", run="sample", dtype=dtype)
+    assert app.segmented_control(key="dtype").value == dtype and said in texts(app)
+    header = sent(app)
+    assert header["precision"] == dtype and [one["name"] for one in header["profile"]["paths"]] == [path]
+
+
+def test_a_pin_of_the_address_keeps_its_precision(runs_dir):
+    run, profile = Run(make_run(runs_dir)), make_profile()
+    profile_files.write(profile, loaders.own_profile_file())
+    app = opened("explore", run="sample", pin=["dense~global@0.5~for-fp32", "dense~global@0.5"])
+    pins = sent(app)["start"]["pins"]
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5)
+    assert [pin["precision"] for pin in pins] == ["fp32", "auto"]
+    assert [pin["numbers"]["speedup"] for pin in pins] == pytest.approx(
+        [profile.speedup(mask, Batch(32, 128), run.heads, dtype) for dtype in ("fp32", "auto")])
+
+
+def test_a_prediction_for_another_machine_is_marked_on_the_number(runs_dir, monkeypatch):
+    """Where this one was never calibrated: on Explore's card, in Home's table, in Compare's answer and table."""
+    make_run(runs_dir)
+    files.write_json(runs_dir.parent / "other.json", make_profile("Another CPU").to_json())
+    monkeypatch.setattr(profile_files, "shipped", lambda: [runs_dir.parent / "other.json"])
+    mark = "on Another CPU, not this machine"
+    app = opened("explore")
+    assert sent(app)["profile"]["mark"] == mark and "Not calibrated here" in texts(app)
+    assert "the best dense engine of Another CPU, not this machine (openvino bf16)" in texts(app)
+    assert "Predicted speedup " + mark in texts(app)
+    assert f"x {mark} |" in texts(opened())
+    compared = opened("compare")
+    assert f"times as fast (predicted {mark})" in compared.subheader[0].value
+    assert mark in compared.dataframe[0].proto.columns
+
+
+def test_explore_says_where_a_machine_was_never_calibrated(runs_dir, monkeypatch):
+    make_run(runs_dir)
+    monkeypatch.setattr(profile_files, "shipped", lambda: [])
+    app = opened("explore")
+    assert "Not calibrated here." in texts(app) and sent(app)["precision"] == "auto" and "profile" not in sent(app)
+    assert [link.label for link in app.get("page_link") if "Calibrate" in link.label] == [
+        "Calibrate on Speed (about 6 min)"]
 
 
 MEASURED = {
@@ -322,7 +375,7 @@ def test_a_measurement_that_could_not_be_kept_is_read_from_what_the_command_said
 def test_another_devices_profile_is_loaded_kept_and_chosen(runs_dir):
     make_run(runs_dir)
     app = opened("speed")
-    content = json.dumps(make_profile().to_json()).encode()
+    content = json.dumps(make_profile("a processor").to_json()).encode()
     app.file_uploader[0].set_value(("phone.json", content, "application/json")).run()
     checked(app)
     assert app.selectbox(key="profile").options == ["a processor, 2 threads"] and "Predicted speedup" in metrics(app)
@@ -744,7 +797,7 @@ def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
 
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir, "one"))
-    profile_files.write(make_profile(), loaders.own_profile_file())
+    profile_files.write(make_profile("a processor"), loaders.own_profile_file())
     assert "timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models has not been timed on this machine yet" in texts(app) and not app.get("plotly_chart")

@@ -84,15 +84,8 @@ class Step:
 
 
 def runnable() -> list[str]:
-    """The paths that this machine can run, as whole.small_model would when each is forced."""
-    found = []
-    for dtype, names in paths.PATHS.items():
-        for name in names:
-            try:
-                found += [name] * (paths.choose(dtype, name).path == name)
-            except InputError:  # refused by the processor or the system, or not built
-                continue
-    return found
+    """The paths that this machine can run, fp32 first."""
+    return [name for names in paths.PATHS.values() for name in names if not paths.why_not(name)]
 
 
 def calibrate(
