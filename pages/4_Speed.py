@@ -12,7 +12,7 @@ from prune_core import InputError
 from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.latency import apart, profile_files
-from prune_core.latency.profile import ASKED, Batch, Profile
+from prune_core.latency.profile import ASKED, Batch, Profile, not_timed
 from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -175,18 +175,19 @@ def predicted(run: Run, mask: BlockMask, setting: Batch, profile: Profile, dtype
         for label, value, under in (
                 ("Sparsity", f"{mask.sparsity:.1%}", None),
                 ("Encoder compression", widgets.times(mask.compression_encoder), None),
-                ("Best dense engine, predicted", f"{best_ms:.1f} ms", rival),
+                ("Dense, predicted", f"{best_ms:.1f} ms", rival),
                 ("Compact, predicted", f"{taken.ms:.1f} ms", taken.path),
                 ("Predicted speedup", widgets.times(speedup), widgets.mark(profile) or f"over {rival}")):
-            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=184)
+            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=184,
+                      height="stretch")
     st.caption(" ".join(filter(None, (
         f"{setting.words}, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}; blocks "
         f"ranked by norm. Of the speedup {widgets.times(best_ms / unpruned)} is from the pass and "
         f"{widgets.times(unpruned / taken.ms)} from pruning; over dense torch fp32 it is "
         f"{widgets.times(profile.dense_ms(run.layout, setting) / taken.ms)}.",
-        f"Instead of {dtype}: {taken.why}." if taken.why else "",
+        f"{taken.dtype} instead of {dtype}: {taken.why}." if taken.why else "",
         f"Median prediction error {profile.paths[taken.path].error:.0%} ({rival} {profile.rivals[rival].error:.0%}) on "
-        f"{profile.masks} held-out masks.", profile.not_timed()))))
+        f"{profile.masks} held-out masks.", not_timed(profile)))))
     return speedup
 
 

@@ -78,10 +78,11 @@ def headline(run: Run, m: Mapping, profile: Profile) -> None:
                 ("Compact", f"{m['compact_ms']:,.1f} ms", executed(m)),
                 ("Best dense engine", f"{m['rivals_ms'][best]:,.1f} ms", best),
                 ("Speedup", widgets.times(m["speedup_over_best"]), f"over {best}"),
-                ("From the pass", widgets.times(m["from_pass"]), f"{best} / unpruned"),
+                ("From the pass", widgets.times(m["from_pass"]), "dense / unpruned"),
                 ("From pruning", widgets.times(m["from_pruning"]), "unpruned / compact"),
                 ("Over dense torch", widgets.times(m["speedup"]), TORCH)):
-            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=172)
+            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=160,
+                      height="stretch")
     said = [f"{name} is left out: {why}." for name, why in m["rivals_left_out"].items()]
     if m["dtype"] not in (m["executed"]["dtype"], "auto"):
         said.insert(0, f"{m['executed']['dtype']} ran, not {m['dtype']}: {m['executed']['why']}.")
@@ -143,8 +144,8 @@ def best_ms(m: Mapping) -> float:
 
 
 def predicted(run: Run, m: Mapping, profile: Profile) -> float | None:
-    """What was predicted when it was measured, else what the chosen profile predicts of it."""
-    if m.get("predicted_speedup") or m["phase"] not in run.stages:
+    """What the chosen profile predicts of something that was measured; else what was predicted at the time."""
+    if m["phase"] not in run.stages:
         return m.get("predicted_speedup")
     norms = loaders.norms(run, run.saved(m["phase"]))
     mask = mask_at_sparsity(norms, run.layout, m["sparsity"], run.config.scope)

@@ -19,7 +19,8 @@ def why(timing: Mapping, predicted: float, profile: Profile, layout: Layout) -> 
         return ""
     reasons = (busy(timing), *_another(timing, profile), _slow(timing, profile, layout))
     known = "; ".join(filter(None, reasons)) or "nothing recorded explains it; measure again while nothing else runs"
-    return f"Measured {measured:.2f}x, predicted {predicted:.2f}x: {known}."
+    over = "" if _over_best(timing, profile) or "rivals_ms" not in timing else f" over {TORCH}"  # not the headline's
+    return f"Measured {measured:.2f}x{over}, predicted {predicted:.2f}x: {known}."
 
 
 def speedup(timing: Mapping, profile: Profile) -> float:
