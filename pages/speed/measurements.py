@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 import pandas as pd
@@ -31,9 +32,9 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, dtype: 
     if not loaders.read_only():
         jobs.job(key, "Measure now", seconds(run, setting, profile),
                  [*timings.arguments(run, stage, run.config.scope, sparsity, setting, dtype), "--json"],
-                 f"Times every dense engine that is installed, the unpruned and the compact model in turn, on "
-                 f"{machine.processor()}. It goes on where one leaves the page meanwhile; two or three times as long "
-                 "on a busy machine.")
+                 "It goes on where one leaves the page; on a busy machine it takes two or three times as long.")
+        st.caption("Times every dense engine that is installed, the unpruned and the compact model in turn, on "
+                   f"{widgets.plain(machine.processor())}, {os.cpu_count()} threads.")
     mine = of_run(run, dtype, jobs.answer(key))
     fitting = [m for m in mine if (m["batch"], m["length"], m["phase"]) == (setting.batch, setting.length, stage)]
     last = next((m for m in reversed(fitting) if abs(m["sparsity"] - sparsity_of(run, stage, sparsity)) < 0.002), None)
@@ -79,7 +80,7 @@ def headline(run: Run, m: Mapping, profile: Profile) -> None:
                 ("Best dense engine", f"{m['rivals_ms'][best]:,.1f} ms", best),
                 ("Speedup", widgets.times(m["speedup_over_best"]), f"over {best}"),
                 ("From the pass", widgets.times(m["from_pass"]), "dense / unpruned"),
-                ("From pruning", widgets.times(m["from_pruning"]), "unpruned / compact"),
+                ("From pruning", widgets.times(m["from_pruning"]), "unpruned / cut"),
                 ("Over dense torch", widgets.times(m["speedup"]), TORCH)):
             st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=160,
                       height="stretch")
