@@ -14,6 +14,7 @@ import streamlit as st
 from pages.explore import live_map
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
+from pages.shared.score_client import DTYPES
 from prune_core.cutting import cuts, masks
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut, SurfaceKind
@@ -45,6 +46,7 @@ class View:
     frames: str  # none, want or have: whether the snapshots of the whole run are in the browser
     snapshot: Snapshot
     surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]  # recorded here for cuts ranked and repaired alike
+    dtype: str = "fp32"  # the arithmetic of exact scores; those of surfaces are fp32
 
     @property
     def surface(self) -> Sequence[SurfacePoint] | None:
@@ -80,7 +82,7 @@ def current(run: Run) -> View:
     pins = [pin for pin in said.get("pins", start.pins)
             if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     view = View(at, snapshot.label, cut, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), snapshot, recorded(run, at, cut))
+                said.get("frames", "none"), snapshot, recorded(run, at, cut), score_dtype())
     if said:
         _write(run, view, said.get("key"))
     return view
@@ -104,6 +106,11 @@ def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
         cut = replace(cut, ranking=ranking)
         st.session_state["start"] = (name, replace(start, cut=cut), first)
     return replace(cut, repaired=bool(st.session_state.get("repair"))), norms
+
+
+def score_dtype() -> str:
+    """The arithmetic in which exact scores are asked for: fp32, unless the sidebar says another."""
+    return one if (one := st.session_state.get("score dtype")) in DTYPES else "fp32"
 
 
 def _ranked(run: Run, at: int, ranking: str) -> Norms:
@@ -149,8 +156,8 @@ def content(run: Run, view: View, present: bool) -> bytes:
     head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run, view.at), loaders.usual_profile(),
                          SETTING, view.surfaces)
     # What was asked for: alike for all snapshots, also where only norms were recorded
-    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')}"
-    head |= {"value": view.cut.ranking, "repaired": view.cut.repaired, "kind": kind,
+    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')} {view.dtype}"
+    head |= {"value": view.cut.ranking, "repaired": view.cut.repaired, "dtype": view.dtype, "kind": kind,
              "asks": st.session_state.get("score") or "norm"}
     now = {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want" or not canvas.playable(run):
@@ -167,13 +174,15 @@ def _high(run: Run, view: View) -> float:
 def remember() -> None:
     """The map has said something new: the next run of the page reads it.
 
-    A pin that was ranked or repaired otherwise has the sidebar follow.
+    A pin that was ranked, repaired or scored otherwise has the sidebar follow.
     """
     asked = live_map.said().get("asked")
     if isinstance(asked, Mapping) and asked.get("id") != st.session_state.get("asked"):
         ranking = asked["ranking"] if asked.get("ranking") in RANKINGS else "norm"
         st.session_state["asked"] = asked.get("id")
-        st.session_state["wanted"] = (time.monotonic(), {"score": ranking, "repair": asked.get("repaired") is True})
+        st.session_state["wanted"] = (time.monotonic(), {
+            "score": ranking, "repair": asked.get("repaired") is True,
+            "score dtype": asked["dtype"] if asked.get("dtype") in DTYPES else "fp32"})
 
 
 def _wanted() -> dict:
@@ -199,7 +208,8 @@ def send(new: Cut, moment: int | None = None) -> None:
     """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
     where = {} if moment is None else {"moment": moment}
-    how = {"ranking": new.ranking, "repaired": new.repaired}  # else the sidebar would go back to norms
+    # Else the sidebar would go back to norms
+    how = {"ranking": new.ranking, "repaired": new.repaired, "dtype": score_dtype()}
     st.session_state["command"] = {"id": number, "cut": new.to_json()} | how | where
 
 
@@ -219,7 +229,8 @@ def waits() -> bool:
 def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
     pins = ["~".join([run.snapshots[at].label, cut.text(run.layout), *([cut.ranking] * (cut.ranking != "norm")),
-                      *(["repaired"] * cut.repaired)]) for _, at, cut in pinned(run, view)]
+                      *(["repaired"] * cut.repaired), *([pin["dtype"]] if pin.get("dtype") in DTYPES[1:] else [])])
+            for pin, at, cut in _pins(run, view)]
     address = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom, "pin": pins}
     for name, value in address.items():
         if value:
@@ -230,7 +241,12 @@ def _write(run: Run, view: View, key: str | None) -> None:
 
 def pinned(run: Run, view: View) -> list[tuple[str, int, Cut]]:
     """(name, position of the snapshot, cut) of every pin that holds a cut of this run."""
-    return [(str(pin.get("name")), run.with_norms[pin["moment"]],
+    return [(str(pin.get("name")), at, cut) for pin, at, cut in _pins(run, view)]
+
+
+def _pins(run: Run, view: View) -> list[tuple[Mapping, int, Cut]]:
+    """The same with the whole pin in place of its name."""
+    return [(pin, run.with_norms[pin["moment"]],
              replace(cut, ranking=pin["ranking"] if pin.get("ranking") in RANKINGS else "norm",
                      repaired=pin.get("repaired") is True))
             for pin in view.pins if (cut := cuts.from_json(pin.get("cut") or {}, run.layout))
@@ -255,12 +271,16 @@ def _start(run: Run) -> Start:
 
 
 def _pin(run: Run, name: str, text: str) -> dict | None:
-    """A pinned setting from the address, 'snapshot~cut', then its ranking and 'repaired'; its numbers counted anew."""
+    """A pinned setting from the address, 'snapshot~cut', then its ranking, 'repaired' and the arithmetic of its score.
+
+    Its numbers are counted anew.
+    """
     where, what, *how = [*text.split("~"), ""][:5]
     at = {run.snapshots[at].label: at for at in run.with_norms}.get(where)
     if at is None or (cut := cuts.parse(what, run.layout)) is None:
         return None
-    ranking = next((word for word in how if word not in ("", "repaired")), "norm")
+    ranking = next((word for word in how if word not in ("", "repaired", *DTYPES)), "norm")
+    dtype = next((word for word in how if word in DTYPES), "fp32")
     if ranking not in rankings(run, at):
         return None
     cut, norms = replace(cut, ranking=ranking, repaired="repaired" in how), _ranked(run, at, ranking)
@@ -269,7 +289,7 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     more = {} if cut.share is not None else {
         "ranking": ranking, "shares": masks.shares_up_to(norms, run.layout, thresholds, cut.scope)}
     return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json() | more, "ranking": ranking,
-            "repaired": cut.repaired, "thresholds": thresholds, "numbers": _numbers(run, at, cut, mask)}
+            "repaired": cut.repaired, "dtype": dtype, "thresholds": thresholds, "numbers": _numbers(run, at, cut, mask)}
 
 
 def _numbers(run: Run, at: int, cut: Cut, mask: BlockMask) -> dict:

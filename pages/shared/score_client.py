@@ -23,6 +23,7 @@ from prune_core.cutting.cuts import Cut
 from prune_core.runs import known
 from prune_core.runs.run import Run
 
+DTYPES = ("fp32", "bf16", "int8", "auto")  # arithmetics that may be asked for
 KEPT = 500  # answers
 FIRST_START = 8.0  # seconds from a start to the first score, where none was timed: libraries, weights, sentences
 DRAWN = 2.0  # seconds in which a page is drawn that needs nothing of the process
@@ -31,12 +32,13 @@ LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
 
 @dataclass(frozen=True)
 class Question:
-    """Which weights, cut where, on which data."""
+    """Which weights, cut where, on which data, scored in which arithmetic."""
 
     run: str  # folder
     stage: str
     cut: Cut  # by thresholds
     data: str = ""  # '': where the run had it
+    dtype: str = "fp32"  # or bf16, int8, auto
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class Answer:
     result: dict | None = None  # what `evaluate --json` prints
     error: str = ""
     seconds_left: float | None = None  # of what it is doing; None where that is not known yet
+    executed: dict | None = None  # {dtype, path, why} where that is not the dtype asked for
 
     @property
     def ended(self) -> bool:
@@ -111,6 +114,7 @@ class ScoreClient:
         self._closed = False
         self._start = Start(files.cache_folder() / "first-score.json")
         self._asked: OrderedDict[Question, _Asked] = OrderedDict()
+        self._executed: dict[tuple[str, str, str], dict] = {}  # run, stage, dtype -> what the process ran it in
 
     def want(self, who: str, question: Question, again: bool = False) -> Answer:
         """How the answer stands; asks, where nobody has.
@@ -120,7 +124,8 @@ class ScoreClient:
         """
         of = _weights_of(question)
         known = self._asked.get(question)
-        before = None if known and known.of == of else known_before(question)
+        ran = self._executed.get((question.run, question.stage, question.dtype))
+        before = None if known and known.of == of else known_before(question, ran)
         with self._lock:
             now = time.monotonic()
             self._let_go(who, question, now)
@@ -151,11 +156,12 @@ class ScoreClient:
             return sum(not asked.answer.ended for asked in self._asked.values())
 
     def failed_alike(self, question: Question) -> str:
-        """The error of another question to the same weights and data, which this one would end in too; '' if none."""
+        """The error of another question to the same weights, data and arithmetic, which this one would end in too;
+        '' if none."""
         with self._lock:
             return next((asked.answer.error for other, asked in self._asked.items()
                          if asked.answer.doing == "failed" and other != question
-                         and (other.run, other.stage, other.data) == (question.run, question.stage, question.data)), "")
+                         and replace(other, cut=question.cut) == question), "")
 
     def forget_failures(self) -> None:
         """So that they are asked again."""
@@ -219,7 +225,7 @@ class ScoreClient:
         cut, asked.process = question.cut, self._process
         self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
                     "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired,
-                    "score": cut.ranking})
+                    "score": cut.ranking, "dtype": question.dtype})
 
     def _send(self, line: dict) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so
@@ -233,8 +239,10 @@ class ScoreClient:
                 said = json.loads(line)
                 with self._lock:
                     self._started(said)
-                    for asked in self._asked.values():
+                    for question, asked in self._asked.items():
                         if asked.number == said.get("id"):
+                            if ran := (said.get("result") or {}).get("executed"):
+                                self._executed[question.run, question.stage, question.dtype] = ran
                             asked.busy &= not said.keys() & {"result", "error", "cancelled"}
                             if "result" in said or not asked.answer.ended:
                                 asked.answer = _after(asked.answer, said)
@@ -262,16 +270,22 @@ def _weights_of(question: Question) -> tuple[int, ...]:
     return ()
 
 
-def known_before(question: Question) -> dict | None:
+def known_before(question: Question, ran: dict | None = None) -> dict | None:
     """The exact score of the same weights, sentences and mask from before, as far as `evaluate --json` prints it.
 
+    `ran`: what the dtype that is asked for was executed in last; only the process knows, unless it is fp32.
     It is the answer at once; the question is asked all the same, so that what the next one takes is loaded by then.
     """
+    if question.dtype == "fp32":
+        ran = {"dtype": "fp32", "path": "fp32", "why": ""}
+    if ran is None:
+        return None
     with contextlib.suppress(InputError):
         run, cut = Run(Path(question.run)), question.cut
         mask = cut.mask(run.ranking(question.stage, cut.ranking), run.layout)
-        found = known.find(run, known.key(run, question.stage, question.data or None, cut.repaired), mask, cut.repaired)
-        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity}
+        key = known.key(run, question.stage, question.data or None, cut.repaired)
+        found = known.find(run, key, mask, cut.repaired, ran["path"])
+        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity, "executed": ran}
     return None
 
 
@@ -282,9 +296,10 @@ def _after(answer: Answer, said: dict) -> Answer:
     if "result" in said:
         result = said["result"]
         examples = result["examples"]
-        return Answer("done", examples, examples, result["score"], result["low"], result["high"], result)
+        return Answer("done", examples, examples, result["score"], result["low"], result["high"], result,
+                      executed=result.get("executed"))
     if "error" in said:
         return Answer("failed", error=str(said["error"]))
-    numbers = ("done", "total", "score", "low", "high", "seconds_left")
+    numbers = ("done", "total", "score", "low", "high", "seconds_left", "executed")
     doing = "scoring" if "score" in said else str(said.get("doing", answer.doing))
     return replace(answer, doing=doing, **{"seconds_left": None} | {key: said[key] for key in numbers if key in said})

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from prune_core import InputError
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation import arithmetic
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.exact import evaluate
 from prune_core.evaluation.flips import UncutAnswers
 from prune_core.evaluation.speedup import measure_in_turn
+from prune_core.execution import paths
+from prune_core.execution.paths import Choice
 from prune_core.latency import apart
 from prune_core.latency.profile import Batch, Profile
 from prune_core.runs.places import RunError
@@ -28,28 +31,31 @@ BATCH = Batch()  # what speedups are for
 def find(
     run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True,
     profile: Profile | None = None, tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
+    dtype: str = "fp32", taken: Callable[[Choice], None] = lambda choice: None,
 ) -> list[Finding]:
     """One for each setting. `measured`: all speedups are measured now, in turn; else `profile` predicts all of them.
 
-    `tell` gets (done, total, what comes now). Raises InputError for damaged runs; what is only missing is left out,
-    and why is said.
+    `tell` gets (done, total, what comes now). Scores are taken and speedups measured in the arithmetic `dtype`; `taken`
+    is told what that comes to here, before. Raises InputError for damaged runs; what is only missing is left out, and
+    why is said.
     """
+    taken(paths.choose(dtype))
     benches, count = _Benches(run, source), len(settings)
     masks = [setting.mask(run) for setting in settings]
     known = []
     for at, (setting, mask) in enumerate(zip(settings, masks, strict=True)):
         tell(2 * at, 3 * count, f"{setting.name}: dev score")
-        score, bench, why = exact(run, setting, mask, benches)
+        score, bench, why = exact(run, setting, mask, benches, dtype)
         tell(2 * at + 1, 3 * count, f"{setting.name}: which answers change")
         flips = None
         if bench:
             try:
-                flips = benches.known.against(bench.outputs(mask, setting.cut.repaired), mask.sparsity)
+                flips = benches.known.against(bench.outputs(mask, setting.cut.repaired, dtype), mask.sparsity)
             except InputError as error:
                 why = str(error)
         known.append((score or predicted(run, setting, mask), flips, "" if flips else why))
     tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
-    speeds = speedups(run, settings, masks, measured, profile)
+    speeds = speedups(run, settings, masks, measured, profile, dtype)
     tell(3 * count, 3 * count, "writing")
     return [Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."))
             for setting, mask, (score, flips, why), speed in zip(settings, masks, known, speeds, strict=True)]
@@ -76,9 +82,10 @@ class _Benches:
 
 
 def exact(
-    run: Run, setting: Setting, mask: BlockMask, benches: _Benches,
+    run: Run, setting: Setting, mask: BlockMask, benches: _Benches, dtype: str = "fp32",
 ) -> tuple[ReportedScore | None, Bench | None, str]:
-    """(the exact score, what answered, else why nothing did). The score of a stage is recorded with the run."""
+    """(the exact score, what answered, else why nothing did). The score of a stage, in fp32, is recorded with the run.
+    """
     snapshot = run.snapshots[setting.at]
     score = _recorded(run, setting, mask)
     if not snapshot.saved:
@@ -89,8 +96,9 @@ def exact(
         if isinstance(error, RunError) and not run.has_weights(snapshot.saved):
             return score, None, f"the weights of {snapshot.saved} are not in this copy"
         return score, None, str(error).partition(";")[0] if isinstance(error, RunError) else str(error)
-    answer = evaluate(run, snapshot.saved, setting.cut, bench=bench)
-    return ReportedScore(answer["score"], answer["low"], answer["high"], answer["examples"], True), bench, ""
+    answer = evaluate(run, snapshot.saved, setting.cut, bench=bench, dtype=dtype)
+    return ReportedScore(answer["score"], answer["low"], answer["high"], answer["examples"], True,
+                         arithmetic.named(answer["executed"])), bench, ""
 
 
 def _recorded(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | None:
@@ -118,6 +126,7 @@ def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
 
 def speedups(
     run: Run, settings: Sequence[Setting], masks: Sequence[BlockMask], measured: bool, profile: Profile | None,
+    dtype: str = "fp32",
 ) -> list[ReportedSpeed | None]:
     """Of one kind for all: measured now, in turn; else predicted; None where neither can be.
 
@@ -125,7 +134,7 @@ def speedups(
     """
     if measured:
         try:
-            timings = measure_in_turn(run, settings, BATCH)
+            timings = measure_in_turn(run, settings, BATCH, **({} if dtype == "fp32" else {"dtype": dtype}))
         except InputError:
             pass  # a length that this model has no positions for, or a checkpoint that is gone: then it is predicted
         else:
@@ -140,4 +149,10 @@ def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) 
     """As it was measured; where that is far from what is predicted, with what is known of why."""
     why = apart.why(timing, profile.speedup(mask, BATCH, run.heads), profile, run.layout) if profile else ""
     return ReportedSpeed(timing["speedup"], BATCH, timing["threads"], timing["machine"]["cpu"], timing["dense_ms"],
-                         timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)))
+                         timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)), arithmetic=_of(timing))
+
+
+def _of(timing: dict) -> str:
+    """What the compact model was timed in."""
+    ran = timing.get("executed")
+    return arithmetic.named(ran) if ran else timing["dtype"]

@@ -42,7 +42,7 @@ class Request:
 class ReportedScore:
     """A dev score: exact (of all `examples`, or recorded with the run), or predicted from the recorded surface.
 
-    `low` and `high` are None where there is no interval.
+    `low` and `high` are None where there is no interval. `arithmetic`: what it was taken in, "bf16 (bf16 avx512)".
     """
 
     value: float
@@ -50,6 +50,7 @@ class ReportedScore:
     high: float | None
     examples: int
     exact: bool
+    arithmetic: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class ReportedSpeed:
     error: float | None = None  # median, of a prediction
     apart: str = ""  # of a measurement far from what is predicted: why, as far as that is known
     busy: bool = False  # whether other programs were at work when it was measured
+    arithmetic: str = "fp32"  # of the compact model
 
     @property
     def each_ms(self) -> tuple[float, float]:
