@@ -128,7 +128,7 @@ def speedups(
     run: Run, settings: Sequence[Setting], masks: Sequence[BlockMask], measured: bool, profile: Profile | None,
     dtype: str = "fp32",
 ) -> list[ReportedSpeed | None]:
-    """Of one kind for all: measured now, in turn; else predicted; None where neither can be.
+    """Of one kind for all: measured now, in turn, in `dtype`; else predicted, for fp32; None where neither can be.
 
     What was measured before is not used: the machine may have been busier then.
     """
@@ -138,7 +138,8 @@ def speedups(
         except InputError:
             pass  # a length that this model has no positions for, or a checkpoint that is gone: then it is predicted
         else:
-            return [_measured(timing, run, mask, profile) for timing, mask in zip(timings, masks, strict=True)]
+            return [_measured(timing, run, mask, profile if dtype == "fp32" else None)
+                    for timing, mask in zip(timings, masks, strict=True)]
     return [profile and ReportedSpeed(
         profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads,
         profile.machine.get("cpu", "an unknown processor"), profile.dense_ms(run.layout, BATCH),

@@ -18,7 +18,8 @@ LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
 class Request:
     """What the person wants: a title, for whom, in their own words; how much score may be lost (0.01: one point).
 
-    `better`: the result of another run that does better, in words; '' where none does.
+    `better`: the result of another run that does better, in words; '' where none does. `dtype`: the arithmetic that
+    was asked for, of scores and measured speedups.
     """
 
     title: str = ""
@@ -26,6 +27,7 @@ class Request:
     words: str = ""
     allowed: float = 0.01
     better: str = ""
+    dtype: str = "fp32"
 
     def __post_init__(self):
         if self.audience not in AUDIENCES:

@@ -68,7 +68,7 @@ def _header(run: Run, finding: Finding, profile: Profile | None) -> dict:
     surfaces = {cut.kind: surface} if surface else {}
     head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces)
     head |= {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": cut.ranking, "exact": False,
-             "repaired": cut.repaired}
+             "repaired": cut.repaired, "dtype": _dtype(finding)}
     return head | {"answers": _answers(run, finding)}
 
 
@@ -77,10 +77,16 @@ def _answers(run: Run, finding: Finding) -> list[dict]:
     setting, score = finding.setting, finding.score
     if not score or not score.exact:
         return []
-    cut = setting.cut
+    cut, dtype = setting.cut, _dtype(finding)
     return [{"run": run.name, "moment": 0, "ranking": cut.ranking, "repaired": cut.repaired, "scope": cut.scope,
+             "dtype": dtype, "arithmetic": None if dtype == "fp32" else dtype,
              "thresholds": cut.resolved(setting.ranking(run), run.layout), "data": "", "doing": "done",
              "score": score.value, "low": score.low, "high": score.high}]
+
+
+def _dtype(finding: Finding) -> str:
+    """The arithmetic of its score, without the path."""
+    return finding.score.arithmetic.partition(" ")[0] if finding.score else "fp32"
 
 
 def _in_script(data: Mapping) -> str:
