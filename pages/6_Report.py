@@ -132,9 +132,9 @@ def ask(run: Run, data: str) -> None:
 
 def precision() -> str:
     """The arithmetic of scores and measured speedups, as the person or the address says; fp32 before that."""
-    if (st.session_state.get("dtype") or st.query_params.get("dtype")) not in DTYPES:
-        st.session_state["dtype"] = "fp32"
-    return st.segmented_control("Precision", DTYPES, key="dtype", required=True, bind="query-params",
+    if st.session_state.get("dtype", "fp32") not in DTYPES:
+        del st.session_state["dtype"]
+    return st.segmented_control("Precision", DTYPES, default="fp32", key="dtype", required=True, bind="query-params",
                                 help="The arithmetic that scores are taken and speedups measured in, by the pruned "
                                      "model; `auto` takes what is fastest here. Predictions of scores are fp32.")
 

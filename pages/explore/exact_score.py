@@ -220,15 +220,18 @@ def exact_settings(run: Run) -> None:
 
 
 def _dtype() -> None:
-    """In which arithmetic exact scores are taken: fp32, or the precision that was chosen for the speedup."""
-    key = "score dtype"
+    """In which arithmetic exact scores are taken: fp32, or the precision that was chosen for the speedup.
+
+    What was asked for once stays on offer: a link, or a pin, may name another than the one that is chosen now.
+    """
+    key, chosen = "score dtype", st.session_state.get("dtype")
+    if st.session_state.get(key, "fp32") not in DTYPES:
+        del st.session_state[key]
     asked = st.session_state.get(key) or st.query_params.get(key)
-    offered = [one for one in DTYPES if one in ("fp32", asked, st.session_state.get("dtype"))]
-    if len(offered) == 1:
-        st.session_state[key] = "fp32"
-        st.query_params.pop(key, None)
-        return
-    st.segmented_control("Exact score in", offered, key=key, required=True, bind="query-params",
+    st.session_state["scored in"] = {asked, *st.session_state.get("scored in", ())}
+    second = chosen if chosen in DTYPES[1:] else DTYPES[-1]
+    offered = [one for one in DTYPES if one in ("fp32", second) or one in st.session_state["scored in"]]
+    st.segmented_control("Exact score in", offered, default="fp32", key=key, required=True, bind="query-params",
                          help="The arithmetic in which the pruned model is scored. What is recorded and predicted is "
                               "fp32. Scores in bf16 and int8 are kept apart; `auto` takes what is fastest here.")
 
