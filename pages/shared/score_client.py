@@ -124,8 +124,7 @@ class ScoreClient:
         """
         of = _weights_of(question)
         known = self._asked.get(question)
-        ran = self._executed.get((question.run, question.stage, question.dtype))
-        before = None if known and known.of == of else known_before(question, ran)
+        before = None if known and known.of == of else known_before(question, self._executed.get(_kind(question)))
         with self._lock:
             now = time.monotonic()
             self._let_go(who, question, now)
@@ -156,8 +155,7 @@ class ScoreClient:
             return sum(not asked.answer.ended for asked in self._asked.values())
 
     def failed_alike(self, question: Question) -> str:
-        """The error of another question to the same weights, data and arithmetic, which this one would end in too;
-        '' if none."""
+        """The error of another question alike but for its cut, which this one would end in too; '' if none."""
         with self._lock:
             return next((asked.answer.error for other, asked in self._asked.items()
                          if asked.answer.doing == "failed" and other != question
@@ -222,10 +220,8 @@ class ScoreClient:
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
             self._start.begin(time.monotonic())
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        cut, asked.process = question.cut, self._process
-        self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
-                    "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired,
-                    "score": cut.ranking, "dtype": question.dtype})
+        asked.process = self._process
+        self._send({"id": asked.number} | _line(question))
 
     def _send(self, line: dict) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so
@@ -241,8 +237,7 @@ class ScoreClient:
                     self._started(said)
                     for question, asked in self._asked.items():
                         if asked.number == said.get("id"):
-                            if ran := (said.get("result") or {}).get("executed"):
-                                self._executed[question.run, question.stage, question.dtype] = ran
+                            self._executed |= _ran(question, said)
                             asked.busy &= not said.keys() & {"result", "error", "cancelled"}
                             if "result" in said or not asked.answer.ended:
                                 asked.answer = _after(asked.answer, said)
@@ -260,6 +255,24 @@ class ScoreClient:
             self._start.end(time.monotonic())
         elif "error" in said or "cancelled" in said and all(asked.answer.ended for asked in self._asked.values()):
             self._start.forget()
+
+
+def _line(question: Question) -> dict:
+    """The question as the process takes it."""
+    cut = question.cut
+    return {"run": question.run, "phase": question.stage, "scope": cut.scope, "threshold": dict(cut.thresholds),
+            "data": question.data or None, "repair": cut.repaired, "score": cut.ranking, "dtype": question.dtype}
+
+
+def _kind(question: Question) -> tuple[str, str, str]:
+    """Of questions that are executed alike."""
+    return question.run, question.stage, question.dtype
+
+
+def _ran(question: Question, said: dict) -> dict[tuple[str, str, str], dict]:
+    """What questions of this kind are executed in, where that was said."""
+    ran = (said.get("result") or {}).get("executed")
+    return {_kind(question): ran} if ran else {}
 
 
 def _weights_of(question: Question) -> tuple[int, ...]:
