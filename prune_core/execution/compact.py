@@ -114,20 +114,12 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     """
     small = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()
     modules, layout = dict(small.named_modules()), mask.layout
-    linears = {m.name: modules[m.name] for m in layout.matrices}
-    biases = {name: torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()
-              for name, linear in linears.items()}
-    live, fused = living(mask, heads_of(model, layout.matrices)), set()
-    for parts in layers_of(layout):
-        if "intermediate" in parts and "output" in parts:
-            parent, word = _activation_of(modules, parts["intermediate"])
-            applied = getattr(parent, word) if word else _written_out(parent, linears[parts["intermediate"].name])
-            _move_constants_(parts["intermediate"], parts["output"], live, linears, biases, mask, applied)
-            if word and _is_gelu(applied):
-                fused.add(parts["intermediate"].name)
-                setattr(parent, word, nn.Identity())
-        if "value" in parts and "attention.output" in parts:
-            _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, nn.Identity())
+    linears, biases, live, activations = shrunk(small, mask)
+    fused = set()
+    for name, (parent, word) in activations.items():
+        if word and _is_gelu(getattr(parent, word)):
+            fused.add(name)
+            setattr(parent, word, nn.Identity())
     small.executed = {}
     for name, linear in linears.items():
         new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block,
@@ -138,6 +130,26 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     if kernels and native.library() is not None:
         _fuse_norms_(small)
     return small
+
+
+def shrunk(
+    model: nn.Module, mask: BlockMask,
+) -> tuple[dict[str, nn.Linear], dict[str, torch.Tensor], dict[str, Live], dict[str, tuple[nn.Module, str | None]]]:
+    """What is left of `model` under `mask`: by matrix its linear layer, its new bias, its live rows and columns, and
+    of an intermediate one where its activation is, as (module, attribute). The model stays as it is."""
+    modules, layout = dict(model.named_modules()), mask.layout
+    linears = {m.name: modules[m.name] for m in layout.matrices}
+    biases = {name: torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()
+              for name, linear in linears.items()}
+    live, activations = living(mask, heads_of(model, layout.matrices)), {}
+    for parts in layers_of(layout):
+        if "intermediate" in parts and "output" in parts:
+            parent, word = activations[parts["intermediate"].name] = _activation_of(modules, parts["intermediate"])
+            applied = getattr(parent, word) if word else _written_out(parent, linears[parts["intermediate"].name])
+            _move_constants_(parts["intermediate"], parts["output"], live, linears, biases, mask, applied)
+        if "value" in parts and "attention.output" in parts:
+            _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, nn.Identity())
+    return linears, biases, live, activations
 
 
 def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn.Module, str | None]:

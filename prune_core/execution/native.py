@@ -1,6 +1,6 @@
-"""The C++ kernels of native.cpp: compiled once for this processor, cached, called through ctypes.
+"""The C++ kernels: compiled once for this processor, cached, called through ctypes.
 
-Where there is no compiler, `library()` is None and `why_not()` says why; compact.py then runs on
+native.cpp has what a model needs that runs module by module, pass_*.cpp one pass over a whole encoder (whole.py). Where there is no compiler, `library()` is None and `why_not()` says why; compact.py then runs on
 stock torch with the same numbers.
 """
 
@@ -26,6 +26,15 @@ from prune_core.latency.strips import Registers
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-march=native", "-fopenmp")
+_AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma")
+PASSES = {  # path -> source, and what it is built with beside _FLAGS
+    "fp32": ("pass_fp32.cpp", ("-fno-math-errno",)),
+    "bf16 avx512": ("pass_avx512.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16")),
+    "int8 vnni": ("pass_avx512.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16", "-mavx512vnni", "-DINT8")),
+    "bf16 amx": ("pass_amx.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")),
+    "int8 amx": ("pass_amx.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8",
+                                  "-DINT8")),
+}
 _COMPILE_SECONDS = 120
 _LONG, _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
 _SIGNATURES = {
@@ -36,6 +45,13 @@ _SIGNATURES = {
                              _LONG, _LONG, _LONG, _FLOAT, _POINTER, _LONG, _INT],
     "prunescope_add_norm": [_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _LONG, _LONG, _POINTER, _INT],
 }
+_PASS_SIGNATURES = {
+    "prunescope_tile": [],
+    "prunescope_rows": [],
+    "prunescope_pass": [_POINTER, _POINTER, _POINTER],
+    "prunescope_linear_rows": [_POINTER, _POINTER, _LONG, _LONG, _POINTER, _LONG, _INT],
+    "prunescope_linear_lines": [_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _POINTER, _INT],
+}
 
 
 def compiler() -> str | None:
@@ -45,22 +61,22 @@ def compiler() -> str | None:
 
 
 @functools.cache
-def _loaded(used: str | None) -> tuple[ctypes.CDLL | None, str]:
+def _loaded(used: str | None, source: Path = SOURCE, more: tuple[str, ...] = ()) -> tuple[ctypes.CDLL | None, str]:
     """(library, "") or (None, why not), for this compiler."""
     if used is None:
         return None, "no C++ compiler (c++, g++ or clang++) on this machine"
     try:
-        path = _compiled(used)
+        path = _compiled(used, source, more)
         try:
             library = ctypes.CDLL(str(path))
         except OSError:  # damaged in the cache: built anew
             path.unlink()
-            library = ctypes.CDLL(str(_compiled(used)))
+            library = ctypes.CDLL(str(_compiled(used, source, more)))
     except (OSError, subprocess.SubprocessError) as error:
         text = getattr(error, "stderr", None) or str(error)
         return None, f"{Path(used).name} could not build the kernels: {' '.join(str(text).split())[:160]}"
     _keep_large_blocks()
-    for name, arguments in _SIGNATURES.items():
+    for name, arguments in (_SIGNATURES if source == SOURCE else _PASS_SIGNATURES).items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, _INT if not arguments else None
     return library, ""
@@ -77,12 +93,14 @@ def _keep_large_blocks() -> None:
     mallopt(trim_threshold, 1 << 29)
 
 
-def _compiled(used: str) -> Path:
-    """The shared library of this source for this processor, built if it is not in the cache.
+def _compiled(used: str, source: Path, more: tuple[str, ...]) -> Path:
+    """The shared library of a source for this processor, built if it is not in the cache.
 
     Raises OSError, SubprocessError.
     """
-    depends_on = [SOURCE.read_bytes(), " ".join(_FLAGS).encode(), used.encode(), _processor().encode()]
+    texts = [source] if source == SOURCE else [source, *sorted(source.parent.glob("*.hpp"))]
+    flags = (*_FLAGS, *more)
+    depends_on = [*(text.read_bytes() for text in texts), " ".join(flags).encode(), used.encode(), _processor().encode()]
     key = hashlib.sha256(b"\0".join(depends_on)).hexdigest()[:16]
     path = files.cache_folder() / f"kernels-{key}.so"
     if path.exists():
@@ -94,17 +112,24 @@ def _compiled(used: str) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="prunescope-"))
         path = folder / path.name
     with filelock.FileLock(str(path) + ".lock"):  # whoever else needs them waits, instead of building them too
-        return path if path.exists() else _build(used, path)
+        return path if path.exists() else _build([used, *flags, str(source)], path)
 
 
-def _build(used: str, path: Path) -> Path:
+def key(paths: list[str]) -> str:
+    """The same text for the same processor, compiler, kernels and paths."""
+    texts = [text.read_bytes() for text in sorted(SOURCE.parent.glob("*pp"))]
+    sha = hashlib.sha256(b"\0".join([*texts, repr((paths, compiler(), _FLAGS)).encode(), _processor().encode()]))
+    return sha.hexdigest()[:16]
+
+
+def _build(command: list[str], path: Path) -> Path:
     """Raises OSError, SubprocessError."""
     print("building the kernels for this processor, once ...", end="", file=sys.stderr, flush=True)
     start = time.monotonic()
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        subprocess.run([used, *_FLAGS, str(SOURCE), "-o", str(beside)],
-                       check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
+        subprocess.run([*command, "-o", str(beside)], check=True, capture_output=True, text=True,
+                       timeout=_COMPILE_SECONDS)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -125,6 +150,12 @@ def _processor() -> str:
 def library() -> ctypes.CDLL | None:
     """The kernels, or None where they cannot be had; the first call on a machine compiles for some seconds."""
     return _loaded(compiler())[0]
+
+
+def kernels(path: str) -> tuple[ctypes.CDLL | None, str]:
+    """The pass by this path (PASSES), or None and why it cannot be had; whether the processor can run it is not asked."""
+    source, more = PASSES[path]
+    return _loaded(compiler(), SOURCE.with_name(source), more)
 
 
 @functools.cache

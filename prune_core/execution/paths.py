@@ -6,13 +6,33 @@ system refuses, or what could not be built, is left out, and why is kept.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
+import json
+import platform
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from prune_core import InputError
+from prune_core import InputError, files
+from prune_core.execution import native
+from prune_core.latency.strips import Blocking
 
 DTYPES = ("fp32", "bf16", "int8")
 ASKED = (*DTYPES, "auto")
 PATHS = {"fp32": ("fp32",), "bf16": ("bf16 amx", "bf16 avx512"), "int8": ("int8 amx", "int8 vnni")}
+_BLOCKS = {"bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
+_STEPS = {"fp32": 1, "bf16 avx512": 2, "int8 vnni": 4}
+_NEEDED = {  # flags of /proc/cpuinfo: there they stand only where the system saves the registers too
+    "fp32": (), "bf16 avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"),
+    "int8 vnni": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni"),
+    "bf16 amx": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_bf16"),
+    "int8 amx": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_int8"),
+}
+_TILE_DATA, _ASK_PERMISSION, _ARCH_PRCTL = 18, 0x1023, 158  # of Linux on x86-64
+GAIN = 0.97  # of the time of fp32: what is slower than that gains nothing
 
 
 @dataclass(frozen=True)
@@ -33,7 +53,92 @@ def check(asked: str) -> str:
 
 
 def choose(asked: str, path: str | None = None) -> Choice:
-    """What runs here: the path that was timed as the fastest of this arithmetic; fp32 where none gains. Raises
+    """What runs here: the fastest of this arithmetic, as timed on this machine; another where none gains. Raises
     InputError for an unknown name, or for a `path` that cannot run here."""
     check(asked)
-    return Choice(asked, "fp32", "fp32", "" if asked in ("fp32", "auto") else f"{asked} does not run here")
+    if path is not None:
+        return _forced(asked, path)
+    if asked == "fp32":
+        return Choice(asked, "fp32", "fp32")
+    wanted = [p for dtype, own in PATHS.items() for p in own if asked in ("auto", dtype)]
+    there = [p for p in wanted if not why_not(p)]
+    if not there:
+        return Choice(asked, "fp32", "fp32", "; ".join(f"{p}: {why_not(p)}" for p in wanted))
+    times = timed()
+    best = min(there, key=lambda p: times.get(p, float("inf")))
+    if times.get(best, float("inf")) > GAIN * times["fp32"]:
+        why = f"{best} was timed here and is not faster than fp32" if asked != "auto" else ""
+        return Choice(asked, "fp32", "fp32", why)
+    return Choice(asked, best.split()[0], best)
+
+
+def _forced(asked: str, path: str) -> Choice:
+    known = [p for own in PATHS.values() for p in own]
+    if path not in known:
+        raise InputError(f"path {path!r} is unknown; needed: one of {', '.join(known)}")
+    if asked not in ("auto", path.split()[0]):
+        raise InputError(f"path {path!r} is not for {asked}; needed: one of {', '.join(PATHS[asked])}")
+    if why := why_not(path):
+        raise InputError(f"path {path!r} does not run here: {why}; needed: leave --path out")
+    return Choice(asked, path.split()[0], path)
+
+
+@functools.cache
+def why_not(path: str) -> str:
+    """Why this path does not run here, in a few words; '' where it does. Builds its kernels."""
+    if platform.machine() not in ("x86_64", "AMD64") and path != "fp32":
+        return "it is for x86-64 processors"
+    if missing := [flag for flag in _NEEDED[path] if flag not in flags()]:
+        return f"the processor lacks {', '.join(missing)}"
+    if path.endswith("amx") and (refused := _permission()):
+        return refused
+    return native.kernels(path)[1]
+
+
+@functools.cache
+def flags() -> frozenset[str]:
+    """What the processor can do, by the names of /proc/cpuinfo; empty where there is no such file."""
+    try:
+        found = re.search(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        return frozenset()
+    return frozenset(found[1].split() if found else ())
+
+
+@functools.cache
+def _permission() -> str:
+    """Ask the system for the tile registers, once in a process; '' where it grants them, else why not."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_ARCH_PRCTL, _ASK_PERMISSION, _TILE_DATA) == 0:
+        return ""
+    import os
+
+    return f"the system refuses the tile registers ({os.strerror(ctypes.get_errno())})"
+
+
+def blocking(path: str) -> Blocking:
+    """What this path takes together. Only where its kernels could be built."""
+    library, _ = native.kernels(path)
+    return _BLOCKS.get(path) or Blocking(library.prunescope_tile(), library.prunescope_rows(), _STEPS[path])
+
+
+def timed() -> Mapping[str, float]:
+    """Path -> milliseconds of a small encoder's matrices by it, of all that run here: timed once, for a second, and kept
+    for this processor and these kernels."""
+    return _timed()
+
+
+@functools.cache
+def _timed() -> Mapping[str, float]:
+    paths = [p for own in PATHS.values() for p in own if not why_not(p)]
+    file = files.cache_folder() / f"paths-{native.key(paths)}.json"
+    with contextlib.suppress(OSError, ValueError):
+        kept = json.loads(file.read_bytes())
+        if set(kept) == set(paths) and all(isinstance(ms, float) for ms in kept.values()):
+            return kept
+    from prune_core.execution import race
+
+    times = race.run(paths)
+    with contextlib.suppress(OSError):
+        files.write_json(file, times)
+    return times

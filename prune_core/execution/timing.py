@@ -7,7 +7,6 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from prune_core import InputError
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import engines, native
+from prune_core.execution.alternate import Timing, alternate
 from prune_core.execution.compact import DTYPES, compact
 from prune_core.execution.engines import ENGINES
 from prune_core.execution.unpadded import unpad_
@@ -25,39 +25,6 @@ from prune_core.execution.whole import small_model
 from prune_core.latency.profile import Batch
 from prune_core.latency.strips import layers_of
 from prune_core.machine import machine
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Milliseconds: the median of `runs` and the quartiles around it."""
-
-    median: float
-    low: float
-    high: float
-    runs: int
-
-
-def alternate(
-    calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
-) -> dict[str, Timing]:
-    """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds and at most `most`.
-
-    What a noisy moment slows, it slows for all.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(2):
-        for call in calls.values():
-            call()
-    end = time.perf_counter() + seconds
-    for done in range(most):
-        if done >= least and time.perf_counter() > end:
-            break
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(1e3 * (time.perf_counter() - start))
-    return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times))
-            for name, times in taken.items()}
 
 
 def sentences(model: nn.Module, setting: Batch) -> dict[str, torch.Tensor]:

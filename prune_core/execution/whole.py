@@ -1,14 +1,59 @@
-"""The whole encoder in one pass of native code, sentences end to end: what runs when a compact model is used."""
+"""The whole encoder in one pass of native code, sentences end to end: what runs when a compact model is used.
+
+The pass (pass.hpp) takes token ids, or embeddings that torch has computed, and gives what the head asks for. It knows
+encoders of BERT's build; the others run module by module (compact.py), and so does a call that asks for more than
+logits, hidden states say.
+"""
 
 from __future__ import annotations
 
+import copy
+import ctypes
+from collections.abc import Mapping
+
+import numpy as np
+import torch
 from torch import nn
+from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import paths
-from prune_core.execution.compact import compact
+from prune_core.execution import native, packing, paths
+from prune_core.execution.compact import compact, shrunk
+from prune_core.execution.packing import Linear, Packed
 from prune_core.execution.paths import Choice
 from prune_core.execution.unpadded import unpad_
+from prune_core.latency.strips import Live, layers_of, plan_matrix
+
+BLOCK = 256  # tokens that a thread takes through all layers together
+_TABLES = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "distilbert", "electra", "mpnet")
+KNOWN = (*_TABLES, "ernie", "albert")  # model types; embeddings of the last two are more than three tables
+_COUNTING = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet")  # places begin behind the padding's
+_LONG, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+_KINDS = ("query", "key", "value", "attention.output", "intermediate", "output")
+
+
+class _Layer(ctypes.Structure):
+    """The struct EncoderLayer of lines.hpp."""
+
+    _fields_ = [(name, Linear) for name in ("query", "key", "value", "out", "inner", "outer")] + [
+        (name, _POINTER) for name in ("norm_weight", "norm_bias", "last_weight", "last_bias")] + [
+        ("norm_eps", _DOUBLE), ("last_eps", _DOUBLE), ("scale", _DOUBLE), ("heads", _LONG)]
+
+
+class _Encoder(ctypes.Structure):
+    """The struct Encoder of lines.hpp."""
+
+    _fields_ = [("layers", _POINTER), ("count", _LONG), ("hidden", _LONG), ("depth", _LONG), ("first_only", _LONG),
+                *((name, _POINTER) for name in ("words", "places", "kinds", "norm_weight", "norm_bias")),
+                ("norm_eps", _DOUBLE), ("bias", _POINTER), ("bias_reach", _LONG)]
+
+
+class _Input(ctypes.Structure):
+    """The struct Input of lines.hpp."""
+
+    _fields_ = [(name, _POINTER) for name in ("starts", "lengths", "words", "places", "kinds", "rows")] + [
+        (name, _LONG) for name in ("sentences", "tokens", "block", "threads")] + [("spent", _POINTER)]
 
 
 def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: str | None = None) -> nn.Module:
@@ -17,8 +62,246 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
     `path` forces one of paths.PATHS. `.executed`: matrix name -> what runs; `.choice`: the arithmetic and path that
     were really taken, and why another than the one asked for. Raises InputError.
     """
-    choice: Choice = paths.choose(dtype, path)
-    small = compact(model, mask)
+    choice = paths.choose(dtype, path)
+    if (why := why_not(model, mask, choice)) is None:
+        whole = Whole(model, mask, choice)
+        shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
+        small = copy.deepcopy(model, shared | {id(model.base_model): whole}).eval()
+        small.executed = whole.executed
+        whole.settle_(small)
+    else:
+        small = compact(model, mask)
+        unpad_(small)
+        choice = Choice(choice.asked, "fp32", "modules", why)
     small.choice = choice
-    unpad_(small)
     return small
+
+
+def why_not(model: nn.Module, mask: BlockMask, choice: Choice) -> str | None:
+    """Why this model runs module by module instead, in one line; None where it runs in one pass."""
+    config = model.config
+    if native.kernels(choice.path)[0] is None:
+        return native.kernels(choice.path)[1]
+    if config.model_type not in KNOWN:
+        return f"architecture {config.model_type!r} runs module by module, in fp32"
+    if getattr(config, "is_decoder", False) or getattr(config, "position_embedding_type", "absolute") != "absolute":
+        return "its attention is not that of the pass; it runs module by module, in fp32"
+    layers = layers_of(mask.layout)
+    if any(set(_KINDS) - parts.keys() for parts in layers) or any(len(_norms(model, parts)) != 2 for parts in layers):
+        return "its layers are not those of the pass; it runs module by module, in fp32"
+    activations = {_named(getattr(parent, word)) if word else None for parent, word in shrunk(model, mask)[3].values()}
+    if None in activations:
+        return "its activation is not known to the pass; it runs module by module, in fp32"
+    return None
+
+
+class Whole(nn.Module):
+    """Takes the place of a model's encoder with its embeddings; the head stays torch's."""
+
+    def __init__(self, model: nn.Module, mask: BlockMask, choice: Choice):
+        super().__init__()
+        base, config = model.base_model, model.config
+        object.__setattr__(self, "_model", model)  # not as children: they belong to the model
+        object.__setattr__(self, "_base", base)
+        self.config, self.pooler = config, getattr(base, "pooler", None)
+        self._mask, self._choice, self._library = mask, choice, native.kernels(choice.path)[0]
+        self._modules_only: nn.Module | None = None
+        layers = self._pack()
+        self._heads_width = config.hidden_size
+        self._tables = self._embeddings(base) if config.model_type in _TABLES else None
+        self.encoder = self._struct(layers)
+
+    def _pack(self) -> list[_Layer]:
+        """The layers in the order in which they run; ALBERT's come several times."""
+        model, mask, config = self._model, self._mask, self._model.config
+        linears, biases, live, activations = shrunk(model, mask)
+        blocking, block = paths.blocking(self._choice.path), mask.layout.block
+        self._kept: list[Packed] = []
+        self.executed, made = {}, []
+        for parts in layers_of(mask.layout):
+            packed = {}
+            for kind in _KINDS:
+                matrix = parts[kind]
+                weight = linears[matrix.name].weight.detach().float()
+                if block.sides(*weight.shape)[0] < blocking.lanes:  # joined strips hold what one of them cuts
+                    weight = weight * torch.from_numpy(block.expand(mask.kept[matrix.name], *weight.shape))
+                plan = plan_matrix(mask.kept[matrix.name], block, live[matrix.name], blocking)
+                parent, word = activations[matrix.name] if kind == "intermediate" else (None, "")
+                word = _named(getattr(parent, word)) if kind == "intermediate" else ""
+                packed[kind] = packing.pack(weight, biases[matrix.name].float(), plan, self._choice.path, blocking, word)
+                self.executed[matrix.name] = plan.executed
+            self._kept += packed.values()
+            made.append(self._layer(packed, parts, live[parts["value"].name]))
+        return [made[at] for at in _order(config, len(made))]
+
+    def _layer(self, packed: Mapping[str, Packed], parts: Mapping, live: Live) -> _Layer:
+        first, last = _norms(self._model, parts)
+        depth = parts["value"].m // self._model.config.num_attention_heads
+        self._depth = depth
+        return _Layer(*(packed[kind].struct for kind in _KINDS),
+                      *(t.data_ptr() for norm in (first, last) for t in (norm.weight, norm.bias)),
+                      first.eps, last.eps, depth**-0.5, int(live.rows.sum()) // depth)
+
+    def _embeddings(self, base: nn.Module) -> dict[str, torch.Tensor] | None:
+        """The tables of the embeddings; None where torch computes them."""
+        module = base.embeddings
+        named = {"words": "word_embeddings", "places": "position_embeddings", "kinds": "token_type_embeddings"}
+        tables = {name: getattr(module, own).weight.detach() for name, own in named.items() if hasattr(module, own)}
+        norm = getattr(module, "LayerNorm", None)
+        fits = type(norm) is nn.LayerNorm and norm.bias is not None and not hasattr(base, "embeddings_project")
+        if not fits or any(t.shape[1] != self.config.hidden_size or t.dtype != torch.float32 for t in tables.values()):
+            return None
+        return tables | {"norm_weight": norm.weight.detach(), "norm_bias": norm.bias.detach()}
+
+    def _struct(self, layers: list[_Layer]) -> _Encoder:
+        self._layers = (_Layer * len(layers))(*layers)
+        tables = self._tables or {}
+        at = [tables[name].data_ptr() if name in tables else None
+              for name in ("words", "places", "kinds", "norm_weight", "norm_bias")]
+        eps = self._base.embeddings.LayerNorm.eps if tables else 0.0
+        self._bias = self._relative() if self.config.model_type == "mpnet" else None
+        reach = 0 if self._bias is None else self.config.max_position_embeddings
+        bias = None if self._bias is None else self._bias.data_ptr()
+        return _Encoder(ctypes.addressof(self._layers), len(layers), self.config.hidden_size, self._depth, 0, *at, eps,
+                        bias, reach)
+
+    def _relative(self) -> torch.Tensor:
+        """MPNet: (heads, 2 * reach - 1) and padding, flat: what a key's score gets, by query's minus key's place."""
+        encoder, reach = self._base.encoder, self.config.max_position_embeddings
+        apart = torch.arange(reach - 1, -reach, -1)  # key minus query
+        bucket = encoder.relative_position_bucket(apart, num_buckets=self.config.relative_attention_num_buckets)
+        table = encoder.relative_attention_bias.weight.detach()[bucket].T
+        return F.pad(table.reshape(-1), (0, packing.PADDING)).contiguous()
+
+    def settle_(self, model: nn.Module) -> None:
+        """Find out whether the head of `model`, of which this is the encoder, reads each sentence's first token only."""
+        hidden = torch.linspace(-1, 1, 2 * 5 * self.config.hidden_size).view(2, 5, -1)
+        other = torch.cat([hidden[:, :1], hidden[:, 1:].flip(1)], 1)
+        with torch.inference_mode():
+            answers = []
+            for given in (hidden, other, hidden[:, :1]):
+                self._given = given
+                try:
+                    answers.append(model(input_ids=torch.ones(2, 5, dtype=torch.long),
+                                         attention_mask=torch.ones(2, 5, dtype=torch.long)).logits)
+                except (RuntimeError, IndexError):  # it asks for the others
+                    return
+                finally:
+                    del self._given
+        self.encoder.first_only = int(all(torch.equal(one, answers[0]) for one in answers))
+
+    def forward(self, input_ids=None, attention_mask=None, token_type_ids=None, **more):
+        if hasattr(self, "_given"):
+            return self._answer(self._given)
+        asked = {name: value for name, value in more.items() if value is not None and value is not False
+                 and name != "return_dict"}
+        if input_ids is None or asked or torch.is_grad_enabled() or not _padded_right(attention_mask):
+            return self._module_by_module()(input_ids=input_ids, attention_mask=attention_mask,
+                                            token_type_ids=token_type_ids, **more)
+        batch, longest = input_ids.shape
+        lengths = attention_mask.sum(1) if attention_mask is not None else torch.full((batch,), longest)
+        tokens = int(lengths.sum())
+        keep = None if tokens == batch * longest else (
+            torch.arange(longest) < lengths[:, None]).view(-1).nonzero()[:, 0]
+        hidden = self.run(lengths, tokens, self._inputs(input_ids, attention_mask, token_type_ids, keep))
+        if self.encoder.first_only:
+            return self._answer(hidden[:, None])
+        if keep is not None:
+            hidden = hidden.new_zeros(batch * longest, hidden.shape[-1]).index_copy_(0, keep, hidden)
+        return self._answer(hidden.view(batch, longest, -1))
+
+    def run(self, lengths: torch.Tensor, tokens: int, inputs: Mapping[str, torch.Tensor], block: int = BLOCK,
+            threads: int = 0, spent: np.ndarray | None = None) -> torch.Tensor:
+        """Hidden states (tokens, hidden), or (sentences, hidden) of the first tokens, fp32, of sentences end to end.
+
+        `lengths` (sentences,); `inputs`: words, places, kinds (tokens,) int64, or rows (tokens, hidden) fp32. `spent`:
+        (layers,) float64, to which the seconds of all threads in each layer are added.
+        """
+        starts = F.pad(lengths, (1, 0)).cumsum(0)[:-1].contiguous()
+        rows = len(lengths) if self.encoder.first_only else tokens
+        out = torch.empty(rows, self.config.hidden_size)
+        if not tokens:
+            return out
+        at = [inputs[name].data_ptr() if name in inputs else None for name in ("words", "places", "kinds", "rows")]
+        given = _Input(starts.data_ptr(), lengths.data_ptr(), *at, len(lengths), tokens, block,
+                       threads or torch.get_num_threads(), None if spent is None else spent.ctypes.data)
+        self._library.prunescope_pass(ctypes.addressof(self.encoder), ctypes.addressof(given), out.data_ptr())
+        return out
+
+    def _inputs(self, ids, mask, kinds, keep) -> dict[str, torch.Tensor]:
+        """What the pass takes of a padded batch."""
+        def packed(x: torch.Tensor) -> torch.Tensor:
+            x = x.reshape(-1, *x.shape[2:])
+            return (x if keep is None else x[keep]).contiguous()
+
+        if self._tables is None:
+            return {"rows": packed(self._rows(ids, kinds))}
+        inputs = {"words": packed(ids)}
+        if "places" in self._tables:
+            inputs["places"] = packed(self._places(ids))
+        if "kinds" in self._tables:
+            inputs["kinds"] = packed(torch.zeros_like(ids) if kinds is None else kinds)
+        return inputs
+
+    def _places(self, ids: torch.Tensor) -> torch.Tensor:
+        if self.config.model_type not in _COUNTING:
+            return torch.arange(ids.shape[1]).expand(ids.shape)
+        padding = self._base.embeddings.padding_idx
+        real = (ids != padding).long()
+        return real.cumsum(1) * real + padding
+
+    def _rows(self, ids: torch.Tensor, kinds: torch.Tensor | None) -> torch.Tensor:
+        """(sentences, length, hidden): embeddings as torch computes them, brought to the encoder's width."""
+        base = self._base
+        rows = base.embeddings(ids, **({} if kinds is None else {"token_type_ids": kinds}))
+        widen = getattr(base, "embeddings_project", None) or getattr(
+            getattr(base, "encoder", None), "embedding_hidden_mapping_in", None)
+        return (rows if widen is None else widen(rows)).float()
+
+    def _answer(self, hidden: torch.Tensor) -> BaseModelOutputWithPooling:
+        pooled = None
+        if self.pooler is not None:
+            activation = getattr(self._base, "pooler_activation", None)  # ALBERT's pooler is a bare linear layer
+            pooled = activation(self.pooler(hidden[:, 0])) if activation is not None else self.pooler(hidden)
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+
+    def _module_by_module(self) -> nn.Module:
+        """The compact model's own encoder, made when it is first asked for."""
+        if self._modules_only is None:
+            object.__setattr__(self, "_modules_only", compact(self._model, self._mask).base_model)
+        return self._modules_only
+
+
+def _padded_right(mask: torch.Tensor | None) -> bool:
+    return mask is None or (mask.dim() == 2 and bool((mask[:, 1:] <= mask[:, :-1]).all()) and bool(mask[:, 0].all()))
+
+
+def _order(config, layers: int) -> list[int]:
+    """Which of the layers that are there runs when: ALBERT's groups are shared by those that come in a row."""
+    if config.model_type != "albert":
+        return list(range(layers))
+    inside, deep = config.inner_group_num, config.num_hidden_layers
+    return [int(at / (deep / config.num_hidden_groups)) * inside + each for at in range(deep) for each in range(inside)]
+
+
+def _norms(model: nn.Module, parts: Mapping) -> list[nn.LayerNorm]:
+    """The layer norms of a layer, attention's first."""
+    names = [matrix.name.split(".") for matrix in parts.values()]
+    common = []
+    for level in zip(*names, strict=False):
+        if len(set(level)) > 1:
+            break
+        common.append(level[0])
+    layer = model.get_submodule(".".join(common))
+    norms = [(name, module) for name, module in layer.named_modules() if type(module) is nn.LayerNorm]
+    order = sorted(norms, key=lambda one: "attention" not in one[0] and "sa_" not in one[0])
+    return [norm for _, norm in order if norm.weight is not None and norm.bias is not None]
+
+
+def _named(activation) -> str | None:
+    """What packing.ACTIVATIONS calls it; None for one that is not known."""
+    kind = type(activation).__name__
+    if isinstance(activation, nn.GELU):
+        return "gelu_tanh" if activation.approximate == "tanh" else "gelu"
+    return {"GELUActivation": "gelu", "NewGELUActivation": "gelu_tanh", "GELUTanh": "gelu_tanh",
+            "PytorchGELUTanh": "gelu_tanh", "ReLU": "relu"}.get(kind)

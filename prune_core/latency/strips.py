@@ -39,18 +39,19 @@ class Blocking:
     """How the pass over a whole encoder (execution/whole.py) takes a strip: a block of outputs x tokens at a time.
 
     `tile`: tokens of a block; `rows`: at most so many outputs; `step`: kept columns that one instruction, or one
-    step of tiles, takes together; `unit`: outputs that cannot be had singly; narrower strips are joined.
+    step of tiles, takes together; `unit`: outputs that cannot be had singly. Strips of fewer than `join` are joined.
     """
 
     tile: int
     rows: int
     step: int
-    unit: int
+    unit: int = 1
+    join: int = 4
 
     @property
     def lanes(self) -> int:
         """What narrow strips are joined to."""
-        return self.unit
+        return max(self.unit, self.join)
 
     def parts(self, count: int) -> list[slice]:
         """`count` outputs in blocks of like size."""

@@ -1,0 +1,101 @@
+"""A matrix as the pass over a whole encoder takes it: the weights of every strip in the order in which they are used."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from prune_core.latency.strips import Blocking, Execution
+
+_LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
+PADDING = 64  # elements that may be read beyond the end
+ACTIVATIONS = {"": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
+
+
+class Linear(ctypes.Structure):
+    """The struct Linear of lines.hpp."""
+
+    _fields_ = [(name, _POINTER) for name in ("columns", "weights", "strips", "outputs", "bias", "scales", "starts")] + [
+        (name, _LONG) for name in ("count", "inputs", "width", "act")]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """`struct` points into `tensors`, which live as long as this does."""
+
+    struct: Linear
+    tensors: tuple[torch.Tensor | None, ...]
+    executed: str
+
+    @property
+    def nbytes(self) -> int:
+        return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
+
+
+def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, blocking: Blocking,
+         activation: str = "") -> Packed:
+    """`weight` (m, n), masked, and `bias` (m,), fp32, of the dense layer; what `plan` keeps of them, for `path`.
+
+    int8: symmetric, a scale for each output, from its largest kept weight.
+    """
+    live, dtype = plan.live, path.split()[0]
+    row_place, col_place = np.cumsum(live.rows) - 1, np.cumsum(live.cols) - 1
+    rows = torch.from_numpy(live.rows)
+    scales = starts = None
+    if dtype == "int8":
+        scales = weight.abs().amax(1).clamp_min(1e-12) / 127
+        weight = (weight / scales[:, None]).round_()
+        sums = torch.zeros(len(weight))
+    sheets, strips, columns, outputs = [], [], [], []
+    weights_at = columns_at = outputs_at = 0
+    for strip in plan.strips:
+        block = weight[torch.from_numpy(strip.rows)][:, torch.from_numpy(strip.cols)]
+        if dtype == "int8":
+            sums[torch.from_numpy(strip.rows)] += block.sum(1)
+        sheet = _sheet(block, path, blocking)
+        out = outputs_at if plan.scattered else int(row_place[strip.rows[0]])
+        strips.append((columns_at, len(strip.cols), weights_at, out, len(strip.rows)))
+        sheets.append(sheet)
+        outputs.append(row_place[strip.rows])
+        columns.append(col_place[strip.cols] * blocking.tile)
+        outputs_at += len(strip.rows)
+        columns_at += len(strip.cols)
+        weights_at += sheet.numel()
+    if dtype == "int8":
+        scales, starts = scales[rows].contiguous(), (-128 * sums[rows]).to(torch.int32)
+    pad = torch.zeros(PADDING, dtype=_STORED[dtype])  # never empty: then it would have no address
+    tensors = (torch.from_numpy(np.concatenate([*columns, [0] * PADDING]).astype(np.int32)), torch.cat([*sheets, pad]),
+               torch.tensor(strips, dtype=torch.int64).view(len(strips), 5),
+               torch.from_numpy(np.concatenate([*outputs, [0]]).astype(np.int32)) if plan.scattered else None,
+               bias[rows].contiguous(), scales, starts)
+    struct = Linear(*(None if t is None else t.data_ptr() for t in tensors), len(strips),
+                    int(live.cols.sum()), int(live.rows.sum()), ACTIVATIONS[activation])
+    return Packed(struct, tensors, plan.executed)
+
+
+_STORED = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+
+
+def _sheet(block: torch.Tensor, path: str, blocking: Blocking) -> torch.Tensor:
+    """The kept weights of a strip (rows, kept), flat: part by part, step by step, row by row, `step` columns together."""
+    rows, kept = block.shape
+    steps = -(-kept // blocking.step)
+    block = torch.nn.functional.pad(block, (0, steps * blocking.step - kept)).to(_STORED[path.split()[0]])
+    if path.endswith("amx"):
+        return _tiles(block, blocking)
+    return torch.cat([block[part].view(len(block[part]), steps, blocking.step).transpose(0, 1).reshape(-1)
+                      for part in blocking.parts(rows)])
+
+
+def _tiles(block: torch.Tensor, blocking: Blocking) -> torch.Tensor:
+    """For tiles of 16 rows: part by part, step by step, its one or two tiles, each (16, step)."""
+    sheets = []
+    for part in blocking.parts(len(block)):
+        each = block[part]
+        tiles = -(-len(each) // blocking.unit)
+        each = torch.nn.functional.pad(each, (0, 0, 0, tiles * blocking.unit - len(each)))
+        sheets.append(each.view(tiles, blocking.unit, block.shape[1] // blocking.step, blocking.step).permute(2, 0, 1, 3).reshape(-1))
+    return torch.cat(sheets)
