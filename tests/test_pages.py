@@ -283,7 +283,7 @@ def test_a_prediction_for_another_machine_is_marked_on_the_number(runs_dir, monk
     app = opened("explore")
     assert sent(app)["profile"]["mark"] == mark and "Not calibrated here" in texts(app)
     assert "the best dense engine of Another CPU, not this machine (openvino bf16)" in texts(app)
-    assert "Predicted speedup " + mark in texts(app)
+    assert f"**Predicted speedup over compression {mark}**" in texts(app)
     assert f"x {mark} |" in texts(opened())
     compared = opened("compare")
     assert f"times as fast (predicted {mark})" in compared.subheader[0].value

@@ -7,6 +7,7 @@ arithmetic), and of the dense engines beside it, its rivals.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -203,7 +204,7 @@ class Profile:
         mine, here = ((one.get("cpu"), one.get("cores")) for one in (self.machine, machine))
         if mine == here:
             return ""
-        cpu, cores = mine[0] or "an unknown processor", mine[1]
+        cpu, cores = brief(mine[0]), mine[1]
         return f"on {cpu}{f' with {cores} cores' if mine[0] == here[0] and cores else ''}, not this machine"
 
     # ---- as a file
@@ -230,6 +231,11 @@ class Profile:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise InputError(f"this latency profile is damaged: {why}") from None
+
+
+def brief(cpu: str | None) -> str:
+    """A processor's name without signs and words that tell nothing: 'Intel Xeon Platinum 8488C'."""
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", " ", cpu or "an unknown processor").split())
 
 
 def not_timed(profile: Profile) -> str:
