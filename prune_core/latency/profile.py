@@ -120,7 +120,7 @@ class Profile:
     def path_of(self, dtype: str, mask: BlockMask, setting: Batch, heads: int | None = None) -> Taken:
         """The path with the least predicted milliseconds of those that may run. Raises InputError."""
         names, why = self.candidates(dtype)
-        plans: dict[int, Mapping[str, Execution]] = {}
+        plans: dict[tuple[int, int], Mapping[str, Execution]] = {}
         times = {name: self._ms(name, mask, setting, heads, plans) for name in names}
         best = min(times, key=times.get)
         return Taken(best, dtype_of(best), times[best], why)
@@ -174,11 +174,12 @@ class Profile:
                 last: int | None) -> Counts:
         """The work of a path. `plans`: kept for paths that join strips alike."""
         blocking = self.paths[path].blocking
-        if blocking.lanes not in plans:
-            plans[blocking.lanes] = plan_encoder(mask, heads, blocking)
+        joined = blocking.lanes, blocking.wide(1)
+        if joined not in plans:
+            plans[joined] = plan_encoder(mask, heads, blocking)
         if isinstance(blocking, Registers):
-            return by_module(mask, setting, blocking, plans[blocking.lanes])
-        return of_pass(mask, setting, blocking, plans[blocking.lanes], heads, dtype_of(path) == "int8", last)
+            return by_module(mask, setting, blocking, plans[joined])
+        return of_pass(mask, setting, blocking, plans[joined], heads, dtype_of(path) == "int8", last)
 
     # ---- speedups
 
