@@ -128,9 +128,11 @@ struct Bf16Lines {
             with<ROWS>(std::min(keys_each, n - j), [&](auto number) {
                 constexpr int O = decltype(number)::value;
                 __m512 acc[O][V];
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) acc[o][i] = _mm512_setzero_ps();
                 multiply<O, V>(m.keys + j, m.ld, 1, (depth + 1) / 2, ask, acc);
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) {
                         vec s = (vec)acc[o][i] * scale;
@@ -148,9 +150,11 @@ struct Bf16Lines {
             with<ROWS>(std::min(each, depth - c), [&](auto number) {
                 constexpr int O = decltype(number)::value;
                 __m512 acc[O][V];
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) acc[o][i] = _mm512_setzero_ps();
                 multiply<O, V>(m.values + c * m.ld / 2, 1, m.ld / 2, (n + 1) / 2, share, acc);
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++) {
                     vec r[2] = {(vec)acc[o][0] * sum[0], V == 2 ? (vec)acc[o][V - 1] * sum[V - 1] : splat(0.f)};
                     put(m.out + (c + o) * TILE, r);

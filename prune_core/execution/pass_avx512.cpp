@@ -20,6 +20,7 @@ struct Bf16 : Bf16Lines {
                     const float* bias = layer.bias + strip.out + row;
                     for (long t = 0; t < tiles; t++) {
                         __m512 acc[O][2];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++) acc[o][0] = acc[o][1] = _mm512_set1_ps(bias[o]);
                         block<O>(layer, strip, row, pairs, source.lines.tile(t), acc);
                         finish<O>(layer.act, acc, y.line(t, strip.out + row), [](int o) { return o; });
@@ -40,6 +41,7 @@ struct Bf16 : Bf16Lines {
 
     template <int O, typename Place>
     INLINE void finish(long act, __m512 (&acc)[O][2], uint16_t* y, const Place& place) {
+#pragma GCC unroll 16
         for (int o = 0; o < O; o++) {
             if (act)
                 for (int i = 0; i < 2; i++) acc[o][i] = (__m512)activated<true>(act, (vec)acc[o][i]);
@@ -61,9 +63,11 @@ struct Bf16 : Bf16Lines {
                     with<ROWS>(std::min(width, strip.rows - row), [&](auto n) {
                         constexpr int O = decltype(n)::value;
                         __m512 acc[O][2];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) acc[o][i] = (__m512)load(sums + (long)outputs[row + o] * TILE + i * LANES);
                         block<O>(layer, strip, row, pairs, source.lines.tile(t), acc);
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) store(sums + (long)outputs[row + o] * TILE + i * LANES, (vec)acc[o][i]);
                     });
@@ -149,9 +153,20 @@ struct Int8 : Bf16Lines {
                         constexpr int O = decltype(n)::value;
                         const long out = strip.out + row;
                         __m512i acc[O][2];
-                        for (int o = 0; o < O; o++) acc[o][0] = acc[o][1] = _mm512_set1_epi32(layer.starts[out + o]);
+#pragma GCC unroll 16
+                        for (int o = 0; o < O; o++)
+                            for (int i = 0; i < 2; i++) acc[o][i] = _mm512_set1_epi32(layer.starts[out + o]);
                         block<O>(weights(layer, strip, row, groups), groups, x, acc);
-                        for (int o = 0; o < O; o++) finish(layer, out + o, acc[o], scales, y.line(t, out + o));
+                        // by way of memory: what comes after the products would make GCC 12 copy every sum in every step
+                        alignas(64) int32_t sums[O][2][16];
+#pragma GCC unroll 16
+                        for (int o = 0; o < O; o++)
+                            for (int i = 0; i < 2; i++) _mm512_store_si512(sums[o][i], acc[o][i]);
+                        asm volatile("" : : : "memory");
+                        for (int o = 0; o < O; o++) {
+                            const __m512i sum[2] = {_mm512_load_si512(sums[o][0]), _mm512_load_si512(sums[o][1])};
+                            finish(layer, out + o, sum, scales, y.line(t, out + o));
+                        }
                     });
             }
         });
@@ -174,9 +189,11 @@ struct Int8 : Bf16Lines {
                     with<ROWS>(std::min(width, strip.rows - row), [&](auto n) {
                         constexpr int O = decltype(n)::value;
                         __m512i acc[O][2];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) acc[o][i] = _mm512_load_si512(sums + (long)outputs[row + o] * TILE + i * 16);
                         block<O>(weights(layer, strip, row, groups), groups, x, acc);
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) _mm512_store_si512(sums + (long)outputs[row + o] * TILE + i * 16, acc[o][i]);
                     });
