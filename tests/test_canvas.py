@@ -51,7 +51,7 @@ def page():
         yield page
 
 
-BLOCKINGS = {"fp32": Blocking(32, 14, 1, 4), "bf16 avx512": Blocking(32, 13, 2, 4), "int8 vnni": Blocking(32, 13, 4, 4),
+BLOCKINGS = {"fp32": Blocking(32, 14, 1), "bf16 avx512": Blocking(32, 13, 2), "int8 vnni": Blocking(32, 13, 4),
              "bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
 MODULES = ("store", "transpose", "weights", "scatter", "gelu", "panels", "attention", "heads", "norm", "embed", "head",
            "layers", "call", *(f"multiply {vectors}" for vectors in range(1, 5)))  # what format 1 has prices of

@@ -278,13 +278,13 @@ def test_a_pin_of_the_address_keeps_its_precision(runs_dir):
 def test_a_prediction_for_another_machine_is_marked_on_the_number(runs_dir, monkeypatch):
     """Where this one was never calibrated: on Explore's card, in Home's table, in Compare's answer and table."""
     make_run(runs_dir)
-    files.write_json(runs_dir.parent / "other.json", make_profile("Another CPU").to_json())
+    files.write_json(runs_dir.parent / "other.json", make_profile("Another Chip").to_json())
     monkeypatch.setattr(profile_files, "shipped", lambda: [runs_dir.parent / "other.json"])
-    mark = "on Another CPU, not this machine"
+    mark = "on Another Chip, not this machine"
     app = opened("explore")
     assert sent(app)["profile"]["mark"] == mark and "Not calibrated here" in texts(app)
-    assert "the best dense engine of Another CPU, not this machine (openvino bf16)" in texts(app)
-    assert "Predicted speedup " + mark in texts(app)
+    assert "the best dense engine of Another Chip, not this machine (openvino bf16)" in texts(app)
+    assert f"**Predicted speedup over compression {mark}**" in texts(app)
     assert f"x {mark} |" in texts(opened())
     compared = opened("compare")
     assert f"times as fast (predicted {mark})" in compared.subheader[0].value

@@ -18,9 +18,9 @@ def ask() -> None:
     if st.session_state.get("dtype", NAMES[0]) not in NAMES:
         del st.session_state["dtype"]
     st.segmented_control("Precision of the speedup", NAMES, default=NAMES[0], key="dtype", required=True,
-                         bind="query-params", help="The arithmetic that a speedup is predicted for: **auto** takes the one that "
-                         "is predicted to be the fastest for each cut. One that is slower than fp32 on the machine is "
-                         "not taken.")
+                         bind="query-params",
+                         help="The arithmetic that a speedup is predicted for: **auto** takes what is predicted to be "
+                              "the fastest for each cut. One that is slower than fp32 on the machine is not taken.")
 
 
 def words(run: Run, view: View) -> str:
