@@ -281,7 +281,8 @@ def test_explore_says_the_arithmetic_of_a_score(dtype, executed, words):
 
 def test_a_report_says_in_which_arithmetic_its_numbers_are(run, machine, monkeypatch):
     timing = {"threads": 2, "machine": {"cpu": "a processor"}, "rivals_ms": {"torch fp32": 30.0, "torch bf16": 25.0},
-              "compact_ms": 10.0, "best_rival": "torch bf16", "speedup_over_best": 2.5, "executed": {"dtype": "bf16", "path": "bf16 avx512", "why": ""}, "load": None}
+              "compact_ms": 10.0, "best_rival": "torch bf16", "speedup_over_best": 2.5, "load": None,
+              "executed": {"dtype": "bf16", "path": "bf16 avx512", "why": ""}}
     timed = []
     monkeypatch.setattr(findings, "measure_in_turn", lambda *_, dtype, **more: timed.append(dtype) or [timing])
     settings = [Setting("a", run.saved("dense"), CUT)]
@@ -294,7 +295,8 @@ def test_a_report_says_in_which_arithmetic_its_numbers_are(run, machine, monkeyp
     for form in (write.html, write.markdown):
         text = form(run, [one], request, date(2026, 11, 21)).replace("\\", "")
         assert "Exact scores are in bf16 (bf16 avx512). Measured speedups are in bf16 (bf16 avx512)." in text
-        assert "compact model in bf16 (bf16 avx512) against the dense one in torch bf16" in text and "all examples, in bf16 (bf16 avx512)" in text
+        assert "compact model in bf16 (bf16 avx512) against the dense one in torch bf16" in text
+        assert "all examples, in bf16 (bf16 avx512)" in text
         assert text.count("--dtype bf16") == 1 + (form is write.markdown)
     plain = findings.Finding(settings[0], one.mask, findings.exact(run, settings[0], one.mask, _benches(run))[0],
                              ReportedSpeed(2.0, findings.BATCH, 2, "a processor", 20.0, 10.0), None, "none")
