@@ -11,7 +11,6 @@ import streamlit as st
 from pages.shared import loaders, widgets
 from pages.shared.processes import Failed, Report
 from prune_core import InputError
-from prune_core.latency.profile import ASKED
 from prune_core.runs import best, settings
 from prune_core.runs.best import Result
 from prune_core.runs.places import RunError
@@ -53,7 +52,7 @@ def chosen_run(names: list[str]) -> Run:
     dtype = st.session_state.pop("report dtype", None)
     if (sent := st.session_state.pop("report of", None)) in names:
         st.session_state["run"] = sent
-        st.session_state["dtype"] = dtype if dtype in ASKED else "fp32"
+        st.session_state["dtype"] = dtype if dtype in widgets.PRECISIONS else "fp32"
         forget()
     else:
         widgets.run_of_link(names, lambda: loaders.first(names))
@@ -131,12 +130,13 @@ def ask(run: Run, data: str) -> None:
 
 
 def precision() -> str:
-    """The arithmetic of scores and measured speedups, as the person or the address says; fp32 before that."""
-    if st.session_state.get("dtype", "fp32") not in ASKED:
+    """The arithmetic of scores and speedups, as the person or the address says; fp32 before that."""
+    if st.session_state.get("dtype", "fp32") not in widgets.PRECISIONS:
         del st.session_state["dtype"]
-    return st.segmented_control("Precision", ASKED, default="fp32", key="dtype", required=True, bind="query-params",
-                                help="The arithmetic that scores are taken and speedups measured in, by the pruned "
-                                     "model; `auto` takes what is fastest here. Predictions of scores are fp32.")
+    return st.segmented_control("Precision", widgets.PRECISIONS, default="fp32", key="dtype", required=True,
+                                bind="query-params",
+                                help="The arithmetic of the pruned model, for exact scores and speedups; **auto** "
+                                     "takes what is fastest here. Predictions of scores are fp32.")
 
 
 def chosen_settings(run: Run, known: dict[str, Setting]) -> list[str]:

@@ -17,6 +17,7 @@ from test_serve import answers, asked
 
 from pages.explore.exact_score import _arithmetic
 from pages.shared.score_client import Answer, Question, ScoreClient
+from pages.shared.widgets import PRECISIONS
 from prune_core import InputError, export
 from prune_core.__main__ import main
 from prune_core.cutting.cuts import Cut
@@ -158,7 +159,7 @@ def test_an_unknown_arithmetic_is_one_line(made, dtype, tmp_path, capsys, monkey
 
 
 def test_the_pages_know_the_same_arithmetics():
-    assert paths.ASKED == ASKED
+    assert set(PRECISIONS) == set(paths.ASKED) == set(ASKED)
 
 
 # ---------------------------------------------------------------- what it changes
@@ -382,7 +383,7 @@ def test_explore_asks_in_fp32_until_another_precision_is_chosen_for_it(run, monk
     app.run()
     assert client.asked[-1].dtype == "fp32", "the exact score stays what it is"
     choice = app.button_group(key="score dtype")
-    assert [one.content for one in choice.proto.options] == list(ASKED)
+    assert [one.content for one in choice.proto.options] == ["auto", "fp32", "bf16", "int8"]
 
 
 def test_a_link_asks_for_its_arithmetic_and_the_sentence_says_it(run, monkeypatch):

@@ -10,10 +10,9 @@ from pages.explore import known, precision, rerun
 from pages.explore.view import View, go
 from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Answer, Question, ScoreClient
-from pages.shared.widgets import data
+from pages.shared.widgets import PRECISIONS, data
 from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
-from prune_core.latency.profile import ASKED
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
@@ -211,9 +210,9 @@ def exact_settings(run: Run) -> None:
 
 def _dtype() -> None:
     """In which arithmetic exact scores are taken; a link that names none of them is as one that names nothing."""
-    if st.session_state.get("score dtype", ASKED[0]) not in ASKED:
+    if st.session_state.get("score dtype", "fp32") not in PRECISIONS:
         del st.session_state["score dtype"]
-    st.segmented_control("Exact score in", ASKED, default=ASKED[0], key="score dtype", required=True,
+    st.segmented_control("Exact score in", PRECISIONS, default="fp32", key="score dtype", required=True,
                          bind="query-params",
                          help="The arithmetic in which the pruned model is scored: in **bf16** and **int8** a few "
                               "answers change. Each is kept apart; what is recorded and predicted is fp32. **auto** "
