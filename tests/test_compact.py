@@ -72,7 +72,7 @@ def layer_and_twin(m: int, n: int, block: str, share: float, seed: int = 0, **se
     masked = weight * torch.from_numpy(np.kron(kept, np.ones((m // kept.shape[0], n // kept.shape[1]), bool)))
 
     def twin(x):
-        if settings.get("dtype") == torch.bfloat16:
+        if settings.get("path", "").startswith("bf16"):
             return F.linear(x, masked[rows][:, cols].bfloat16().float(), bias[rows])
         return F.linear(x, masked[rows][:, cols], bias[rows])
 
