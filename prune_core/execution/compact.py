@@ -116,8 +116,8 @@ def compact(model: nn.Module, mask: BlockMask, path: str | None = None, kernels:
 
     All other parameters are shared with `model`. `.executed`: matrix name -> what runs. Outputs equal
     those of the model with the mask applied, up to rounding. Without `kernels` it is stock torch, for
-    engines that run exported graphs: matrices are smaller, strips are not walked. `path`: in its arithmetic the matrices
-    multiply, each by itself; the rest is fp32.
+    engines that run exported graphs: matrices are smaller, strips are not walked. With a `path` the matrices
+    multiply in its arithmetic, each by itself; the rest is fp32.
     """
     small = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()
     modules, layout = dict(small.named_modules()), mask.layout

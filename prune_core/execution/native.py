@@ -95,7 +95,7 @@ def _keep_large_blocks() -> None:
     mallopt(trim_threshold, 1 << 29)
 
 
-def _compiled(used: str, source: Path, more: tuple[str, ...]) -> Path:
+def _compiled(used: str, source: Path = SOURCE, more: tuple[str, ...] = ()) -> Path:
     """The shared library of a source for this processor, built if it is not in the cache.
 
     Raises OSError, SubprocessError.

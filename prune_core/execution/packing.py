@@ -123,7 +123,7 @@ def _sheet(block: torch.Tensor, path: str, takes: Blocking) -> torch.Tensor:
 
 
 def _tiles(part: torch.Tensor, unit: int) -> torch.Tensor:
-    """Rows (rows, steps, step) flat, for tiles of `unit` rows: step by step, its one or two tiles, each (unit, step)."""
+    """Rows (rows, steps, step), flat, for tiles of `unit` rows: step by step, its one or two tiles."""
     tiles = -(-len(part) // unit)
     full = F.pad(part, (0, 0, 0, 0, 0, tiles * unit - len(part)))
     return full.view(tiles, unit, *full.shape[1:]).permute(2, 0, 1, 3).reshape(-1)

@@ -121,8 +121,9 @@ class Whole(nn.Module):
         self._bias, reach = self._relative() if self.config.model_type == "mpnet" else None, 0
         if self._bias is not None:
             reach = self.config.max_position_embeddings
+        bias = None if self._bias is None else self._bias.data_ptr()
         return packing.Encoder(ctypes.addressof(self._layers), len(layers), self.config.hidden_size, self._depth, 0,
-                               *self._embeddings.pointers(), None if self._bias is None else self._bias.data_ptr(), reach)
+                               *self._embeddings.pointers(), bias, reach)
 
     def _relative(self) -> torch.Tensor:
         """MPNet: (heads, 2 * reach - 1) and padding, flat: what a key's score gets, by query's minus key's place."""
