@@ -717,7 +717,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     assert [b.label for b in app.get("download_button")] == ["Notebook"]
     assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
-    said = {"compression_encoder": 2.0, "score": 0.875,
+    said = {"compression_encoder": 2.0, "score": 0.875, "dtype": "fp32", "executed": {"dtype": "fp32"},
             "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
     asked = []
 
@@ -1240,7 +1240,7 @@ def test_report_takes_what_explore_sends(runs_dir):
 
 def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
     make_run(runs_dir)
-    steps = iter(Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False))
+    steps = iter(Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False, "fp32"))
     assert next(steps)[:2] == (0, 3)
     here = [child for child in psutil.Process().children(recursive=True) if "export" in child.cmdline()]
     steps.close()
