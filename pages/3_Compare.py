@@ -8,7 +8,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import loaders, timings, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.processes import Failed
 from pages.shared.widgets import download
@@ -25,7 +25,7 @@ from prune_core.tasks.metrics import in_words
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model",
         "speedup": "predicted speedup", "measured": "measured speedup"}
-SECONDS = 15  # that one measurement takes, about
+SECONDS = 40  # that one measurement takes, about
 
 
 def main() -> None:
@@ -158,7 +158,7 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
 
 def said_of(row: Row) -> str:
     """Where and when a row was measured, for the pointer."""
-    last = loaders.timing(loaders.run(row.runs[0]), row.stage) or {"machine": {}}
+    last = timings.timing(loaders.run(row.runs[0]), row.stage) or {"machine": {}}
     when = time.strftime(", %-d %B %Y", time.localtime(last["when"])) if last.get("when") else ""
     return f"<br>{last['machine'].get('cpu', '')}{when}"
 
@@ -167,7 +167,7 @@ def reasons(runs: list[Run]) -> None:
     """Why what was measured is far from what is predicted, as far as that is known."""
     profile, told = loaders.usual_profile(), []
     for run, p in [(one, p) for one in runs for p in one.points if profile and has_norms(one, p)]:
-        last = loaders.timing(run, Stage.of("retrain", p["compression"]))
+        last = timings.timing(run, Stage.of("retrain", p["compression"]))
         if not last:
             continue
         foretold = apart.foretold(last, cut_of(run, p), profile, run.heads)
@@ -224,7 +224,7 @@ def cut_of(run: Run, point: dict) -> BlockMask:
 
 def measured(run: Run, point: dict) -> float | None:
     """The same as it was last timed on this machine, dense and compact in turn; None where it was not."""
-    return loaders.timed(run, Stage.of("retrain", point["compression"]))
+    return timings.timed(run, Stage.of("retrain", point["compression"]))
 
 
 def measure_what_is_missing(runs: list[Run]) -> None:
@@ -251,7 +251,7 @@ def measure(left: list[tuple[Run, dict]]) -> None:
             rest = widgets.duration(each * (len(left) - done))
             bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, about {rest} left")
             stage = Stage.of("retrain", p["compression"])
-            loaders.measured(run, stage, run.config.scope, p["sparsity"], SETTING)
+            timings.measured(run, stage, run.config.scope, p["sparsity"], SETTING)
     except Failed as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from sample_run import make_layout, make_profile
 
@@ -11,6 +13,13 @@ from prune_core.latency.profile import Batch
 LAYOUT, PROFILE = make_layout(), make_profile("a processor")
 HERE = {"speedup": 2.0, "batch": 32, "length": 128, "threads": 2, "machine": PROFILE.machine,
         "dense_ms": PROFILE.dense_ms(LAYOUT, Batch()), "load": 0.1}
+
+
+def test_over_what_is_said_where_it_is_not_the_best_dense_engine():
+    torch_only = replace(PROFILE, rivals={"torch fp32": PROFILE.rivals["torch fp32"]})
+    timing = HERE | {"speedup_over_best": 1.0, "rivals_ms": {"torch fp32": 2.0, "torch bf16": 1.0}}
+    assert "Measured 2.00x over torch fp32, predicted 3.00x" in apart.why(timing, 3.0, torch_only, LAYOUT)
+    assert "Measured 1.00x, predicted 3.00x" in apart.why(timing, 3.0, PROFILE, LAYOUT)
 
 
 @pytest.mark.parametrize(("other", "predicted", "said"), [

@@ -12,6 +12,7 @@ from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import compact, engines
 from prune_core.execution import timing as timing_
+from prune_core.execution.paths import PATHS
 from prune_core.execution.timing import alternate
 from prune_core.latency.work import Batch
 from prune_core.models import encoders
@@ -34,14 +35,16 @@ def tiny_mask(encoder, share: float = 0.5) -> BlockMask:
     return BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < share for m in layout.matrices})
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "int8", "auto"])
 def test_measure_tells_what_it_did(encoder, dtype):
     answer = timing_.measure(encoder.model, tiny_mask(encoder), Batch(3, 20), 1, dtype, seconds=0.0)
     assert answer["speedup"] == pytest.approx(answer["dense_ms"] / answer["compact_ms"])
+    assert answer["executed"]["dtype"] in PATHS and answer["executed"]["path"] in PATHS[answer["executed"]["dtype"]]
+    assert bool(answer["executed"]["why"]) is (dtype not in (answer["executed"]["dtype"], "auto"))
     assert (answer["batch"], answer["length"], answer["threads"], answer["dtype"], answer["rounds"]) == (
         3, 20, 1, dtype, 5)
     assert answer["ideal_speedup"] == pytest.approx(1 / (1 - answer["sparsity"]))
-    assert sum(answer["executed"].values()) == 12
+    assert sum(answer["executed"]["matrices"].values()) == 12
     assert answer["dense_spread"][0] <= answer["dense_ms"] <= answer["dense_spread"][1]
     assert [layer for layer, _, _ in answer["layers_ms"]] == [0, 1]
     assert all(dense > 0 and small > 0 for _, dense, small in answer["layers_ms"])
@@ -70,5 +73,5 @@ def test_an_engine_that_is_not_known(encoder):
 def test_a_length_beyond_the_positions_and_an_unknown_dtype(encoder):
     with pytest.raises(InputError, match="at most 46"):
         timing_.measure(encoder.model, tiny_mask(encoder), Batch(1, 47), 1)
-    with pytest.raises(InputError, match="fp32, bf16"):
-        timing_.measure(encoder.model, tiny_mask(encoder), Batch(1, 4), 1, "int8")
+    with pytest.raises(InputError, match="fp32, bf16, int8, auto"):
+        timing_.measure(encoder.model, tiny_mask(encoder), Batch(1, 4), 1, "fp16")

@@ -47,6 +47,11 @@ def job(key: str, label: str, seconds: float | None, arguments: Sequence[str], h
                                                                   running)
 
 
+def answer(key: str) -> dict | None:
+    """What the command of this key said last as JSON, also where nothing else could be written; None: nothing."""
+    return processes.answer(_name(key), loaders.runs_dir())
+
+
 def _name(key: str) -> str:
     """What its log is called: no name that a run is given by chance."""
     slug = re.sub(r"[^A-Za-z0-9]+", "-", key).strip("-")[:44]

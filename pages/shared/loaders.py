@@ -267,35 +267,6 @@ def _speedups(_run: Run, at: int, scope: str, _profile: Profile, setting: Batch,
     return sorted(speedup.items())
 
 
-def measured(run: Run, stage: str, scope: str, sparsity: float, setting: Batch) -> dict:
-    """`measure`'s answer. Raises processes.Failed with its error line."""
-    return processes.measure(run.name, runs_dir(), stage, scope, sparsity, setting.batch, setting.length)
-
-
-def timed(run: Run, stage: str) -> float | None:
-    """The speedup of a stage as `measure` last took it on this machine, fp32, all cores, at SETTING.
-
-    None where it did not.
-    """
-    last = timing(run, stage)
-    return last and last["speedup"]
-
-
-def timing(run: Run, stage: str) -> dict | None:
-    """All that `measure` said then; None where it was not asked."""
-    wanted, sparsity = (stage, SETTING.batch, SETTING.length), run.snapshots[run.saved(stage)].point["sparsity"]
-    return next((one for one in reversed(timings(run)) if abs(one["sparsity"] - sparsity) < 0.005
-                 and (one["phase"], one["batch"], one["length"]) == wanted), None)
-
-
-def timings(run: Run) -> list[dict]:
-    """What `measure` took of this run on this machine, fp32, all cores, oldest first."""
-    this = this_machine()
-    return [one for one in run.answers.timings()
-            if (one["dtype"], one["engine"], one["threads"]) == ("fp32", "torch", os.cpu_count())
-            and all(one["machine"][key] == this[key] for key in ("cpu", "cores"))]
-
-
 @st.cache_resource(ttl=60, show_spinner=False)
 def hub_data(task: str) -> Future[str]:
     """Why the hub's data of a task cannot be had now, '' where it can; asked in the background, as it takes seconds."""

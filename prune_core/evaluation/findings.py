@@ -127,7 +127,7 @@ def speedups(
     """
     if measured:
         try:
-            timings = measure_in_turn(run, settings, BATCH)
+            timings = measure_in_turn(run, settings, BATCH, dtype=dtype)
         except InputError:
             pass  # a length that this model has no positions for, or a checkpoint that is gone: then it is predicted
         else:
@@ -147,5 +147,7 @@ def _foretold(run: Run, mask: BlockMask, profile: Profile, dtype: str) -> Report
 def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) -> ReportedSpeed:
     """As it was measured; where that is far from what is predicted, with what is known of why."""
     why = apart.why(timing, apart.foretold(timing, mask, profile, run.heads), profile, run.layout) if profile else ""
-    return ReportedSpeed(timing["speedup"], BATCH, timing["threads"], timing["machine"]["cpu"], timing["dense_ms"],
-                         timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)))
+    rival = timing["best_rival"]
+    return ReportedSpeed(timing["speedup_over_best"], BATCH, timing["threads"], timing["machine"]["cpu"],
+                         timing["rivals_ms"][rival], timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)),
+                         arithmetic=timing["executed"]["dtype"], rival=rival)

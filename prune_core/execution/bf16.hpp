@@ -33,6 +33,7 @@ struct HeadMemory {
 
 struct Bf16Lines {
     typedef uint16_t elem;
+    static constexpr bool WIDE = true;
 
     INLINE void get(const uint16_t* at, vec (&v)[2]) {
         for (int i = 0; i < 2; i++)
@@ -41,11 +42,9 @@ struct Bf16Lines {
     INLINE void put(uint16_t* at, const vec (&v)[2]) {
         _mm512_storeu_si512(at, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]));
     }
-    INLINE void put_bytes(uint8_t* at, const vec (&v)[2], const vec (&factor)[2]) {
-        for (int i = 0; i < 2; i++) {
-            const __m512i whole = _mm512_cvtps_epi32((__m512)(v[i] * factor[i]));
-            _mm_storeu_si128((__m128i*)(at + 16 * i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128))));
-        }
+    INLINE void put_bytes(uint8_t* at, const vec (&v)[2]) {
+        for (int i = 0; i < 2; i++)
+            _mm_storeu_si128((__m128i*)(at + 16 * i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32((__m512)v[i])));
     }
 
     // acc[o][v] += sum over pairs i of w[i * wk + o * wo] * line(i)[v].

@@ -81,7 +81,8 @@ struct Bf16 : Bf16Lines {
 };
 
 #if defined(INT8)
-// Products of unsigned activations and signed weights: 128 times the sum of the weights is taken off at the beginning.
+// Products of unsigned activations and signed weights. With x = least + byte * step of a token, and w = scale * whole of an
+// output, the sum of w x is scale * step * (sum of whole * byte) + least * (scale * sum of whole); `sums` holds the last.
 struct Int8 : Bf16Lines {
     static constexpr bool QUANTIZED = true;
     static constexpr int ROWS = BLOCK_ROWS;
@@ -107,8 +108,8 @@ struct Int8 : Bf16Lines {
         return _mm512_permutexvar_epi64(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
     }
     // Scales of a tile's tokens in the order of the sums.
-    INLINE void in_order(const float* scales, __m512 (&to)[2]) {
-        const __m512 a = _mm512_loadu_ps(scales), b = _mm512_loadu_ps(scales + 16);
+    INLINE void in_order(const float* values, __m512 (&to)[2]) {
+        const __m512 a = _mm512_loadu_ps(values), b = _mm512_loadu_ps(values + 16);
         to[0] = (__m512)_mm512_permutex2var_epi64((__m512i)a, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), (__m512i)b);
         to[1] = (__m512)_mm512_permutex2var_epi64((__m512i)a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), (__m512i)b);
     }
@@ -130,10 +131,15 @@ struct Int8 : Bf16Lines {
         return reinterpret_cast<const int32_t*>(static_cast<const int8_t*>(layer.weights) + strip.weights) + row * groups;
     }
 
-    INLINE void finish(const Linear& layer, long out, const __m512i (&acc)[2], const __m512 (&scales)[2], uint16_t* y) {
+    struct Tokens {  // of a tile
+        __m512 step[2], least[2];
+        explicit Tokens(const float* scales) { in_order(scales, step), in_order(scales + TILE, least); }
+    };
+    INLINE void finish(const Linear& layer, long out, const __m512i (&acc)[2], const Tokens& tokens, uint16_t* y) {
         __m512 v[2];
         for (int i = 0; i < 2; i++) {
-            v[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_set1_ps(layer.scales[out]), scales[i]), _mm512_set1_ps(layer.bias[out]));
+            const __m512 begin = _mm512_fmadd_ps(_mm512_set1_ps(layer.sums[out]), tokens.least[i], _mm512_set1_ps(layer.bias[out]));
+            v[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_set1_ps(layer.scales[out]), tokens.step[i]), begin);
             if (layer.act) v[i] = (__m512)activated<true>(layer.act, (vec)v[i]);
         }
         _mm512_storeu_si512(y, line8(v[0], v[1]));
@@ -146,8 +152,7 @@ struct Int8 : Bf16Lines {
             uint8_t* x = static_cast<uint8_t*>(scratch<4>(groups * 128));
             for (long t = 0; t < tiles; t++) {
                 gather(source.bytes + t * layer.inputs * TILE, layer.columns + strip.columns, groups, x);
-                __m512 scales[2];
-                in_order(source.scales + t * TILE, scales);
+                const Tokens tokens(source.scales + 2 * t * TILE);
                 for (long row = from; row < to; row += width)
                     with<ROWS>(std::min(width, to - row), [&](auto n) {
                         constexpr int O = decltype(n)::value;
@@ -155,7 +160,7 @@ struct Int8 : Bf16Lines {
                         __m512i acc[O][2];
 #pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
-                            for (int i = 0; i < 2; i++) acc[o][i] = _mm512_set1_epi32(layer.starts[out + o]);
+                            for (int i = 0; i < 2; i++) acc[o][i] = _mm512_setzero_si512();
                         block<O>(weights(layer, strip, row, groups), groups, x, acc);
                         // by way of memory: what comes after the products would make GCC 12 copy every sum in every step
                         alignas(64) int32_t sums[O][2][16];
@@ -165,7 +170,7 @@ struct Int8 : Bf16Lines {
                         asm volatile("" : : : "memory");
                         for (int o = 0; o < O; o++) {
                             const __m512i sum[2] = {_mm512_load_si512(sums[o][0]), _mm512_load_si512(sums[o][1])};
-                            finish(layer, out + o, sum, scales, y.line(t, out + o));
+                            finish(layer, out + o, sum, tokens, y.line(t, out + o));
                         }
                     });
             }
@@ -179,7 +184,7 @@ struct Int8 : Bf16Lines {
         uint8_t* x = reinterpret_cast<uint8_t*>(sums + layer.width * TILE);
         for (long t = team.from(tiles); t < team.to(tiles); t++) {
             for (long r = 0; r < layer.width; r++)
-                for (int i = 0; i < 2; i++) _mm512_store_si512(sums + r * TILE + i * 16, _mm512_set1_epi32(layer.starts[r]));
+                for (int i = 0; i < 2; i++) _mm512_store_si512(sums + r * TILE + i * 16, _mm512_setzero_si512());
             for (long s = 0; s < layer.count; s++) {
                 const Strip& strip = layer.strips[s];
                 const long width = part_width(strip.rows, ROWS, 1), groups = (strip.kept + 3) / 4;
@@ -198,11 +203,10 @@ struct Int8 : Bf16Lines {
                             for (int i = 0; i < 2; i++) _mm512_store_si512(sums + (long)outputs[row + o] * TILE + i * 16, acc[o][i]);
                     });
             }
-            __m512 scales[2];
-            in_order(source.scales + t * TILE, scales);
+            const Tokens tokens(source.scales + 2 * t * TILE);
             for (long r = 0; r < layer.width; r++) {
                 const __m512i acc[2] = {_mm512_load_si512(sums + r * TILE), _mm512_load_si512(sums + r * TILE + 16)};
-                finish(layer, r, acc, scales, y.line(t, r));
+                finish(layer, r, acc, tokens, y.line(t, r));
             }
         }
     }

@@ -5,7 +5,7 @@
 
 struct Fp32 {
     typedef float elem;
-    static constexpr bool QUANTIZED = false;
+    static constexpr bool QUANTIZED = false, WIDE = false;
     static constexpr int ROWS = MOST;
 
     static void begin() {}
@@ -16,7 +16,7 @@ struct Fp32 {
     INLINE void put(float* at, const vec (&v)[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) store(at + i * LANES, v[i]);
     }
-    static void put_bytes(uint8_t*, const vec (&)[VECTORS], const vec (&)[VECTORS]) {}
+    static void put_bytes(uint8_t*, const vec (&)[VECTORS]) {}
 
     // acc[o][v] += sum over k of w[k * wk + o * wo] * x_k[v]; `line(k)` is where x_k lies.
     template <int O, int V, typename Line>
