@@ -1240,7 +1240,8 @@ def test_report_takes_what_explore_sends(runs_dir):
 
 def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
     make_run(runs_dir)
-    steps = iter(Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False, "fp32"))
+    asked = ("sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False, "fp32")
+    steps = iter(Report(runs_dir, *asked))
     assert next(steps)[:2] == (0, 3)
     here = [child for child in psutil.Process().children(recursive=True) if "export" in child.cmdline()]
     steps.close()
