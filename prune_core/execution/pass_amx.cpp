@@ -10,7 +10,8 @@
 #include "bf16.hpp"
 #endif
 #include <utility>
-#define METHOD inline __attribute__((always_inline))
+#define ALWAYS __attribute__((always_inline))
+#define METHOD inline ALWAYS
 
 // ------------------------------------------------------------------------------------------------- instructions
 
@@ -134,7 +135,7 @@ struct Fours {
     INLINE void finish(const Linear& layer, long out, const sum* at, const Factors& factors, uint16_t* y) {
         const __m512i start = _mm512_set1_epi32(layer.starts[out]);
         const __m512i sums[2] = {_mm512_add_epi32(start, _mm512_load_si512(at)), _mm512_add_epi32(start, _mm512_load_si512(at + 16))};
-        ByteLines::finish(layer, out, sums, factors.of, y);
+        ByteLines::finish<ACT == TANH_GELU ? -1 : ACT>(layer, out, sums, factors.of, y);
     }
     INLINE void start(const Linear&, long, sum* at) {
         for (int i = 0; i < 2; i++) _mm512_store_si512(at + i * 16, _mm512_setzero_si512());
@@ -213,9 +214,11 @@ struct LinearOnTiles {
     };
     template <int ACT>
     METHOD void finish(Before& before, long until) const {
-        long row = before.done;
-        for (; row < until; row++) P::template finish<ACT>(layer, before.out + row, sums + row * ROW, before.factors, before.y + row * TILE);
-        before.done = row;
+        const Linear l = layer;  // copies, which no store can change
+        const sum* at = sums + before.done * ROW;
+        uint16_t* to = before.y + before.done * TILE;
+        for (; before.done < until; before.done++, at += ROW, to += TILE)
+            P::template finish<ACT>(l, before.out + before.done, at, before.factors, to);
     }
 
     // The products of a part with a tile of tokens.
@@ -225,7 +228,7 @@ struct LinearOnTiles {
         const long each = (before.rows + piece.steps - 1) / piece.steps;
         uint16_t* to = y.line(tile, out);
         for (long r = 0; r < rows; r++) __builtin_prefetch(to + r * TILE, 1);  // they are written in a block's time
-        const auto beside = [&](long k) {
+        const auto beside = [&](long k) ALWAYS {
             ahead(k);
             finish<ACT>(before, std::min(before.rows, before.done + each));
         };
@@ -280,7 +283,7 @@ struct LinearOnTiles {
         for (const Piece& piece : pieces)
             for (long row = piece.from; row < piece.to; row += piece.width)
                 for (long tile = first; tile < tiles; tile++)
-                    block<ACT>(piece, row, tile, before, [&](long) { return turn(now); }, [&](long) { ahead.gather(turn(then)); });
+                    block<ACT>(piece, row, tile, before, [&](long) ALWAYS { return turn(now); }, [&](long) ALWAYS { ahead.gather(turn(then)); });
         finish<ACT>(before, before.rows);
     }
 
@@ -295,11 +298,11 @@ struct LinearOnTiles {
             for (long tile = first; tile < tiles; tile++) {
                 const long all = piece.parts() * piece.steps, steps = ahead.steps();
                 long owed = 0, made = 0;
-                const auto gather = [&](long) {
+                const auto gather = [&](long) ALWAYS {
                     for (owed += steps; owed > 0; owed -= all) ahead.gather(then + made++ * STEP_BYTES);
                 };
                 for (long row = piece.from; row < piece.to; row += piece.width)
-                    block<ACT>(piece, row, tile, before, [&](long k) { return now + k * STEP_BYTES; }, gather);
+                    block<ACT>(piece, row, tile, before, [&](long k) ALWAYS { return now + k * STEP_BYTES; }, gather);
                 std::swap(now, then);
             }
         finish<ACT>(before, before.rows);
@@ -402,6 +405,7 @@ INLINE vec exp2_rough(vec t) {
 // One head of one sentence with a depth of 32 * D: S^T = K Q^T, softmax down the keys, O^T = V^T P^T.
 template <int D>
 struct HeadOnTiles {
+    static constexpr float LOG2E = 1.44269504088896341f;
     static constexpr long DEPTH = 32 * D, LINES = DEPTH * TILE;  // of a head in a tile of tokens
     long n, blocks;
     char *keys, *asks, *shares;           // tiles: keys [block][2][D], asks [D], shares [block]
@@ -509,41 +513,64 @@ struct HeadOnTiles {
         }
     }
 
-    // scores -> shares in bf16, in pairs of keys; `sum`: what they are still to be multiplied by. `factor` makes scores
-    // exponents of 2; with `bias` they are so already.
+    // Scores with MPNet's bias, as exponents of 2.
     template <int V>
-    void softmax(float factor, const float* bias, vec (&sum)[2]) const {
-        constexpr float LOG2E = 1.44269504088896341f;
-        vec most[V], least[V];
-        for (int i = 0; i < V; i++) most[i] = splat(-INFINITY), sum[i] = splat(0.f);
+    void add_bias(float factor, const float* bias) const {
         for (long j = 0; j < n; j++) {
+            __m512 b[2] = {_mm512_loadu_ps(bias - j), _mm512_loadu_ps(bias - j + 16)};
+            if (V == 2) in_order(b);
             float* s = row(j);
-            if (bias) {
-                __m512 b[2] = {_mm512_loadu_ps(bias - j), _mm512_loadu_ps(bias - j + 16)};
-                if (V == 2) in_order(b);
-                for (int i = 0; i < V; i++) store(s + i * 16, load(s + i * 16) * factor + (vec)b[i] * LOG2E);
-            }
-            for (int i = 0; i < V; i++) most[i] = larger(most[i], load(s + i * 16));
+            for (int i = 0; i < V; i++) store(s + i * 16, load(s + i * 16) * factor + (vec)b[i] * LOG2E);
         }
-        if (bias) factor = 1.f;
-        for (int i = 0; i < V; i++) least[i] = most[i] * -factor;
+    }
+
+    template <int V>
+    void largest(vec (&most)[2]) const {
+        vec m[2][V];
+        for (int i = 0; i < V; i++) m[0][i] = m[1][i] = splat(-INFINITY);
+        const long whole = n / TILE * TILE;
+#pragma GCC unroll 4
+        for (long j = 0; j < whole; j += 2)  // in whichever order
+            for (int i = 0; i < V; i++)
+                for (int k = 0; k < 2; k++) m[k][i] = larger(m[k][i], load(scores + (j + k) * TILE + i * 16));
+        for (long j = whole; j < n; j++)
+            for (int i = 0; i < V; i++) m[0][i] = larger(m[0][i], load(row(j) + i * 16));
+        for (int i = 0; i < V; i++) most[i] = larger(m[0][i], m[1][i]);
+    }
+
+    // scores -> shares in bf16, in pairs of keys; `sum`: what they are still to be multiplied by. `factor` makes scores
+    // exponents of 2.
+    template <int V>
+    void softmax(float factor, vec (&sum)[2]) const {
+        vec most[2];
+        largest<V>(most);
+        for (int i = 0; i < V; i++) most[i] *= -factor, sum[i] = splat(0.f);
         const __m512i half = _mm512_set1_epi32(0x8000);
-        const auto power = [&](const float* s, int i) {
-            return exp2_rough((vec)_mm512_fmadd_ps(_mm512_load_ps(s + i * 16), _mm512_set1_ps(factor), (__m512)least[i]));
+        const auto power = [&](const float* s, int i) ALWAYS {
+            return exp2_rough((vec)_mm512_fmadd_ps(_mm512_load_ps(s + i * 16), _mm512_set1_ps(factor), (__m512)most[i]));
         };
-        for (long j = 0; j < blocks * TILE; j += 2) {
-            char* to = shares + j / 2 * 128;
-            if (j >= n) {
-                for (int i = 0; i < V; i++) _mm512_store_si512(to + i * 64, _mm512_setzero_si512());
-                continue;
-            }
-            const float *s = row(j), *t = row(std::min(j + 1, n - 1));
+        const auto pair = [&](const float* s, const float* t, char* to) ALWAYS {
             for (int i = 0; i < V; i++) {
-                const vec a = power(s, i), b = j + 1 < n ? power(t, i) : splat(0.f);
+                const vec a = power(s, i), b = t ? power(t, i) : splat(0.f);
                 sum[i] += a + b;
                 const __m512i x = _mm512_srli_epi32(_mm512_add_epi32((__m512i)a, half), 16), y = _mm512_add_epi32((__m512i)b, half);
                 _mm512_store_si512(to + i * 64, _mm512_mask_blend_epi16(0xaaaaaaaa, x, y));
             }
+        };
+        char* to = shares;
+        const float* s = scores;
+        for (long b = 0; b < n / TILE; b++, s += 16 * TILE)
+            for (int k = 0; k < 4; k++, s += 4 * TILE, to += 4 * 128)  // keys in their order: see `row`
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; i++) {
+                    const float* at = s + ((i >> 1) * 16 + (i & 1) * 2) * TILE;
+                    pair(at, at + TILE, to + i * 128);
+                }
+        for (long j = n / TILE * TILE; j < blocks * TILE; j += 2, to += 128) {
+            if (j + 1 < n) pair(row(j), row(j + 1), to);
+            else if (j < n) pair(row(j), nullptr, to);
+            else
+                for (int i = 0; i < V; i++) _mm512_store_si512(to + i * 64, _mm512_setzero_si512());
         }
         for (int i = 0; i < V; i++) sum[i] = 1.f / sum[i];
     }
@@ -587,7 +614,8 @@ struct HeadOnTiles {
         vec sum[2];
         take_asks<V>(from);
         score<V>();
-        softmax<V>(factor, bias, sum);
+        if (bias) add_bias<V>(factor, bias);
+        softmax<V>(bias ? 1.f : factor, sum);
         const bool there = count == TILE && token % TILE == 0;
         uint16_t* to = there ? out.line(token / TILE, column) : results;
         for (int d = 0; d < D; d++) weigh<V>(d, value, sum, to + d * 32 * TILE);
@@ -608,7 +636,7 @@ struct HeadOnTiles {
         const auto value = [&](long b) -> const uint16_t* {
             return in_place && (b + 1) * TILE <= n ? v.line(at / TILE + b, column) : values + b * LINES;
         };
-        const float factor = l.scale * 1.44269504088896341f;
+        const float factor = l.scale * LOG2E;
         for (long from = 0; from < queries_; from += TILE) {
             const long count = std::min<long>(TILE, queries_ - from);
             const float* bias = e.bias ? e.bias + head * (2 * e.bias_reach - 1) + e.bias_reach - 1 + from : nullptr;
