@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.explore import charts, exact_score, live_map, parts, proposals, rerun, take_away
+from pages.explore import charts, exact_score, live_map, parts, precision, proposals, rerun, take_away
 from pages.explore.view import View, content, current, follows, forget, opening, remember, settle, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
@@ -22,6 +22,7 @@ def main() -> None:
         if run:
             exact_score.ranking(run)
             exact_score.exact_settings(run)
+            precision.ask()
         widgets.presentation()
         widgets.image_format()
     present = st.session_state.get("present", False)

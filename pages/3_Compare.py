@@ -8,11 +8,11 @@ import time
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import loaders, timings, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.processes import Failed
 from pages.shared.widgets import download
-from prune_core.cutting.masks import mask_at
+from prune_core.cutting.masks import BlockMask, mask_at
 from prune_core.latency import apart
 from prune_core.runs import best
 from prune_core.runs.places import RunError
@@ -25,7 +25,7 @@ from prune_core.tasks.metrics import in_words
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model",
         "speedup": "predicted speedup", "measured": "measured speedup"}
-SECONDS = 15  # that one measurement takes, about
+SECONDS = 40  # that one measurement takes, about
 
 
 def main() -> None:
@@ -66,7 +66,9 @@ def chosen(done: list[Run]) -> list[Run]:
 def draw(runs: list[Run]) -> None:
     """The answer, then what it rests on: curve, table, sentences, and the settings in which two runs differ."""
     groups = compare.groups(runs)
-    guessed, timed = compare.rows_of(groups, predicted), compare.rows_of(groups, measured, timed=True)
+    profile = loaders.usual_profile()
+    guessed = compare.rows_of(groups, predicted, mark=widgets.mark(profile) if profile else "")
+    timed = compare.rows_of(groups, measured, timed=True)
     all_timed = all(row.speedup is not None for row in timed)
     allowed, rows = answer(timed if all_timed else guessed)
     explained(runs)
@@ -104,11 +106,12 @@ def answer(rows: list[Row]) -> tuple[float, list[Row]]:
 
 def told_of(rows: list[Row]) -> str:
     """Where the speedups come from, and how far the scores can be trusted."""
-    where = f"{SETTING.batch} sentences of {SETTING.length} tokens, fp32, over the dense model in torch"
+    where = f"{SETTING.words}, over the best dense engine"
     if rows[0].timed:
         told = f"Speedups were measured on this machine: {where}."
     elif any(row.speedup is not None for row in rows):
-        told = f"Speedups are predicted for {widgets.plain(next(iter(loaders.profiles())))}: {where}."
+        told = (f"Speedups are predicted for {widgets.plain(next(iter(loaders.profiles())))}: {where}, "
+                "in the fastest precision.")
     else:
         told = "No speedup is known: calibrate this machine on **Speed**. Until then the encoder's compression counts."
     if 0 < (unknown := sum(row.speedup is None for row in rows)) < len(rows):
@@ -155,7 +158,7 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
 
 def said_of(row: Row) -> str:
     """Where and when a row was measured, for the pointer."""
-    last = loaders.timing(loaders.run(row.runs[0]), row.stage) or {"machine": {}}
+    last = timings.timing(loaders.run(row.runs[0]), row.stage) or {"machine": {}}
     when = time.strftime(", %-d %B %Y", time.localtime(last["when"])) if last.get("when") else ""
     return f"<br>{last['machine'].get('cpu', '')}{when}"
 
@@ -164,8 +167,11 @@ def reasons(runs: list[Run]) -> None:
     """Why what was measured is far from what is predicted, as far as that is known."""
     profile, told = loaders.usual_profile(), []
     for run, p in [(one, p) for one in runs for p in one.points if profile and has_norms(one, p)]:
-        last = loaders.timing(run, Stage.of("retrain", p["compression"]))
-        if last and (why := apart.why(last, predicted(run, p), profile, run.layout)):
+        last = timings.timing(run, Stage.of("retrain", p["compression"]))
+        if not last:
+            continue
+        foretold = apart.foretold(last, cut_of(run, p), profile, run.heads)
+        if why := apart.why(last, foretold, profile, run.layout):
             told.append(f"- {widgets.plain(f'{run.name} at ' + format(p['compression'], 'g'))}x: {widgets.plain(why)}")
     if told:
         with st.expander("Why measured and predicted differ", icon=":material/help:", expanded=len(told) <= 2):
@@ -186,7 +192,8 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
         table = table.drop(columns=["Spread", "Seeds"])
     if not any(value is not None for value in clocked.values()):
         table = table.drop(columns="Measured")
-    number, kind = st.column_config.NumberColumn, "measured" if rows[0].timed else "predicted"
+    number, kind, mark = st.column_config.NumberColumn, "measured" if rows[0].timed else "predicted", rows[0].mark
+    mark = mark.replace("%", "%%")
     methods = compare.methods_explained([loaders.run(name) for row in rows for name in row.runs])
     st.dataframe(table, hide_index=True, placeholder="–", column_config={
         "Answer": st.column_config.TextColumn("", width=36, help="★: the answer above."),
@@ -195,7 +202,8 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
         "Within": st.column_config.TextColumn("Within?", help="Whether it loses no more than the maximum above."),
         "Score": number(format="%.3f", help="After retraining; the mean over the seeds."),
         "Loss": number("Points lost", format="%.1f", help="Against its own dense model; below zero: it scores higher."),
-        "Speedup": number(f"Speedup, {kind}", format="%.1fx"), "Measured": number("Measured", format="%.1fx"),
+        "Speedup": number(f"Speedup, {kind}", format=f"%.1fx {mark}".strip()),
+        "Measured": number("Measured", format="%.1fx"),
         "Encoder": number(format="%.2fx", help="Dense / kept weights of the prunable matrices."),
         "Model": number(format="%.2fx", help="Dense / kept weights of the whole model."),
         "Spread": number(format="%.3f", help="Standard deviation over the seeds.")})
@@ -206,13 +214,17 @@ def predicted(run: Run, point: dict) -> float | None:
     """The speedup of the retrained model at a point, by the usual profile; None where it or its norms are not there."""
     if not has_norms(run, point) or not (profile := loaders.usual_profile()):
         return None
-    norms = loaders.norms(run, run.saved(Stage.of("retrain", point["compression"])))
-    return profile.speedup(mask_at(norms, run.layout, 0.0), SETTING, run.heads)
+    return profile.speedup(cut_of(run, point), SETTING, run.heads)
+
+
+def cut_of(run: Run, point: dict) -> BlockMask:
+    """The mask of the retrained model at a point."""
+    return mask_at(loaders.norms(run, run.saved(Stage.of("retrain", point["compression"]))), run.layout, 0.0)
 
 
 def measured(run: Run, point: dict) -> float | None:
     """The same as it was last timed on this machine, dense and compact in turn; None where it was not."""
-    return loaders.timed(run, Stage.of("retrain", point["compression"]))
+    return timings.timed(run, Stage.of("retrain", point["compression"]))
 
 
 def measure_what_is_missing(runs: list[Run]) -> None:
@@ -239,7 +251,7 @@ def measure(left: list[tuple[Run, dict]]) -> None:
             rest = widgets.duration(each * (len(left) - done))
             bar.progress(done / len(left), f"{run.name} at {p['compression']:g}x, about {rest} left")
             stage = Stage.of("retrain", p["compression"])
-            loaders.measured(run, stage, run.config.scope, p["sparsity"], SETTING)
+            timings.measured(run, stage, run.config.scope, p["sparsity"], SETTING)
     except Failed as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return

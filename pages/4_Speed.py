@@ -6,13 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import jobs, loaders, widgets
-from pages.shared.processes import Failed
 from pages.shared.widgets import download
+from pages.speed import measurements
 from prune_core import InputError
 from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.latency import apart, profile_files
-from prune_core.latency.profile import Batch, Profile
+from prune_core.latency.profile import ASKED, Batch, Profile, not_timed
 from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -20,7 +20,7 @@ from prune_core.runs.stages import Stage
 from prune_core.showing import figures
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
-CALIBRATION = 240.0  # seconds that it takes, about: on two cores
+PRECISIONS = (ASKED[-1], *ASKED[:-1])  # auto comes first
 PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
 
 
@@ -29,7 +29,7 @@ def main() -> None:
     st.title("Speed", anchor=False)
     st.caption("A pruned matrix is only faster if the removed weights are really skipped. The **compact** model does "
                "that: strips with their kept columns in a kernel of its own, dead neurons and heads taken out, no "
-               "padding. It is compared with the **dense** model in torch, fp32.")
+               "padding, all in one pass. Its rival is the **dense** model in the fastest engine that is installed.")
     names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run and entry.run.stages))
     if not names:
         st.info("There are no recorded runs yet. Start one on the **Prune** page.")
@@ -40,7 +40,7 @@ def main() -> None:
         widgets.image_format()
     widgets.said_of_link()
     if not loaders.read_only():
-        calibration(bool(profiles) and next(iter(profiles)).startswith("this machine"))
+        calibration(widgets.calibrated())
     if profile is None:
         st.info("Predictions need a latency profile"
                 + (", and this copy, which only shows, has none." if loaders.read_only()
@@ -66,6 +66,12 @@ def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, 
                                  key="batch", bind="query-params")
     length = st.segmented_control("Tokens in a sentence", LENGTHS, default=128, required=True,
                                   key="length", bind="query-params")
+    if st.session_state.get("dtype", PRECISIONS[0]) not in PRECISIONS:
+        del st.session_state["dtype"]
+    st.segmented_control("Precision", PRECISIONS, default=PRECISIONS[0], required=True,
+                         key="dtype", bind="query-params",
+                         help="The arithmetic of the compact model: **auto** takes the fastest here. One that gains "
+                              "nothing on this processor is not taken, and it is said what is.")
     name = st.selectbox("Latency profile", list(profiles), key="profile",
                         help="Predictions are for the machine that was calibrated.") if profiles else None
     if not loaders.read_only():
@@ -91,27 +97,28 @@ def load_profile() -> None:
 
 def calibration(done: bool) -> None:
     """The button that calibrates this machine, and how far that is."""
-    jobs.job("calibration of this machine", "Calibrate again" if done else "Calibrate this machine", CALIBRATION,
+    jobs.job("calibration of this machine", "Calibrate again" if done else "Calibrate this machine", jobs.CALIBRATION,
              ["calibrate", "--json"], "Times random encoders under random masks. Best while nothing else runs.",
              "tertiary" if done else "primary")
 
 
 def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     """Numbers at the chosen sparsity, the curve, the layers, batches and block shapes."""
-    at, scope = run.saved(stage), run.config.scope
+    at, scope, dtype = run.saved(stage), run.config.scope, st.session_state["dtype"]
     share = chosen_share(run, stage)
     mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share, scope)
-    dense, compact = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
-    predicted(mask, setting, profile, dense, compact)
-    mine = measure_now(run, stage, share, setting, dense / compact)
-    pairs = loaders.speedups(run, at, scope, profile, setting)
+    speedup = predicted(run, mask, setting, profile, dtype)
+    mine = measurements.measure_now(run, stage, share, setting, dtype, profile)
+    pairs = loaders.speedups(run, at, scope, profile, setting, dtype)
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
     left, right = beside.container(width=470), beside.container(width=470)
     with left:
-        curve(f"{run.name}-{stage}", pairs, (mask.compression_encoder, dense / compact), mine)
+        curve(f"{run.name}-{stage}", pairs, (mask.compression_encoder, speedup),
+              [(m["compression_encoder"], apart.speedup(m, profile)) for m in mine])
     with right:
-        layers(f"{run.name}-{stage}", profile.layers_ms(mask, setting, run.heads),
-               next((m["layers_ms"] for m in reversed(mine) if abs(m["sparsity"] - mask.sparsity) < 0.002), ()))
+        layers(f"{run.name}-{stage}", profile.layers_ms(mask, setting, run.heads, dtype),
+               next((m["layers_ms"] for m in reversed(mine)
+                     if m.get("layers_ms") and abs(m["sparsity"] - mask.sparsity) < 0.002), ()))
     batches, shapes = st.tabs(["By batch", "By block shape"], key="view", bind="query-params")
     if batches.open:
         with batches:
@@ -159,25 +166,36 @@ def _number(text: str | None) -> float | None:
         return None
 
 
-def predicted(mask: BlockMask, setting: Batch, profile: Profile, dense: float, compact: float) -> None:
-    """The predicted milliseconds and speedup as numbers, for what and how sure they are."""
+def predicted(run: Run, mask: BlockMask, setting: Batch, profile: Profile, dtype: str) -> float:
+    """The predicted milliseconds and speedup as numbers, over what and how sure they are; returns the speedup."""
+    taken = profile.path_of(dtype, mask, setting, run.heads)
+    rival, best_ms = profile.best_rival(run.layout, setting)
+    unpruned, speedup = profile.unpruned_ms(run.layout, setting, run.heads, dtype), best_ms / taken.ms
     with st.container(horizontal=True, gap="small"):
-        for label, value in (("Sparsity", f"{mask.sparsity:.1%}"),
-                             ("Encoder compression", widgets.times(mask.compression_encoder)),
-                             ("Dense, predicted", f"{dense:.1f} ms"), ("Compact, predicted", f"{compact:.1f} ms"),
-                             ("Predicted speedup", widgets.times(dense / compact))):
-            st.metric(label, value, border=True, width=178)
-    st.caption(f"{setting.batch} sentences of {setting.length} tokens, {profile.threads} threads on "
-               f"{widgets.plain(str(profile.machine.get('cpu')))}, fp32; blocks ranked by norm. "
-               f"Median prediction error {profile.error:.0%} (dense {profile.error_dense:.0%}) on "
-               f"{profile.masks} held-out masks.")
+        for label, value, under in (
+                ("Sparsity", f"{mask.sparsity:.1%}", None),
+                ("Encoder compression", widgets.times(mask.compression_encoder), None),
+                ("Dense, predicted", f"{best_ms:.1f} ms", rival),
+                ("Compact, predicted", f"{taken.ms:.1f} ms", taken.path),
+                ("Predicted speedup", widgets.times(speedup), widgets.mark(profile) or f"over {rival}")):
+            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=184,
+                      height="stretch")
+    st.caption(" ".join(filter(None, (
+        f"{setting.words}, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}; blocks "
+        f"ranked by norm. Of the speedup {widgets.times(best_ms / unpruned)} is from the pass and "
+        f"{widgets.times(unpruned / taken.ms)} from pruning; over dense torch fp32 it is "
+        f"{widgets.times(profile.dense_ms(run.layout, setting) / taken.ms)}.",
+        f"{taken.dtype} instead of {dtype}: {taken.why}." if taken.why else "",
+        f"Median prediction error {profile.paths[taken.path].error:.0%} ({rival} {profile.rivals[rival].error:.0%}) on "
+        f"{profile.masks} held-out masks.", not_timed(profile)))))
+    return speedup
 
 
-def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float], measured: list[dict]) -> None:
+def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float],
+          measured: list[tuple[float, float]]) -> None:
     """Speedup over compression: predicted, at the chosen sparsity, measured; `name` begins that of the CSV."""
     st.markdown("**Speedup over compression**")
-    marks = [(m["compression_encoder"], m["speedup"]) for m in measured]
-    st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=marks), key="curve",
+    st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=measured), key="curve",
                     config=widgets.chart(), alt="Predicted speedup over encoder compression, with a proportional line")
     st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
@@ -199,71 +217,15 @@ def break_even(pairs: list[tuple[float, float]]) -> str:
     if not slower:
         return ("No break-even point: the compact model is predicted to be faster from the first block that is cut. "
                 "It can beat the proportional line: attention shrinks with every head that dies, "
-                "and the kernels are faster than torch to begin with.")
+                "and our pass can be faster than the best dense engine to begin with.")
     return f"Break-even point {max(slower):.2f}x: below it the compact model is predicted to be the slower one."
-
-
-def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, speedup: float) -> list[dict]:
-    """The button that measures, and a table of what was measured of this run here, with what was predicted.
-
-    It is kept with the run, so leaving the page loses nothing. What was measured at this stage, batch and length comes
-    back.
-    """
-    measured = st.session_state.setdefault("measured", [])
-    if not loaders.read_only() and st.button(
-            "Measure now (about 15 s)", icon=":material/timer:",
-            help="Times dense and compact in turn, here, in a separate process: two or three times as long on a busy "
-                 "machine. It is kept where one leaves the page meanwhile."):
-        try:
-            with st.spinner("Timing the dense and the compact model in turn …", show_time=True):
-                answer = loaders.measured(run, stage, run.config.scope, sparsity, setting)
-            profile = loaders.profiles().get(st.session_state.get("profile"))
-            why = apart.why(answer, speedup, profile, run.layout) if profile else ""
-            measured.append(answer | {"predicted here": speedup, "why": why})
-        except Failed as error:
-            st.error(widgets.plain(str(error)), icon=":material/error:")
-    mine = [m for m in measured if m["run"] == run.name]
-    shown = {(m.get("mask"), m.get("when")) for m in mine}
-    kept = [m | _foretold(run, m) for m in loaders.timings(run)
-            if "layers_ms" in m and (m.get("mask"), m.get("when")) not in shown]
-    mine = kept[-20:] + mine
-    if mine:
-        measurements(run, mine)
-    return [m for m in mine if (m["batch"], m["length"], m["phase"]) == (setting.batch, setting.length, stage)]
-
-
-def _foretold(run: Run, measured: dict) -> dict:
-    """What was or is predicted of something measured before, and why the two are apart; {} without a profile."""
-    profile = loaders.profiles().get(st.session_state.get("profile"))
-    if not profile or measured["phase"] not in run.stages:
-        return {}
-    norms = loaders.norms(run, run.saved(measured["phase"]))
-    mask = mask_at_sparsity(norms, run.layout, measured["sparsity"], run.config.scope)
-    setting = Batch(measured["batch"], measured["length"])
-    speedup = measured.get("predicted_speedup") or profile.speedup(mask, setting, run.heads)
-    return {"predicted here": speedup, "why": apart.why(measured, speedup, profile, run.layout)}
-
-
-def measurements(run: Run, measured: list[dict]) -> None:
-    """A row for each measurement, and their CSV."""
-    if why := measured[-1].get("why"):
-        st.caption(f":material/help: {widgets.plain(why)}")
-    table = pd.DataFrame([{"Stage": m["phase"], "Sparsity": 100 * m["sparsity"], "Batch": m["batch"],
-                           "Length": m["length"], "Threads": m["threads"], "Dense (ms)": m["dense_ms"],
-                           "Compact (ms)": m["compact_ms"], "Speedup": m["speedup"],
-                           "Predicted": m.get("predicted here", m.get("predicted_speedup")),
-                           "Executed": ", ".join(m["executed"])} for m in measured])
-    ms, times = st.column_config.NumberColumn(format="%.1f"), st.column_config.NumberColumn(format="%.2fx")
-    st.dataframe(table, hide_index=True, column_config={
-        "Sparsity": st.column_config.NumberColumn(format="%.1f%%"),
-        "Dense (ms)": ms, "Compact (ms)": ms, "Speedup": times, "Predicted": times})
-    download("Measurements (CSV)", table, f"{run.name}-speed.csv")
 
 
 def by_batch(run: Run, stage: Stage, profile: Profile, setting: Batch) -> None:
     """The same cuts in batches of other sizes, side by side."""
-    lines = {f"batch {batch}": loaders.speedups(run, run.saved(stage), run.config.scope, profile,
-                                                Batch(batch, setting.length)) for batch in BATCHES}
+    at, scope, dtype = run.saved(stage), run.config.scope, st.session_state["dtype"]
+    lines = {f"batch {batch}": loaders.speedups(run, at, scope, profile, Batch(batch, setting.length), dtype)
+             for batch in BATCHES}
     st.plotly_chart(figures.speedup_curve(lines), key="batches", config=widgets.chart(),
                     alt="Predicted speedup for several batch sizes")
     download("Batches (CSV)", long(lines), f"{run.name}-{stage}-batches.csv")
@@ -275,7 +237,8 @@ def by_shape(run: Run, stage: Stage, profile: Profile, setting: Batch) -> None:
              and entry.run.config.model == run.config.model and stage in entry.run.stages]
     lines = {}
     for other in map(loaders.run, alike):
-        pairs = loaders.speedups(other, other.saved(stage), other.config.scope, profile, setting)
+        pairs = loaders.speedups(other, other.saved(stage), other.config.scope, profile, setting,
+                                 st.session_state["dtype"])
         lines.setdefault(f"{other.layout.block}", pairs)
     st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.chart(),
                     alt="Predicted speedup for several block shapes")

@@ -9,8 +9,9 @@ import numpy as np
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 from prune_core.cutting.masks import BlockMask, mask_at, mask_at_sparsity, sparsity_of, zero_share
-from prune_core.latency.profile import Batch, Profile, work
-from prune_core.latency.strips import Registers
+from prune_core.latency.profile import PathPrices, Prices, Profile
+from prune_core.latency.strips import Blocking
+from prune_core.latency.work import PASS
 from prune_core.machine import machine, versions
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.recorder import Recorder
@@ -107,11 +108,25 @@ def make_run(runs_dir: Path, name: str = "sample", *, layout: Layout | None = No
     return Path(runs_dir) / name
 
 
-def make_profile() -> Profile:
-    """A latency profile whose prices are round numbers."""
-    layout = make_layout()
-    mask = BlockMask(layout, {m.name: np.ones(layout.block.grid(m.m, m.n), bool) for m in layout.matrices})
-    free = dict.fromkeys(work(mask, Batch(1, 1), Registers(16, 4)), 0.0) | {"call": 0.5}
-    return Profile(machine={"cpu": "a processor", "cores": 2}, threads=2, lanes=16, vectors=4,
-                   compact=free | {"multiply 1": 1e-6},
-                   dense=free | {"multiply": 2e-6}, error=0.05, error_dense=0.04, masks=30, created=1.0)
+def make_profile(cpu: str = "") -> Profile:
+    """A latency profile whose prices are round numbers: of this machine, or of another of that name.
+
+    bf16 is twice as fast as fp32, int8 slower; OpenVINO in bf16 is the best dense engine.
+    """
+    def prices(each: float) -> dict[str, float]:
+        return dict.fromkeys(PASS, 0.0) | {"call": 0.5, "multiply": each}
+
+    paths = {"fp32": PathPrices(prices(1e-6), 0.05, Blocking(32, 14, 1, 4)),
+             "bf16 avx512": PathPrices(prices(5e-7), 0.06, Blocking(32, 13, 2, 4)),
+             "int8 vnni": PathPrices(prices(2e-6), 0.07, Blocking(32, 13, 4, 4), slower=True)}
+    rivals = {name: Prices(prices(each), 0.04) for name, each in
+              (("torch fp32", 2e-6), ("torch bf16", 3e-6), ("onnxruntime fp32", 4e-6), ("onnxruntime int8", 4e-6),
+               ("openvino fp32", 1.5e-6), ("openvino bf16", 5e-7))}
+    here = machine()
+    return Profile({"cpu": cpu or here["cpu"], "cores": here["cores"]}, 2, paths, rivals, masks=30, created=1.0)
+
+
+def make_mask(share: float = 1.0, block: str = "16x1") -> BlockMask:
+    """A random mask of make_layout that keeps this share."""
+    layout, random = make_layout(block=block), np.random.default_rng(0)
+    return BlockMask(layout, {m.name: random.random(layout.block.grid(m.m, m.n)) < share for m in layout.matrices})

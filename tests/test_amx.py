@@ -102,7 +102,7 @@ def run_rows(path: str, layer: packing.Packed, x: torch.Tensor, threads: int = 1
 def run_lines(path: str, layer: packing.Packed, x: torch.Tensor, threads: int = 1) -> torch.Tensor:
     """x (tiles, inputs, 32) in bf16 -> (tiles, outputs, 32)"""
     tiles, inputs, tile = x.shape
-    quantized, scales = torch.zeros(x.shape, dtype=torch.uint8), torch.zeros(tiles, tile)
+    quantized, scales = torch.zeros(x.shape, dtype=torch.uint8), torch.zeros(tiles, 2, tile)
     y = torch.full((tiles, layer.struct.width, tile), torch.nan, dtype=torch.bfloat16)
     native.kernels(path)[0].prunescope_linear_lines(
         ctypes.addressof(layer.struct), x.data_ptr(), quantized.data_ptr(), scales.data_ptr(), tiles, y.data_ptr(),
@@ -204,7 +204,8 @@ int main(int count, char** words) {
     if (what == 'r') config.none[3] = 1;
     if (what != 'u') tiles_begin(config);
     if (what == 'f' || what == 'i') {
-        for (char* one : {a, b, c})
+        char* const tiles[] = {a, b, c};
+        for (char* one : tiles)
             if (std::fread(one, 1, 1024, stdin) != 1024) return 1;
         tile_load<0, 64>(c), tile_load<4, 64>(a), tile_load<6, 64>(b);
         if (what == 'f') tile_dot_bf16<0, 4, 6>(); else tile_dot_bytes<0, 4, 6>();

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,9 @@ from prune_core.cutting.masks import (
     thresholds_for,
     zero_share,
 )
-from prune_core.latency.profile import Batch, Profile
+from prune_core.latency.profile import ASKED, PathPrices, Profile
+from prune_core.latency.strips import Blocking, Registers
+from prune_core.latency.work import PASS, Batch
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
@@ -48,12 +51,24 @@ def page():
         yield page
 
 
-def priced() -> Profile:
-    """A profile in which every kind of work has a price, so that none can be miscounted unseen."""
-    plain, random = make_profile(), np.random.default_rng(3)
-    names = {f"multiply {v}" for v in range(1, 5)} | plain.compact.keys()
-    from dataclasses import replace
-    return replace(plain, compact={name: float(random.uniform(1e-7, 1e-3)) for name in names})
+BLOCKINGS = {"fp32": Blocking(32, 14, 1, 4), "bf16 avx512": Blocking(32, 13, 2, 4), "int8 vnni": Blocking(32, 13, 4, 4),
+             "bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
+MODULES = ("store", "transpose", "weights", "scatter", "gelu", "panels", "attention", "heads", "norm", "embed", "head",
+           "layers", "call", *(f"multiply {vectors}" for vectors in range(1, 5)))  # what format 1 has prices of
+
+
+def priced(path: str = "") -> Profile:
+    """A profile in which every kind of work has a price, so that none can be miscounted unseen: all paths with prices
+    of about one size, or this one alone; "module by module": as profiles of format 1 have it."""
+    random = np.random.default_rng(3)
+
+    def prices(names) -> dict[str, float]:
+        return {name: float(random.uniform(1e-7, 1e-3)) for name in names}
+
+    if path == "module by module":
+        return replace(make_profile(), paths={"fp32": PathPrices(prices(MODULES), 0.05, Registers(16, 4))})
+    paths = {name: PathPrices(prices(PASS), 0.05, blocking) for name, blocking in BLOCKINGS.items()}
+    return replace(make_profile(), paths={path: paths[path]} if path else paths)
 
 
 def make_other(run: Run, seed: int, zeros: float) -> dict[str, np.ndarray]:
@@ -65,7 +80,7 @@ def make_other(run: Run, seed: int, zeros: float) -> dict[str, np.ndarray]:
     return norms
 
 
-def load(page, block: str, seed: int = 0, zeros: float = 0.0):
+def load(page, block: str, seed: int = 0, zeros: float = 0.0, profile: Profile | None = None, dtype: str = "auto"):
     """A run of this block shape in the browser's counting; (run, norms)."""
     import tempfile
     from pathlib import Path
@@ -74,7 +89,8 @@ def load(page, block: str, seed: int = 0, zeros: float = 0.0):
     run = Run(make_run(Path(tempfile.mkdtemp()), layout=layout))
     norms = make_other(run, seed, zeros)
     at = run.saved("dense")
-    head = canvas.header(run, at, 1.0, Start(settings.usual(run)), settings.usual(run), priced(), SETTING)
+    head = canvas.header(run, at, 1.0, Start(settings.usual(run)), settings.usual(run), profile or priced(),
+                         SETTING, dtype=dtype)
     page.evaluate("load", base64.b64encode(canvas.pack(head, norms)).decode())
     return run, norms
 
@@ -106,6 +122,27 @@ def test_a_threshold_gives_the_numbers_of_the_core(page, block, scope):
         else:
             assert "score" not in numbers, "no surface was recorded for such cuts"
         assert numbers["speedup"] == pytest.approx(priced().speedup(mask, SETTING, run.heads), rel=1e-9)
+        assert numbers["path"] == priced().path_of("auto", mask, SETTING, run.heads).path
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("path", [*BLOCKINGS, "module by module"])
+def test_every_path_is_counted_as_the_core_counts_it(page, path, block):
+    profile = priced(path)
+    dtype = path.split()[0] if path in BLOCKINGS else "fp32"
+    for seed, share, zeros in ((0, 0.3, 0.0), (1, 0.72, 0.2), (2, 0.97, 0.6)):
+        run, norms = load(page, block, seed, zeros, profile, dtype)
+        numbers, mask = counted(page, run, norms, thresholds_for(norms, run.layout, share, "global"), "global")
+        assert numbers["speedup"] == pytest.approx(profile.speedup(mask, SETTING, run.heads, dtype), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ASKED)
+def test_the_browser_takes_the_path_that_the_core_takes(page, dtype):
+    profile = make_profile()
+    run, norms = load(page, "16x1", 1, 0.2, profile, dtype)
+    numbers, mask = counted(page, run, norms, thresholds_for(norms, run.layout, 0.5, "global"), "global")
+    assert numbers["path"] == profile.path_of(dtype, mask, SETTING, run.heads).path
+    assert numbers["speedup"] == pytest.approx(profile.speedup(mask, SETTING, run.heads, dtype), rel=1e-9)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

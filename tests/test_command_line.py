@@ -167,15 +167,28 @@ def test_evaluate_prints_its_json_last(call, folder, question):
 def test_measure_prints_its_json_last(call, folder):
     question = ["measure", "done", "--sparsity", "0.6", "--batch", 2, "--length", 10,
                 "--seconds", 0, "--threads", 1, "--runs-dir", folder]
-    code, out, _ = call(*question, "--json")
+    code, out, err = call(*question, "--rivals", "torch bf16", "--json")
     answer = last_line(out)
     assert code == 0 and answer.keys() >= {
-        "dense_ms", "compact_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread", "compact_spread",
-        "executed", "threads", "batch", "length", "dtype", "engine", "machine", "weights"}
+        "dense_ms", "compact_ms", "unpruned_ms", "speedup", "ideal_speedup", "predicted_ms", "dense_spread",
+        "compact_spread", "executed", "threads", "batch", "length", "dtype", "engine", "machine", "processor",
+        "weights", "rivals_ms", "rivals_left_out", "best_rival", "speedup_over_best", "from_pass", "from_pruning",
+        "apart"}
     assert (answer["batch"], answer["length"], answer["threads"], answer["weights"]) == (2, 10, 1, "of the run")
-    assert call(*question)[1].startswith("done ")
+    assert list(answer["rivals_ms"]) == ["torch fp32", "torch bf16"] and "timing 4 in turn on" in err
+    told = call(*question, "--rivals", "none")[1]
+    assert told.startswith("done ") and "against dense (torch fp32, " in told
     kept = Run(folder / "done").answers.timings()
     assert len(kept) == 2 and kept[0] == answer
+
+
+@pytest.mark.parametrize("options, said", [
+    (["--dtype", "fp16"], "fp32, bf16, int8, auto"), (["--rivals", "tensorrt fp16"], "'tensorrt fp16' is unknown"),
+    (["--engine", "openvino", "--rivals", "all"], "belong to engine torch"),
+    (["--engine", "openvino", "--dtype", "int8"], "not known here")])
+def test_measure_refuses_at_once_what_it_cannot_do(call, folder, options, said):
+    question = ["measure", "done", "--sparsity", "0.6", "--batch", 2, "--length", 10, "--runs-dir", folder]
+    assert said in refused(call, *question, *options)
 
 
 def test_predict_is_how_sure_the_masked_model_is(call, folder):

@@ -21,7 +21,7 @@ from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
 from pages.prune import estimate
-from pages.shared import loaders, processes
+from pages.shared import jobs, loaders, processes, timings
 from pages.shared.processes import Failed, Report
 from pages.shared.score_client import Answer
 from prune_core import files, machine
@@ -134,7 +134,7 @@ def test_speed_says_what_to_do_where_there_is_nothing(runs_dir):
     make_run(runs_dir)
     app = opened("speed")
     assert "Calibrate this machine" in texts(app) and not app.metric
-    assert [b.label for b in app.button] == ["Calibrate this machine (about 4 min)"]
+    assert [b.label for b in app.button] == ["Calibrate this machine (about 6 min)"]
 
 
 @pytest.mark.parametrize("page", ["", "explore", "prune"])
@@ -152,12 +152,13 @@ def test_speed_shows_what_the_profile_predicts(runs_dir):
     app = opened("speed", batch="8", length="32")
     app.slider(key="sparsity").set_value(75.0).run()
     mask, setting = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.75), Batch(8, 32)
-    dense, fast = profile.dense_ms(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
+    (rival, dense), fast = profile.best_rival(run.layout, setting), profile.compact_ms(mask, setting, run.heads)
     assert metrics(checked(app)) == {
         "Sparsity": "75.0%", "Encoder compression": f"{mask.compression_encoder:.2f}x",
         "Dense, predicted": f"{dense:.1f} ms", "Compact, predicted": f"{fast:.1f} ms",
         "Predicted speedup": f"{dense / fast:.2f}x"}
-    assert "error 5%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
+    assert rival == "openvino bf16" and {one.delta for one in app.metric} >= {rival, "bf16 avx512", f"over {rival}"}
+    assert "error 6%" in texts(app) and "30 held-out masks" in texts(app) and "reak-even point" in texts(app)
     assert loaders.speedups(run, run.saved("penalty-2x"), "global", profile, setting)[0][0] >= 1.0
 
 
@@ -241,44 +242,144 @@ def test_explore_predicts_the_speedup_where_a_profile_is(runs_dir):
     run = Run(make_run(runs_dir))
     assert "No speedup is predicted" in texts(opened("explore")) and "profile" not in sent(opened("explore"))
     profile_files.write(make_profile(), loaders.own_profile_file())
-    header = sent(opened("explore"))
-    assert header["profile"]["denseMs"] == make_profile().dense_ms(run.layout, Batch(32, 128))
-    assert header["profile"]["compact"] == make_profile().compact and "median error 5%" in texts(opened("explore"))
+    app, profile = opened("explore"), make_profile()
+    header = sent(app)["profile"]
+    name, ms = profile.best_rival(run.layout, Batch(32, 128))
+    assert header["rival"] == {"name": name, "ms": ms} and header["mark"] == ""
+    assert {one["name"]: one["prices"] for one in header["paths"]} == {
+        name: dict(profile.paths[name].ms) for name in ("fp32", "bf16 avx512")}, "int8 is slower than fp32"
+    said = "against the best dense engine of this machine (openvino bf16), for bf16, the fastest there, 32 sentences"
+    assert said in texts(app) and "median error 6%" in texts(app) and "ot calibrated" not in texts(app)
 
 
-def test_a_measurement_is_shown_beside_its_prediction(runs_dir, monkeypatch):
+@pytest.mark.parametrize("dtype, path, said", [
+    ("bf16", "bf16 avx512", "for bf16, 32 sentences"), ("fp32", "fp32", "for fp32, 32 sentences"),
+    ("int8", "fp32", "for fp32 (int8 was slower than fp32 in every timing), 32 sentences")])
+def test_explore_predicts_for_the_precision_of_the_address(runs_dir, dtype, path, said):
     make_run(runs_dir)
     profile_files.write(make_profile(), loaders.own_profile_file())
-    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": 2,
-            "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "compression_encoder": 2.0,
-            "executed": {"strips": 12}, "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]], "machine": machine.machine()}
+    app = opened("explore", run="sample", dtype=dtype)
+    assert app.segmented_control(key="dtype").value == dtype and said in texts(app)
+    header = sent(app)
+    assert header["precision"] == dtype and [one["name"] for one in header["profile"]["paths"]] == [path]
+
+
+def test_a_pin_of_the_address_keeps_its_precision(runs_dir):
+    run, profile = Run(make_run(runs_dir)), make_profile()
+    profile_files.write(profile, loaders.own_profile_file())
+    app = opened("explore", run="sample", pin=["dense~global@0.5~for-fp32", "dense~global@0.5"])
+    pins = sent(app)["start"]["pins"]
+    mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5)
+    assert [pin["precision"] for pin in pins] == ["fp32", "auto"]
+    assert [pin["numbers"]["speedup"] for pin in pins] == pytest.approx(
+        [profile.speedup(mask, Batch(32, 128), run.heads, dtype) for dtype in ("fp32", "auto")])
+
+
+def test_a_prediction_for_another_machine_is_marked_on_the_number(runs_dir, monkeypatch):
+    """Where this one was never calibrated: on Explore's card, in Home's table, in Compare's answer and table."""
+    make_run(runs_dir)
+    files.write_json(runs_dir.parent / "other.json", make_profile("Another CPU").to_json())
+    monkeypatch.setattr(profile_files, "shipped", lambda: [runs_dir.parent / "other.json"])
+    mark = "on Another CPU, not this machine"
+    app = opened("explore")
+    assert sent(app)["profile"]["mark"] == mark and "Not calibrated here" in texts(app)
+    assert "the best dense engine of Another CPU, not this machine (openvino bf16)" in texts(app)
+    assert "Predicted speedup " + mark in texts(app)
+    assert f"x {mark} |" in texts(opened())
+    compared = opened("compare")
+    assert f"times as fast (predicted {mark})" in compared.subheader[0].value
+    assert mark in compared.dataframe[0].proto.columns
+
+
+def test_explore_says_where_a_machine_was_never_calibrated(runs_dir, monkeypatch):
+    make_run(runs_dir)
+    monkeypatch.setattr(profile_files, "shipped", lambda: [])
+    app = opened("explore")
+    assert "Not calibrated here." in texts(app) and sent(app)["precision"] == "auto" and "profile" not in sent(app)
+    assert [link.label for link in app.get("page_link") if "Calibrate" in link.label] == [
+        "Calibrate on Speed (about 6 min)"]
+
+
+MEASURED = {
+    "run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(),
+    "dense_ms": 70.0, "compact_ms": 10.0, "unpruned_ms": 25.0, "speedup": 7.0, "best_rival": "openvino bf16",
+    "rivals_ms": {"torch fp32": 70.0, "openvino bf16": 30.0}, "rivals_left_out": {"torch bf16": "it has no bf16"},
+    "speedup_over_best": 3.0, "from_pass": 1.2, "from_pruning": 2.5, "compression_encoder": 2.0, "mask": "m",
+    "dtype": "auto", "path": None, "engine": "torch", "layers_ms": [[0, 15.0, 5.0], [1, 14.0, 4.0]],
+    "executed": {"dtype": "bf16", "path": "bf16 avx512", "why": "", "matrices": {"strips": 12}},
+    "machine": machine.machine(), "processor": machine.processor(), "load": 0.0, "predicted_speedup": 2.8}
+
+
+def measure_button(app: AppTest):
+    return next(b for b in app.button if b.label.startswith("Measure now (about "))
+
+
+def test_measure_now_starts_the_command_and_says_where_while_it_runs(runs_dir, monkeypatch):
+    make_run(runs_dir)
+    profile_files.write(make_profile(), loaders.own_profile_file())
     asked = []
-    monkeypatch.setattr(processes, "measure", lambda *question: asked.append(question) or said)
-    app = opened("speed", phase="penalty-2x")
-    next(b for b in app.button if b.label == "Measure now (about 15 s)").click().run()
-    assert asked == [("sample", runs_dir, "penalty-2x", "global", 0.5, 32, 128)]
-    (table,) = checked(app).dataframe
-    assert table.value["Speedup"].tolist() == [3.0] and table.value["Executed"].tolist() == ["strips"]
+    monkeypatch.setattr(processes, "launch", lambda args, name, runs: asked.append(args))
+    app = opened("speed", phase="penalty-2x", dtype="int8", batch="8")
+    assert f"on {machine.processor()}, {os.cpu_count()} threads" in texts(app)
+    measure_button(app).click().run()
+    assert asked == [("measure", "sample", f"--runs-dir={runs_dir}", "--phase=penalty-2x", "--scope=global",
+                      "--sparsity=0.5", "--batch=8", "--length=128", "--dtype=int8", "--json")]
+    left = opened("speed", dtype="nothing")
+    assert left.segmented_control(key="dtype").value == "auto"
 
 
-def test_a_measurement_that_nobody_waited_for_is_not_lost(runs_dir):
+def test_a_measurement_is_shown_over_the_best_dense_engine(runs_dir):
     run = Run(make_run(runs_dir))
     profile_files.write(make_profile(), loaders.own_profile_file())
-    said = {"run": "sample", "phase": "penalty-2x", "sparsity": 0.5, "batch": 32, "length": 128,
-            "threads": os.cpu_count(), "dense_ms": 30.0, "compact_ms": 10.0, "speedup": 3.0, "mask": "m",
-            "compression_encoder": 2.0, "dtype": "fp32", "engine": "torch", "executed": {"strips": 12},
-            "layers_ms": [[0, 15.0, 5.0]], "machine": machine.machine(), "predicted_speedup": 2.8}
-    files.append_sealed(run.answers.timings_file, said)
+    files.append_sealed(run.answers.timings_file, MEASURED)
+    app = opened("speed", phase="penalty-2x")
+    assert metrics(app).items() >= {
+        "Compact": "10.0 ms", "Best dense engine": "30.0 ms", "Speedup": "3.00x", "From the pass": "1.20x",
+        "From pruning": "2.50x", "Over dense torch": "7.00x"}.items()
+    assert "torch bf16 is left out: it has no bf16" in texts(app) and machine.processor() in texts(app)
+    (table,) = app.dataframe
+    row = table.value.iloc[0]
+    mask = mask_at_sparsity(run.norms(run.saved("penalty-2x")), run.layout, 0.5)
+    foretold = make_profile().speedup(mask, Batch(32, 128), run.heads, "bf16")
+    assert (row["Speedup"], row["Over torch fp32"], row["From pruning"]) == (3.0, 7.0, 2.5)
+    assert row["Predicted"] == pytest.approx(foretold)
+    assert (row["Best dense engine"], row["Ran"], row["Executed"]) == ("openvino bf16", "bf16 avx512", "strips")
+    files.append_sealed(run.answers.timings_file, MEASURED | {"speedup_over_best": 1.1 * foretold})
+    assert "Measured" not in texts(opened("speed", phase="penalty-2x")).replace("**Measured**", "")
+    files.append_sealed(run.answers.timings_file, MEASURED | {"speedup_over_best": 0.5, "load": 9.0})
+    said = texts(opened("speed", phase="penalty-2x"))
+    assert f"Measured 0.50x, predicted {foretold:.2f}x: the machine was busy (load 9.0" in said
+
+
+def test_what_was_timed_otherwise_is_not_mixed(runs_dir):
+    run = Run(make_run(runs_dir))
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    old = {name: value for name, value in MEASURED.items() if name not in (
+        "rivals_ms", "rivals_left_out", "best_rival", "speedup_over_best", "from_pass", "from_pruning", "unpruned_ms",
+        "path", "processor")} | {"dtype": "fp32", "executed": {"strips": 12}}
+    for other in (MEASURED, old, old | {"dtype": "bf16"}, MEASURED | {"dtype": "bf16"}, MEASURED | {"threads": 99},
+                  MEASURED | {"processor": "another"}, MEASURED | {"path": "bf16 avx512"},
+                  MEASURED | {"machine": MEASURED["machine"] | {"cpu": "another"}}):
+        files.append_sealed(run.answers.timings_file, other)
+    for dtype, speedups in (("auto", [3.0]), ("fp32", [7.0]), ("bf16", [3.0])):
+        (table,) = checked(opened("speed", phase="penalty-2x", dtype=dtype)).dataframe
+        assert table.value["Speedup"].tolist() == speedups
+    assert not opened("speed", phase="penalty-2x", dtype="int8").dataframe
+
+
+def test_a_measurement_that_could_not_be_kept_is_read_from_what_the_command_said(runs_dir, monkeypatch):
+    make_run(runs_dir)
+    profile_files.write(make_profile(), loaders.own_profile_file())
+    log = processes.log_file(jobs._name("measurement of sample"), runs_dir)
+    files.write_whole(log, b"100%|##| timing 8 in turn\n" + json.dumps(MEASURED).encode() + b"\n")
     (table,) = checked(opened("speed")).dataframe
-    assert table.value["Speedup"].tolist() == [3.0] and table.value["Predicted"].tolist() == [2.8]
-    files.append_sealed(run.answers.timings_file, said | {"machine": said["machine"] | {"cpu": "another"}})
-    assert len(opened("speed").dataframe[0].value) == 1
+    assert table.value["Speedup"].tolist() == [3.0]
 
 
 def test_another_devices_profile_is_loaded_kept_and_chosen(runs_dir):
     make_run(runs_dir)
     app = opened("speed")
-    content = json.dumps(make_profile().to_json()).encode()
+    content = json.dumps(make_profile("a processor").to_json()).encode()
     app.file_uploader[0].set_value(("phone.json", content, "application/json")).run()
     checked(app)
     assert app.selectbox(key="profile").options == ["a processor, 2 threads"] and "Predicted speedup" in metrics(app)
@@ -293,17 +394,14 @@ def test_what_is_no_profile_is_refused_in_one_line(runs_dir, content):
     assert len(checked(app).error) == 1 and not profile_files.loaded()
 
 
-def test_a_measurement_that_fails_is_one_line(runs_dir, monkeypatch):
+def test_a_measurement_that_fails_is_one_line(runs_dir):
     make_run(runs_dir)
     profile_files.write(make_profile(), loaders.own_profile_file())
-
-    def fail(*_):
-        raise Failed("length 128 is more than this model has positions for")
-
-    monkeypatch.setattr(processes, "measure", fail)
+    log = processes.log_file(jobs._name("measurement of sample"), runs_dir)
+    files.write_whole(log, b"error: length 128 is more than this model has positions for\n")
     app = opened("speed")
-    next(b for b in app.button if b.label == "Measure now (about 15 s)").click().run()
-    assert "more than this model has positions for" in texts(checked(app))
+    assert "more than this model has positions for" in texts(app)
+    assert any(b.label.startswith("Try again") for b in app.button)
 
 
 def test_a_damaged_profile_is_left_out(runs_dir):
@@ -703,29 +801,29 @@ def test_compare_answers_on_top_and_the_table_is_sorted_by_it(runs_dir):
 
 def test_compare_measures_what_was_not_timed_here(runs_dir, monkeypatch):
     run = Run(make_run(runs_dir, "one"))
-    profile_files.write(make_profile(), loaders.own_profile_file())
+    profile_files.write(make_profile("a processor"), loaders.own_profile_file())
     assert "timed on this machine" not in texts(opened("compare"))
     app = opened("compare", axis="measured speedup")
     assert "1 of these models has not been timed on this machine yet" in texts(app) and not app.get("plotly_chart")
-    said = {"phase": "retrain-2x", "sparsity": 0.5, "batch": 32, "length": 128, "threads": os.cpu_count(),
-            "speedup": 1.75, "dtype": "fp32", "engine": "torch", "machine": machine.machine()}
-    busy = {"speedup": 0.5, "load": 99.0, "when": 1.8e9, "dense_ms": 1e6}
-    others = ({"batch": 1, "speedup": 9.0}, {"machine": {"cpu": "another", "cores": 2}, "speedup": 8.0},
-              {"sparsity": 0.9, "speedup": 7.0}, busy)
+    said = MEASURED | {"run": "one", "phase": "retrain-2x", "speedup_over_best": 1.75}
+    busy = {"speedup_over_best": 0.5, "load": 99.0, "when": 1.8e9, "dense_ms": 1e6}
+    others = ({"batch": 1, "speedup_over_best": 9.0}, {"machine": {"cpu": "another", "cores": 2}},
+              {"sparsity": 0.9, "speedup_over_best": 7.0}, {"rivals_ms": {"torch fp32": 70.0}}, busy)
     asked = []
 
-    def measure(*question):
-        asked.append(question)
+    def measure(question):
+        asked.append(question[2:])
         for other in others:
             files.append_sealed(run.answers.timings_file, said | other)
 
     monkeypatch.setattr(processes, "measure", measure)
-    next(b for b in app.button if b.label == "Measure 1 now, about 15 s").click().run()
-    assert asked == [("one", runs_dir, "retrain-2x", "global", 0.5, 32, 128)]
+    next(b for b in app.button if b.label == "Measure 1 now, about 40 s").click().run()
+    assert asked == [[f"--runs-dir={runs_dir}", "--phase=retrain-2x", "--scope=global", "--sparsity=0.5", "--batch=32",
+                      "--length=128", "--dtype=auto"]]
     assert len(checked(app).get("plotly_chart")) == 1 and "not been timed on this machine" not in texts(app)
-    assert loaders.timed(run, "retrain-2x") == 0.5
+    assert timings.timed(run, "retrain-2x") == 0.5
     assert "Measured 1 model in " in texts(app) and "the machine was busy (load 99.0" in texts(app)
-    assert "another processor (a processor)" in texts(app) and "the dense model took 1,000,000 ms" in texts(app)
+    assert "the dense model took 1,000,000 ms" in texts(app)
     assert "0.5 times as fast (measured)" in app.subheader[0].value  # all are measured, so the answer is by that
 
 

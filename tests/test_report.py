@@ -153,11 +153,13 @@ def test_without_weights_a_report_has_recorded_and_predicted_scores_and_says_so(
     surface = run.snapshots[run.saved("dense")].surface
     assert told[0].score == ReportedScore(*predict(surface, mask.sparsity), 872, False)
     assert told[1].score.exact and told[1].score.value == 0.885
-    assert told[0].speed.value == pytest.approx(make_profile().speedup(mask, BATCH, run.heads))
-    assert not told[0].speed.measured
+    assert told[0].speed.value == pytest.approx(make_profile().speedup(mask, BATCH, run.heads, "fp32"))
+    assert not told[0].speed.measured and told[0].speed.mark == ""
+    assert (told[0].speed.rival, told[0].speed.arithmetic) == ("openvino bf16", "fp32")
     for audience, form in product(AUDIENCES, (write.html, write.markdown)):
         content = form(run, told, Request(audience=audience), DAY)
         text = re.sub(r"<[^>]+>", " ", content.split("<script")[0].split("<template")[0])
+        assert "openvino bf16" in text and "fp32" in text
         assert "predicted" in text and f"{told[0].score.value:.3f}" in text and "0.885" in text
         # What is not known is left out, or is one sentence; no command lines for those who decide
         why = "Which answers change cannot be told: the weights of retrain-2x are not in this copy"
@@ -283,7 +285,17 @@ def counted(run: Run, setting: Setting) -> dict[str, str]:
     mask, surface = setting.mask(run), setting.surface(run)
     return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x",
             "score": f"{predict(surface, mask.sparsity)[0]:.3f}",
-            "speedup": f"{make_profile().speedup(mask, BATCH, run.heads):.2f}x"}
+            "speedup": f"{make_profile().speedup(mask, BATCH, run.heads, 'fp32'):.2f}x"}
+
+
+def test_a_report_marks_predictions_for_another_machine(run):
+    profile = make_profile("Another CPU")
+    told = findings.find(run, results(run), measured=False, profile=profile)
+    for form in (write.html, write.markdown):
+        more = (profile,) if form is write.html else ()
+        text = form(run, told, Request(), DAY, *more)
+        assert "predicted on Another CPU, not this machine" in text.replace("\\", "")
+    assert '"mark":"on Another CPU, not this machine"' in write.html(run, told, Request(), DAY, profile)
 
 
 @pytest_chromium

@@ -8,11 +8,12 @@ import pandas as pd
 import streamlit as st
 
 from pages.explore.exact_score import scope_words
-from pages.explore.view import View
+from pages.explore.view import View, precision
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.widgets import download
 from prune_core.cutting.answers import predict
+from prune_core.latency.profile import Profile
 from prune_core.runs.run import Run
 from prune_core.showing import figures, published
 from prune_core.showing.published import Published
@@ -76,20 +77,26 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
 
 
 def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
-    """Predicted speedup over compression, and its CSV."""
-    st.markdown("**Predicted speedup over compression**")
-    profile = loaders.usual_profile()
+    """Predicted speedup over compression for the chosen precision, and its CSV."""
+    profile, dtype = loaders.usual_profile(), precision()
+    st.markdown(f"**{_speedup_title(profile)} over compression**")
     if not profile:
         st.caption("Predictions need a latency profile: calibrate this machine on **Speed**.")
         return
-    pairs = loaders.speedups(run, view.at, run.config.scope, profile, SETTING)
-    present = (view.mask.compression_encoder, profile.speedup(view.mask, SETTING, run.heads))
+    pairs = loaders.speedups(run, view.at, run.config.scope, profile, SETTING, dtype)
+    present = (view.mask.compression_encoder, profile.speedup(view.mask, SETTING, run.heads, dtype))
     name = f"predicted, ranked by norm, {scope_words(run.config.scope)}"
     figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
     st.plotly_chart(figure, key="speedups", config=widgets.chart(),
                     alt="Predicted speedup over encoder compression, with the proportional line")
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]),
              f"{run.name}-{view.label}-speedups.csv")
+
+
+def _speedup_title(profile: Profile | None) -> str:
+    """'Predicted speedup', with the machine where it is not this one."""
+    where = widgets.mark(profile) if profile else ""
+    return f"Predicted speedup {widgets.plain(where)}".strip()
 
 
 def _retrained(run: Run) -> list[tuple[float, float]]:
@@ -105,12 +112,12 @@ def _pinned(view: View, number: str) -> dict[str, tuple[float, float]]:
 
 def compared(run: Run, view: View) -> None:
     """The present setting and the pinned ones side by side, with what the present one has more or less than each."""
-    profile, mask = loaders.usual_profile(), view.mask
+    profile, mask, dtype = loaders.usual_profile(), view.mask, precision()
     now = {"sparsity": mask.sparsity, "encoder": mask.compression_encoder, "model": mask.compression_model,
-           "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
+           "speedup": profile.speedup(mask, SETTING, run.heads, dtype) if profile else None,
            "score": predict(view.surface, mask.sparsity)[0] if view.surface else None}
     names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression",
-             "speedup": "Predicted speedup", "score": f"Predicted {in_words(run.metric)}"}
+             "speedup": _speedup_title(profile), "score": f"Predicted {in_words(run.metric)}"}
     columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}
     for pin in view.pins:
         values = [pin["numbers"].get(name) for name in names]

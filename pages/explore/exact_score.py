@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import streamlit as st
 
-from pages.explore import known, rerun
+from pages.explore import known, precision, rerun
 from pages.explore.view import View, go
 from pages.shared import jobs, loaders, widgets
-from pages.shared.loaders import SETTING
 from pages.shared.score_client import Answer, Question, ScoreClient
 from pages.shared.widgets import data
 from prune_core.cutting.answers import GRID, predict
@@ -32,8 +31,9 @@ def words(run: Run, view: View) -> None:
                "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
-    sentences = (counted, trained, _ranking_words(view), _score_words(run, view), _speedup_words())
+    sentences = (counted, trained, _ranking_words(view), _score_words(run, view), precision.words(run, view))
     st.caption(" ".join(sentence for sentence in sentences if sentence))
+    precision.not_calibrated()
     if not view.surfaces:
         record_scores(run, view)
 
@@ -74,17 +74,6 @@ def _score_words(run: Run, view: View) -> str:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
         return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
     return "No score is predicted here: no scores were recorded for such cuts of this snapshot."
-
-
-def _speedup_words() -> str:
-    """Which machine the predicted speedup is for, and how far off it is."""
-    name, profile = next(iter(loaders.profiles().items()), ("", None))
-    if profile is None:
-        return "No speedup is predicted: **Speed** can calibrate this machine."
-    name = name.removeprefix("this machine (").removesuffix(")")
-    return (f"The speedup is **predicted** for {widgets.plain(name)}, {SETTING.batch} sentences of "
-            f"{SETTING.length} tokens, compact against dense torch, median error {profile.error:.0%}; "
-            "**Speed** has more.")
 
 
 def scope_words(scope: str) -> str:

@@ -168,8 +168,9 @@ def _table(run: Run, asked: Asked) -> None:
         how, zero, faster, score, loss, button = st.columns(widths, vertical_alignment="center")
         how.markdown(widgets.plain(one.how) + (" :material/star:" if one is best or one == best else ""))
         zero.markdown(f"{one.sparsity:.1%}")
-        faster.markdown(widgets.times(one.speedup))
+        faster.markdown(widgets.plain(f"{widgets.times(one.speedup)} {one.fast.on if one.fast else ''}".strip()))
         score.markdown(f"{one.score:.4f} ({one.low:.3f} – {one.high:.3f})")
         loss.markdown(f"{100 * one.loss:+.1f} points".replace("-", "−"))
         button.button("Use", key=f"use {number}", on_click=use, args=(one,), type="tertiary")
-    st.caption("Speedups are predicted. Intervals are at 95%; losses are below dense.")
+    st.caption("Speedups are predicted, in the fastest precision, over the best dense engine. "
+               "Intervals are at 95%; losses are below dense.")

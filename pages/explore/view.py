@@ -18,6 +18,7 @@ from prune_core.cutting import cuts, masks
 from prune_core.cutting.answers import GRID, SurfacePoint, predict
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask, Norms, by_scope
+from prune_core.latency.profile import ASKED
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs import settings
 from prune_core.runs.run import Run
@@ -106,6 +107,11 @@ def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
     return replace(cut, repaired=bool(st.session_state.get("repair"))), norms
 
 
+def precision() -> str:
+    """The arithmetic for which speedups are predicted: as the sidebar has it; auto before it was asked."""
+    return one if (one := st.session_state.get("dtype")) in ASKED else "auto"
+
+
 def _ranked(run: Run, at: int, ranking: str) -> Norms:
     """What thresholds are on at this snapshot: norms, or another ranking recorded there. Raises RunError."""
     return loaders.norms(run, at) if ranking == "norm" else loaders.ranking(run, run.snapshots[at].saved, ranking)
@@ -146,10 +152,11 @@ def content(run: Run, view: View, present: bool) -> bytes:
     """What the map in the browser is sent for this view. Raises RunError."""
     _, start, _ = st.session_state["start"]
     st.session_state["commanded"] = st.session_state.get("command")
-    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run, view.at), loaders.usual_profile(),
-                         SETTING, view.surfaces)
+    profile = loaders.usual_profile()
+    head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run, view.at), profile,
+                         SETTING, view.surfaces, precision(), widgets.mark(profile) if profile else "")
     # What was asked for: alike for all snapshots, also where only norms were recorded
-    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')}"
+    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')} {precision()}"
     head |= {"value": view.cut.ranking, "repaired": view.cut.repaired, "kind": kind,
              "asks": st.session_state.get("score") or "norm"}
     now = {"command": st.session_state.get("command"), "present": present}
@@ -173,7 +180,9 @@ def remember() -> None:
     if isinstance(asked, Mapping) and asked.get("id") != st.session_state.get("asked"):
         ranking = asked["ranking"] if asked.get("ranking") in RANKINGS else "norm"
         st.session_state["asked"] = asked.get("id")
-        st.session_state["wanted"] = (time.monotonic(), {"score": ranking, "repair": asked.get("repaired") is True})
+        st.session_state["wanted"] = (time.monotonic(), {
+            "score": ranking, "repair": asked.get("repaired") is True,
+            "dtype": asked["precision"] if asked.get("precision") in ASKED else "auto"})
 
 
 def _wanted() -> dict:
@@ -199,7 +208,8 @@ def send(new: Cut, moment: int | None = None) -> None:
     """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
     where = {} if moment is None else {"moment": moment}
-    how = {"ranking": new.ranking, "repaired": new.repaired}  # else the sidebar would go back to norms
+    # Else the sidebar would go back to norms, and to auto
+    how = {"ranking": new.ranking, "repaired": new.repaired, "precision": precision()}
     st.session_state["command"] = {"id": number, "cut": new.to_json()} | how | where
 
 
@@ -219,7 +229,8 @@ def waits() -> bool:
 def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
     pins = ["~".join([run.snapshots[at].label, cut.text(run.layout), *([cut.ranking] * (cut.ranking != "norm")),
-                      *(["repaired"] * cut.repaired)]) for _, at, cut in pinned(run, view)]
+                      *(["repaired"] * cut.repaired), *(["for-" + pin["precision"]] * _other(pin))])
+            for pin, at, cut in _pins(run, view)]
     address = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom, "pin": pins}
     for name, value in address.items():
         if value:
@@ -230,11 +241,21 @@ def _write(run: Run, view: View, key: str | None) -> None:
 
 def pinned(run: Run, view: View) -> list[tuple[str, int, Cut]]:
     """(name, position of the snapshot, cut) of every pin that holds a cut of this run."""
-    return [(str(pin.get("name")), run.with_norms[pin["moment"]],
+    return [(str(pin.get("name")), at, cut) for pin, at, cut in _pins(run, view)]
+
+
+def _pins(run: Run, view: View) -> list[tuple[Mapping, int, Cut]]:
+    """The same with the whole pin in place of its name."""
+    return [(pin, run.with_norms[pin["moment"]],
              replace(cut, ranking=pin["ranking"] if pin.get("ranking") in RANKINGS else "norm",
                      repaired=pin.get("repaired") is True))
             for pin in view.pins if (cut := cuts.from_json(pin.get("cut") or {}, run.layout))
             and isinstance(pin.get("moment"), int) and 0 <= pin["moment"] < len(run.with_norms)]
+
+
+def _other(pin: Mapping) -> bool:
+    """Whether a pin's speedup is for another precision than the usual one."""
+    return pin.get("precision") in ASKED and pin["precision"] != "auto"
 
 
 def opening(run: Run) -> Setting:
@@ -255,12 +276,16 @@ def _start(run: Run) -> Start:
 
 
 def _pin(run: Run, name: str, text: str) -> dict | None:
-    """A pinned setting from the address, 'snapshot~cut', then its ranking and 'repaired'; its numbers counted anew."""
-    where, what, *how = [*text.split("~"), ""][:5]
+    """A pinned setting from the address, 'snapshot~cut', then its ranking, 'repaired' and 'for-bf16', the precision.
+
+    Its numbers are counted anew.
+    """
+    where, what, *how = [*text.split("~"), ""][:6]
     at = {run.snapshots[at].label: at for at in run.with_norms}.get(where)
     if at is None or (cut := cuts.parse(what, run.layout)) is None:
         return None
-    ranking = next((word for word in how if word not in ("", "repaired")), "norm")
+    wanted = next((word[4:] for word in how if word.startswith("for-") and word[4:] in ASKED), "auto")
+    ranking = next((word for word in how if word not in ("", "repaired", f"for-{wanted}")), "norm")
     if ranking not in rankings(run, at):
         return None
     cut, norms = replace(cut, ranking=ranking, repaired="repaired" in how), _ranked(run, at, ranking)
@@ -269,14 +294,16 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     more = {} if cut.share is not None else {
         "ranking": ranking, "shares": masks.shares_up_to(norms, run.layout, thresholds, cut.scope)}
     return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json() | more, "ranking": ranking,
-            "repaired": cut.repaired, "thresholds": thresholds, "numbers": _numbers(run, at, cut, mask)}
+            "repaired": cut.repaired, "precision": wanted, "thresholds": thresholds,
+            "numbers": _numbers(run, at, cut, mask, wanted)}
 
 
-def _numbers(run: Run, at: int, cut: Cut, mask: BlockMask) -> dict:
-    """What a pin keeps: sparsity, compressions, speedup, and the score with how it is known."""
+def _numbers(run: Run, at: int, cut: Cut, mask: BlockMask, dtype: str) -> dict:
+    """What a pin keeps: sparsity, compressions, speedup in this precision, and the score with how it is known."""
     profile, surface = loaders.usual_profile(), cut.predicted_from(recorded(run, at, cut))
     encoder, same = mask.compression_encoder, any(abs(p.sparsity - mask.sparsity) < 1e-6 for p in surface or ())
     return {"sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None,
-            "model": mask.compression_model, "speedup": profile.speedup(mask, SETTING, run.heads) if profile else None,
+            "model": mask.compression_model,
+            "speedup": profile.speedup(mask, SETTING, run.heads, dtype) if profile else None,
             "score": predict(surface, mask.sparsity)[0] if surface else None,
             "how": ("recorded" if same else "predicted") if surface else None}

@@ -32,7 +32,8 @@ def table(runs: list[Run]) -> None:
     lines += ["| " + " | ".join(cells(task, metric, result)) + " |" for task, metric, result in found]
     st.markdown("\n".join(lines))
     profile = next(iter(loaders.profiles()), "")
-    speed = f" Speedups are predicted for {widgets.plain(profile)}." if profile else ""
+    speed = (f" Speedups are predicted for {widgets.plain(profile)}, in the fastest precision, over the best dense "
+             "engine.") if profile else ""
     st.caption(
         f"For each task the largest cut that stays within {points(ALLOWED)} of the dense model it was made from, else "
         "the one that loses least. ± is how far a score on so few dev examples can be trusted (half of its 95% "
@@ -80,7 +81,8 @@ def speedup(result: Result) -> str:
     at = run.saved(result.stage)
     if profile is None or at not in run.with_norms:
         return "–"
-    return f"{profile.speedup(mask_at(loaders.norms(run, at), run.layout, 0.0), SETTING, run.heads):.1f}x"
+    fast = profile.speedup(mask_at(loaders.norms(run, at), run.layout, 0.0), SETTING, run.heads)
+    return widgets.plain(widgets.marked(fast, profile))
 
 
 def task_of(run: Run) -> str:

@@ -24,6 +24,7 @@ from prune_core.runs.stages import DENSE
 
 SECONDS = 2.0  # between two looks at a process
 LOADING = 15.0  # seconds until the libraries, the weights and the sentences are there
+CALIBRATION = 360.0  # that it takes at most: on two cores
 EXPLORE = "pages/2_Explore.py"
 
 
@@ -44,6 +45,11 @@ def job(key: str, label: str, seconds: float | None, arguments: Sequence[str], h
     running = processes.starting(name, runs_dir) is not None
     st.fragment(_command, run_every=SECONDS if running else None)(name, label, seconds, tuple(arguments), help, kind,
                                                                   running)
+
+
+def answer(key: str) -> dict | None:
+    """What the command of this key said last as JSON, also where nothing else could be written; None: nothing."""
+    return processes.answer(_name(key), loaders.runs_dir())
 
 
 def _name(key: str) -> str:

@@ -232,11 +232,12 @@ def profiles() -> dict[str, Profile]:
 
 def own_profile_file() -> Path:
     """Where this machine's latency profile is, once it is calibrated."""
-    return profile_files.own_file(_machine(), os.cpu_count() or 1)
+    return profile_files.own_file(this_machine(), os.cpu_count() or 1)
 
 
 @st.cache_data(show_spinner=False)
-def _machine() -> dict:
+def this_machine() -> dict:
+    """What this runs on."""
     return machine.machine()
 
 
@@ -245,53 +246,25 @@ def _profile(path: str, time: int, size: int) -> Profile:
     return profile_files.read(Path(path))
 
 
-def speedups(run: Run, at: int, scope: str, profile: Profile, setting: Batch) -> list[tuple[float, float]]:
+def speedups(run: Run, at: int, scope: str, profile: Profile, setting: Batch,
+             dtype: str = "auto") -> list[tuple[float, float]]:
     """Predicted (encoder compression, speedup) over the grid of sparsities, for the norms of snapshot `at`.
 
     Raises RunError.
     """
     key = f"{_prints(run, [at])} {profile.created} {profile.machine.get('cpu')}"
-    return _speedups(run, at, scope, profile, setting, key)
+    return _speedups(run, at, scope, profile, setting, dtype, key)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def _speedups(_run: Run, at: int, scope: str, _profile: Profile, setting: Batch,
+def _speedups(_run: Run, at: int, scope: str, _profile: Profile, setting: Batch, dtype: str,
               key: Print) -> list[tuple[float, float]]:
     speedup, of_snapshot = {}, norms(_run, at)
     for sparsity in (*np.arange(0, 0.90, 0.05), 0.9):
         mask = mask_at_sparsity(of_snapshot, _run.layout, float(sparsity), scope)
         if mask.compression_encoder <= 10.5:
-            speedup[mask.compression_encoder] = _profile.speedup(mask, setting, _run.heads)
+            speedup[mask.compression_encoder] = _profile.speedup(mask, setting, _run.heads, dtype)
     return sorted(speedup.items())
-
-
-def measured(run: Run, stage: str, scope: str, sparsity: float, setting: Batch) -> dict:
-    """`measure`'s answer. Raises processes.Failed with its error line."""
-    return processes.measure(run.name, runs_dir(), stage, scope, sparsity, setting.batch, setting.length)
-
-
-def timed(run: Run, stage: str) -> float | None:
-    """The speedup of a stage as `measure` last took it on this machine, fp32, all cores, at SETTING.
-
-    None where it did not.
-    """
-    last = timing(run, stage)
-    return last and last["speedup"]
-
-
-def timing(run: Run, stage: str) -> dict | None:
-    """All that `measure` said then; None where it was not asked."""
-    wanted, sparsity = (stage, SETTING.batch, SETTING.length), run.snapshots[run.saved(stage)].point["sparsity"]
-    return next((one for one in reversed(timings(run)) if abs(one["sparsity"] - sparsity) < 0.005
-                 and (one["phase"], one["batch"], one["length"]) == wanted), None)
-
-
-def timings(run: Run) -> list[dict]:
-    """What `measure` took of this run on this machine, fp32, all cores, oldest first."""
-    this = _machine()
-    return [one for one in run.answers.timings()
-            if (one["dtype"], one["engine"], one["threads"]) == ("fp32", "torch", os.cpu_count())
-            and all(one["machine"][key] == this[key] for key in ("cpu", "cores"))]
 
 
 @st.cache_resource(ttl=60, show_spinner=False)

@@ -186,16 +186,25 @@ def failure(name: str, runs_dir: Path) -> str:
     return error_line(name, runs_dir) or f"It ended before it was done. {last}".strip()
 
 
+def answer(name: str, runs_dir: Path) -> dict | None:
+    """The JSON that the command which was started last under this name ended with; None where it gave none."""
+    try:
+        last = log_file(name, runs_dir).read_bytes().decode(errors="replace").strip().splitlines()[-1]
+        said = json.loads(last)
+    except (OSError, ValueError, IndexError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
 def forget(name: str, runs_dir: Path) -> None:
     """Take away what was said under this name, as after a command that was cancelled."""
     for path in (log_file(name, runs_dir), log_file(name, runs_dir).with_suffix(".json")):
         path.unlink(missing_ok=True)
 
 
-def measure(name: str, runs_dir: Path, stage: str, scope: str, sparsity: float, batch: int, length: int) -> dict:
-    """Dense and compact latency as `python -m prune_core measure` gives them. Raises Failed."""
-    return _answer(["measure", name, f"--runs-dir={runs_dir}", f"--phase={stage}", f"--scope={scope}",
-                    f"--sparsity={sparsity}", f"--batch={batch}", f"--length={length}"])
+def measure(arguments: Sequence[str]) -> dict:
+    """What `python -m prune_core measure` gives for these arguments. Raises Failed."""
+    return _answer(list(arguments))
 
 
 def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, data: str) -> dict:

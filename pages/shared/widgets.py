@@ -12,6 +12,7 @@ from PIL import Image
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.shared import loaders
+from prune_core.latency.profile import Profile
 from prune_core.runs.run import Run
 from prune_core.tasks.glue import NOT_GLUE
 
@@ -180,6 +181,21 @@ def duration(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def mark(profile: Profile) -> str:
+    """What stands on a number predicted for another machine: 'on AMD EPYC, not this machine'; '' for this one's."""
+    return profile.elsewhere(loaders.this_machine())
+
+
+def marked(speedup: float | None, profile: Profile, digits: int = 1) -> str:
+    """A predicted speedup: '2.9x', with the machine where it is not for this one."""
+    return "–" if speedup is None else f"{speedup:.{digits}f}x {mark(profile)}".strip()
+
+
+def calibrated() -> bool:
+    """Whether this machine was."""
+    return next(iter(loaders.profiles()), "").startswith("this machine")
 
 
 def code(text: str) -> str:

@@ -17,6 +17,7 @@ from prune_core.runs.run import Run
 RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
 Threads = Annotated[int, Option(help="CPU threads; 0: all cores.")]
+Dtype = Annotated[str, Option(help="Arithmetic: fp32, bf16, int8, or auto for what is fastest here.")]
 Data = Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")]
 
 # A cut, and of which weights

@@ -59,10 +59,11 @@ class Progress:
         left = pruning.seconds_left()
         doing = getattr(event, "doing", "training")
         self._bar.n = pruning.steps_done
-        self._bar.set_description_str(f"{event.phase}: {doing}, {_clock(left)} left", refresh=True)
+        self._bar.set_description_str(f"{event.phase}: {doing}, {clock(left)} left", refresh=True)
 
 
-def _clock(seconds: float | None) -> str:
+def clock(seconds: float | None) -> str:
+    """'1 min 05 s', '40 s'; '?' where it is not known."""
     if seconds is None:
         return "?"
     minutes, seconds = divmod(round(seconds), 60)

@@ -13,6 +13,7 @@ from typer import Context, Option
 from prune_core import InputError, files
 from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
 from prune_core.cli.tell import Progress, scored, tell
+from prune_core.machine import machine
 from prune_core.methods import rankings, table
 from prune_core.runs import best, config, places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig
@@ -236,7 +237,8 @@ def compare(
     steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
     for number, name, there in steps:
         print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
-    rows = comparison.rows(planned, runs_dir, predicted(speedup.usual_profile()))
+    profile = speedup.usual_profile()
+    rows = comparison.rows(planned, runs_dir, predicted(profile), profile.elsewhere(machine()) if profile else "")
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]
     told = answer(rows, allow, aim)
     text = as_markdown(rows, task, runs[0].metric, [run.dense_score for run in runs], told)

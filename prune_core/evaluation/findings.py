@@ -16,6 +16,7 @@ from prune_core.evaluation.flips import UncutAnswers
 from prune_core.evaluation.speedup import measure_in_turn
 from prune_core.latency import apart
 from prune_core.latency.profile import Batch, Profile
+from prune_core.machine import machine
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -118,6 +119,7 @@ def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
 
 def speedups(
     run: Run, settings: Sequence[Setting], masks: Sequence[BlockMask], measured: bool, profile: Profile | None,
+    dtype: str = "fp32",
 ) -> list[ReportedSpeed | None]:
     """Of one kind for all: measured now, in turn; else predicted; None where neither can be.
 
@@ -125,19 +127,27 @@ def speedups(
     """
     if measured:
         try:
-            timings = measure_in_turn(run, settings, BATCH)
+            timings = measure_in_turn(run, settings, BATCH, dtype=dtype)
         except InputError:
             pass  # a length that this model has no positions for, or a checkpoint that is gone: then it is predicted
         else:
             return [_measured(timing, run, mask, profile) for timing, mask in zip(timings, masks, strict=True)]
-    return [profile and ReportedSpeed(
-        profile.speedup(mask, BATCH, run.heads), BATCH, profile.threads,
-        profile.machine.get("cpu", "an unknown processor"), profile.dense_ms(run.layout, BATCH),
-        profile.compact_ms(mask, BATCH, run.heads), profile.error) for mask in masks]
+    return [profile and _foretold(run, mask, profile, dtype) for mask in masks]
+
+
+def _foretold(run: Run, mask: BlockMask, profile: Profile, dtype: str) -> ReportedSpeed:
+    """As the profile predicts it, over the dense engine that it predicts to be the best."""
+    rival, ms = profile.best_rival(run.layout, BATCH)
+    taken = profile.path_of(dtype, mask, BATCH, run.heads)
+    return ReportedSpeed(ms / taken.ms, BATCH, profile.threads, profile.machine.get("cpu", "an unknown processor"), ms,
+                         taken.ms, profile.paths[taken.path].error, arithmetic=taken.dtype, rival=rival,
+                         mark=profile.elsewhere(machine()))
 
 
 def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) -> ReportedSpeed:
     """As it was measured; where that is far from what is predicted, with what is known of why."""
-    why = apart.why(timing, profile.speedup(mask, BATCH, run.heads), profile, run.layout) if profile else ""
-    return ReportedSpeed(timing["speedup"], BATCH, timing["threads"], timing["machine"]["cpu"], timing["dense_ms"],
-                         timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)))
+    why = apart.why(timing, apart.foretold(timing, mask, profile, run.heads), profile, run.layout) if profile else ""
+    rival = timing["best_rival"]
+    return ReportedSpeed(timing["speedup_over_best"], BATCH, timing["threads"], timing["machine"]["cpu"],
+                         timing["rivals_ms"][rival], timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)),
+                         arithmetic=timing["executed"]["dtype"], rival=rival)

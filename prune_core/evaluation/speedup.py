@@ -1,4 +1,4 @@
-"""Times the dense and the compact model of a cut, here, beside what the latency profile predicts."""
+"""Times the compact model of a cut against every dense engine, here, beside what the latency profile predicts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
+from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.weights import checkpoint_of, encoder_of
 from prune_core.execution import timing
-from prune_core.latency import profile_files
+from prune_core.execution.timing import Told, silent
+from prune_core.latency import apart, profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
 from prune_core.models.encoders import heads_of
@@ -21,12 +23,15 @@ from prune_core.runs.settings import Setting
 
 
 def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 3.0,
-            profile: Path | None = None, engine: str = "torch") -> dict:
+            profile: Path | None = None, engine: str = "torch", rivals: str | None = None, path: str | None = None,
+            told: Told = silent) -> dict:
     """Time the dense and the compact model of a cut of a stage. What `measure --json` prints. Raises InputError.
 
-    Works for runs whose weights are not there: a latency does not depend on values, only on what is kept.
+    `rivals`: as rivals.chosen takes them; None: all where the engine is torch. Works for runs whose weights are not
+    there: a latency does not depend on values, only on what is kept.
     """
     threads = threads or os.cpu_count() or 1
+    rivals = rivals or ("all" if engine == "torch" else "none")
     before = conditions()
     priced = profile_files.read(profile) if profile else _own_profile(threads)
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
@@ -34,21 +39,17 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     encoder = (encoder_of(run, stage, run.outputs) if there
                else checkpoint_of(run, run.outputs))
     model = encoder.model
-    timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine)
-    heads = heads_of(model, mask.layout.matrices)
-    predicted = priced.compact_ms(mask, batch, heads) if priced and (dtype, engine) == ("fp32", "torch") else None
+    timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine, rivals, path, told)
     instead = "of the checkpoint: those of the run do not ship; a latency does not depend on them"
-    answer = {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest(),
-              "weights": "of the run" if there else instead, **timed, **before, "predicted_ms": predicted,
-              "predicted_speedup": priced.speedup(mask, batch, heads) if predicted else None,
-              "predicted_error": priced.error if predicted else None}
-    with contextlib.suppress(OSError):  # kept for whoever asks again; where nothing can be written it is only told
-        files.append_sealed(run.answers.timings_file, answer)
+    answer = _of(run, stage, cut, mask) | {"weights": "of the run" if there else instead, **timed, **before}
+    answer |= _predicted(answer, priced, mask, heads_of(model, mask.layout.matrices))
+    _keep(run, answer)
     return answer
 
 
-def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads: int = 0) -> list[dict]:
-    """Time the dense model and the compact one of each setting in turn, so that the speedups can be compared.
+def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads: int = 0, dtype: str = "fp32",
+                    rivals: str = "all", told: Told = silent) -> list[dict]:
+    """Time every rival, the unpruned model and the compact one of each setting in turn, to compare the speedups.
 
     One answer for each, with what `measure` says of one cut, but for layers and predictions. Raises InputError.
     """
@@ -56,20 +57,34 @@ def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads
     masks = [setting.mask(run) for setting in settings]
     there = next((stage for stage in run.stages if run.has_weights(stage)), None)
     model = (encoder_of(run, there, run.outputs) if there else checkpoint_of(run, run.outputs)).model
-    dense, compact = timing.in_turn(model, masks, batch, threads)
+    timed = timing.in_turn(model, masks, batch, threads, dtype=dtype, rivals=rivals, told=told)
     answers = []
-    for setting, mask, small in zip(settings, masks, compact, strict=True):
-        answer = {"run": run.name, "phase": str(run.snapshots[setting.at].saved or ""), "scope": setting.cut.scope,
-                  "mask": mask.digest(), "dense_ms": dense.median, "compact_ms": small.median,
-                  "speedup": dense.median / small.median, "dense_spread": [dense.low, dense.high],
-                  "compact_spread": [small.low, small.high], "rounds": dense.runs, "sparsity": mask.sparsity,
-                  "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
-                  "batch": batch.batch, "length": batch.length, "threads": threads, "dtype": "fp32", "engine": "torch",
-                  "machine": machine(), **before}
-        answers.append(answer)
-        with contextlib.suppress(OSError):
-            files.append_sealed(run.answers.timings_file, answer)
+    for setting, mask, one in zip(settings, masks, timed, strict=True):
+        del one["layers_ms"]  # known of the first alone
+        answers.append(_of(run, run.snapshots[setting.at].saved or "", setting.cut, mask) | one | before)
+        _keep(run, answers[-1])
     return answers
+
+
+def _of(run: Run, stage: str, cut: Cut, mask: BlockMask) -> dict:
+    return {"run": run.name, "phase": str(stage), "scope": cut.scope, "mask": mask.digest()}
+
+
+def _keep(run: Run, answer: dict) -> None:
+    """Keep it for whoever asks again; where nothing can be written it is only told."""
+    with contextlib.suppress(OSError):
+        files.append_sealed(run.answers.timings_file, answer)
+
+
+def _predicted(answer: dict, profile: Profile | None, mask: BlockMask, heads: int | None) -> dict:
+    """What the profile says of the arithmetic that ran, and, where that is far from what was measured, why: `apart`."""
+    dtype = answer["executed"]["dtype"]
+    if not profile or answer["engine"] != "torch":
+        return {"predicted_ms": None, "predicted_speedup": None, "predicted_error": None, "apart": ""}
+    taken = profile.path_of(dtype, mask, Batch(answer["batch"], answer["length"]), heads)
+    speedup = apart.foretold(answer, mask, profile, heads)
+    return {"predicted_ms": taken.ms, "predicted_speedup": speedup, "predicted_error": profile.paths[taken.path].error,
+            "apart": apart.why(answer, speedup, profile, mask.layout)}
 
 
 def conditions() -> dict[str, float | None]:

@@ -21,22 +21,30 @@ class Timing:
 
 def alternate(
     calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
+    settles: float = 0.0, told: Callable[[float], None] = lambda share: None,
 ) -> dict[str, Timing]:
     """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds and at most `most`.
 
-    What a noisy moment slows, it slows for all.
+    What a noisy moment slows, it slows for all. What takes less than `settles` milliseconds is called once untimed
+    before each timing. `told` hears the share that is done.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(2):
-        for call in calls.values():
-            call()
-    end = time.perf_counter() + seconds
+    last = {name: _milliseconds(call) for _ in range(2) for name, call in calls.items()}
+    start = time.perf_counter()
     for done in range(most):
-        if done >= least and time.perf_counter() > end:
+        spent = time.perf_counter() - start
+        if done >= least and spent > seconds:
             break
+        told(min(1.0, done / least, spent / seconds if seconds else 1.0))
         for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(1e3 * (time.perf_counter() - start))
+            if last[name] < settles:
+                call()
+            taken[name].append(_milliseconds(call))
     return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times))
             for name, times in taken.items()}
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)

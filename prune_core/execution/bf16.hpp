@@ -33,6 +33,7 @@ struct HeadMemory {
 
 struct Bf16Lines {
     typedef uint16_t elem;
+    static constexpr bool WIDE = true;
 
     INLINE void get(const uint16_t* at, vec (&v)[2]) {
         for (int i = 0; i < 2; i++)
@@ -41,11 +42,9 @@ struct Bf16Lines {
     INLINE void put(uint16_t* at, const vec (&v)[2]) {
         _mm512_storeu_si512(at, (__m512i)_mm512_cvtne2ps_pbh((__m512)v[1], (__m512)v[0]));
     }
-    INLINE void put_bytes(uint8_t* at, const vec (&v)[2], const vec (&factor)[2]) {
-        for (int i = 0; i < 2; i++) {
-            const __m512i whole = _mm512_cvtps_epi32((__m512)(v[i] * factor[i]));
-            _mm_storeu_si128((__m128i*)(at + 16 * i), _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128))));
-        }
+    INLINE void put_bytes(uint8_t* at, const vec (&v)[2]) {
+        for (int i = 0; i < 2; i++)
+            _mm_storeu_si128((__m128i*)(at + 16 * i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32((__m512)v[i])));
     }
 
     // acc[o][v] += sum over pairs i of w[i * wk + o * wo] * line(i)[v].
@@ -128,9 +127,11 @@ struct Bf16Lines {
             with<ROWS>(std::min(keys_each, n - j), [&](auto number) {
                 constexpr int O = decltype(number)::value;
                 __m512 acc[O][V];
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) acc[o][i] = _mm512_setzero_ps();
                 multiply<O, V>(m.keys + j, m.ld, 1, (depth + 1) / 2, ask, acc);
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) {
                         vec s = (vec)acc[o][i] * scale;
@@ -148,9 +149,11 @@ struct Bf16Lines {
             with<ROWS>(std::min(each, depth - c), [&](auto number) {
                 constexpr int O = decltype(number)::value;
                 __m512 acc[O][V];
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) acc[o][i] = _mm512_setzero_ps();
                 multiply<O, V>(m.values + c * m.ld / 2, 1, m.ld / 2, (n + 1) / 2, share, acc);
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++) {
                     vec r[2] = {(vec)acc[o][0] * sum[0], V == 2 ? (vec)acc[o][V - 1] * sum[V - 1] : splat(0.f)};
                     put(m.out + (c + o) * TILE, r);

@@ -67,14 +67,14 @@ def onnx_bytes(model: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in tensors.values())
 
 
-def quantized(path: Path) -> Path:
-    """The same graph with dynamic int8 weights, beside it."""
+def quantized(path: Path, to: Path | None = None) -> Path:
+    """The same graph with dynamic int8 weights, in `to` or else beside it."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     graph = onnx.load(path)
     del graph.graph.value_info[:]  # shapes that the exporter noted contradict those that the quantizer infers
-    small = path.with_name(path.stem + "-int8.onnx")
+    small = to or path.with_name(path.stem + "-int8.onnx")
     level = logging.getLogger().level
     logging.getLogger().setLevel(logging.ERROR)
     try:
@@ -84,14 +84,26 @@ def quantized(path: Path) -> Path:
     return small
 
 
+def forward(model: nn.Module, inputs: Inputs, dtype: str = "fp32") -> Callable[[], object]:
+    """A call of the model in torch on `inputs`, without gradients; bf16 as torch autocasts it."""
+    def call():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
+            return model(**inputs).logits
+
+    return call
+
+
 def session(engine: str, path: Path, threads: int, dtype: str = "fp32") -> Callable[[Inputs], np.ndarray]:
     """A function of inputs that gives logits (batch, classes). Raises InputError for an unknown engine or dtype."""
-    if engine == "onnxruntime" and dtype == "fp32":
-        return _onnxruntime(path, threads)
-    if engine == "openvino" and dtype in ("fp32", "bf16"):
-        return _openvino(path, threads, dtype)
-    raise InputError(f"engine {engine!r} with {dtype} is not known here; "
-                     "needed: onnxruntime with fp32, or openvino with fp32 or bf16")
+    check(engine, dtype)
+    return _onnxruntime(path, threads) if engine == "onnxruntime" else _openvino(path, threads, dtype)
+
+
+def check(engine: str, dtype: str) -> None:
+    """Raises InputError where a graph cannot be run so."""
+    if dtype not in {"onnxruntime": ("fp32",), "openvino": ("fp32", "bf16")}.get(engine, ()):
+        raise InputError(f"engine {engine!r} with {dtype} is not known here; "
+                         "needed: onnxruntime with fp32, or openvino with fp32 or bf16")
 
 
 def _onnxruntime(path: Path, threads: int) -> Callable[[Inputs], np.ndarray]:

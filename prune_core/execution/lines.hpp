@@ -167,7 +167,7 @@ struct Linear {
     const int32_t* outputs;  // nullptr: strips own their outputs; else they add to those listed
     const float* bias;
     const float* scales;     // int8: of every output's weights
-    const int32_t* starts;   // int8: what a sum begins with, as activations are stored from 0 to 255
+    const float* sums;       // int8: and of their sum
     int64_t count, inputs, width, act;
 };
 

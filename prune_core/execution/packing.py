@@ -18,7 +18,7 @@ ACTIVATIONS = {"": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 class Linear(ctypes.Structure):
     """The struct Linear of lines.hpp."""
 
-    _fields_ = [(name, _POINTER) for name in ("columns", "weights", "strips", "outputs", "bias", "scales", "starts")] + [
+    _fields_ = [(name, _POINTER) for name in ("columns", "weights", "strips", "outputs", "bias", "scales", "sums")] + [
         (name, _LONG) for name in ("count", "inputs", "width", "act")]
 
 
@@ -44,7 +44,7 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, b
     live, dtype = plan.live, path.split()[0]
     row_place, col_place = np.cumsum(live.rows) - 1, np.cumsum(live.cols) - 1
     rows = torch.from_numpy(live.rows)
-    scales = starts = None
+    scales = sums = None
     if dtype == "int8":
         scales = weight.abs().amax(1).clamp_min(1e-12) / 127
         weight = (weight / scales[:, None]).round_()
@@ -65,12 +65,12 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, b
         columns_at += len(strip.cols)
         weights_at += sheet.numel()
     if dtype == "int8":
-        scales, starts = scales[rows].contiguous(), (-128 * sums[rows]).to(torch.int32)
+        scales, sums = scales[rows].contiguous(), (scales * sums)[rows].contiguous()
     pad = torch.zeros(PADDING, dtype=_STORED[dtype])  # never empty: then it would have no address
     tensors = (torch.from_numpy(np.concatenate([*columns, [0] * PADDING]).astype(np.int32)), torch.cat([*sheets, pad]),
                torch.tensor(strips, dtype=torch.int64).view(len(strips), 5),
                torch.from_numpy(np.concatenate([*outputs, [0]]).astype(np.int32)) if plan.scattered else None,
-               bias[rows].contiguous(), scales, starts)
+               bias[rows].contiguous(), scales, sums)
     struct = Linear(*(None if t is None else t.data_ptr() for t in tensors), len(strips),
                     int(live.cols.sum()), int(live.rows.sum()), ACTIVATIONS[activation])
     return Packed(struct, tensors, plan.executed)

@@ -2,6 +2,7 @@
 // than threads, a team of threads shares the outputs of every layer instead. `K` is the arithmetic:
 //
 //   elem               of a line: float or bf16        QUANTIZED   whether products take 8-bit activations
+//   WIDE               whether what layers add to (the residual) is kept in fp32 beside lines that are narrower
 //   get, put           a line to and from registers    begin, end  around all that a thread does
 //   linear(layer, source, tiles, y, team)              attend(...) one head of one sentence
 //
@@ -16,45 +17,53 @@
 template <typename E>
 struct Source {
     Lines<E> lines;
-    uint8_t* bytes;  // [tile][column][TILE], 128 for 0
-    float* scales;   // [tile][TILE]
+    uint8_t* bytes;  // [tile][column][TILE]
+    float* scales;   // [tile][2][TILE]: what a step of a byte is, and what byte 0 is
     Source from(long tile) const {
-        return {{lines.tile(tile), lines.width}, bytes ? bytes + tile * lines.width * TILE : nullptr, scales + tile * TILE};
+        return {{lines.tile(tile), lines.width}, bytes ? bytes + tile * lines.width * TILE : nullptr, scales + 2 * tile * TILE};
     }
 };
 
-// From lines to bytes, symmetric, a scale for every token: x = (byte - 128) * scale.
+// From lines to bytes, from the least to the largest value of every token: x = least + byte * step.
 template <class K>
 static void quantize(const Source<typename K::elem>& source, long from, long to) {
     for (long t = from; t < to; t++) {
         const auto* x = source.lines.tile(t);
-        vec most[VECTORS], factor[VECTORS], v[VECTORS];
-        for (int i = 0; i < VECTORS; i++) most[i] = splat(1e-20f);
+        vec most[VECTORS], least[VECTORS], factor[VECTORS], v[VECTORS];
+        for (int i = 0; i < VECTORS; i++) most[i] = splat(-1e30f), least[i] = splat(1e30f);
         for (long c = 0; c < source.lines.width; c++) {
             K::get(x + c * TILE, v);
-            for (int i = 0; i < VECTORS; i++) most[i] = larger(most[i], larger(v[i], -v[i]));
+            for (int i = 0; i < VECTORS; i++) most[i] = larger(most[i], v[i]), least[i] = smaller(least[i], v[i]);
         }
         for (int i = 0; i < VECTORS; i++) {
-            store(source.scales + t * TILE + i * LANES, most[i] * (1.f / 127.f));
-            factor[i] = 127.f / most[i];
+            const vec range = larger(most[i] - least[i], splat(1e-20f));
+            store(source.scales + 2 * t * TILE + i * LANES, range * (1.f / 255.f));
+            store(source.scales + (2 * t + 1) * TILE + i * LANES, least[i]);
+            factor[i] = 255.f / range;
         }
         uint8_t* bytes = source.bytes + t * source.lines.width * TILE;
         for (long c = 0; c < source.lines.width; c++) {
             K::get(x + c * TILE, v);
-            K::put_bytes(bytes + c * TILE, v, factor);
+            for (int i = 0; i < VECTORS; i++) v[i] = (v[i] - least[i]) * factor[i];
+            K::put_bytes(bytes + c * TILE, v);
         }
     }
 }
 
-// x = layer_norm(a + x) * weight + bias, tile by tile, down the columns.
+INLINE void whole(const float* at, vec (&v)[VECTORS]) {
+    for (int i = 0; i < VECTORS; i++) v[i] = load(at + i * LANES);
+}
+
+// r = layer_norm(a + r) * weight + bias, tile by tile, down the columns; x is the same in the lines' own kind.
 template <class K, typename E = typename K::elem>
-static void add_norm(const Lines<E>& a, const Lines<E>& x, long from, long to, const float* weight, const float* bias,
-                     float eps) {
+static void add_norm(const Lines<E>& a, const Lines<E>& x, const Lines<float>& r, long from, long to, const float* weight,
+                     const float* bias, float eps) {
     constexpr int UNROLL = 2;
     const long width = x.width;
     for (long t = from; t < to; t++) {
         const E* u = a.tile(t);
-        E* w = x.tile(t);
+        float* w = r.tile(t);
+        E* out = x.tile(t);
         vec sums[UNROLL][VECTORS], mean[VECTORS], factor[VECTORS];
         const auto each = [&](const auto& take) {
             for (int j = 0; j < UNROLL; j++)
@@ -65,7 +74,7 @@ static void add_norm(const Lines<E>& a, const Lines<E>& x, long from, long to, c
                     if (c + j >= width) break;
                     vec p[VECTORS], q[VECTORS];
                     K::get(u + (c + j) * TILE, p);
-                    K::get(w + (c + j) * TILE, q);
+                    whole(w + (c + j) * TILE, q);
                     for (int i = 0; i < VECTORS; i++) take(sums[j][i], p[i] + q[i], i);
                 }
             for (int i = 0; i < VECTORS; i++)
@@ -81,16 +90,19 @@ static void add_norm(const Lines<E>& a, const Lines<E>& x, long from, long to, c
         for (long c = 0; c < width; c++) {
             vec p[VECTORS], q[VECTORS];
             K::get(u + c * TILE, p);
-            K::get(w + c * TILE, q);
-            for (int i = 0; i < VECTORS; i++) q[i] = (p[i] + q[i] - mean[i]) * factor[i] * weight[c] + bias[c];
-            K::put(w + c * TILE, q);
+            whole(w + c * TILE, q);
+            for (int i = 0; i < VECTORS; i++) {
+                q[i] = (p[i] + q[i] - mean[i]) * factor[i] * weight[c] + bias[c];
+                store(w + c * TILE + i * LANES, q[i]);
+            }
+            if (K::WIDE) K::put(out + c * TILE, q);
         }
     }
 }
 
-// Rows of floats to lines; tokens beyond `count` are 0.
+// Rows of floats to lines, and where it is wanted to lines of floats too; tokens beyond `count` are 0.
 template <class K, typename E = typename K::elem>
-static void to_lines(const float* rows, long ld, long count, long width, E* tile) {
+static void to_lines(const float* rows, long ld, long count, long width, E* tile, float* wide = nullptr) {
     for (long c = 0; c < width; c += LANES) {
         const long columns = std::min<long>(LANES, width - c);
         vec r[VECTORS][LANES];
@@ -107,18 +119,21 @@ static void to_lines(const float* rows, long ld, long count, long width, E* tile
             vec line[VECTORS];
             for (int v = 0; v < VECTORS; v++) line[v] = r[v][i];
             K::put(tile + (c + i) * TILE, line);
+            if (K::WIDE && wide)
+                for (int v = 0; v < VECTORS; v++) store(wide + (c + i) * TILE + v * LANES, line[v]);
         }
     }
 }
 
-template <class K, typename E = typename K::elem>
+template <class K, typename E>
 static void to_rows(const E* tile, long count, long width, float* rows, long ld) {
     for (long c = 0; c < width; c += LANES) {
         const long columns = std::min<long>(LANES, width - c);
         vec r[VECTORS][LANES];
         for (long i = 0; i < LANES; i++) {
             vec line[VECTORS];
-            K::get(tile + (c + std::min(i, columns - 1)) * TILE, line);
+            if constexpr (sizeof(E) == sizeof(float)) whole(tile + (c + std::min(i, columns - 1)) * TILE, line);
+            else K::get(tile + (c + std::min(i, columns - 1)) * TILE, line);
             for (int v = 0; v < VECTORS; v++) r[v][i] = line[v];
         }
         for (int v = 0; v < VECTORS; v++) {
@@ -131,9 +146,9 @@ static void to_rows(const E* tile, long count, long width, float* rows, long ld)
 
 // The embeddings of `count` tokens: the sum of a row of each table, normed; or what was computed elsewhere.
 template <class K>
-static void enter(const Encoder& e, const Input& in, long first, long count, typename K::elem* tile) {
+static void enter(const Encoder& e, const Input& in, long first, long count, typename K::elem* tile, float* wide) {
     const long width = e.hidden;
-    if (in.rows) return to_lines<K>(in.rows + first * width, width, count, width, tile);
+    if (in.rows) return to_lines<K>(in.rows + first * width, width, count, width, tile, wide);
     float* rows = static_cast<float*>(scratch<0>((TILE * width + LANES) * sizeof(float)));
     for (long t = 0; t < count; t++) {
         const float* word = e.words + in.words[first + t] * width;
@@ -154,7 +169,7 @@ static void enter(const Encoder& e, const Input& in, long first, long count, typ
         const float factor = 1.0 / std::sqrt(squares / width + e.norm_eps);
         for (long c = 0; c < width; c++) row[c] = (row[c] - mean) * factor * e.norm_weight[c] + e.norm_bias[c];
     }
-    to_lines<K>(rows, width, count, width, tile);
+    to_lines<K>(rows, width, count, width, tile, wide);
 }
 
 INLINE long tiles_of(long tokens) { return (tokens + TILE - 1) / TILE; }
@@ -165,10 +180,12 @@ struct Pass {
     const Encoder& e;
     const Input& in;
     float* out;        // (sentences or tokens, hidden)
-    E *firsts, *seen;  // of the last layer, each sentence's first token: its lines, and what attention gave it
+    E* seen;           // of the last layer, what attention gave each sentence's first token
+    E* firsts;         // and its lines
+    float* rests;      // and what is added to them, where that is not the same
     long wide, deep;   // the widest that queries and neurons of any layer are
 
-    Pass(const Encoder& e_, const Input& in_, float* out_) : e(e_), in(in_), out(out_), firsts(), seen(), wide(0), deep(0) {
+    Pass(const Encoder& e_, const Input& in_, float* out_) : e(e_), in(in_), out(out_), seen(), firsts(), rests(), wide(0), deep(0) {
         for (long l = 0; l < e.count; l++) {
             wide = std::max<long>(wide, e.layers[l].value.width);
             deep = std::max<long>(deep, e.layers[l].inner.width);
@@ -180,18 +197,22 @@ struct Pass {
     struct Memory {
         Lines<E> x, q, k, v, a, y, f;
         Source<E> sx, sa, sf;
+        Lines<float> r;
     };
     Memory memory(long tiles) const {
         const size_t line = (size_t)tiles * TILE, extra = 64, columns = 2 * e.hidden + 4 * wide + deep;
-        const size_t bytes = K::QUANTIZED ? line * (e.hidden + wide + deep) + 3 * (line * sizeof(float) + extra) : 0;
+        const size_t bytes = (K::QUANTIZED ? line * (e.hidden + wide + deep) + 3 * (2 * line * sizeof(float) + extra) : 0)
+            + (K::WIDE ? line * e.hidden * sizeof(float) : 0);
         char* at = static_cast<char*>(scratch<1>(line * columns * sizeof(E) + bytes + 32 * extra + TILE * 8));
         const auto next = [&](size_t size) { char* p = at; at += (size + extra - 1) / extra * extra; return p; };
         const auto lines = [&](long width) { return Lines<E>{(E*)next(line * width * sizeof(E)), width}; };
-        Memory m{lines(e.hidden), lines(wide), lines(wide), lines(wide), lines(wide), lines(e.hidden), lines(deep), {}, {}, {}};
+        Memory m{lines(e.hidden), lines(wide), lines(wide), lines(wide), lines(wide), lines(e.hidden), lines(deep), {}, {}, {}, {}};
+        if constexpr (K::WIDE) m.r = {(float*)next(line * e.hidden * sizeof(float)), e.hidden};
+        else m.r = m.x;
         const auto source = [&](const Lines<E>& of) {
             if (!K::QUANTIZED) return Source<E>{of, nullptr, nullptr};
             uint8_t* b = (uint8_t*)next(line * of.width);
-            return Source<E>{of, b, (float*)next(line * sizeof(float))};
+            return Source<E>{of, b, (float*)next(2 * line * sizeof(float))};
         };
         m.sx = source(m.x), m.sa = source(m.a), m.sf = source(m.f);
         return m;
@@ -211,7 +232,7 @@ struct Pass {
         ready(seen, tiles, team);
         K::linear(l.out, seen, tiles, m.y, team);
         team.wait();
-        add_norm<K>(m.y, m.x, team.from(tiles), team.to(tiles), l.norm_weight, l.norm_bias, l.norm_eps);
+        add_norm<K>(m.y, m.x, m.r, team.from(tiles), team.to(tiles), l.norm_weight, l.norm_bias, l.norm_eps);
         team.wait();
         ready(m.sx, tiles, team);
         const Source<E> inner = narrowed(m.sf, l.inner.width);
@@ -224,7 +245,7 @@ struct Pass {
             K::linear(l.outer, inner, n, Lines<E>{m.y.tile(t), m.y.width}, team);
         }
         team.wait();
-        add_norm<K>(m.y, m.x, team.from(tiles), team.to(tiles), l.last_weight, l.last_bias, l.last_eps);
+        add_norm<K>(m.y, m.x, m.r, team.from(tiles), team.to(tiles), l.last_weight, l.last_bias, l.last_eps);
         team.wait();
     }
 
@@ -235,7 +256,7 @@ struct Pass {
         const long begin = in.starts[first], tokens = in.starts[last - 1] + in.lengths[last - 1] - begin;
         const long tiles = tiles_of(tokens), hidden = e.hidden;
         for (long t = team.from(tiles); t < team.to(tiles); t++)
-            enter<K>(e, in, begin + t * TILE, std::min<long>(TILE, tokens - t * TILE), m.x.tile(t));
+            enter<K>(e, in, begin + t * TILE, std::min<long>(TILE, tokens - t * TILE), m.x.tile(t), m.r.tile(t));
         team.wait();
         for (long number = 0; number < e.count; number++) {
             const EncoderLayer& l = e.layers[number];
@@ -267,8 +288,11 @@ struct Pass {
         if (e.first_only) {
             team.wait();
             for (long s = first + team.from(last - first); s < first + team.to(last - first); s++) {
-                for (long c = 0; c < hidden; c++)
-                    firsts[(s / TILE * hidden + c) * TILE + s % TILE] = *(m.x.line((in.starts[s] - begin) / TILE, c) + (in.starts[s] - begin) % TILE);
+                const long tile = (in.starts[s] - begin) / TILE, lane = (in.starts[s] - begin) % TILE;
+                for (long c = 0; c < hidden; c++) {
+                    firsts[(s / TILE * hidden + c) * TILE + s % TILE] = m.x.line(tile, c)[lane];
+                    if (K::WIDE) rests[(s / TILE * hidden + c) * TILE + s % TILE] = m.r.line(tile, c)[lane];
+                }
                 for (long c = 0; c < m.a.width; c++)
                     seen[(s / TILE * m.a.width + c) * TILE + s % TILE] = *(m.a.line((s - first) / TILE, c) + (s - first) % TILE);
             }
@@ -276,7 +300,7 @@ struct Pass {
             return;
         }
         for (long t = team.from(tiles); t < team.to(tiles); t++)
-            to_rows<K>(m.x.tile(t), std::min<long>(TILE, tokens - t * TILE), hidden, out + (begin + t * TILE) * hidden, hidden);
+            to_rows<K>(m.r.tile(t), std::min<long>(TILE, tokens - t * TILE), hidden, out + (begin + t * TILE) * hidden, hidden);
         team.wait();
     }
 
@@ -333,10 +357,11 @@ struct Pass {
     void run() {
         const long tiles = tiles_of(in.sentences), last_width = e.layers[e.count - 1].value.width;
         if (e.first_only) {
-            const size_t size = tiles * TILE * (e.hidden + last_width) * sizeof(E);
-            firsts = static_cast<E*>(scratch<2>(size + TILE * 8));
-            seen = firsts + tiles * TILE * e.hidden;
-            std::memset(firsts, 0, size);
+            const size_t lines = (size_t)tiles * TILE, size = lines * (e.hidden * (sizeof(E) + sizeof(float)) + last_width * sizeof(E));
+            rests = static_cast<float*>(scratch<2>(size + TILE * 8));
+            std::memset(rests, 0, size);
+            firsts = reinterpret_cast<E*>(rests + lines * e.hidden);
+            seen = firsts + lines * e.hidden;
         }
         const std::vector<long> at = blocks();
         const long whole = std::max(tiles_of(in.tokens), tiles);
@@ -364,12 +389,15 @@ struct Pass {
 #pragma omp barrier
                 Memory m = after;
                 const EncoderLayer& l = e.layers[e.count - 1];
-                m.x.at = m.sx.lines.at = firsts, m.a.at = m.sa.lines.at = seen, m.a.width = m.sa.lines.width = last_width;
+                m.x.at = m.sx.lines.at = firsts;
+                if constexpr (K::WIDE) m.r.at = rests;
+                else m.r.at = firsts;
+                m.a.at = m.sa.lines.at = seen, m.a.width = m.sa.lines.width = last_width;
                 const double start = in.spent ? omp_get_wtime() : 0;
                 rest(l, m, tiles, team);
                 spent(e.count - 1, start, team);
                 for (long t = team.from(tiles); t < team.to(tiles); t++)
-                    to_rows<K>(m.x.tile(t), std::min<long>(TILE, in.sentences - t * TILE), e.hidden, out + t * TILE * e.hidden, e.hidden);
+                    to_rows<K>(m.r.tile(t), std::min<long>(TILE, in.sentences - t * TILE), e.hidden, out + t * TILE * e.hidden, e.hidden);
             }
             K::end();
         }
@@ -396,7 +424,7 @@ static void linear_rows(const Linear& layer, const float* x, long ldx, long toke
             E* in = reinterpret_cast<E*>(memory);
             E* out = in + group * TILE * layer.inputs;
             float* scales = reinterpret_cast<float*>(out + group * TILE * layer.width);
-            const Source<E> source{{in, layer.inputs}, reinterpret_cast<uint8_t*>(scales + group * TILE), scales};
+            const Source<E> source{{in, layer.inputs}, reinterpret_cast<uint8_t*>(scales + 2 * group * TILE), scales};
             for (long t = with_.from(n); t < with_.to(n); t++)
                 to_lines<K>(x + (first + t) * TILE * ldx, ldx, std::min<long>(TILE, tokens - (first + t) * TILE), layer.inputs, in + t * TILE * layer.inputs);
             with_.wait();

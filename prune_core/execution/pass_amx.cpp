@@ -85,20 +85,20 @@ struct Pairs {
             for (int i = 0; i < 2; i++) v[i] = activated<true>(ACT == GELU ? GELU : layer.act, v[i]);
         _mm512_store_si512(y, line((__m512)v[0], (__m512)v[1]));
     }
-    INLINE void start(const Linear&, long, sum* at) { store(at, splat(0.f)), store(at + 16, splat(0.f)); }
+    INLINE void start(sum* at) { store(at, splat(0.f)), store(at + 16, splat(0.f)); }
     INLINE void add(const sum* from, sum* to) {
         for (int i = 0; i < 2; i++) store(to + i * 16, load(to + i * 16) + load(from + i * 16));
     }
 };
 
 #if defined(INT8)
-// Four columns in bytes, 128 for 0; tokens come as ByteLines has them. What is missing of a step's columns may be
+// Four columns in bytes; tokens come as ByteLines has them. What is missing of a step's columns may be
 // anything, its weights are 0.
 struct Fours {
     typedef uint8_t in;
     typedef int32_t sum;
     static constexpr int COLUMNS = 64;
-    struct Factors { __m512 of[2]; };
+    typedef ByteLines::Tokens Factors;
 
     INLINE const in* input(const Source<uint16_t>& source, long tile) { return source.bytes + tile * source.lines.width * TILE; }
     template <int C, int A, int B> INLINE void dot() { tile_dot_bytes<C, A, B>(); }
@@ -126,18 +126,13 @@ struct Fours {
         for (long i = 0; i < pairs; i++) two(x, columns + 8 * i, to + i * 256);
     }
 
-    INLINE Factors factors(const Source<uint16_t>& source, long tile) {
-        Factors f;
-        ByteLines::in_order(source.scales + tile * TILE, f.of);
-        return f;
-    }
+    INLINE Factors factors(const Source<uint16_t>& source, long tile) { return Factors(source.scales + 2 * tile * TILE); }
     template <int ACT>
     INLINE void finish(const Linear& layer, long out, const sum* at, const Factors& factors, uint16_t* y) {
-        const __m512i start = _mm512_set1_epi32(layer.starts[out]);
-        const __m512i sums[2] = {_mm512_add_epi32(start, _mm512_load_si512(at)), _mm512_add_epi32(start, _mm512_load_si512(at + 16))};
-        ByteLines::finish<ACT == TANH_GELU ? -1 : ACT>(layer, out, sums, factors.of, y);
+        const __m512i sums[2] = {_mm512_load_si512(at), _mm512_load_si512(at + 16)};
+        ByteLines::finish<ACT == TANH_GELU ? -1 : ACT>(layer, out, sums, factors, y);
     }
-    INLINE void start(const Linear&, long, sum* at) {
+    INLINE void start(sum* at) {
         for (int i = 0; i < 2; i++) _mm512_store_si512(at + i * 16, _mm512_setzero_si512());
     }
     INLINE void add(const sum* from, sum* to) {
@@ -333,7 +328,7 @@ struct LinearOnTiles {
         for (const Piece& piece : pieces[EMPTY])
             for (long tile = 0; tile < tiles; tile++)
                 for (long row = piece.from; row < piece.to; row++) {
-                    P::start(layer, 0, sums);
+                    P::start(sums);
                     P::template finish<ACT>(layer, piece.strip->out + row, sums, P::factors(source, tile), y.line(tile, piece.strip->out + row));
                 }
         if (!pieces[WHOLE].empty())
@@ -370,7 +365,7 @@ struct LinearOnTiles {
         sum* totals = static_cast<sum*>(scratch<4>(layer.width * ROW * sizeof(sum) + (most / P::COLUMNS + 1) * STEP_BYTES));
         char* gathered = reinterpret_cast<char*>(totals + layer.width * ROW);
         for (long tile = team.from(tiles); tile < team.to(tiles); tile++) {
-            for (long r = 0; r < layer.width; r++) P::start(layer, r, totals + r * ROW);
+            for (long r = 0; r < layer.width; r++) P::start(totals + r * ROW);
             for (long s = 0; s < layer.count; s++) {
                 const Strip& strip = layer.strips[s];
                 const Piece piece{&strip, 0, strip.rows, part_width(strip.rows, PART_ROWS, TILE_ROWS), (strip.kept + P::COLUMNS - 1) / P::COLUMNS};

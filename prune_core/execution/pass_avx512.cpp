@@ -20,6 +20,7 @@ struct Bf16 : Bf16Lines {
                     const float* bias = layer.bias + strip.out + row;
                     for (long t = 0; t < tiles; t++) {
                         __m512 acc[O][2];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++) acc[o][0] = acc[o][1] = _mm512_set1_ps(bias[o]);
                         block<O>(layer, strip, row, pairs, source.lines.tile(t), acc);
                         finish<O>(layer.act, acc, y.line(t, strip.out + row), [](int o) { return o; });
@@ -40,6 +41,7 @@ struct Bf16 : Bf16Lines {
 
     template <int O, typename Place>
     INLINE void finish(long act, __m512 (&acc)[O][2], uint16_t* y, const Place& place) {
+#pragma GCC unroll 16
         for (int o = 0; o < O; o++) {
             if (act)
                 for (int i = 0; i < 2; i++) acc[o][i] = (__m512)activated<true>(act, (vec)acc[o][i]);
@@ -61,9 +63,11 @@ struct Bf16 : Bf16Lines {
                     with<ROWS>(std::min(width, strip.rows - row), [&](auto n) {
                         constexpr int O = decltype(n)::value;
                         __m512 acc[O][2];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) acc[o][i] = (__m512)load(sums + (long)outputs[row + o] * TILE + i * LANES);
                         block<O>(layer, strip, row, pairs, source.lines.tile(t), acc);
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) store(sums + (long)outputs[row + o] * TILE + i * LANES, (vec)acc[o][i]);
                     });
@@ -77,7 +81,6 @@ struct Bf16 : Bf16Lines {
 };
 
 #if defined(INT8)
-// Products of unsigned activations and signed weights: 128 times the sum of the weights is taken off at the beginning.
 struct Int8 : ByteLines {
     static constexpr bool QUANTIZED = true;
     static constexpr int ROWS = BLOCK_ROWS;
@@ -123,16 +126,26 @@ struct Int8 : ByteLines {
             uint8_t* x = static_cast<uint8_t*>(scratch<4>(groups * 128));
             for (long t = 0; t < tiles; t++) {
                 gather(source.bytes + t * layer.inputs * TILE, layer.columns + strip.columns, groups, x);
-                __m512 scales[2];
-                in_order(source.scales + t * TILE, scales);
+                const Tokens tokens(source.scales + 2 * t * TILE);
                 for (long row = from; row < to; row += width)
                     with<ROWS>(std::min(width, to - row), [&](auto n) {
                         constexpr int O = decltype(n)::value;
                         const long out = strip.out + row;
                         __m512i acc[O][2];
-                        for (int o = 0; o < O; o++) acc[o][0] = acc[o][1] = _mm512_set1_epi32(layer.starts[out + o]);
+#pragma GCC unroll 16
+                        for (int o = 0; o < O; o++)
+                            for (int i = 0; i < 2; i++) acc[o][i] = _mm512_setzero_si512();
                         block<O>(weights(layer, strip, row, groups), groups, x, acc);
-                        for (int o = 0; o < O; o++) finish(layer, out + o, acc[o], scales, y.line(t, out + o));
+                        // by way of memory: what comes after the products would make GCC 12 copy every sum in every step
+                        alignas(64) int32_t sums[O][2][16];
+#pragma GCC unroll 16
+                        for (int o = 0; o < O; o++)
+                            for (int i = 0; i < 2; i++) _mm512_store_si512(sums[o][i], acc[o][i]);
+                        asm volatile("" : : : "memory");
+                        for (int o = 0; o < O; o++) {
+                            const __m512i sum[2] = {_mm512_load_si512(sums[o][0]), _mm512_load_si512(sums[o][1])};
+                            finish(layer, out + o, sum, tokens, y.line(t, out + o));
+                        }
                     });
             }
         });
@@ -145,7 +158,7 @@ struct Int8 : ByteLines {
         uint8_t* x = reinterpret_cast<uint8_t*>(sums + layer.width * TILE);
         for (long t = team.from(tiles); t < team.to(tiles); t++) {
             for (long r = 0; r < layer.width; r++)
-                for (int i = 0; i < 2; i++) _mm512_store_si512(sums + r * TILE + i * 16, _mm512_set1_epi32(layer.starts[r]));
+                for (int i = 0; i < 2; i++) _mm512_store_si512(sums + r * TILE + i * 16, _mm512_setzero_si512());
             for (long s = 0; s < layer.count; s++) {
                 const Strip& strip = layer.strips[s];
                 const long width = part_width(strip.rows, ROWS, 1), groups = (strip.kept + 3) / 4;
@@ -155,18 +168,19 @@ struct Int8 : ByteLines {
                     with<ROWS>(std::min(width, strip.rows - row), [&](auto n) {
                         constexpr int O = decltype(n)::value;
                         __m512i acc[O][2];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) acc[o][i] = _mm512_load_si512(sums + (long)outputs[row + o] * TILE + i * 16);
                         block<O>(weights(layer, strip, row, groups), groups, x, acc);
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < 2; i++) _mm512_store_si512(sums + (long)outputs[row + o] * TILE + i * 16, acc[o][i]);
                     });
             }
-            __m512 scales[2];
-            in_order(source.scales + t * TILE, scales);
+            const Tokens tokens(source.scales + 2 * t * TILE);
             for (long r = 0; r < layer.width; r++) {
                 const __m512i acc[2] = {_mm512_load_si512(sums + r * TILE), _mm512_load_si512(sums + r * TILE + 16)};
-                finish(layer, r, acc, scales, y.line(t, r));
+                finish(layer, r, acc, tokens, y.line(t, r));
             }
         }
     }

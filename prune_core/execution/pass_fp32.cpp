@@ -5,7 +5,7 @@
 
 struct Fp32 {
     typedef float elem;
-    static constexpr bool QUANTIZED = false;
+    static constexpr bool QUANTIZED = false, WIDE = false;
     static constexpr int ROWS = MOST;
 
     static void begin() {}
@@ -16,7 +16,7 @@ struct Fp32 {
     INLINE void put(float* at, const vec (&v)[VECTORS]) {
         for (int i = 0; i < VECTORS; i++) store(at + i * LANES, v[i]);
     }
-    static void put_bytes(uint8_t*, const vec (&)[VECTORS], const vec (&)[VECTORS]) {}
+    static void put_bytes(uint8_t*, const vec (&)[VECTORS]) {}
 
     // acc[o][v] += sum over k of w[k * wk + o * wo] * x_k[v]; `line(k)` is where x_k lies.
     template <int O, int V, typename Line>
@@ -48,10 +48,12 @@ struct Fp32 {
                     for (long t = 0; t < tiles; t++) {
                         const float* x = source.lines.tile(t);
                         vec acc[O][VECTORS];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++)
                             for (int i = 0; i < VECTORS; i++) acc[o][i] = splat(bias[o]);
                         multiply<O, VECTORS>(w, O, 1, strip.kept, [&](long k) { return x + columns[k]; }, acc);
                         float* to_ = y.line(t, strip.out + row);
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++, to_ += TILE) {
                             if (layer.act)
                                 for (int i = 0; i < VECTORS; i++) acc[o][i] = activated<false>(layer.act, acc[o][i]);
@@ -78,8 +80,10 @@ struct Fp32 {
                         constexpr int O = decltype(n)::value;
                         const float* w = static_cast<const float*>(layer.weights) + strip.weights + row * strip.kept;
                         vec acc[O][VECTORS];
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++) get(out + (long)outputs[row + o] * TILE, acc[o]);
                         multiply<O, VECTORS>(w, O, 1, strip.kept, [&](long k) { return x + columns[k]; }, acc);
+#pragma GCC unroll 16
                         for (int o = 0; o < O; o++) put(out + (long)outputs[row + o] * TILE, acc[o]);
                     });
             }
@@ -121,9 +125,11 @@ struct Fp32 {
             with(std::min(keys_each, n - j), [&](auto number) {
                 constexpr int O = decltype(number)::value;
                 vec acc[O][V];
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) acc[o][i] = splat(0.f);
                 multiply<O, V>(keys + j, ld, 1, depth, [&](long c) { return asks + c * TILE; }, acc);
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) {
                         vec s = acc[o][i] * scale;
@@ -145,9 +151,11 @@ struct Fp32 {
             with(std::min(each, depth - c), [&](auto number) {
                 constexpr int O = decltype(number)::value;
                 vec acc[O][V];
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) acc[o][i] = splat(0.f);
                 multiply<O, V>(values + c * ld, 1, ld, n, [&](long j) { return scores + j * TILE; }, acc);
+#pragma GCC unroll 16
                 for (int o = 0; o < O; o++)
                     for (int i = 0; i < V; i++) store(out + (c + o) * TILE + i * LANES, acc[o][i] * sum[i]);
             });

@@ -39,7 +39,7 @@ def lines_call(path: str, m: int, n: int, tokens: int, share: float, rows: int =
     tiles, tile = -(-tokens // blocking.tile), blocking.tile
     kind = torch.float32 if path == "fp32" else torch.bfloat16
     x, y = torch.randn(tiles, n, tile, generator=draw).to(kind), torch.zeros(tiles, m, tile, dtype=kind)
-    quantized, scales = torch.zeros(tiles, n, tile, dtype=torch.uint8), torch.zeros(tiles, tile)
+    quantized, scales = torch.zeros(tiles, n, tile, dtype=torch.uint8), torch.zeros(tiles, 2, tile)
     library, _ = native.kernels(path)
 
     def call() -> None:

@@ -1,4 +1,5 @@
-"""Timing: the dense and the compact model in turn, in one process, after a warm-up."""
+"""Timing: the dense model in every engine, the unpruned one in our own pass and the compact one, in turn, in one
+process, after a warm-up."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +18,25 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import engines, native
+from prune_core.execution import engines, native, paths
+from prune_core.execution import rivals as rivals_
 from prune_core.execution.alternate import Timing, alternate
-from prune_core.execution.compact import DTYPES, compact
-from prune_core.execution.engines import ENGINES
-from prune_core.execution.unpadded import unpad_
-from prune_core.execution.whole import small_model
-from prune_core.latency.profile import Batch
+from prune_core.execution.compact import compact
+from prune_core.execution.engines import ENGINES, forward
+from prune_core.execution.rivals import DENSE
+from prune_core.execution.whole import Whole, small_model
+from prune_core.latency.profile import Batch, uncut
 from prune_core.latency.strips import layers_of
-from prune_core.machine import machine
+from prune_core.machine import machine, processor
+
+SETTLES = 20.0  # milliseconds: a quicker call still feels the threads and caches of what was called before it
+WARM = 0.25  # of the bar, for what comes before the timing
+UNPRUNED = "unpruned"
+Told = Callable[[float, str], None]  # hears the share that is done, and in words what goes on
+
+
+def silent(_share: float, _words: str) -> None:
+    """Hears nothing."""
 
 
 def sentences(model: nn.Module, setting: Batch) -> dict[str, torch.Tensor]:
@@ -69,84 +81,163 @@ def clocked(layers: Mapping[int, nn.Module]) -> Iterator[dict[int, list[float]]]
             hook.remove()
 
 
-def forward(model: nn.Module, inputs: Mapping[str, torch.Tensor], dtype: str = "fp32") -> Callable[[], object]:
-    """A call of the model on `inputs`, without gradients; bf16 as torch autocasts it."""
-    def call():
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
-            return model(**inputs).logits
+@dataclass(frozen=True)
+class Sitting:
+    """What was timed in turn: the rivals, the unpruned model in our own pass, and the compact models."""
 
-    return call
+    rivals: Mapping[str, Timing]
+    left_out: Mapping[str, str]
+    unpruned: Timing | None
+    compact: Sequence[Timing]
+    smalls: Sequence[nn.Module]
+    layers: list[list]  # [layer, dense ms, compact ms] of the first compact model; [] where they cannot be told apart
+
+    def numbers(self, at: int = 0) -> dict:
+        """What is told of one compact model: milliseconds, and how much faster it is than what."""
+        dense, fast, own = self.rivals.get(DENSE), self.compact[at], self.unpruned
+        best = min(self.rivals, key=lambda name: self.rivals[name].median)
+        best_ms, dense = self.rivals[best].median, dense or self.rivals[best]
+        return {
+            "dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
+            "unpruned_ms": own and own.median, "rivals_ms": {name: t.median for name, t in self.rivals.items()},
+            "rivals_left_out": dict(self.left_out), "best_rival": best, "speedup_over_best": best_ms / fast.median,
+            "from_pass": own and best_ms / own.median, "from_pruning": own and own.median / fast.median,
+            "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
+            "unpruned_spread": own and [own.low, own.high],
+            "rivals_spread": {name: [t.low, t.high] for name, t in self.rivals.items()}, "rounds": dense.runs}
 
 
 def measure(
     model: nn.Module, mask: BlockMask, setting: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0,
-    engine: str = "torch",
+    engine: str = "torch", rivals: str = "none", path: str | None = None, told: Told = silent,
 ) -> dict:
-    """Time the dense model against the compact one in an engine: what `measure --json` prints, but for predictions.
+    """Time the dense model, in torch fp32 and in each of the `rivals`, against the compact one in the arithmetic
+    `dtype`: what `measure --json` prints, but for predictions.
 
-    In torch the compact model runs on the kernels; another engine is given both as ONNX graphs. Raises InputError.
+    Another engine than torch is given both models as ONNX graphs, and has no rivals. Raises InputError.
     """
-    for name, value, known in (("dtype", dtype, DTYPES), ("engine", engine, ENGINES)):
-        if value not in known:
-            raise InputError(f"{name} {value!r} is unknown; one of {', '.join(known)}")
-    torch.set_num_threads(threads or torch.get_num_threads())
-    model.eval()
-    inputs = sentences(model, setting)
-    if engine == "torch":
-        small, times, layers = _in_torch(model, mask, inputs, dtype, seconds)
-        kernels = native.why_not() or "native"
-    else:
-        small, times, layers = _in_engine(model, mask, inputs, dtype, seconds, engine)
-        kernels = native.why_not() or "none: a graph of smaller dense products"
-    dense, fast = times["dense"], times["compact"]
-    executed = {kind: sum(e == kind for e in small.executed.values()) for kind in sorted(set(small.executed.values()))}
-    return {
-        "dense_ms": dense.median, "compact_ms": fast.median, "speedup": dense.median / fast.median,
-        "ideal_speedup": mask.compression_encoder,
-        "dense_spread": [dense.low, dense.high], "compact_spread": [fast.low, fast.high],
-        "layers_ms": layers, "rounds": dense.runs, "sparsity": mask.sparsity,
-        "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
-        "batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(),
-        "dtype": dtype, "engine": engine, "executed": executed, "kernels": kernels, "machine": machine()}
+    return in_turn(model, [mask], setting, threads, seconds, dtype, engine, rivals, path, told)[0]
 
 
 def in_turn(
     model: nn.Module, masks: Sequence[BlockMask], setting: Batch, threads: int = 0, seconds: float = 10.0,
-) -> tuple[Timing, list[Timing]]:
-    """(dense, compact of every mask): all called one after the other, round by round, in torch, fp32.
+    dtype: str = "fp32", engine: str = "torch", rivals: str = "none", path: str | None = None, told: Told = silent,
+) -> list[dict]:
+    """What `measure` says of the compact model of every mask: all called one after the other, round by round.
 
     What a noisy moment slows, it slows for all, so that they can be compared. Raises InputError.
     """
+    if engine not in ENGINES:
+        raise InputError(f"engine {engine!r} is unknown; one of {', '.join(ENGINES)}")
+    names = rivals_.chosen(rivals)
     torch.set_num_threads(threads or torch.get_num_threads())
     model.eval()
     inputs = sentences(model, setting)
-    calls = {str(at): forward(small_model(model, mask), inputs) for at, mask in enumerate(masks)}
-    times = alternate({"dense": forward(model, inputs), **calls}, seconds)
-    return times["dense"], [times[at] for at in calls]
+    if engine == "torch":
+        paths.check(dtype)
+        sitting = _in_torch(model, masks, inputs, dtype, path, names, seconds, told)
+    else:
+        if len(names) > 1 or path:
+            raise InputError(f"engine {engine!r} compares the dense graph with the compact one; rivals and path "
+                             "belong to engine torch")
+        engines.check(engine, dtype)
+        sitting = _in_engine(model, masks, inputs, dtype, seconds, engine)
+    kernels = native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products")
+    shared = {"batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(), "dtype": dtype,
+              "path": path, "engine": engine, "kernels": kernels, "processor": processor(), "machine": machine()}
+    return [sitting.numbers(at) | {
+        "ideal_speedup": mask.compression_encoder, "layers_ms": sitting.layers, "sparsity": mask.sparsity,
+        "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
+        "executed": _executed(small, dtype, engine)} | shared
+        for at, (mask, small) in enumerate(zip(masks, sitting.smalls, strict=True))]
+
+
+def _executed(small: nn.Module, dtype: str, engine: str) -> dict:
+    """The arithmetic and the path that ran, why another than was asked for, and how many matrices ran how."""
+    kinds = list(small.executed.values())
+    ran = ({"dtype": small.choice.dtype, "path": small.choice.path, "why": small.choice.why} if engine == "torch" else
+           {"dtype": dtype, "path": engine, "why": ""})
+    return ran | {"matrices": {kind: kinds.count(kind) for kind in sorted(set(kinds))}}
 
 
 def _in_torch(
-    model: nn.Module, mask: BlockMask, inputs: Mapping[str, torch.Tensor], dtype: str, seconds: float,
-) -> tuple[nn.Module, dict[str, Timing], list[list]]:
-    """(compact model on the kernels, both timings, [layer, dense ms, compact ms] of every layer)."""
-    small = compact(model, mask, DTYPES[dtype])
-    dense_layers, small_layers = (layer_modules(each, mask.layout) for each in (model, small))
-    unpad_(small)
-    with clocked(dense_layers) as slow, clocked(small_layers) as quick:
-        times = alternate({"dense": forward(model, inputs, dtype), "compact": forward(small, inputs)}, seconds)
-    layers = [[layer, *(float(np.median(ms[layer][2:])) for ms in (slow, quick))] for layer in slow]  # not the warm-up
-    return small, times, layers
+    model: nn.Module, masks: Sequence[BlockMask], inputs: Mapping[str, torch.Tensor], dtype: str, path: str | None,
+    names: Sequence[str], seconds: float, told: Told,
+) -> Sitting:
+    """The rivals, the unpruned model and the compact ones on our kernels, in one sitting."""
+    smalls = [small_model(model, mask, dtype, path) for mask in masks]  # first: what is refused, is refused at once
+    own = small_model(model, uncut(masks[0].layout), dtype, path)
+    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
+        calls, left_out = rivals_.calls(model, inputs, names, Path(folder), lambda words: told(0.0, words))
+        if DENSE not in calls:
+            raise InputError(f"the dense model does not run in torch: {left_out[DENSE]}")
+        calls |= {UNPRUNED: forward(own, inputs)} | {f"compact {at}": forward(each, inputs)
+                                                   for at, each in enumerate(smalls)}
+        what = f"timing {len(calls)} in turn on {processor()}"
+        told(WARM, what)
+        layers = layer_modules(model, masks[0].layout)
+        with clocked(layers) as slow, _clocked_small(smalls[0], model, layers) as quick:
+            times = alternate(calls, seconds, settles=SETTLES,
+                              told=lambda share: told(WARM + (1 - WARM) * share, what))
+    told(1.0, what)
+    return Sitting({name: times[name] for name in names if name in times}, left_out, times[UNPRUNED],
+                   [times[f"compact {at}"] for at in range(len(smalls))], smalls, _by_layer(slow, quick))
+
+
+@contextlib.contextmanager
+def _clocked_small(small: nn.Module, model: nn.Module,
+                   layers: Mapping[int, nn.Module]) -> Iterator[dict[int, list[float]]]:
+    """As `clocked`, of the compact model of `model`, whose layers these are: of its one pass, where it has one."""
+    whole = next((module for module in small.modules() if isinstance(module, Whole)), None)
+    if whole is None:
+        with clocked(_twins(layers, model, small)) as taken:
+            yield taken
+        return
+    taken: dict[int, list[float]] = {layer: [] for layer in layers} if len(layers) == whole.encoder.count else {}
+    plain = whole.run
+
+    def run(*arguments, **more):
+        seconds = np.zeros(whole.encoder.count)  # of all threads together
+        out = plain(*arguments, **more, spent=seconds)
+        for layer, times in taken.items():
+            times.append(1e3 * seconds[layer] / torch.get_num_threads())
+        return out
+
+    whole.run = run
+    try:
+        yield taken
+    finally:
+        del whole.run
+
+
+def _twins(layers: Mapping[int, nn.Module], model: nn.Module, small: nn.Module) -> dict[int, nn.Module]:
+    """The layers of `small` that stand where these stand in `model`, wherever they have moved."""
+    kinds = {type(module) for module in layers.values()}
+    before, after = ([module for module in each.modules() if type(module) in kinds] for each in (model, small))
+    if len(before) != len(after):
+        return {}
+    place = {id(module): at for at, module in enumerate(before)}
+    return {layer: after[place[id(module)]] for layer, module in layers.items()}
+
+
+def _by_layer(slow: Mapping[int, list[float]], quick: Mapping[int, list[float]]) -> list[list]:
+    """[layer, dense ms, compact ms], medians after the warm-up; [] where layers are shared or not told apart."""
+    if not quick or not all(quick.values()):
+        return []
+    return [[layer, *(float(np.median(ms[layer][2:])) for ms in (slow, quick))] for layer in slow]
 
 
 def _in_engine(
-    model: nn.Module, mask: BlockMask, inputs: Mapping[str, torch.Tensor], dtype: str, seconds: float, engine: str,
-) -> tuple[nn.Module, dict[str, Timing], list[list]]:
-    """(compact model without kernels, both timings, no layers: a graph has none)."""
-    small = compact(model, mask, kernels=False)
-    calls = {}
-    with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
-        for name, each in (("dense", model), ("compact", small)):
-            graph = engines.to_onnx(each, Path(folder) / f"{name}.onnx")
+    model: nn.Module, masks: Sequence[BlockMask], inputs: Mapping[str, torch.Tensor], dtype: str, seconds: float,
+    engine: str,
+) -> Sitting:
+    """The dense model and the compact ones, without kernels, as graphs in one engine."""
+    smalls = [compact(model, mask, kernels=False) for mask in masks]
+    calls, dense = {}, f"{engine} {dtype}"
+    with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
+        for name, each in {dense: model} | {f"compact {at}": each for at, each in enumerate(smalls)}.items():
+            graph = engines.to_onnx(each, Path(folder) / f"{name.replace(' ', '-')}.onnx")
             run = engines.session(engine, graph, torch.get_num_threads(), dtype)
             calls[name] = lambda run=run: run(inputs)
-        return small, alternate(calls, seconds), []
+        times = alternate(calls, seconds)
+    return Sitting({dense: times[dense]}, {}, None, [times[f"compact {at}"] for at in range(len(smalls))], smalls, [])

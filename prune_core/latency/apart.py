@@ -5,20 +5,42 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prune_core.cutting.blocks import Layout
-from prune_core.latency.profile import Batch, Profile
+from prune_core.cutting.masks import BlockMask
+from prune_core.latency.profile import DTYPES, TORCH, Batch, Profile
 
-APART = 0.15  # of the prediction; less is within what either may be off
+APART = 0.20  # of the prediction; less is within what either may be off
 BUSY = 0.5  # other programs at work, for each core
 
 
 def why(timing: Mapping, predicted: float, profile: Profile, layout: Layout) -> str:
     """One sentence where measured and predicted differ by more than APART, else ''. `timing`: `measure`'s answer."""
-    measured = timing["speedup"]
+    measured = speedup(timing, profile)
     if abs(measured / predicted - 1) <= APART:
         return ""
     reasons = (busy(timing), *_another(timing, profile), _slow(timing, profile, layout))
     known = "; ".join(filter(None, reasons)) or "nothing recorded explains it; measure again while nothing else runs"
-    return f"Measured {measured:.2f}x, predicted {predicted:.2f}x: {known}."
+    over = "" if _over_best(timing, profile) or "rivals_ms" not in timing else f" over {TORCH}"  # not the headline's
+    return f"Measured {measured:.2f}x{over}, predicted {predicted:.2f}x: {known}."
+
+
+def speedup(timing: Mapping, profile: Profile) -> float:
+    """The measured speedup, over what a predicted one of this profile is."""
+    return timing["speedup_over_best"] if _over_best(timing, profile) else timing["speedup"]
+
+
+def foretold(timing: Mapping, mask: BlockMask, profile: Profile, heads: int | None = None) -> float:
+    """The predicted speedup that a measured one is to be held against: in the same arithmetic, and over the best dense
+    engine where that was timed and has its price, else over torch fp32."""
+    setting, ran = Batch(timing["batch"], timing["length"]), timing.get("executed")
+    dtype = ran["dtype"] if isinstance(ran, Mapping) and "dtype" in ran else timing.get("dtype", "fp32")
+    dtype = dtype if dtype in DTYPES else "auto"
+    predict = profile.speedup if _over_best(timing, profile) else profile.speedup_over_torch
+    return predict(mask, setting, heads, dtype)
+
+
+def _over_best(timing: Mapping, profile: Profile) -> bool:
+    """Whether both sides know more dense engines than torch fp32."""
+    return bool(timing.get("speedup_over_best")) and set(profile.rivals) != {TORCH}
 
 
 def busy(timing: Mapping) -> str:

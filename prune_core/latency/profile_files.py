@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.files import DATA
-from prune_core.latency.profile import Profile
+from prune_core.latency.profile import FORMAT, Profile
 
 
 def read(path: Path) -> Profile:
@@ -42,6 +42,25 @@ def write(profile: Profile, path: Path) -> None:
         raise InputError(f"latency profile cannot be written to {str(path)!r}: {error.strerror or error}") from None
 
 
+def kept_aside(path: Path) -> Path | None:
+    """Moves a profile of another format, or what cannot be read, out of the way of a new one: where it is then; None
+    where there is nothing to keep. Raises InputError."""
+    path = Path(path)
+    try:
+        found = json.loads(path.read_bytes()).get("format") if path.exists() else FORMAT
+    except (OSError, ValueError, AttributeError, RecursionError):
+        found = None
+    if found == FORMAT:
+        return None
+    number = next(n for n in range(1, 1000) if not path.with_name(f"{path.name}.before-{n}").exists())
+    aside = path.with_name(f"{path.name}.before-{number}")
+    try:
+        files.writable(path)
+        return path.rename(aside)
+    except OSError as error:
+        raise InputError(f"{str(path)!r} cannot be kept as {aside.name}: {error.strerror or error}") from None
+
+
 def shipped() -> list[Path]:
     """Profiles of other machines that came with the project."""
     return sorted((DATA / "profiles").glob("*.json"))
@@ -64,8 +83,19 @@ def keep(content: bytes) -> Profile:
     except (ValueError, RecursionError):
         needed = "what `python -m prune_core calibrate --to FILE` writes"
         raise InputError(f"this is no JSON file; needed: {needed}") from None
-    write(profile, files.cache_folder() / "profiles" / f"{_slug(profile.machine)}-{profile.threads}t.json")
+    place = files.cache_folder() / "profiles" / f"{_slug(profile.machine)}-{profile.threads}t.json"
+    if place.exists() and _created(place) > profile.created:
+        raise InputError("a profile of this device that was made later is here already, and stays")
+    write(profile, place)
     return profile
+
+
+def _created(path: Path) -> float:
+    """When it was calibrated; 0 where it cannot be read."""
+    try:
+        return read(path).created
+    except InputError:
+        return 0.0
 
 
 def own_file(machine: Mapping, threads: int) -> Path:

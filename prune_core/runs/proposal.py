@@ -20,7 +20,8 @@ from prune_core.cutting import allocate
 from prune_core.cutting.answers import SurfacePoint, predict
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import Norms, by_scope, mask_at, thresholds_for, zero_share
-from prune_core.latency.profile import Batch, Profile
+from prune_core.latency.profile import Batch, Foretold, Profile
+from prune_core.machine import machine
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
 
@@ -68,11 +69,12 @@ class Candidate:
     low: float | None = None  # 95% interval
     high: float | None = None
     loss: float | None = None  # dense score - score
+    fast: Foretold | None = None  # what that speedup is over, in which precision, on which machine
 
     def to_json(self) -> dict:
-        cut = self.cut
-        return {**{name: value for name, value in vars(self).items() if name != "cut"}, "scope": cut.scope,
-                "by": cut.ranking, "repaired": cut.repaired, "thresholds": dict(cut.thresholds)}
+        cut, plain = self.cut, {name: value for name, value in vars(self).items() if name not in ("cut", "fast")}
+        return {**plain, "fast": self.fast and self.fast._asdict(), "scope": cut.scope, "by": cut.ranking,
+                "repaired": cut.repaired, "thresholds": dict(cut.thresholds)}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Proposal:
         best, points = self.best, 100 * self.best.loss
         side = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} dense"
         side = side if round(points, 1) else "as dense"
-        faster = f", {best.speedup:.1f} times as fast (predicted)" if best.speedup else ""
+        faster = f", {best.fast.words}" if best.fast else ""
         return (f"Best: {best.how}, {best.sparsity:.1%} zero, {best.compression_encoder:.2f}x compression; "
                 f"exact {best.score:.4f}, {side}{faster}.")
 
@@ -127,9 +129,9 @@ class Way:
         """The cut of this share. Raises InputError where it does not reach that far."""
         thresholds = dict(self.thresholds(share))
         mask = mask_at(self.ranking, run.layout, thresholds, self.cut.scope)
-        speedup = profile.speedup(mask, SETTING, run.heads) if profile and mask.kept_weights else None
+        fast = profile.foretold(mask, SETTING, run.heads, machine()) if profile and mask.kept_weights else None
         return Candidate(self.how, replace(self.cut, thresholds=tuple(thresholds.items())), mask.sparsity,
-                         mask.compression_encoder, mask.compression_model, speedup)
+                         mask.compression_encoder, mask.compression_model, fast and fast.speedup, fast=fast)
 
 
 Search = Generator[Step, Mapping, Proposal]

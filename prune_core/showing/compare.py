@@ -37,6 +37,7 @@ class Row:
     by: str = ""  # the method's own name
     speedup: float | None = None  # mean over the same runs
     timed: bool = False  # whether it was measured; else it is predicted
+    mark: str = ""  # on which machine, where it is predicted for another one
     majority: float = -math.inf  # what the most frequent answer scores
     runs: tuple[str, ...] = ()  # in the order of the scores
 
@@ -62,9 +63,14 @@ class Row:
     def stage(self) -> Stage:
         return Stage.of("retrain", self.compression)
 
+    @property
+    def kind(self) -> str:
+        """How the speedup is known: 'measured', 'predicted', 'predicted on AMD EPYC, not this machine'."""
+        return "measured" if self.timed else f"predicted {self.mark}".strip()
+
 
 def row_of(method: str, compression: float, own: Sequence[tuple[Run, dict]], by: str = "",
-           speedup: Speedup = lambda run, point: None, timed: bool = False) -> Row:
+           speedup: Speedup = lambda run, point: None, timed: bool = False, mark: str = "") -> Row:
     """One of the same point in every run: (run, point)."""
     points, runs = [point for _, point in own], [run for run, _ in own]
     speedups = [speedup(run, point) for run, point in own]
@@ -72,7 +78,7 @@ def row_of(method: str, compression: float, own: Sequence[tuple[Run, dict]], by:
     dense = [math.nan if run.dense_score is None else run.dense_score for run in runs]
     return Row(method, compression, tuple(p["score_retrained"] for p in points),
                *(statistics.fmean(p[name] for p in points) for name in COMPRESSIONS), statistics.fmean(dense),
-               by or method, known, timed, runs[0].majority_score, tuple(run.name for run in runs))
+               by or method, known, timed, mark, runs[0].majority_score, tuple(run.name for run in runs))
 
 
 # ---------------------------------------------------------------- the answer
@@ -114,7 +120,7 @@ def answer(rows: Sequence[Row], allowed: float = best.ALLOWED, aim: str = "speed
         told = (f"None is within {points(allowed)} of dense ({row.dense:.3f}): {who} loses least, "
                 f"{points(row.loss / 100)}, and scores {score}")
     if row.speedup is not None:
-        told += f", {row.speedup:.1f} times as fast ({'measured' if row.timed else 'predicted'})"
+        told += f", {row.speedup:.1f} times as fast ({row.kind})"
     if aim == "model":
         told += f", the whole model {row.compression_model:.2f} times smaller"
     if row.mean <= row.majority + NEAR:
@@ -168,7 +174,7 @@ def as_csv(rows: Sequence[Row], allowed: float = best.ALLOWED) -> str:
     for row in rows:
         numbers = (f"{getattr(row, name):.4f}" for name in (*COMPRESSIONS, "mean", "spread", "dense"))
         known = row.speedup is not None
-        fast = [f"{row.speedup:.4f}", "measured" if row.timed else "predicted"] if known else ["", ""]
+        fast = [f"{row.speedup:.4f}", row.kind] if known else ["", ""]
         writer.writerow([row.method, row.by, row.compression, *numbers, f"{row.loss:.2f}",
                          "yes" if best.keeps(row, allowed) else "no", *fast, len(row.scores),
                          " ".join(f"{score:.4f}" for score in row.scores)])
@@ -228,19 +234,25 @@ def differences(one: Run, other: Run) -> list[tuple[str, object, object]]:
     return [(name, value, others[name]) for name, value in one.config.settings().items() if value != others[name]]
 
 
-def rows_of(chosen: Sequence[Group], speedup: Speedup = lambda run, point: None, timed: bool = False) -> list[Row]:
-    """Scores after retraining, group by group and compression by compression. `timed`: speedups are measured ones."""
+def rows_of(chosen: Sequence[Group], speedup: Speedup = lambda run, point: None, timed: bool = False,
+            mark: str = "") -> list[Row]:
+    """Scores after retraining, group by group and compression by compression.
+
+    `timed`: speedups are measured ones; `mark`: on which machine those that are predicted are, if not on this one.
+    """
     made, runs = [], [run for group in chosen for run in group.runs]
     for group in chosen:
         own = [(run, p) for run in group.runs for p in run.points if p["score_retrained"] is not None]
         for compression in sorted({p["compression"] for _, p in own}):
             there = [(run, p) for run, p in own if p["compression"] == compression]
-            made.append(row_of(group.label, compression, there, method_of(group.runs[0], runs), speedup, timed))
+            made.append(row_of(group.label, compression, there, method_of(group.runs[0], runs), speedup, timed,
+                               mark))
     return made
 
 
 def predicted(profile: Profile | None) -> Speedup:
-    """What this latency profile predicts of a run's retrained model at a point; None where norms or it are missing."""
+    """What this latency profile predicts of a run's retrained model at a point, in the fastest precision; None where
+    norms or it are missing."""
     def speedup(run: Run, point: dict) -> float | None:
         stage = Stage.of("retrain", point["compression"])
         if profile is None or stage not in run.stages or run.saved(stage) not in run.with_norms:

@@ -85,12 +85,13 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
 
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path,
-         speedup: Speedup = lambda run, point: None) -> list[Row]:
-    """What the complete runs have come to, method by method; `speedup`: what is predicted of a run at a point."""
+         speedup: Speedup = lambda run, point: None, mark: str = "") -> list[Row]:
+    """What the complete runs have come to, method by method; `speedup`: what is predicted of a run at a point, `mark`:
+    on which machine, if not on this one."""
     made: dict[tuple[str, float], list[tuple[Run, dict]]] = {}
     for name, config in planned:
         run = standing(name, config, runs_dir)
         for point in run.points if run and run.result else ():
             method = name.removeprefix(f"compare-{config.task}-").rpartition("-s")[0]
             made.setdefault((method, point["compression"]), []).append((run, point))
-    return [row_of(method, compression, own, speedup=speedup) for (method, compression), own in made.items()]
+    return [row_of(method, compression, own, speedup=speedup, mark=mark) for (method, compression), own in made.items()]

@@ -9,19 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from bench import rivals
+from bench.rivals import RUN, THREADS, minilm, row
 from torch.nn import functional as F
 
 from prune_core.cutting.blocks import BlockShape
-from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
+from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation import dev_score
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import FIRST
-from prune_core.execution import calibrate, engines, native
+from prune_core.execution import calibrate, native
 from prune_core.execution import timing as timing_
 from prune_core.execution.compact import CompactLinear, compact
-from prune_core.execution.timing import alternate, forward, sentences
+from prune_core.execution.timing import alternate
 from prune_core.execution.unpadded import unpad_
-from prune_core.execution.whole import small_model
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
@@ -32,15 +33,7 @@ from prune_core.runs.config import preset
 from prune_core.runs.run import Run
 from prune_core.training import session
 
-THREADS = 2
-RUN = "sst2-minilm-64x1"
 GLUE = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "glue"
-
-
-def row(what: str, figure: float, unit: str, aim: float | None = None, below: bool = False) -> dict:
-    """One line; met when the figure is at least the aim (at most, with `below`)."""
-    met = aim is None or (figure <= aim if below else figure >= aim)
-    return {"what": what, "figure": figure, "unit": unit, "aim": aim, "met": met}
 
 
 def linear() -> Iterator[dict]:
@@ -64,13 +57,6 @@ def linear() -> Iterator[dict]:
             yield row(f"BERT-base linear layers, {tokens} tokens, {rows}x1, {sparsity:.0%} cut "
                       f"({dense:.2f} -> {fast:.2f} ms)",
                       dense / fast * (1 - sparsity), "of ideal", least)
-
-
-def minilm(compression: float) -> tuple[torch.nn.Module, BlockMask]:
-    """The embedded checkpoint and the mask that the recorded SST-2 run reached at this compression."""
-    run = Run(places.RECORDED / RUN)
-    norms = run.norms(run.saved(f"penalty-{compression:g}x"))
-    return encoders.load("minilm", 2).model.eval(), mask_at_sparsity(norms, run.layout, sparsity_of(compression))
 
 
 def encoder() -> Iterator[dict]:
@@ -97,39 +83,6 @@ def penalty() -> Iterator[dict]:
     with tempfile.TemporaryDirectory() as folder:
         result = session.start(config, Path(folder), "penalty", "python -m tests.bench speed", lambda *_: None)
     yield row("the penalty's share of a step of MiniLM", result["penalty_share"], "of a step", 0.5, below=True)
-
-
-def dense_engines() -> Iterator[dict]:
-    """The compact encoder against every dense engine, and in each engine the compact graph against the dense one."""
-    model, mask = minilm(5.0)
-    torch.set_num_threads(THREADS)
-    inputs = sentences(model, Batch(32, 128))
-    with tempfile.TemporaryDirectory() as folder:
-        dense = engines.to_onnx(model, Path(folder) / "dense.onnx")
-        graph = engines.to_onnx(compact(model, mask, kernels=False), Path(folder) / "compact.onnx")
-        calls = {"dense torch fp32": forward(model, inputs), "dense torch bf16": forward(model, inputs, "bf16"),
-                 "compact here": forward(small_model(model, mask), inputs)}
-        for name, path in (("dense", dense), ("compact", graph)):
-            for engine, at, dtype, word in (("onnxruntime", path, "fp32", "fp32"),
-                                            ("onnxruntime", engines.quantized(path), "fp32", "int8"),
-                                            ("openvino", path, "fp32", "fp32"), ("openvino", path, "bf16", "bf16")):
-                call = engines.session(engine, at, THREADS, dtype)
-                calls[f"{name} {engine} {word}"] = lambda call=call: call(inputs)
-        ms_of = {name: timing.median for name, timing in alternate(calls, 25).items()}
-        with torch.inference_mode():
-            wanted = compact(model, mask)(**inputs).logits.numpy()
-        for engine in ("onnxruntime", "openvino"):
-            off = np.abs(engines.session(engine, graph, THREADS)(inputs) - wanted).max()
-            yield row(f"logits of the compact graph in {engine}: largest difference", float(off), "", 1e-4, below=True)
-    for name, ms in ms_of.items():
-        if name.startswith("dense"):
-            yield row(f"MiniLM at 5x against {name} ({ms:.1f} -> {ms_of['compact here']:.1f} ms)",
-                      ms / ms_of["compact here"], "x faster",
-                      3.0 if name == "dense torch fp32" else 1.0)
-    for engine in ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino bf16"):
-        dense_ms, ms = ms_of[f"dense {engine}"], ms_of[f"compact {engine}"]
-        yield row(f"compact graph against dense graph in {engine} ({dense_ms:.1f} -> {ms:.1f} ms)",
-                  dense_ms / ms, "x dense", 1.5)
 
 
 def score() -> Iterator[dict]:
@@ -203,5 +156,5 @@ def model() -> Iterator[dict]:
     yield row("latency model: the same for the dense model", profile.error_dense, "of measured")
 
 
-PARTS = {"linear": linear, "encoder": encoder, "penalty": penalty, "engines": dense_engines, "score": score,
+PARTS = {"linear": linear, "encoder": encoder, "penalty": penalty, "engines": rivals.engines, "score": score,
          "large": large, "model": model}

@@ -11,7 +11,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,9 @@ from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import Norms
-from prune_core.latency.profile import Batch, Profile
+from prune_core.latency.profile import Batch, Profile, dtype_of
 from prune_core.latency.strips import layers_of
+from prune_core.latency.work import last_layer
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks.glue_folders import FOLDERS
@@ -90,10 +91,12 @@ def norms_bytes(names: Sequence[str], norms: Norms) -> bytes:
 
 
 def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Profile | None, batch: Batch,
-           surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]] | None = None) -> dict:
+           surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]] | None = None, dtype: str = "auto",
+           mark: str = "") -> dict:
     """All that the browser needs besides norms, for snapshot `at`.
 
-    `surfaces`: what cuts are predicted from, for one ranking; by default the snapshot's own.
+    `surfaces`: what cuts are predicted from, for one ranking; by default the snapshot's own. `dtype`: for which
+    precision a speedup is predicted; `mark`: what stands on that number, where it is for another machine.
     """
     layout = run.layout
     surfaces = {usual.kind: run.snapshots[at].surface} if surfaces is None else surfaces
@@ -101,6 +104,7 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
         "run": run.name, "moment": run.with_norms.index(at), "high": high,
         "modelWeights": layout.model_weights, "heads": run.heads, "layers": len(layers_of(layout)),
         "playable": playable(run), "hidden": max(m.n for m in layout.matrices if m.type != "output"),
+        "last": last_layer(layout),
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
                       **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))}
                      for m in layout.matrices],
@@ -108,11 +112,17 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
         "moments": [_snapshot(run, run.snapshots[position], usual) for position in run.with_norms],
         "surfaces": _surfaces(surfaces), "usual": usual.to_json(),
         "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
-    if profile:
-        sent["profile"] = {"lanes": profile.lanes, "vectors": profile.vectors, "compact": dict(profile.compact),
-                           "batch": batch.batch, "length": batch.length, "tokens": batch.tokens,
-                           "denseMs": profile.dense_ms(layout, batch)}
-    return sent
+    return sent | {"precision": dtype} | ({"profile": priced(profile, layout, batch, dtype, mark)} if profile else {})
+
+
+def priced(profile: Profile, layout: Layout, batch: Batch, dtype: str, mark: str) -> dict:
+    """What a speedup is predicted from: the paths that may run in this precision, and the best dense engine."""
+    names, why = profile.candidates(dtype)
+    paths = [{"name": name, "quantized": dtype_of(name) == "int8", **asdict(profile.paths[name].blocking),
+              "prices": dict(profile.paths[name].ms)} for name in names]
+    rival, ms = profile.best_rival(layout, batch)
+    return {"batch": batch.batch, "length": batch.length, "paths": paths, "why": why, "mark": mark,
+            "rival": {"name": rival, "ms": ms}}
 
 
 def score_title(run: Run) -> str:

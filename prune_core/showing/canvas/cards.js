@@ -17,6 +17,21 @@ function writeCards(root, title, counted, score, pin) {
   card.title = `${score.how ?? ""}${score.words}`;
 }
 
+// What the speedup is over, in which arithmetic, and on which machine where it is not this one
+function writeSpeedup(root, { precision, profile }, { path }) {
+  const card = root.querySelector("[data-number=speedup]"), beside = card.querySelector(".beside");
+  write(card.querySelector(".mark"), profile?.mark ?? "");
+  if (!profile) {
+    write(beside, "not calibrated here");
+    card.title = "No speedup is predicted: Speed can calibrate this machine";
+    return;
+  }
+  const { rival: { name }, why, mark } = profile, [dtype] = path.split(" "), of = mark ? "there" : "of this machine";
+  write(beside, `over ${name}, in ${dtype}`);
+  card.title = `Predicted against the best dense engine ${of} (${name}), for ${dtype}` +
+    (precision === "auto" ? ", the fastest" : "") + (why ? `: ${why}` : "");
+}
+
 function against(name, value, pin) {
   const other = pin?.numbers[name];
   return other == null || value === undefined || !Number.isFinite(value) ? ""

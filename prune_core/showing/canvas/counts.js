@@ -26,7 +26,10 @@ function numbers(model, cut) {
     model: header.modelWeights / (header.modelWeights - header.encoderWeights + weights),
     zero: zeroShares(model, "global").all };
   if (alike(header, cut)) Object.assign(counted, scoreAt(header.surfaces[cut.scope], counted.sparsity));
-  if (header.profile) counted.speedup = header.profile.denseMs / compactMs(model);
+  if (header.profile) {
+    const { ms, path } = compactMs(model), { rival } = header.profile;
+    Object.assign(counted, { speedup: rival.ms / ms, path });
+  }
   return counted;
 }
 

@@ -92,34 +92,69 @@ function byColumns(m, kept, rows, cols) {
   return strips;
 }
 
-// Widths of the panels in which `count` outputs are computed
-function panelWidths(count, { lanes, vectors }) {
-  const pieces = Math.max(1, Math.ceil(count / (lanes * vectors))), width = wide(Math.ceil(count / pieces), lanes);
-  const widths = [];
-  for (let at = 0; at < count; at += width) widths.push(wide(Math.min(count, at + width) - at, lanes));
-  return widths;
+// ---- counts of work, as prune_core/latency/work.py has them; `price` takes the name of each and how much
+
+const FIRST = ["query", "attention.output", "intermediate", "output"]; // of the last layer: for first tokens only
+const ATTENDED = 16, HEAD = 64; // queries that are attended together; rows of a head where it is not known
+
+// The blocks of outputs in which `count` of them are computed: how wide, how many
+function blocksOf(count, most, unit) {
+  const width = wide(Math.ceil(count / Math.max(1, Math.ceil(count / most))), unit);
+  return { width, blocks: Math.ceil(count / width) };
 }
 
-// Predicted milliseconds of the compact model
-function compactMs(model) {
-  const { header, kept, live } = model, { profile } = header;
-  const { compact: prices, tokens, batch, length } = profile;
-  findLive(model);
-  let ms = 0, widths = 0;
-  const price = (name, count) => (ms += count * (prices[name] ?? 0));
+// In the pass over the whole encoder, by tiles of tokens
+function countPass(model, { batch, length }, { tile, rows, step, unit, quantized }, plans, price) {
+  const { header, live } = model, { heads, hidden, last } = header;
+  const every = Math.ceil((batch * length) / tile), first = Math.ceil(batch / tile);
   header.matrices.forEach((m, number) => {
-    const plan = planMatrix(m, kept, live[number], profile.lanes);
+    const ends = m.layer === last, tiles = ends && FIRST.includes(m.type) ? first : every, tokens = tiles * tile;
+    for (const [columns, outputs] of plans[number].strips) {
+      const steps = Math.ceil(columns / step), { blocks } = blocksOf(outputs, rows, unit), all = wide(outputs, unit);
+      price("multiply", tokens * steps * step * all);
+      price("steps", tiles * steps * blocks);
+      price("blocks", tiles * blocks);
+      price(plans[number].scattered ? "scatter" : "store", tokens * all);
+      price("weights", columns * all);
+      price("gather", tokens * columns);
+    }
+    const outputs = total(live[number].rows);
+    if (m.type === "intermediate") price("gelu", tokens * outputs);
+    if (m.type === "value") {
+      const pairs = batch * length * (ends ? Math.min(length, ATTENDED) : length);
+      price("attention", pairs * outputs);
+      price("softmax", (pairs * outputs) / (heads ? Math.floor(m.m / heads) : HEAD));
+      price("heads", tokens * outputs);
+    }
+    if (quantized && m.type !== "query" && m.type !== "key") price("quantize", tokens * total(live[number].cols));
+  });
+  const ending = last === null ? 0 : 1;
+  price("norm", hidden * tile * (every * (header.layers - ending) + first * ending));
+  price("embed", every * tile * hidden);
+  price("head", batch * hidden ** 2);
+  price("layers", header.layers);
+  price("call", 1);
+}
+
+// Module by module, as profiles of format 1 have prices of
+function countModules(model, { batch, length }, { lanes, vectors }, plans, price) {
+  const { header, live } = model, tokens = batch * length;
+  let widths = 0;
+  header.matrices.forEach((m, number) => {
+    const { strips, scattered } = plans[number], outputs = total(live[number].rows);
     price("transpose", tokens * total(live[number].cols));
-    for (const [columns, outputs] of plan.strips)
-      for (const width of panelWidths(outputs, profile)) {
-        price(`multiply ${width / profile.lanes}`, tokens * columns * width);
-        price(plan.scattered ? "scatter" : "store", tokens * width);
-        price("weights", columns * width);
+    for (const [columns, count] of strips) {
+      const { width, blocks } = blocksOf(count, lanes * vectors, lanes);
+      for (let at = 0; at < blocks; at++) {
+        const own = wide(Math.min(count, (at + 1) * width) - at * width, lanes);
+        price(`multiply ${own / lanes}`, tokens * columns * own);
+        price(scattered ? "scatter" : "store", tokens * own);
+        price("weights", columns * own);
         price("panels", 1);
       }
-    const rows = total(live[number].rows);
-    if (m.type === "intermediate") price("gelu", tokens * rows);
-    if (m.type === "value") widths += rows;
+    }
+    if (m.type === "intermediate") price("gelu", tokens * outputs);
+    if (m.type === "value") widths += outputs;
   });
   price("attention", batch * length ** 2 * widths);
   price("heads", tokens * widths);
@@ -128,5 +163,20 @@ function compactMs(model) {
   price("head", batch * header.hidden ** 2);
   price("layers", header.layers);
   price("call", 1);
-  return ms;
+}
+
+// Predicted milliseconds of the compact model, on the fastest of the paths that may run: { ms, path }
+function compactMs(model) {
+  const { header, kept, live } = model, { profile } = header, plans = new Map();
+  findLive(model);
+  let best = null;
+  for (const path of profile.paths) {
+    const unit = path.unit ?? path.lanes, { prices } = path;
+    if (!plans.has(unit)) plans.set(unit, header.matrices.map((m, number) => planMatrix(m, kept, live[number], unit)));
+    let ms = 0;
+    const price = (name, count) => (ms += count * (prices[name] ?? 0));
+    (path.tile ? countPass : countModules)(model, profile, path, plans.get(unit), price);
+    if (!best || ms < best.ms) best = { ms, path: path.name };
+  }
+  return best;
 }

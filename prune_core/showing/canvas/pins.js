@@ -31,7 +31,8 @@ function drawPins(place, pins, against, { goTo, unpin }) {
     const go = chip(words.join(", "), `Go to pinned setting ${pin.name}`, "chip", () => goTo(pin));
     const how = pin.numbers.score == null ? "" : `, score ${pin.numbers.how ?? "predicted"}`;
     const ranked = (pin.ranking ?? "norm") === "norm" ? "" : `, ranked by ${pin.ranking}`;
-    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${how}` +
+    const wanted = (pin.precision ?? "auto") === "auto" ? "" : `, speedup in ${pin.precision}`;
+    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${wanted}${how}` +
       (pin.name === against ? ". The cards are compared with it" : "");
     go.classList.toggle("chosen", pin.name === against);
     return [go, chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];

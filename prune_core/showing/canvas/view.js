@@ -162,8 +162,9 @@ class View {
   // ---- pins
 
   pin() {
-    const { model, cut } = this, counted = numbers(model, cut);
-    const pins = withPin(this.pins, { ...this.identity, cut: settled(model, cut) }, counted, this.knownOf(counted));
+    const { model, cut, header: { precision } } = this, counted = numbers(model, cut);
+    const pinned = { ...this.identity, precision, cut: settled(model, cut) };
+    const pins = withPin(this.pins, pinned, counted, this.knownOf(counted));
     this.against = pins.at(-1).name;
     this.setPins(pins);
   }
@@ -179,10 +180,10 @@ class View {
     this.player.stop();
     this.against = pin.name;
     if (pin.moment !== this.snapshots.number) this.show(pin.moment);
-    const { header: { repaired, asks } } = this, ranking = pin.ranking ?? "norm";
+    const { header: { repaired, asks, precision } } = this, ranking = pin.ranking ?? "norm", wanted = pin.precision ?? "auto";
     // The page's own settings follow the pin
-    if (asks && (asks !== ranking || Boolean(repaired) !== Boolean(pin.repaired)))
-      this.asked = { id: Date.now(), ranking, repaired: Boolean(pin.repaired) };
+    if (asks && (asks !== ranking || Boolean(repaired) !== Boolean(pin.repaired) || precision !== wanted))
+      this.asked = { id: Date.now(), ranking, repaired: Boolean(pin.repaired), precision: wanted };
     this.take(pin.cut);
   }
 
@@ -266,6 +267,7 @@ class View {
     const { handle, counted } = this, pin = this.pins.find(({ name }) => name === this.against);
     root.classList.toggle("late", Boolean(this.snapshots.behind));
     writeCards(root, this.header.title, counted, this.knownOf(counted), pin);
+    writeSpeedup(root, this.header, counted);
     writeParts(root, counted, this.said);
     this.controls.write(handle, this.history);
     this.words = wordsFor(model, cut, handle);

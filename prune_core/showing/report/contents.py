@@ -177,7 +177,7 @@ def _timed(finding: Finding) -> str:
     speed = finding.speed
     sure = ("; medians, all taken in turn, round by round" if speed.measured
             else f"; from a model of the latency with a median error of {speed.error:.0%}")
-    return (f"compact model against dense torch, fp32, {speed.batch.batch} sentences of {speed.batch.length} tokens, "
+    return (f"compact model in {speed.arithmetic} against the dense one in {speed.rival}, {speed.batch.words}, "
             f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.cpu}{sure}")
 
 

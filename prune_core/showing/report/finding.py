@@ -54,7 +54,10 @@ class ReportedScore:
 
 @dataclass(frozen=True)
 class ReportedSpeed:
-    """Dense / compact latency: measured, with both medians, or predicted by the latency model, with its error."""
+    """Dense / compact latency: measured, with both medians, or predicted by the latency model, with its error.
+
+    `rival`: the engine that the dense model runs in; `mark`: of a prediction for another machine than made the report.
+    """
 
     value: float
     batch: Batch
@@ -65,6 +68,14 @@ class ReportedSpeed:
     error: float | None = None  # median, of a prediction
     apart: str = ""  # of a measurement far from what is predicted: why, as far as that is known
     busy: bool = False  # whether other programs were at work when it was measured
+    arithmetic: str = "fp32"  # of the compact model
+    rival: str = "torch fp32"
+    mark: str = ""
+
+    @property
+    def kind(self) -> str:
+        """'measured', 'predicted', 'predicted on AMD EPYC, not this machine'."""
+        return "measured" if self.measured else f"predicted {self.mark}".strip()
 
     @property
     def each_ms(self) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from prune_core import InputError, files
 from prune_core.cutting.masks import norm_scale
 from prune_core.latency.profile import Batch, Profile
+from prune_core.machine import machine
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
@@ -31,20 +32,21 @@ def markdown(run: Run, findings: Sequence[Finding], request: Request, made: date
 
 def html(
     run: Run, findings: Sequence[Finding], request: Request, made: date, profile: Profile | None = None,
+    dtype: str = "fp32",
 ) -> str:
     """The report as one HTML file: no part of it is fetched from anywhere. Raises InputError.
 
-    `profile`: prices what the map's threshold would save, as in the app.
+    `profile`: prices what the map's threshold would save, as in the app, in the arithmetic `dtype`.
     """
     said = contents(run, findings, request, made)
     best = next((at for at, row in enumerate(said["rows"]) if row is said["best"]), 0)
     script = canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8")
     return _templates().get_template("page.html").render(
-        said, chart=chart.places(run, findings, best), data=_in_script(_maps(run, findings, best, profile)),
+        said, chart=chart.places(run, findings, best), data=_in_script(_maps(run, findings, best, profile, dtype)),
         script=script, map_html=canvas.part("html"), map_css=canvas.part("css"))
 
 
-def _maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | None) -> dict:
+def _maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | None, dtype: str) -> dict:
     """What the live map is given: a header for each setting that is shown; norms, once where settings share them."""
     shown = range(len(findings)) if sum(kept.size for kept in findings[0].mask.kept.values()) <= MAPS else [best]
     places: dict[tuple, int] = {}  # (snapshot, ranking) -> where its norms are
@@ -56,17 +58,18 @@ def _maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | N
             places[key] = len(data["norms"])
             norms = canvas.norms_bytes([m.name for m in run.layout.matrices], setting.ranking(run))
             data["norms"].append(base64.b64encode(norms).decode())
-        header = _header(run, findings[at], profile)
+        header = _header(run, findings[at], profile, dtype)
         data["maps"].append({"letter": "ABCD"[at], "norms": places[key], "header": header})
     return data
 
 
-def _header(run: Run, finding: Finding, profile: Profile | None) -> dict:
+def _header(run: Run, finding: Finding, profile: Profile | None, dtype: str) -> dict:
     """What the map is sent for this setting: one snapshot only."""
     setting = finding.setting
     cut, surface, high = setting.cut, setting.surface(run), norm_scale([setting.ranking(run)])
     surfaces = {cut.kind: surface} if surface else {}
-    head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces)
+    head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces, dtype,
+                         profile.elsewhere(machine()) if profile else "")
     head |= {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": cut.ranking, "exact": False,
              "repaired": cut.repaired}
     return head | {"answers": _answers(run, finding)}
