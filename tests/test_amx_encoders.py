@@ -109,6 +109,21 @@ def test_any_threads_and_any_company_give_the_same_bits(tiles, kind, path):
         assert torch.equal(torch.cat(alone), want)
 
 
+@pytest.mark.parametrize("path", AMX)
+def test_a_sentence_of_no_numbers_reaches_no_other(tiles, path):
+    """Its keys and values lie in the same tiles as others', where what is not theirs is multiplied by 0."""
+    model, mask, _ = masked_model("bert", "16x1", max_position_embeddings=140, **SIZES["bert"])
+    small, lengths = whole.small_model(model, mask, path.split()[0], path), torch.tensor([20, 7, 37, 7, 90, 5])
+    rows = torch.randn(int(lengths.sum()), 128, generator=torch.Generator().manual_seed(0))
+    broken = rows.clone()
+    theirs = torch.isin(torch.arange(len(lengths)).repeat_interleave(lengths), torch.tensor([1, 3]))
+    broken[theirs] = torch.nan
+    small.base_model.encoder.first_only = 0
+    with torch.inference_mode():
+        want, got = (small.base_model.run(lengths, len(rows), {"rows": x}) for x in (rows, broken))
+    assert torch.equal(got[~theirs], want[~theirs]) and got[theirs].isnan().all()
+
+
 def test_every_length_is_attended_to_in_full(tiles):
     model, mask, dense = masked_model("bert", "64x1", max_position_embeddings=140, **SIZES["bert"])
     small, dense = whole.small_model(model, mask, "bf16", "bf16 amx"), dense.double()
