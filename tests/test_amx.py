@@ -163,14 +163,14 @@ def test_a_layer_that_keeps_all_is_the_one_in_float64(tiles, inputs):
 @pytest.mark.parametrize("act", ["", "gelu", "relu"])
 def test_missing_columns_are_zeros_whatever_lies_behind(tiles, act):
     """A token that is no number reaches no other, and a column that is not kept no output."""
-    weight, kept = torch.ones(128, 40), kept_counts([32, 3], 40, 64)
-    x = torch.ones(70, 40)
-    x[:, ~torch.from_numpy(kept.any(0))] = torch.nan
-    x[5] = torch.nan
-    layer, _ = packed("bf16 amx", weight, torch.zeros(128), kept, BlockShape(64, 1), act)
+    kept, x = np.zeros((3, 40), bool), torch.ones(70, 40)
+    kept[0, 1:33] = kept[1, 1:4] = kept[2, 0] = True  # the last one's column is the next in the list of the one before
+    x[:, 0] = x[:, 33:] = x[5] = torch.nan
+    layer, _ = packed("bf16 amx", torch.ones(192, 40), torch.zeros(192), kept, BlockShape(64, 1), act)
     got = run_rows("bf16 amx", layer, x)
     others = torch.arange(70) != 5
-    assert (got[others, :64] == 32).all() and (got[others, 64:] == 3).all() and got[5].isnan().all()
+    assert (got[others, :64] == 32).all() and (got[others, 64:128] == 3).all()
+    assert got[5].isnan().all() and got[:, 128:].isnan().all()
 
 
 @needs_avx512

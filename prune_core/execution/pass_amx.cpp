@@ -164,7 +164,7 @@ struct LinearOnTiles {
     char* ring;  // gathered columns
     sum* sums;   // of a block
 
-    static constexpr long AHEAD = 2, RING = 3;    // steps: a tile that is loaded right after it was written stalls
+    static constexpr long AHEAD = 2;              // steps: a tile that is loaded right after it was written stalls
     static constexpr long SHORT = 4;              // steps of which two sets stay in the first cache beside all the rest
     static constexpr long NEAR_TILES = 8;         // tiles of tokens whose columns, all paired, stay in the second
     static constexpr long WORTH_PAIRING = 4;      // parts that take all columns
@@ -272,7 +272,7 @@ struct LinearOnTiles {
     void each_part(const std::vector<Piece>& pieces, long first, long tiles) const {
         Ahead ahead(*this, pieces, first, tiles, false);
         Before before;
-        char *now = ring, *then = ring, *const last = ring + (RING - 1) * STEP_BYTES;
+        char *now = ring, *then = ring, *const last = ring + (AHEAD - 1) * STEP_BYTES;
         const auto turn = [&](char*& at) { return std::exchange(at, at == last ? ring : at + STEP_BYTES); };
         for (long i = 0; i < AHEAD; i++) ahead.gather(turn(then));
         for (const Piece& piece : pieces)
