@@ -30,7 +30,7 @@ def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads:
     mask = mask_at(ranking, run.layout, thresholds, cut.scope)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     bench = bench or Bench(run, stage, source)
-    native.library()  # built, where that is still to be done, before the clock starts
+    native.build()  # built, where that is still to be done, before the clock starts
     start, first = time.perf_counter(), None
     for running in bench.stream(mask, fresh, cut.repaired, doing):
         first = first or time.perf_counter() - start

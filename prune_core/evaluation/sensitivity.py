@@ -42,7 +42,7 @@ def sensitivity(
         if (scope, key, share) not in known:
             if bench is None:
                 torch.set_num_threads(threads or os.cpu_count() or 1)
-                native.library()
+                native.build()
                 bench = Bench(run, stage, source)
             threshold = thresholds_for(norms, layout, share, scope)[key]
             mask = mask_at(norms, layout, dict.fromkeys(by_scope(layout, scope), 0.0) | {key: threshold}, scope)

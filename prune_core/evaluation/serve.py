@@ -221,6 +221,6 @@ def main(threads: int = 0) -> None:
         os.dup2(2, 1)
         scoring = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
         threading.Thread(target=scoring.take, args=(sys.stdin,), daemon=True).start()
-        threading.Thread(target=native.library, daemon=True).start()  # built, on a new machine, while weights are read
+        threading.Thread(target=native.build, daemon=True).start()  # built, on a new machine, while weights are read
         with contextlib.suppress(BrokenPipeError):
             scoring.work()

@@ -50,7 +50,7 @@ def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | N
             if (point := known.get(kind, {}).get(wanted)) is None:
                 if bench is None:
                     torch.set_num_threads(threads or os.cpu_count() or 1)
-                    native.library()
+                    native.build()
                     bench = Bench(run, stage, source)
                 *_, last = bench.stream(mask, repaired=kind.repaired)
                 point = SurfacePoint(wanted, mask.sparsity, last.score, last.low, last.high)

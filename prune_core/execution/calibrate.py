@@ -20,7 +20,7 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import engines, native, paths, whole
+from prune_core.execution import engines, native, packing, paths, whole
 from prune_core.execution.timing import alternate, forward, sentences
 from prune_core.latency.profile import PLAIN, PathPrices, Prices, Profile, dtype_of, uncut
 from prune_core.latency.strips import Blocking, plan_encoder
@@ -100,7 +100,7 @@ def calibrate(
     if native.library() is None:
         raise InputError(f"there is nothing to calibrate here: {native.why_not()}")
     torch.set_num_threads(threads or torch.get_num_threads())
-    random, known = np.random.default_rng(seed), {name: paths.blocking(name) for name in runnable()}
+    random, known = np.random.default_rng(seed), {name: packing.blocking(name) for name in runnable()}
     dense = [Step(size, layers, setting).affordable() for size in _SIZES for layers in _DEPTHS for setting in _SETTINGS]
     masked, start, taken = _masked(random, masks), time.monotonic(), {"rivals": [], "fit": [], "held": []}
     for number, (step, timed) in enumerate(_in_turn(dense, masked, known, random, seconds), 1):

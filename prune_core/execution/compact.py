@@ -21,25 +21,23 @@ from torch.nn import functional as F
 
 from prune_core.cutting.blocks import BlockShape, Matrix
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import native
+from prune_core.execution import native, packing
 from prune_core.execution.native import Layer
 from prune_core.latency.strips import Execution, Live, layers_of, living, plan_matrix
 from prune_core.models.encoders import heads_of
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class CompactLinear(nn.Module):
     """y = act(x W^T + b) over what is kept of W: x (..., live columns) -> (..., live rows), fp32.
 
     `weight` (m, n) and `bias` (m,) are those of the dense layer; `kept` (groups down, groups across) says
-    which of its groups count. bf16 keeps the weights in bf16; the arithmetic is fp32. `executed` says how.
+    which of its groups count. `path` multiplies in its own arithmetic (paths.PATHS), None in fp32; `executed` says how.
     Without `kernels` it is stock torch, which other engines can be given.
     """
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, kept: np.ndarray, block: BlockShape,
-        live: Live | None = None, gelu: bool = False, dtype: torch.dtype = torch.float32, kernels: bool = True,
+        live: Live | None = None, gelu: bool = False, path: str | None = None, kernels: bool = True,
     ):
         super().__init__()
         weight, live = weight.detach().float(), live or Live.all(*weight.shape)
@@ -48,14 +46,20 @@ class CompactLinear(nn.Module):
         self.bias = bias[torch.from_numpy(live.rows)].contiguous()
         self.native = kernels and native.library() is not None
         if not self.native:
-            self._shrink(weight, block.expand(kept, *weight.shape), live, dtype)
+            self._shrink(weight, block.expand(kept, *weight.shape), live)
             return
-        registers = native.registers()
+        self._run = None
+        registers = native.registers() if path is None else packing.blocking(path)
         if block.sides(*weight.shape)[0] < registers.lanes:  # joined strips hold what one of them cuts
             weight = weight * torch.from_numpy(block.expand(kept, *weight.shape))
-        self._pack(weight, plan_matrix(kept, block, live, registers), dtype)
+        plan = plan_matrix(kept, block, live, registers)
+        if path is None:
+            self._pack(weight, plan)
+            return
+        self._packed = packing.pack(weight, bias, plan, path, registers, "gelu" if gelu else "")
+        self._run, self.executed = native.kernels(path)[0].prunescope_linear_rows, plan.executed
 
-    def _pack(self, weight: torch.Tensor, plan: Execution, dtype: torch.dtype) -> None:
+    def _pack(self, weight: torch.Tensor, plan: Execution) -> None:
         """Panels for the kernels: the largest first, so that threads end together."""
         registers, self.executed = native.registers(), plan.executed
         row_place, col_place = np.cumsum(plan.live.rows) - 1, np.cumsum(plan.live.cols) - 1
@@ -76,7 +80,7 @@ class CompactLinear(nn.Module):
                 weights_at += sheet.numel()
             columns.append(col_place[strip.cols])
             columns_at += len(strip.cols)
-        self.weights = torch.cat([*sheets, torch.zeros(0)]).to(dtype)
+        self.weights = torch.cat([*sheets, torch.zeros(0)])
         self.columns = torch.from_numpy(np.concatenate([*columns, []]).astype(np.int32))
         panels.sort(key=lambda panel: -panel[1] * panel[3])
         self.panels = torch.tensor(panels, dtype=torch.int64).view(len(panels), 6)
@@ -85,19 +89,21 @@ class CompactLinear(nn.Module):
         self.bias = F.pad(self.bias, (0, registers.lanes * registers.vectors))  # a last vector may reach past the end
         tensors = (self.columns, self.weights, self.panels, self.outputs, self.bias)  # kept alive by this module
         self._layer = Layer(*(None if t is None else t.data_ptr() for t in tensors), len(panels),
-                            self.in_features, self.out_features, dtype == torch.bfloat16, self.gelu)
+                            self.in_features, self.out_features, self.gelu)
 
-    def _shrink(self, weight: torch.Tensor, full: np.ndarray, live: Live, dtype: torch.dtype) -> None:
+    def _shrink(self, weight: torch.Tensor, full: np.ndarray, live: Live) -> None:
         """Stock torch: one dense product over the columns that any strip keeps."""
         used = full.any(0) & live.cols
         masked = weight * torch.from_numpy(full)
-        self.dense = masked[torch.from_numpy(live.rows)][:, torch.from_numpy(used)].to(dtype).float().contiguous()
+        self.dense = masked[torch.from_numpy(live.rows)][:, torch.from_numpy(used)].contiguous()
         self.used = None if used.sum() == live.cols.sum() else torch.from_numpy(np.flatnonzero(used[live.cols]))
         self.executed = "dense torch" if self.dense.numel() == weight.numel() else "smaller dense torch"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.native:
-            y = native.linear(native.rows_of(x), self._layer, self.out_features)
+            rows = native.rows_of(x)
+            y = (native.linear(rows, self._layer, self.out_features) if self._run is None else
+                 native.linear_rows(rows, self._run, self._packed.struct, self.out_features))
             return y.view(*x.shape[:-1], self.out_features)
         x = x.float() if self.used is None else x.float()[..., self.used]
         y = F.linear(x, self.dense, self.bias)
@@ -105,12 +111,13 @@ class CompactLinear(nn.Module):
 
 
 @torch.no_grad()
-def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float32, kernels: bool = True) -> nn.Module:
+def compact(model: nn.Module, mask: BlockMask, path: str | None = None, kernels: bool = True) -> nn.Module:
     """A copy of `model`, in evaluation mode, whose prunable matrices execute only what `mask` keeps.
 
     All other parameters are shared with `model`. `.executed`: matrix name -> what runs. Outputs equal
     those of the model with the mask applied, up to rounding. Without `kernels` it is stock torch, for
-    engines that run exported graphs: matrices are smaller, strips are not walked.
+    engines that run exported graphs: matrices are smaller, strips are not walked. With a `path` the matrices
+    multiply in its arithmetic, each by itself; the rest is fp32.
     """
     small = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()
     modules, layout = dict(small.named_modules()), mask.layout
@@ -123,7 +130,7 @@ def compact(model: nn.Module, mask: BlockMask, dtype: torch.dtype = torch.float3
     small.executed = {}
     for name, linear in linears.items():
         new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block,
-                            live[name], name in fused, dtype, kernels)
+                            live[name], name in fused, path, kernels)
         small.executed[name] = new.executed
         parent, _, own = name.rpartition(".")
         setattr(modules[parent], own, new)

@@ -30,13 +30,9 @@ constexpr int tokens_for(int p) { return std::min(24, (REGISTERS - 1 - p) / p); 
 
 typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
 typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef uint16_t hvec __attribute__((vector_size(LANES * 2), aligned(2), may_alias));
 
 static inline vec splat(float v) { return v - vec{}; }
 static inline vec load(const float* at) { return *reinterpret_cast<const vec*>(at); }
-static inline vec load(const uint16_t* at) {  // bf16 is the upper half of a float
-    return (vec)(__builtin_convertvector(*reinterpret_cast<const hvec*>(at), ivec) << 16);
-}
 #if defined(__clang__)
 static inline vec shuffle(vec a, vec b, ivec at) {
     vec out;
@@ -88,9 +84,9 @@ static inline vec exp_of_negative(vec x) {
 }
 
 // acc[t][p] += sum over k of x[t, column k] * w[k, p]; x[t, c] lies at x[t * row + c * column].
-template <int T, int P, typename W>
+template <int T, int P>
 static inline void multiply(const float* x, long row, long column, const int32_t* columns, long kept,
-                            const W* w, long ldw, vec (&acc)[T][P]) {
+                            const float* w, long ldw, vec (&acc)[T][P]) {
     for (long k = 0; k < kept; k++, w += ldw) {
         const float* at = x + (columns ? columns[k] : k) * column;
         vec weights[P];
@@ -124,11 +120,11 @@ enum { PLAIN = 0, GELU = 1 };
 // A layer as CompactLinear has packed it; all but the activations.
 struct Layer {
     const int32_t* columns;
-    const void* weights;
+    const float* weights;
     const Panel* panels;
     const int32_t* outputs;  // nullptr: panels own their outputs and store; else they add to those listed
     const float* bias;       // per output; readable beyond the end as far as a panel is wide
-    int64_t count, inputs, width, bf16, act;
+    int64_t count, inputs, width, act;
 };
 
 // The LANES x LANES transpose, in registers: stage by stage, blocks of h x h change places.
@@ -166,7 +162,7 @@ static void transpose(const float* x, long ldx, long count, long from, long to, 
     }
 }
 
-template <int T, int P, typename W>
+template <int T, int P>
 static void run_block(const Layer& layer, const Panel& panel, const float* tile, float* y, long ldy) {
     vec acc[T][P];
     for (int p = 0; p < P; p++) {
@@ -174,7 +170,7 @@ static void run_block(const Layer& layer, const Panel& panel, const float* tile,
         for (int t = 0; t < T; t++) acc[t][p] = bias;
     }
     multiply<T, P>(tile, 1, TILE, layer.columns + panel.columns, panel.kept,
-                   static_cast<const W*>(layer.weights) + panel.weights, P * LANES, acc);
+                   layer.weights + panel.weights, P * LANES, acc);
     for (int t = 0; t < T; t++, y += ldy) {
         if (layer.outputs) {
             float sums[P * LANES];
@@ -191,32 +187,31 @@ static void run_block(const Layer& layer, const Panel& panel, const float* tile,
     }
 }
 
-template <int P, typename W, int T = tokens_for(P)>
+template <int P, int T = tokens_for(P)>
 static void run_tokens(long count, const Layer& layer, const Panel& panel, const float* tile, float* y, long ldy) {
-    if (count == T) run_block<T, P, W>(layer, panel, tile, y, ldy);
-    else if constexpr (T > 1) run_tokens<P, W, T - 1>(count, layer, panel, tile, y, ldy);
+    if (count == T) run_block<T, P>(layer, panel, tile, y, ldy);
+    else if constexpr (T > 1) run_tokens<P, T - 1>(count, layer, panel, tile, y, ldy);
 }
 
 // One panel on the `count` tokens of a tile, in blocks of like size: no short rest at the end.
-template <int P, typename W>
+template <int P>
 static void run_panel(const Layer& layer, const Panel& panel, const float* tile, long count, float* y, long ldy) {
     const long blocks = (count + tokens_for(P) - 1) / tokens_for(P);
     for (long b = 0; b < blocks; b++) {
         const long begin = count * b / blocks, end = count * (b + 1) / blocks;
-        run_tokens<P, W>(end - begin, layer, panel, tile + begin, y + begin * ldy, ldy);
+        run_tokens<P>(end - begin, layer, panel, tile + begin, y + begin * ldy, ldy);
     }
 }
 
-template <typename W>
 static void run_panels(const Layer& layer, long first, long last, const float* tile, long count, float* y, long ldy) {
     for (long i = first; i < last; i++) {
         const Panel& panel = layer.panels[i];
         switch (panel.vectors) {
-            case 1: run_panel<1, W>(layer, panel, tile, count, y, ldy); break;
-            case 2: run_panel<2, W>(layer, panel, tile, count, y, ldy); break;
+            case 1: run_panel<1>(layer, panel, tile, count, y, ldy); break;
+            case 2: run_panel<2>(layer, panel, tile, count, y, ldy); break;
 #if defined(__AVX512F__) || defined(__aarch64__)
-            case 3: run_panel<3, W>(layer, panel, tile, count, y, ldy); break;
-            case 4: run_panel<4, W>(layer, panel, tile, count, y, ldy); break;
+            case 3: run_panel<3>(layer, panel, tile, count, y, ldy); break;
+            case 4: run_panel<4>(layer, panel, tile, count, y, ldy); break;
 #endif
         }
     }
@@ -242,7 +237,6 @@ static float* scratch(size_t floats) {  // of this thread; grows, and stays
     return memory.data() + (16 - reinterpret_cast<uintptr_t>(memory.data()) / 4 % 16) % 16;  // on a cache line
 }
 
-template <typename W>
 static void linear(const Layer& layer, const float* x, long ldx, long tokens, float* y, long ldy, int threads) {
     const bool scattered = layer.outputs;
     const long tiles = std::max((tokens + TILE - 1) / TILE, scattered ? std::min<long>(threads, tokens) : 1);
@@ -254,7 +248,7 @@ static void linear(const Layer& layer, const float* x, long ldx, long tokens, fl
             float *tile = scratch(layer.inputs * TILE), *out = y + from * ldy;
             transpose(x + from * ldx, ldx, count, 0, layer.inputs, tile);
             if (scattered) before(layer, count, out, ldy);
-            run_panels<W>(layer, 0, layer.count, tile, count, out, ldy);
+            run_panels(layer, 0, layer.count, tile, count, out, ldy);
             if (scattered) after(layer, count, out, ldy);
         }
         return;
@@ -273,7 +267,7 @@ static void linear(const Layer& layer, const float* x, long ldx, long tokens, fl
 #pragma omp for schedule(dynamic, chunk)
         for (long panel = 0; panel < layer.count; panel++)
             for (long tile = 0; tile < tiles; tile++)
-                run_panels<W>(layer, panel, panel + 1, memory + tile * layer.inputs * TILE,
+                run_panels(layer, panel, panel + 1, memory + tile * layer.inputs * TILE,
                               begin(tile + 1) - begin(tile), y + begin(tile) * ldy, ldy);
     }
 }
@@ -336,13 +330,11 @@ extern "C" {
 int prunescope_lanes() { return LANES; }
 int prunescope_max_vectors() { return MAX_P; }
 
-// y (tokens, outputs) = act(x (tokens, inputs) W^T + bias), W as `layer` holds it. bf16: weights are bf16, arithmetic
-// is fp32.
+// y (tokens, outputs) = act(x (tokens, inputs) W^T + bias), W as `layer` holds it.
 void prunescope_linear(const Layer* layer, const float* x, int64_t ldx, int64_t tokens, float* y, int64_t ldy,
                        int threads) {
     if (tokens == 0) return;
-    if (layer->bf16) linear<uint16_t>(*layer, x, ldx, tokens, y, ldy, threads);
-    else linear<float>(*layer, x, ldx, tokens, y, ldy, threads);
+    linear(*layer, x, ldx, tokens, y, ldy, threads);
 }
 
 // Softmax attention inside every sentence. Sentence s has lengths[s] tokens from row starts[s] on; q, k, v: row stride

@@ -1,6 +1,7 @@
 """The C++ kernels: compiled once for this processor, cached, called through ctypes.
 
-native.cpp has what a model needs that runs module by module, pass_*.cpp one pass over a whole encoder (whole.py). Where there is no compiler, `library()` is None and `why_not()` says why; compact.py then runs on
+native.cpp has what a model needs that runs module by module, pass_*.cpp one pass over a whole encoder (whole.py). Where
+there is no compiler, `library()` is None and `why_not()` says why; compact.py then runs on
 stock torch with the same numbers.
 """
 
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -27,13 +29,13 @@ from prune_core.latency.strips import Registers
 SOURCE = Path(__file__).with_suffix(".cpp")
 _FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-march=native", "-fopenmp")
 _AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma")
+_AMX = ("-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")
 PASSES = {  # path -> source, and what it is built with beside _FLAGS
     "fp32": ("pass_fp32.cpp", ("-fno-math-errno",)),
     "bf16 avx512": ("pass_avx512.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16")),
     "int8 vnni": ("pass_avx512.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16", "-mavx512vnni", "-DINT8")),
-    "bf16 amx": ("pass_amx.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8")),
-    "int8 amx": ("pass_amx.cpp", ("-fno-math-errno", *_AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16", "-mamx-int8",
-                                  "-DINT8")),
+    "bf16 amx": ("pass_amx.cpp", ("-fno-math-errno", *_AVX512, *_AMX)),
+    "int8 amx": ("pass_amx.cpp", ("-fno-math-errno", *_AVX512, *_AMX, "-DINT8")),
 }
 _COMPILE_SECONDS = 120
 _LONG, _INT, _FLOAT, _POINTER = ctypes.c_int64, ctypes.c_int, ctypes.c_float, ctypes.c_void_p
@@ -93,14 +95,14 @@ def _keep_large_blocks() -> None:
     mallopt(trim_threshold, 1 << 29)
 
 
-def _compiled(used: str, source: Path, more: tuple[str, ...]) -> Path:
+def _compiled(used: str, source: Path = SOURCE, more: tuple[str, ...] = ()) -> Path:
     """The shared library of a source for this processor, built if it is not in the cache.
 
     Raises OSError, SubprocessError.
     """
     texts = [source] if source == SOURCE else [source, *sorted(source.parent.glob("*.hpp"))]
     flags = (*_FLAGS, *more)
-    depends_on = [*(text.read_bytes() for text in texts), " ".join(flags).encode(), used.encode(), _processor().encode()]
+    depends_on = [*(text.read_bytes() for text in texts), *map(str.encode, (" ".join(flags), used, _processor()))]
     key = hashlib.sha256(b"\0".join(depends_on)).hexdigest()[:16]
     path = files.cache_folder() / f"kernels-{key}.so"
     if path.exists():
@@ -153,9 +155,14 @@ def library() -> ctypes.CDLL | None:
 
 
 def kernels(path: str) -> tuple[ctypes.CDLL | None, str]:
-    """The pass by this path (PASSES), or None and why it cannot be had; whether the processor can run it is not asked."""
+    """The pass by this path (PASSES), or None and why it cannot be built. Whether it can run here is not asked."""
     source, more = PASSES[path]
     return _loaded(compiler(), SOURCE.with_name(source), more)
+
+
+def build() -> None:
+    """Build, where that is still to be done, what an exact score takes."""
+    kernels("fp32")
 
 
 @functools.cache
@@ -184,7 +191,15 @@ class Layer(ctypes.Structure):
     """The struct Layer of native.cpp."""
 
     _fields_ = [(name, _POINTER) for name in ("columns", "weights", "panels", "outputs", "bias")] + [
-        (name, _LONG) for name in ("count", "inputs", "width", "bf16", "act")]
+        (name, _LONG) for name in ("count", "inputs", "width", "act")]
+
+
+def linear_rows(x: torch.Tensor, run: Callable, layer: ctypes.Structure, outputs: int) -> torch.Tensor:
+    """The same by a path of the pass, whose prunescope_linear_rows `run` is."""
+    y = torch.empty(x.shape[0], outputs)
+    if len(x):
+        run(ctypes.addressof(layer), _at(x), x.stride(0), x.shape[0], _at(y), outputs, torch.get_num_threads())
+    return y
 
 
 def linear(x: torch.Tensor, layer: Layer, outputs: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A matrix as the pass over a whole encoder takes it: the weights of every strip in the order in which they are used."""
+"""A matrix as the pass over a whole encoder takes it: the weights of every strip in the order of their use."""
 
 from __future__ import annotations
 
@@ -7,19 +7,46 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
+from prune_core.execution import native
 from prune_core.latency.strips import Blocking, Execution
 
-_LONG, _POINTER = ctypes.c_int64, ctypes.c_void_p
+_LONG, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
 PADDING = 64  # elements that may be read beyond the end
+_TILES = {"bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
+_STEPS = {"fp32": 1, "bf16 avx512": 2, "int8 vnni": 4}
 ACTIVATIONS = {"": 0, "gelu": 1, "gelu_tanh": 2, "relu": 3}
 
 
 class Linear(ctypes.Structure):
     """The struct Linear of lines.hpp."""
 
-    _fields_ = [(name, _POINTER) for name in ("columns", "weights", "strips", "outputs", "bias", "scales", "sums")] + [
-        (name, _LONG) for name in ("count", "inputs", "width", "act")]
+    _fields_ = [*((name, _POINTER) for name in ("columns", "weights", "strips", "outputs", "bias", "scales", "sums")),
+                *((name, _LONG) for name in ("count", "inputs", "width", "act"))]
+
+
+class EncoderLayer(ctypes.Structure):
+    """The struct EncoderLayer of lines.hpp."""
+
+    _fields_ = [*((name, Linear) for name in ("query", "key", "value", "out", "inner", "outer")),
+                *((name, _POINTER) for name in ("norm_weight", "norm_bias", "last_weight", "last_bias")),
+                *((name, _DOUBLE) for name in ("norm_eps", "last_eps", "scale")), ("heads", _LONG)]
+
+
+class Encoder(ctypes.Structure):
+    """The struct Encoder of lines.hpp."""
+
+    _fields_ = [("layers", _POINTER), *((name, _LONG) for name in ("count", "hidden", "depth", "first_only")),
+                *((name, _POINTER) for name in ("words", "places", "kinds", "norm_weight", "norm_bias")),
+                ("norm_eps", _DOUBLE), ("bias", _POINTER), ("bias_reach", _LONG)]
+
+
+class Input(ctypes.Structure):
+    """The struct Input of lines.hpp."""
+
+    _fields_ = [*((name, _POINTER) for name in ("starts", "lengths", "words", "places", "kinds", "rows")),
+                *((name, _LONG) for name in ("sentences", "tokens", "block", "threads")), ("spent", _POINTER)]
 
 
 @dataclass(frozen=True)
@@ -35,7 +62,13 @@ class Packed:
         return sum(t.numel() * t.element_size() for t in self.tensors if t is not None)
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, blocking: Blocking,
+def blocking(path: str) -> Blocking:
+    """What this path takes together. Only where its kernels could be built."""
+    library, _ = native.kernels(path)
+    return _TILES.get(path) or Blocking(library.prunescope_tile(), library.prunescope_rows(), _STEPS[path])
+
+
+def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, takes: Blocking,
          activation: str = "") -> Packed:
     """`weight` (m, n), masked, and `bias` (m,), fp32, of the dense layer; what `plan` keeps of them, for `path`.
 
@@ -55,12 +88,12 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, b
         block = weight[torch.from_numpy(strip.rows)][:, torch.from_numpy(strip.cols)]
         if dtype == "int8":
             sums[torch.from_numpy(strip.rows)] += block.sum(1)
-        sheet = _sheet(block, path, blocking)
+        sheet = _sheet(block, path, takes)
         out = outputs_at if plan.scattered else int(row_place[strip.rows[0]])
         strips.append((columns_at, len(strip.cols), weights_at, out, len(strip.rows)))
         sheets.append(sheet)
         outputs.append(row_place[strip.rows])
-        columns.append(col_place[strip.cols] * blocking.tile)
+        columns.append(col_place[strip.cols] * takes.tile)
         outputs_at += len(strip.rows)
         columns_at += len(strip.cols)
         weights_at += sheet.numel()
@@ -79,23 +112,18 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, b
 _STORED = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
 
 
-def _sheet(block: torch.Tensor, path: str, blocking: Blocking) -> torch.Tensor:
-    """The kept weights of a strip (rows, kept), flat: part by part, step by step, row by row, `step` columns together."""
+def _sheet(block: torch.Tensor, path: str, takes: Blocking) -> torch.Tensor:
+    """Kept weights of a strip (rows, kept), flat: part by part, step by step, row by row, `step` columns together."""
     rows, kept = block.shape
-    steps = -(-kept // blocking.step)
-    block = torch.nn.functional.pad(block, (0, steps * blocking.step - kept)).to(_STORED[path.split()[0]])
+    steps = -(-kept // takes.step)
+    block = F.pad(block, (0, steps * takes.step - kept)).to(_STORED[path.split()[0]]).view(rows, steps, takes.step)
     if path.endswith("amx"):
-        return _tiles(block, blocking)
-    return torch.cat([block[part].view(len(block[part]), steps, blocking.step).transpose(0, 1).reshape(-1)
-                      for part in blocking.parts(rows)])
+        return torch.cat([_tiles(block[part], takes.unit) for part in takes.parts(rows)])
+    return torch.cat([block[part].transpose(0, 1).reshape(-1) for part in takes.parts(rows)])
 
 
-def _tiles(block: torch.Tensor, blocking: Blocking) -> torch.Tensor:
-    """For tiles of 16 rows: part by part, step by step, its one or two tiles, each (16, step)."""
-    sheets = []
-    for part in blocking.parts(len(block)):
-        each = block[part]
-        tiles = -(-len(each) // blocking.unit)
-        each = torch.nn.functional.pad(each, (0, 0, 0, tiles * blocking.unit - len(each)))
-        sheets.append(each.view(tiles, blocking.unit, block.shape[1] // blocking.step, blocking.step).permute(2, 0, 1, 3).reshape(-1))
-    return torch.cat(sheets)
+def _tiles(part: torch.Tensor, unit: int) -> torch.Tensor:
+    """Rows (rows, steps, step), flat, for tiles of `unit` rows: step by step, its one or two tiles."""
+    tiles = -(-len(part) // unit)
+    full = F.pad(part, (0, 0, 0, 0, 0, tiles * unit - len(part)))
+    return full.view(tiles, unit, *full.shape[1:]).permute(2, 0, 1, 3).reshape(-1)

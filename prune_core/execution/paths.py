@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import json
+import os
 import platform
 import re
 from collections.abc import Mapping
@@ -17,14 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prune_core import InputError, files
-from prune_core.execution import native
-from prune_core.latency.strips import Blocking
+from prune_core.execution import native, race
 
 DTYPES = ("fp32", "bf16", "int8")
 ASKED = (*DTYPES, "auto")
 PATHS = {"fp32": ("fp32",), "bf16": ("bf16 amx", "bf16 avx512"), "int8": ("int8 amx", "int8 vnni")}
-_BLOCKS = {"bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
-_STEPS = {"fp32": 1, "bf16 avx512": 2, "int8 vnni": 4}
 _NEEDED = {  # flags of /proc/cpuinfo: there they stand only where the system saves the registers too
     "fp32": (), "bf16 avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"),
     "int8 vnni": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni"),
@@ -113,33 +111,18 @@ def _permission() -> str:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.syscall(_ARCH_PRCTL, _ASK_PERMISSION, _TILE_DATA) == 0:
         return ""
-    import os
-
     return f"the system refuses the tile registers ({os.strerror(ctypes.get_errno())})"
 
 
-def blocking(path: str) -> Blocking:
-    """What this path takes together. Only where its kernels could be built."""
-    library, _ = native.kernels(path)
-    return _BLOCKS.get(path) or Blocking(library.prunescope_tile(), library.prunescope_rows(), _STEPS[path])
-
-
-def timed() -> Mapping[str, float]:
-    """Path -> milliseconds of a small encoder's matrices by it, of all that run here: timed once, for a second, and kept
-    for this processor and these kernels."""
-    return _timed()
-
-
 @functools.cache
-def _timed() -> Mapping[str, float]:
+def timed() -> Mapping[str, float]:
+    """Path -> milliseconds of some matrices, of all paths that run here: timed once, for a second, then kept."""
     paths = [p for own in PATHS.values() for p in own if not why_not(p)]
     file = files.cache_folder() / f"paths-{native.key(paths)}.json"
     with contextlib.suppress(OSError, ValueError):
         kept = json.loads(file.read_bytes())
         if set(kept) == set(paths) and all(isinstance(ms, float) for ms in kept.values()):
             return kept
-    from prune_core.execution import race
-
     times = race.run(paths)
     with contextlib.suppress(OSError):
         files.write_json(file, times)

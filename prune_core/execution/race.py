@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from prune_core.cutting.blocks import BlockShape
-from prune_core.execution import native, packing, paths
+from prune_core.execution import native, packing
 from prune_core.execution.alternate import alternate
 from prune_core.latency.strips import Live, plan_matrix
 
@@ -28,15 +28,19 @@ def _matrices(path: str) -> Callable[[], None]:
     return lambda: [call() for call in calls]
 
 
-def lines_call(path: str, m: int, n: int, tokens: int, share: float, rows: int = 64, seed: int = 0) -> Callable[[], None]:
-    """One m x n matrix, `share` of its groups of `rows` x 1 kept, by this path as the pass runs it: from lines to lines,
-    quantizing included."""
+def lines_call(
+    path: str, m: int, n: int, tokens: int, share: float, rows: int = 64, seed: int = 0,
+) -> Callable[[], None]:
+    """One m x n matrix, `share` of its groups of `rows` x 1 kept, by this path as the pass runs it.
+
+    That is from lines to lines, quantizing included.
+    """
     random, draw = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
-    block, blocking = BlockShape(rows, 1), paths.blocking(path)
+    block, takes = BlockShape(rows, 1), packing.blocking(path)
     weight, bias = torch.randn(m, n, generator=draw) / n**0.5, torch.randn(m, generator=draw)
     kept = random.random(block.grid(m, n)) < share
-    packed = packing.pack(weight, bias, plan_matrix(kept, block, Live.all(m, n), blocking), path, blocking)
-    tiles, tile = -(-tokens // blocking.tile), blocking.tile
+    packed = packing.pack(weight, bias, plan_matrix(kept, block, Live.all(m, n), takes), path, takes)
+    tiles, tile = -(-tokens // takes.tile), takes.tile
     kind = torch.float32 if path == "fp32" else torch.bfloat16
     x, y = torch.randn(tiles, n, tile, generator=draw).to(kind), torch.zeros(tiles, m, tile, dtype=kind)
     quantized, scales = torch.zeros(tiles, n, tile, dtype=torch.uint8), torch.zeros(tiles, 2, tile)

@@ -20,40 +20,15 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native, packing, paths
 from prune_core.execution.compact import compact, shrunk
-from prune_core.execution.packing import Linear, Packed
+from prune_core.execution.embeddings import TABLES, Embeddings
+from prune_core.execution.packing import EncoderLayer, Packed
 from prune_core.execution.paths import Choice
 from prune_core.execution.unpadded import unpad_
 from prune_core.latency.strips import Live, layers_of, plan_matrix
 
 BLOCK = 256  # tokens that a thread takes through all layers together
-_TABLES = ("bert", "roberta", "xlm-roberta", "camembert", "data2vec-text", "distilbert", "electra", "mpnet")
-KNOWN = (*_TABLES, "ernie", "albert")  # model types; embeddings of the last two are more than three tables
-_COUNTING = ("roberta", "xlm-roberta", "camembert", "data2vec-text", "mpnet")  # places begin behind the padding's
-_LONG, _POINTER, _DOUBLE = ctypes.c_int64, ctypes.c_void_p, ctypes.c_double
+KNOWN = (*TABLES, "ernie", "albert")  # model types
 _KINDS = ("query", "key", "value", "attention.output", "intermediate", "output")
-
-
-class _Layer(ctypes.Structure):
-    """The struct EncoderLayer of lines.hpp."""
-
-    _fields_ = [(name, Linear) for name in ("query", "key", "value", "out", "inner", "outer")] + [
-        (name, _POINTER) for name in ("norm_weight", "norm_bias", "last_weight", "last_bias")] + [
-        ("norm_eps", _DOUBLE), ("last_eps", _DOUBLE), ("scale", _DOUBLE), ("heads", _LONG)]
-
-
-class _Encoder(ctypes.Structure):
-    """The struct Encoder of lines.hpp."""
-
-    _fields_ = [("layers", _POINTER), ("count", _LONG), ("hidden", _LONG), ("depth", _LONG), ("first_only", _LONG),
-                *((name, _POINTER) for name in ("words", "places", "kinds", "norm_weight", "norm_bias")),
-                ("norm_eps", _DOUBLE), ("bias", _POINTER), ("bias_reach", _LONG)]
-
-
-class _Input(ctypes.Structure):
-    """The struct Input of lines.hpp."""
-
-    _fields_ = [(name, _POINTER) for name in ("starts", "lengths", "words", "places", "kinds", "rows")] + [
-        (name, _LONG) for name in ("sentences", "tokens", "block", "threads")] + [("spent", _POINTER)]
 
 
 def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: str | None = None) -> nn.Module:
@@ -70,9 +45,11 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
         small.executed = whole.executed
         whole.settle_(small)
     else:
-        small = compact(model, mask)
+        path = choice.path if choice.dtype != "fp32" and native.kernels(choice.path)[0] else None
+        small = compact(model, mask, path)
         unpad_(small)
-        choice = Choice(choice.asked, "fp32", "modules", why)
+        choice = Choice(choice.asked, choice.dtype, f"{choice.path}, by modules", why) if path else Choice(
+            choice.asked, "fp32", "modules", why)
     small.choice = choice
     return small
 
@@ -83,15 +60,15 @@ def why_not(model: nn.Module, mask: BlockMask, choice: Choice) -> str | None:
     if native.kernels(choice.path)[0] is None:
         return native.kernels(choice.path)[1]
     if config.model_type not in KNOWN:
-        return f"architecture {config.model_type!r} runs module by module, in fp32"
+        return f"architecture {config.model_type!r} runs module by module"
     if getattr(config, "is_decoder", False) or getattr(config, "position_embedding_type", "absolute") != "absolute":
-        return "its attention is not that of the pass; it runs module by module, in fp32"
+        return "its attention is not that of the pass; it runs module by module"
     layers = layers_of(mask.layout)
     if any(set(_KINDS) - parts.keys() for parts in layers) or any(len(_norms(model, parts)) != 2 for parts in layers):
-        return "its layers are not those of the pass; it runs module by module, in fp32"
+        return "its layers are not those of the pass; it runs module by module"
     activations = {_named(getattr(parent, word)) if word else None for parent, word in shrunk(model, mask)[3].values()}
     if None in activations:
-        return "its activation is not known to the pass; it runs module by module, in fp32"
+        return "its activation is not known to the pass; it runs module by module"
     return None
 
 
@@ -106,16 +83,14 @@ class Whole(nn.Module):
         self.config, self.pooler = config, getattr(base, "pooler", None)
         self._mask, self._choice, self._library = mask, choice, native.kernels(choice.path)[0]
         self._modules_only: nn.Module | None = None
-        layers = self._pack()
-        self._heads_width = config.hidden_size
-        self._tables = self._embeddings(base) if config.model_type in _TABLES else None
-        self.encoder = self._struct(layers)
+        self._embeddings = Embeddings(base)
+        self.encoder = self._struct(self._pack())
 
-    def _pack(self) -> list[_Layer]:
+    def _pack(self) -> list[EncoderLayer]:
         """The layers in the order in which they run; ALBERT's come several times."""
         model, mask, config = self._model, self._mask, self._model.config
         linears, biases, live, activations = shrunk(model, mask)
-        blocking, block = paths.blocking(self._choice.path), mask.layout.block
+        takes, block = packing.blocking(self._choice.path), mask.layout.block
         self._kept: list[Packed] = []
         self.executed, made = {}, []
         for parts in layers_of(mask.layout):
@@ -123,47 +98,32 @@ class Whole(nn.Module):
             for kind in _KINDS:
                 matrix = parts[kind]
                 weight = linears[matrix.name].weight.detach().float()
-                if block.sides(*weight.shape)[0] < blocking.lanes:  # joined strips hold what one of them cuts
+                if block.sides(*weight.shape)[0] < takes.lanes:  # joined strips hold what one of them cuts
                     weight = weight * torch.from_numpy(block.expand(mask.kept[matrix.name], *weight.shape))
-                plan = plan_matrix(mask.kept[matrix.name], block, live[matrix.name], blocking)
-                parent, word = activations[matrix.name] if kind == "intermediate" else (None, "")
-                word = _named(getattr(parent, word)) if kind == "intermediate" else ""
-                packed[kind] = packing.pack(weight, biases[matrix.name].float(), plan, self._choice.path, blocking, word)
+                plan = plan_matrix(mask.kept[matrix.name], block, live[matrix.name], takes)
+                word = _named(getattr(*activations[matrix.name])) if kind == "intermediate" else ""
+                packed[kind] = packing.pack(weight, biases[matrix.name].float(), plan, self._choice.path, takes, word)
                 self.executed[matrix.name] = plan.executed
             self._kept += packed.values()
             made.append(self._layer(packed, parts, live[parts["value"].name]))
         return [made[at] for at in _order(config, len(made))]
 
-    def _layer(self, packed: Mapping[str, Packed], parts: Mapping, live: Live) -> _Layer:
+    def _layer(self, packed: Mapping[str, Packed], parts: Mapping, live: Live) -> EncoderLayer:
         first, last = _norms(self._model, parts)
         depth = parts["value"].m // self._model.config.num_attention_heads
         self._depth = depth
-        return _Layer(*(packed[kind].struct for kind in _KINDS),
+        return EncoderLayer(*(packed[kind].struct for kind in _KINDS),
                       *(t.data_ptr() for norm in (first, last) for t in (norm.weight, norm.bias)),
                       first.eps, last.eps, depth**-0.5, int(live.rows.sum()) // depth)
 
-    def _embeddings(self, base: nn.Module) -> dict[str, torch.Tensor] | None:
-        """The tables of the embeddings; None where torch computes them."""
-        module = base.embeddings
-        named = {"words": "word_embeddings", "places": "position_embeddings", "kinds": "token_type_embeddings"}
-        tables = {name: getattr(module, own).weight.detach() for name, own in named.items() if hasattr(module, own)}
-        norm = getattr(module, "LayerNorm", None)
-        fits = type(norm) is nn.LayerNorm and norm.bias is not None and not hasattr(base, "embeddings_project")
-        if not fits or any(t.shape[1] != self.config.hidden_size or t.dtype != torch.float32 for t in tables.values()):
-            return None
-        return tables | {"norm_weight": norm.weight.detach(), "norm_bias": norm.bias.detach()}
-
-    def _struct(self, layers: list[_Layer]) -> _Encoder:
-        self._layers = (_Layer * len(layers))(*layers)
-        tables = self._tables or {}
-        at = [tables[name].data_ptr() if name in tables else None
-              for name in ("words", "places", "kinds", "norm_weight", "norm_bias")]
-        eps = self._base.embeddings.LayerNorm.eps if tables else 0.0
-        self._bias = self._relative() if self.config.model_type == "mpnet" else None
-        reach = 0 if self._bias is None else self.config.max_position_embeddings
+    def _struct(self, layers: list[EncoderLayer]) -> packing.Encoder:
+        self._layers = (EncoderLayer * len(layers))(*layers)  # kept alive, as the table of biases is
+        self._bias, reach = self._relative() if self.config.model_type == "mpnet" else None, 0
+        if self._bias is not None:
+            reach = self.config.max_position_embeddings
         bias = None if self._bias is None else self._bias.data_ptr()
-        return _Encoder(ctypes.addressof(self._layers), len(layers), self.config.hidden_size, self._depth, 0, *at, eps,
-                        bias, reach)
+        return packing.Encoder(ctypes.addressof(self._layers), len(layers), self.config.hidden_size, self._depth, 0,
+                               *self._embeddings.pointers(), bias, reach)
 
     def _relative(self) -> torch.Tensor:
         """MPNet: (heads, 2 * reach - 1) and padding, flat: what a key's score gets, by query's minus key's place."""
@@ -174,7 +134,7 @@ class Whole(nn.Module):
         return F.pad(table.reshape(-1), (0, packing.PADDING)).contiguous()
 
     def settle_(self, model: nn.Module) -> None:
-        """Find out whether the head of `model`, of which this is the encoder, reads each sentence's first token only."""
+        """Find out whether the head of `model`, whose encoder this is, reads each sentence's first token only."""
         hidden = torch.linspace(-1, 1, 2 * 5 * self.config.hidden_size).view(2, 5, -1)
         other = torch.cat([hidden[:, :1], hidden[:, 1:].flip(1)], 1)
         with torch.inference_mode():
@@ -203,7 +163,7 @@ class Whole(nn.Module):
         tokens = int(lengths.sum())
         keep = None if tokens == batch * longest else (
             torch.arange(longest) < lengths[:, None]).view(-1).nonzero()[:, 0]
-        hidden = self.run(lengths, tokens, self._inputs(input_ids, attention_mask, token_type_ids, keep))
+        hidden = self.run(lengths, tokens, self._embeddings.inputs(input_ids, token_type_ids, keep))
         if self.encoder.first_only:
             return self._answer(hidden[:, None])
         if keep is not None:
@@ -223,40 +183,10 @@ class Whole(nn.Module):
         if not tokens:
             return out
         at = [inputs[name].data_ptr() if name in inputs else None for name in ("words", "places", "kinds", "rows")]
-        given = _Input(starts.data_ptr(), lengths.data_ptr(), *at, len(lengths), tokens, block,
+        given = packing.Input(starts.data_ptr(), lengths.data_ptr(), *at, len(lengths), tokens, block,
                        threads or torch.get_num_threads(), None if spent is None else spent.ctypes.data)
         self._library.prunescope_pass(ctypes.addressof(self.encoder), ctypes.addressof(given), out.data_ptr())
         return out
-
-    def _inputs(self, ids, mask, kinds, keep) -> dict[str, torch.Tensor]:
-        """What the pass takes of a padded batch."""
-        def packed(x: torch.Tensor) -> torch.Tensor:
-            x = x.reshape(-1, *x.shape[2:])
-            return (x if keep is None else x[keep]).contiguous()
-
-        if self._tables is None:
-            return {"rows": packed(self._rows(ids, kinds))}
-        inputs = {"words": packed(ids)}
-        if "places" in self._tables:
-            inputs["places"] = packed(self._places(ids))
-        if "kinds" in self._tables:
-            inputs["kinds"] = packed(torch.zeros_like(ids) if kinds is None else kinds)
-        return inputs
-
-    def _places(self, ids: torch.Tensor) -> torch.Tensor:
-        if self.config.model_type not in _COUNTING:
-            return torch.arange(ids.shape[1]).expand(ids.shape)
-        padding = self._base.embeddings.padding_idx
-        real = (ids != padding).long()
-        return real.cumsum(1) * real + padding
-
-    def _rows(self, ids: torch.Tensor, kinds: torch.Tensor | None) -> torch.Tensor:
-        """(sentences, length, hidden): embeddings as torch computes them, brought to the encoder's width."""
-        base = self._base
-        rows = base.embeddings(ids, **({} if kinds is None else {"token_type_ids": kinds}))
-        widen = getattr(base, "embeddings_project", None) or getattr(
-            getattr(base, "encoder", None), "embedding_hidden_mapping_in", None)
-        return (rows if widen is None else widen(rows)).float()
 
     def _answer(self, hidden: torch.Tensor) -> BaseModelOutputWithPooling:
         pooled = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,10 @@ from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation import dev_score
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import FIRST
-from prune_core.execution import calibrate, native
+from prune_core.execution import calibrate, native, paths, race
 from prune_core.execution import timing as timing_
-from prune_core.execution.compact import CompactLinear, compact
-from prune_core.execution.timing import alternate
-from prune_core.execution.unpadded import unpad_
+from prune_core.execution.alternate import alternate
+from prune_core.execution.whole import small_model
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
@@ -36,27 +35,38 @@ from prune_core.training import session
 GLUE = Path(__file__).resolve().parent.parent.parent.parent / "shared" / "glue"
 
 
+SIZES = ((384, 384), (1536, 384), (384, 1536), (768, 768), (3072, 768), (768, 3072))  # outputs x inputs
+SHARES = {"fp32": {0.5: 0.95, 0.67: None, 0.8: 0.9, 0.9: 0.75}, "bf16": {0.5: 0.9, 0.67: 0.8, 0.8: 0.6, 0.9: 0.4},
+          "int8": {0.5: 0.9, 0.67: 0.75, 0.8: 0.6, 0.9: 0.4}}  # sparsity -> aim, of the ideal speedup
+
+
 def linear() -> Iterator[dict]:
-    """The six matrices of a BERT-base layer, random groups: share of the ideal speedup over torch's dense product."""
+    """Matrices of MiniLM and of BERT-base size as the pass runs them, quantizing included, random groups, by every path:
+    share of the ideal speedup over torch's dense product in the same precision, geometric mean of six sizes."""
     torch.set_num_threads(THREADS)
-    aims = {(1024, 64): (0.95, 0.9, 0.75), (4096, 64): (0.95, 0.9, 0.75),
-            (1024, 16): (0.85, 0.8, 0.65), (4096, 16): (0.85, 0.8, 0.65),
-            (32, 64): (0.9, 0.8, 0.6), (32, 16): (0.9, 0.8, 0.6)}
-    random = np.random.default_rng(0)
-    for (tokens, rows), aim in aims.items():
-        for sparsity, least in zip((0.5, 0.8, 0.9), aim, strict=True):
-            dense = fast = 0.0
-            for m, n, count in ((768, 768, 4), (3072, 768, 1), (768, 3072, 1)):
-                weight, bias, x = torch.randn(m, n), torch.randn(m), torch.randn(tokens, n)
-                block = BlockShape(rows, 1)
-                layer = CompactLinear(weight, bias, random.random(block.grid(m, n)) >= sparsity, block)
-                with torch.inference_mode():
-                    calls = {"dense": lambda: F.linear(x, weight, bias), "compact": lambda: layer(x)}  # noqa: B023
-                    times = alternate(calls, 1.0, most=300)
-                dense, fast = dense + count * times["dense"].median, fast + count * times["compact"].median
-            yield row(f"BERT-base linear layers, {tokens} tokens, {rows}x1, {sparsity:.0%} cut "
-                      f"({dense:.2f} -> {fast:.2f} ms)",
-                      dense / fast * (1 - sparsity), "of ideal", least)
+    for path in (path for own in paths.PATHS.values() for path in own if not paths.why_not(path)):
+        for tokens, rows in ((1024, 64), (4096, 64), (1024, 16), (32, 64)):
+            for sparsity, aim in SHARES[path.split()[0]].items():
+                shares = []
+                for m, n in SIZES:
+                    calls = {"dense": _dense(path.split()[0], m, n, tokens),
+                             "strips": race.lines_call(path, m, n, tokens, 1 - sparsity, rows)}
+                    with torch.inference_mode():
+                        times = alternate(calls, 0.5, most=200)
+                    shares.append(times["dense"].median / times["strips"].median * (1 - sparsity))
+                yield row(f"{path}, {tokens} tokens, {rows}x1, {sparsity:.0%} cut "
+                          f"({min(shares):.2f} to {max(shares):.2f})", float(np.exp(np.mean(np.log(shares)))), "of ideal",
+                          aim if tokens >= 1024 and rows == 64 else None)
+
+
+def _dense(dtype: str, m: int, n: int, tokens: int) -> Callable[[], torch.Tensor]:
+    """torch's product of the same size and precision."""
+    if dtype == "int8":
+        x, weight = (torch.randint(-127, 128, shape, dtype=torch.int8) for shape in ((tokens, n), (n, m)))
+        return lambda: torch._int_mm(x, weight)
+    kind = torch.float32 if dtype == "fp32" else torch.bfloat16
+    x, weight, bias = (torch.randn(*shape).to(kind) for shape in ((tokens, n), (m, n), (m,)))
+    return lambda: F.linear(x, weight, bias)
 
 
 def encoder() -> Iterator[dict]:
@@ -101,19 +111,20 @@ def score() -> Iterator[dict]:
             return [bench.encoder.model.eval()(**data.batch(range(i, min(i + 64, len(data))))[0]).logits
                     for i in range(0, len(data), 64)]
 
-    def exact():
+    def exact(path: str):
         start = time.perf_counter()
-        small = compact(bench.encoder.model, mask)
-        unpad_(small)
+        small = small_model(bench.encoder.model, mask, path.split()[0], path)
         for running in dev_score.stream(small, bench.task, bench.dev):
-            if running.done <= FIRST:
+            if running.done <= FIRST and path == "fp32":
                 first.append(time.perf_counter() - start)
 
-    times = alternate({"plain": plain, "exact": exact}, 20)
-    yield row(f"exact SST-2 dev score at 50% ({times['plain'].median:.0f} -> {times['exact'].median:.0f} ms, "
-              f"building the model included)",
-              times["plain"].median / times["exact"].median, "x plain", 5.0)
-    yield row("first running score after", 1e3 * float(np.median(first)), "ms", 200.0, below=True)
+    there = [path for own in paths.PATHS.values() for path in own if not paths.why_not(path)]
+    times = alternate({"plain": plain} | {path: (lambda path=path: exact(path)) for path in there}, 30)
+    for path in there:
+        yield row(f"exact SST-2 dev score at 50%, {path} ({times['plain'].median:.0f} -> {times[path].median:.0f} ms, "
+                  "building the model included)",
+                  times["plain"].median / times[path].median, "x plain", 8.0 if path == "fp32" else None)
+    yield row("first running score after", 1e3 * float(np.median(first)), "ms", 100.0, below=True)
 
 
 def large() -> Iterator[dict]:
