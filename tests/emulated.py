@@ -23,7 +23,7 @@ DEFINED = f"-DEMULATED_TILES=0x{hashlib.sha256(HEADER.read_bytes()).hexdigest()[
 
 def forget() -> None:
     """What was found out is found out anew."""
-    for found in (paths.why_not, paths._permission, paths._timed, native._loaded):
+    for found in (paths.why_not, paths._permission, paths.timed, native._loaded):
         getattr(found, "cache_clear", lambda: None)()
 
 

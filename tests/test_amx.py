@@ -86,7 +86,7 @@ def test_kernels_that_do_not_build_leave_the_next_best_path_and_are_told(monkeyp
 
 def packed(path: str, weight: torch.Tensor, bias: torch.Tensor, kept: np.ndarray, block: BlockShape, act: str = ""):
     """(what the kernels take, the masked weight)"""
-    blocking = paths.blocking(path)
+    blocking = packing.blocking(path)
     plan = plan_matrix(kept, block, Live.all(*weight.shape), blocking)
     masked = weight * torch.from_numpy(block.expand(kept, *weight.shape))
     return packing.pack(masked, bias, plan, path, blocking, act), masked

@@ -60,7 +60,7 @@ def states(small: torch.nn.Module, lengths: torch.Tensor, ids: torch.Tensor, **m
     keep = there.view(-1).nonzero()[:, 0]
     before, encoder.encoder.first_only = encoder.encoder.first_only, 0
     try:
-        return encoder.run(lengths, int(lengths.sum()), encoder._inputs(ids, there.long(), None, keep), **more)
+        return encoder.run(lengths, int(lengths.sum()), encoder._embeddings.inputs(ids, None, keep), **more)
     finally:
         encoder.encoder.first_only = before
 
