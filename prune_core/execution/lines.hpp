@@ -60,6 +60,25 @@ INLINE vec erf(vec x) {
 }
 INLINE vec gelu(vec x) { return 0.5f * x * (1.f + erf(x * 0.70710678118654752f)); }
 
+#if defined(__AVX512DQ__)
+// max(x, 0) - |x| Phi(-|x|), what is taken off by a quadratic for each of 16 stretches of [0, 4.15]: within 8e-5 of gelu,
+// a sixth of bf16's rounding at 0.1, and exact where nothing is left to take off.
+INLINE vec rough_gelu(vec x) {
+    alignas(64) static const float A[16] = {
+        0.f, -0.000832807971f, -0.0135777676f, -0.0587223507f, -0.145592362f, -0.258605331f, -0.362702489f, -0.422874004f,
+        -0.422524989f, -0.368991405f, -0.285446882f, -0.197477609f, -0.123041779f, -0.0694140494f, -0.0356392227f, -0.00105630467f};
+    alignas(64) static const float B[16] = {
+        -0.499891043f, -0.490344167f, -0.42899555f, -0.295053452f, -0.109452933f, 0.079100132f, 0.221672699f, 0.291833907f,
+        0.292122245f, 0.245339885f, 0.179658219f, 0.116964996f, 0.0684817582f, 0.0363266878f, 0.0175669193f, 0.f};
+    alignas(64) static const float C[16] = {
+        0.397029221f, 0.369843423f, 0.295430839f, 0.195759863f, 0.0964583158f, 0.0177336f, -0.0311139915f, -0.0515725501f,
+        -0.0518030785f, -0.0415799804f, -0.0286675487f, -0.0174955726f, -0.00959958602f, -0.00477896072f, -0.00217372994f, 6.13328302e-05f};
+    const vec r = (vec)_mm512_range_ps((__m512)x, _mm512_set1_ps(4.15f), 0b1010);  // the lesser magnitude, no sign
+    const __m512i stretch = (__m512i)(r * 3.7349f + 8388608.f);                       // the nearest whole number, 15 at most
+    const auto of = [&](const float* table) { return (vec)_mm512_permutexvar_ps(stretch, _mm512_load_ps(table)); };
+    return (vec)_mm512_max_ps(_mm512_setzero_ps(), (__m512)x) + ((of(C) * r + of(B)) * r + of(A));  // x where it is no number
+}
+#else
 // x * Phi(x), Phi - 0.5 by an odd minimax polynomial on [-4.2, 4.2]: within 7e-5 of gelu, a sixth of bf16's rounding at 0.1.
 INLINE vec rough_gelu(vec x) {
     const vec c = larger(smaller(x, splat(4.2f)), splat(-4.2f)), z = c * c;
@@ -73,6 +92,7 @@ INLINE vec rough_gelu(vec x) {
     p = p * z + 3.98495227e-01f;
     return x * (c * p + 0.5f);
 }
+#endif
 
 // 2^t for t <= 0: 2^n by the exponent, 2^f, f in [-0.5, 0.5], by a polynomial. 3rd degree, 7e-5 relative, is a
 // fiftieth of what bf16 rounds; the 6th is the Taylor series of e^(f ln 2) to 2e-7.
@@ -121,7 +141,7 @@ INLINE vec activated(long act, vec x) {
     switch (act) {
         case 1: return ROUGH ? rough_gelu(x) : gelu(x);
         case 2: return tanh_gelu<ROUGH>(x);
-        case 3: return larger(x, splat(0.f));
+        case 3: return larger(splat(0.f), x);  // x where it is no number
         default: return x;
     }
 }

@@ -1,6 +1,6 @@
 // The pass in bf16 by AVX512_BF16, and, with INT8, with linear layers in 8 bits by AVX512_VNNI.
 
-#include "bf16.hpp"
+#include "int8.hpp"
 
 constexpr int BLOCK_ROWS = 13;  // outputs x 32 tokens fill 26 registers
 
@@ -81,16 +81,14 @@ struct Bf16 : Bf16Lines {
 };
 
 #if defined(INT8)
-// Products of unsigned activations and signed weights. With x = least + byte * step of a token, and w = scale * whole of an
-// output, the sum of w x is scale * step * (sum of whole * byte) + least * (scale * sum of whole); `sums` holds the last.
-struct Int8 : Bf16Lines {
+struct Int8 : ByteLines {
     static constexpr bool QUANTIZED = true;
     static constexpr int ROWS = BLOCK_ROWS;
     static void begin() {}
     static void end() {}
 
-    // A strip's columns in groups of four, a token's four values side by side; 128 bytes a group. Tokens come in the
-    // order 0-3, 16-19, 4-7, 20-23 and 8-11, 24-27, 12-15, 28-31.
+    // A strip's columns in groups of four, a token's four values side by side; 128 bytes a group. Tokens come
+    // as ByteLines has them.
     static void gather(const uint8_t* x, const int32_t* columns, long groups, uint8_t* to) {
         for (long i = 0; i < groups; i++, columns += 4, to += 128) {
             const auto bytes = [&](int c) { return _mm256_loadu_si256((const __m256i*)(x + columns[c])); };
@@ -102,16 +100,6 @@ struct Int8 : Bf16Lines {
             _mm256_store_si256((__m256i*)(to + 64), _mm256_unpacklo_epi16(high, high2));
             _mm256_store_si256((__m256i*)(to + 96), _mm256_unpackhi_epi16(high, high2));
         }
-    }
-    INLINE __m512i line8(__m512 first, __m512 second) {
-        const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-        return _mm512_permutexvar_epi64(order, (__m512i)_mm512_cvtne2ps_pbh(second, first));
-    }
-    // Scales of a tile's tokens in the order of the sums.
-    INLINE void in_order(const float* values, __m512 (&to)[2]) {
-        const __m512 a = _mm512_loadu_ps(values), b = _mm512_loadu_ps(values + 16);
-        to[0] = (__m512)_mm512_permutex2var_epi64((__m512i)a, _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11), (__m512i)b);
-        to[1] = (__m512)_mm512_permutex2var_epi64((__m512i)a, _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15), (__m512i)b);
     }
 
     template <int O>
@@ -129,20 +117,6 @@ struct Int8 : Bf16Lines {
 
     INLINE const int32_t* weights(const Linear& layer, const Strip& strip, long row, long groups) {
         return reinterpret_cast<const int32_t*>(static_cast<const int8_t*>(layer.weights) + strip.weights) + row * groups;
-    }
-
-    struct Tokens {  // of a tile
-        __m512 step[2], least[2];
-        explicit Tokens(const float* scales) { in_order(scales, step), in_order(scales + TILE, least); }
-    };
-    INLINE void finish(const Linear& layer, long out, const __m512i (&acc)[2], const Tokens& tokens, uint16_t* y) {
-        __m512 v[2];
-        for (int i = 0; i < 2; i++) {
-            const __m512 begin = _mm512_fmadd_ps(_mm512_set1_ps(layer.sums[out]), tokens.least[i], _mm512_set1_ps(layer.bias[out]));
-            v[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(acc[i]), _mm512_mul_ps(_mm512_set1_ps(layer.scales[out]), tokens.step[i]), begin);
-            if (layer.act) v[i] = (__m512)activated<true>(layer.act, (vec)v[i]);
-        }
-        _mm512_storeu_si512(y, line8(v[0], v[1]));
     }
 
     static void linear(const Linear& layer, const Source<uint16_t>& source, long tiles, const Lines<uint16_t>& y, const Team& team) {

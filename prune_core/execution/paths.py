@@ -27,7 +27,7 @@ _NEEDED = {  # flags of /proc/cpuinfo: there they stand only where the system sa
     "fp32": (), "bf16 avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"),
     "int8 vnni": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "avx512_vnni"),
     "bf16 amx": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_bf16"),
-    "int8 amx": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_int8"),
+    "int8 amx": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
 }
 _TILE_DATA, _ASK_PERMISSION, _ARCH_PRCTL = 18, 0x1023, 158  # of Linux on x86-64
 GAIN = 0.97  # of the time of fp32: what is slower than that gains nothing
@@ -67,7 +67,9 @@ def choose(asked: str, path: str | None = None) -> Choice:
     if times.get(best, float("inf")) > GAIN * times["fp32"]:
         why = f"{best} was timed here and is not faster than fp32" if asked != "auto" else ""
         return Choice(asked, "fp32", "fp32", why)
-    return Choice(asked, best.split()[0], best)
+    dtype = best.split()[0]
+    refused = [p for p in PATHS[dtype] if flags().issuperset(_NEEDED[p]) and why_not(p)]
+    return Choice(asked, dtype, best, "; ".join(f"{p}: {why_not(p)}" for p in refused))
 
 
 def _forced(asked: str, path: str) -> Choice:
