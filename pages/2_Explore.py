@@ -21,8 +21,8 @@ def main() -> None:
         run = chosen_run()
         if run:
             exact_score.ranking(run)
-            exact_score.exact_settings(run)
             precision.ask()
+            exact_score.exact_settings(run)
         widgets.presentation()
         widgets.image_format()
     present = st.session_state.get("present", False)

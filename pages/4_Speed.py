@@ -6,13 +6,13 @@ import pandas as pd
 import streamlit as st
 
 from pages.shared import jobs, loaders, widgets
-from pages.shared.widgets import download
+from pages.shared.widgets import PRECISIONS, download
 from pages.speed import measurements
 from prune_core import InputError
 from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.latency import apart, profile_files
-from prune_core.latency.profile import ASKED, Batch, Profile, not_timed
+from prune_core.latency.profile import Batch, Profile, not_timed
 from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -20,7 +20,6 @@ from prune_core.runs.stages import Stage
 from prune_core.showing import figures
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
-PRECISIONS = (ASKED[-1], *ASKED[:-1])  # auto comes first
 PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
 
 

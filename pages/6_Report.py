@@ -49,8 +49,10 @@ def main() -> None:
 
 def chosen_run(names: list[str]) -> Run:
     """The run that Explore sent with its settings, or that the person chose."""
+    dtype = st.session_state.pop("report dtype", None)
     if (sent := st.session_state.pop("report of", None)) in names:
         st.session_state["run"] = sent
+        st.session_state["dtype"] = dtype if dtype in widgets.PRECISIONS else "fp32"
         forget()
     else:
         widgets.run_of_link(names, lambda: loaders.first(names))
@@ -115,8 +117,9 @@ def ask(run: Run, data: str) -> None:
         "Measure the speedups", True, key="measure for the report",
         help="All settings and the dense model are timed now, in turn, on this machine: about 15 seconds, longer while "
              "other programs run. Without this they are predicted.")
+    dtype = precision()
     text = settings.as_text([known[name] for name in chosen], run)
-    request = (run.name, text, title, audience, words, lost / 100, data, measure)
+    request = (run.name, text, title, audience, words, lost / 100, data, measure, dtype)
     if st.button("Make the report", type="primary", icon=":material/description:", disabled=not chosen):
         make(request)
     made = st.session_state.get("made report")
@@ -124,6 +127,16 @@ def ask(run: Run, data: str) -> None:
         show(run, made, request)
     elif not chosen:
         st.info("Choose at least one setting.")
+
+
+def precision() -> str:
+    """The arithmetic of scores and speedups, as the person or the address says; fp32 before that."""
+    if st.session_state.get("dtype", "fp32") not in widgets.PRECISIONS:
+        del st.session_state["dtype"]
+    return st.segmented_control("Precision", widgets.PRECISIONS, default="fp32", key="dtype", required=True,
+                                bind="query-params",
+                                help="The arithmetic of the pruned model, for exact scores and speedups; **auto** "
+                                     "takes what is fastest here. Predictions of scores are fp32.")
 
 
 def chosen_settings(run: Run, known: dict[str, Setting]) -> list[str]:

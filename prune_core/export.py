@@ -16,11 +16,12 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BYTES, BlockMask
-from prune_core.evaluation import dev_score, exact
+from prune_core.evaluation import arithmetic, dev_score, exact
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.weights import encoder_of, revision_of
-from prune_core.execution import engines
+from prune_core.execution import engines, paths
 from prune_core.execution.compact import compact
+from prune_core.execution.paths import Choice
 from prune_core.models import checkpoints, tokenizers
 from prune_core.models.encoders import Encoder, quiet
 from prune_core.runs import origin
@@ -85,8 +86,13 @@ def ready(run: Run, to: str, out: Path) -> None:
                          "--to hf")
 
 
-def take(run: Run, stage: str, cut: Cut, source: str | None = None) -> CutModel:
-    """Load what the cut names and score it. Raises InputError; without the task's data only a repair is refused."""
+def take(run: Run, stage: str, cut: Cut, source: str | None = None, dtype: str = "fp32",
+         taken: Callable[[Choice], None] = lambda choice: None) -> CutModel:
+    """Load what the cut names and score it in the arithmetic `dtype`; `taken` is told what that comes to, before.
+
+    Raises InputError; without the task's data only a repair is refused.
+    """
+    paths.check(dtype)  # also where there is nothing to score with
     mask = cut.mask(run.ranking(stage, cut.ranking), run.layout)
     try:
         bench = Bench(run, stage, source)
@@ -97,7 +103,7 @@ def take(run: Run, stage: str, cut: Cut, source: str | None = None) -> CutModel:
             raise
         encoder, score = encoder_of(run, stage, run.outputs), None
     else:
-        encoder, score = bench.encoder, exact.evaluate(run, stage, cut, source, bench=bench)
+        encoder, score = bench.encoder, exact.evaluate(run, stage, cut, source, bench=bench, dtype=dtype, taken=taken)
     if cut.repaired:
         encoder.model.load_state_dict(bench.repaired(mask).state_dict())
     else:
@@ -168,13 +174,13 @@ def _check_new(out: Path) -> None:
 
 
 def about(taken: CutModel) -> dict:
-    """What was taken: run, stage, cut, compressions and score (None where the data was not there)."""
+    """What was taken: run, stage, cut, compressions and score with its arithmetic (None where there was no data)."""
     run, cut, mask, score = taken.run, taken.cut, taken.mask, taken.score or {}
     return {
         "run": run.name, "phase": str(taken.stage), "by": cut.ranking, "repaired": cut.repaired,
         "sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
         "compression_model": mask.compression_model, "data": run.data, "metric": run.metric,
-        **{name: score.get(name) for name in ("score", "low", "high", "examples")}}
+        **{name: score.get(name) for name in ("score", "low", "high", "examples", "dtype", "executed")}}
 
 
 _USE_HF = '''\
@@ -244,7 +250,8 @@ def card(taken: CutModel, use: str) -> str:
         run=run, mask=taken.mask, stage=taken.stage, model=run.config.model,
         of="the synthetic practice set (not GLUE)" if run.is_practice else of,
         metric=in_words(run.metric), score=_scored(taken),
-        dense="" if run.dense_score is None else f"{run.dense_score:.4f}", **taken.sizes(), ranking=cut.ranking,
+        dense="" if run.dense_score is None else f"{run.dense_score:.4f}, in fp32", **taken.sizes(),
+        ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
         loading=_read(run),
         use=use.replace("{example}", example).replace("{arguments}", arguments))
@@ -258,11 +265,12 @@ def _read(run: Run) -> str:
 
 
 def _scored(taken: CutModel) -> str:
-    """The score with its interval, in words."""
+    """The score with its interval and its arithmetic, in words."""
     if not taken.score:
         return "not taken: the task's data was not there at the export"
     score, low, high, examples = (taken.score[name] for name in ("score", "low", "high", "examples"))
-    return f"{score:.4f}, 95% interval {low:.3f} to {high:.3f}, {examples:,} dev examples"
+    return (f"{score:.4f}, 95% interval {low:.3f} to {high:.3f}, {examples:,} dev examples, "
+            f"in {arithmetic.named(taken.score['executed'])}")
 
 
 FORMS = {"hf": hf, "onnx": onnx}

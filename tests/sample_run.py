@@ -116,9 +116,9 @@ def make_profile(cpu: str = "") -> Profile:
     def prices(each: float) -> dict[str, float]:
         return dict.fromkeys(PASS, 0.0) | {"call": 0.5, "multiply": each}
 
-    paths = {"fp32": PathPrices(prices(1e-6), 0.05, Blocking(32, 14, 1, 4)),
-             "bf16 avx512": PathPrices(prices(5e-7), 0.06, Blocking(32, 13, 2, 4)),
-             "int8 vnni": PathPrices(prices(2e-6), 0.07, Blocking(32, 13, 4, 4), slower=True)}
+    paths = {"fp32": PathPrices(prices(1e-6), 0.05, Blocking(32, 14, 1)),
+             "bf16 avx512": PathPrices(prices(5e-7), 0.06, Blocking(32, 13, 2)),
+             "int8 vnni": PathPrices(prices(2e-6), 0.07, Blocking(32, 13, 4), slower=True)}
     rivals = {name: Prices(prices(each), 0.04) for name, each in
               (("torch fp32", 2e-6), ("torch bf16", 3e-6), ("onnxruntime fp32", 4e-6), ("onnxruntime int8", 4e-6),
                ("openvino fp32", 1.5e-6), ("openvino bf16", 5e-7))}

@@ -400,6 +400,28 @@ def test_a_pinned_setting_is_compared_and_comes_back(app, page):
     playwright.expect(page.locator("text=Pinned settings beside the present one")).to_have_count(0)
 
 
+def test_the_speedup_is_of_the_chosen_precision_and_a_pin_brings_its_own_back(app, page, runs_dir):
+    run, profile = Run(runs_dir / "recorded"), make_profile()
+    mask = mask_at(run.norms(run.saved("dense")), run.layout, 0.0)
+    card, beside = page.locator("[data-number=speedup] .value"), page.locator("[data-number=speedup] .beside")
+    said = {name: f"{profile.speedup(mask, SETTING, run.heads, name):.2f}x" for name in ("auto", "fp32", "bf16")}
+    assert said["auto"] == said["bf16"] != said["fp32"]
+    opened(page, f"{app}/Explore?run=recorded&at=dense&cut=global:0&dtype=fp32")
+    playwright.expect(card).to_have_text(said["fp32"])
+    playwright.expect(beside).to_have_text("over openvino bf16, in fp32")
+    playwright.expect(page.locator("[data-number=speedup] .mark")).to_have_text("")
+    page.get_by_role("button", name="Pin").click()
+    playwright.expect(page).to_have_url(re.compile("for-fp32"))
+    page.get_by_test_id("stButtonGroup").get_by_text("bf16", exact=True).click()
+    playwright.expect(card).to_have_text(said["bf16"])
+    playwright.expect(beside).to_have_text("over openvino bf16, in bf16")
+    playwright.expect(page).to_have_url(re.compile("dtype=bf16"))
+    page.get_by_role("button", name="Go to pinned setting A").click()
+    playwright.expect(card).to_have_text(said["fp32"])
+    playwright.expect(page).to_have_url(re.compile("dtype=fp32"))
+    assert not page.problems
+
+
 def test_a_click_zooms_and_hovering_tells_the_exact_norm(app, page, runs_dir):
     run = Run(runs_dir / "recorded")
     norms = run.norms(run.saved("dense"))

@@ -13,8 +13,9 @@ from sample_run import make_mask
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
-from prune_core.execution import calibrate, native
+from prune_core.execution import calibrate, native, rivals
 from prune_core.execution.calibrate import Sample
+from prune_core.execution.timing import sentences
 from prune_core.latency.profile import Profile
 from prune_core.latency.strips import Blocking
 from prune_core.latency.work import Batch
@@ -76,7 +77,7 @@ def test_a_short_calibration_prices_an_unseen_mask(monkeypatch):
     monkeypatch.setattr(calibrate, "_SIZES", ((64, 128, 2),))
     monkeypatch.setattr(calibrate, "_SETTINGS", (Batch(1, 8), Batch(4, 16), Batch(8, 32)))
     monkeypatch.setattr(calibrate, "_BLOCKS", ("16x1",))
-    monkeypatch.setattr(calibrate, "_GRAPHS", ())
+    monkeypatch.setattr(calibrate, "_RIVALS", ("torch fp32", "torch bf16"))
     *progress, calibrated = calibrate.calibrate(1, masks=12, seconds=0.0)
     assert [(one.done, one.total) for one in progress] == [(at, 18) for at in range(1, 19)]
     assert progress[0].seconds_left is None and progress[-1].seconds_left == 0
@@ -95,23 +96,21 @@ def test_a_calibration_ends_when_its_time_is_up(monkeypatch):
     monkeypatch.setattr(calibrate, "_SIZES", ((64, 128, 2),))
     monkeypatch.setattr(calibrate, "_SETTINGS", (Batch(1, 8),))
     monkeypatch.setattr(calibrate, "_BLOCKS", ("16x1",))
-    monkeypatch.setattr(calibrate, "_GRAPHS", ())
+    monkeypatch.setattr(calibrate, "_RIVALS", ("torch fp32", "torch bf16"))
     monkeypatch.setattr(calibrate, "SECONDS", 0.0)
     monkeypatch.setattr(calibrate, "LEAST", 8)
     *progress, calibrated = calibrate.calibrate(1, masks=400, seconds=0.0)
     assert progress[-1].done == 2 + 7 and calibrated.masks == 2  # two depths of dense encoders, then masks
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
-def test_dense_engines_that_are_installed_are_timed(monkeypatch, tmp_path, engine):
-    pytest.importorskip(engine)
-    pytest.importorskip("onnx")
-    monkeypatch.setattr(calibrate, "_GRAPHS", tuple(name for name in calibrate._GRAPHS if name.startswith(engine)))
+def test_dense_engines_that_are_installed_are_timed(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    there = [name for name in rivals.NAMES if not rivals.missing(name.split()[0])]
     model = calibrate._random_encoder((64, 128, 2), 1)
-    calls = calibrate._engines(model, tmp_path / "dense.onnx")
-    wanted = ["torch fp32", "torch bf16", *calibrate._GRAPHS]
-    timed = [calibrate._dense(model, calls, setting, 0.0) for setting in (Batch(1, 8), Batch(3, 16))]
-    assert [[one.of for one in samples] for samples in timed] == [wanted, wanted]
+    runs, left_out = rivals.opened(model, sentences(model, Batch(1, 8)), calibrate._RIVALS, tmp_path)
+    timed = [calibrate._dense(model, runs, setting, 0.0) for setting in (Batch(1, 8), Batch(3, 16))]
+    assert [[one.of for one in samples] for samples in timed] == [there, there]
+    assert {*there, *left_out} == set(rivals.NAMES)
     assert all(one.ms > 0 for samples in timed for one in samples)
 
 

@@ -51,7 +51,7 @@ def page():
         yield page
 
 
-BLOCKINGS = {"fp32": Blocking(32, 14, 1, 4), "bf16 avx512": Blocking(32, 13, 2, 4), "int8 vnni": Blocking(32, 13, 4, 4),
+BLOCKINGS = {"fp32": Blocking(32, 14, 1), "bf16 avx512": Blocking(32, 13, 2), "int8 vnni": Blocking(32, 13, 4),
              "bf16 amx": Blocking(32, 32, 32, 16), "int8 amx": Blocking(32, 32, 64, 16)}
 MODULES = ("store", "transpose", "weights", "scatter", "gelu", "panels", "attention", "heads", "norm", "embed", "head",
            "layers", "call", *(f"multiply {vectors}" for vectors in range(1, 5)))  # what format 1 has prices of
@@ -281,6 +281,8 @@ EVEN, OWN = {"scope": "global", "share": 0.3}, {"scope": "layer", "share": None}
     ({}, EVEN, 0.3, {"doing": "scoring", "score": 0.8, "low": 0.7, "high": 0.9, "done": 96, "total": 872},
      "so far", 0.8, ", 0.700 – 0.900, 96 of 872 examples"),
     ({}, EVEN, 0.3, {"doing": "done", "score": 0.86, "low": 0.84, "high": 0.88}, "exact", 0.86, ", 0.840 – 0.880"),
+    ({}, EVEN, 0.3, {"doing": "done", "score": 0.86, "low": 0.84, "high": 0.88, "arithmetic": "bf16"}, "exact", 0.86,
+     ", bf16, 0.840 – 0.880"),
     ({}, EVEN, 0.3, {"doing": "failed", "score": None}, "predicted", 0.85, ", 0.830 – 0.870; recorded 0.900 at 20.0%"),
     ({"exact": False}, EVEN, 0.39, None, "predicted", 0.805, ", 0.785 – 0.825; recorded 0.800 at 40.0%"),
     ({}, OWN, 0.3, None, None, None, "no prediction for such a cut; the exact score comes when you rest"),
@@ -307,7 +309,8 @@ def test_an_exact_score_is_found_only_for_the_very_cut_it_is_of(page):
         return page.evaluate("cut => Boolean(answers.of(cut))", cut | other)
 
     assert found() and found(thresholds={"layer 0": 0.3, "layer 1": 0.1}), "the same as float32, in any order"
-    others = {"run": "two", "moment": 1, "ranking": "taylor", "repaired": True, "scope": "type",
+    assert found(dtype="fp32"), "which goes without saying"
+    others = {"run": "two", "moment": 1, "ranking": "taylor", "repaired": True, "dtype": "bf16", "scope": "type",
               "thresholds": {"layer 0": 0.3001, "layer 1": 0.1}}
     assert not any(found(**{name: value}) for name, value in others.items())
     running = cut | {"moment": 3, "data": "", "doing": "scoring", "score": 0.7}

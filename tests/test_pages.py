@@ -278,13 +278,13 @@ def test_a_pin_of_the_address_keeps_its_precision(runs_dir):
 def test_a_prediction_for_another_machine_is_marked_on_the_number(runs_dir, monkeypatch):
     """Where this one was never calibrated: on Explore's card, in Home's table, in Compare's answer and table."""
     make_run(runs_dir)
-    files.write_json(runs_dir.parent / "other.json", make_profile("Another CPU").to_json())
+    files.write_json(runs_dir.parent / "other.json", make_profile("Another Chip").to_json())
     monkeypatch.setattr(profile_files, "shipped", lambda: [runs_dir.parent / "other.json"])
-    mark = "on Another CPU, not this machine"
+    mark = "on Another Chip, not this machine"
     app = opened("explore")
     assert sent(app)["profile"]["mark"] == mark and "Not calibrated here" in texts(app)
-    assert "the best dense engine of Another CPU, not this machine (openvino bf16)" in texts(app)
-    assert "Predicted speedup " + mark in texts(app)
+    assert "the best dense engine of Another Chip, not this machine (openvino bf16)" in texts(app)
+    assert f"**Predicted speedup over compression {mark}**" in texts(app)
     assert f"x {mark} |" in texts(opened())
     compared = opened("compare")
     assert f"times as fast (predicted {mark})" in compared.subheader[0].value
@@ -717,7 +717,7 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     assert [b.label for b in app.get("download_button")] == ["Notebook"]
     assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
-    said = {"compression_encoder": 2.0, "score": 0.875,
+    said = {"compression_encoder": 2.0, "score": 0.875, "dtype": "fp32", "executed": {"dtype": "fp32"},
             "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
     asked = []
 
@@ -1240,7 +1240,8 @@ def test_report_takes_what_explore_sends(runs_dir):
 
 def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
     make_run(runs_dir)
-    steps = iter(Report(runs_dir, "sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False))
+    asked = ("sample", '[{"at": "dense", "share": 0.5}]', "", "short", "", 0.01, "", False, "fp32")
+    steps = iter(Report(runs_dir, *asked))
     assert next(steps)[:2] == (0, 3)
     here = [child for child in psutil.Process().children(recursive=True) if "export" in child.cmdline()]
     steps.close()

@@ -76,6 +76,8 @@ def test_a_number_of_another_machine_is_marked(machine, said):
     assert other.elsewhere(machine) == said
     told = other.foretold(make_mask(), Batch(), None, machine)
     assert told.on == said and told.over == "openvino bf16" and told.dtype == "bf16"
+    long = replace(other, machine={"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": 2})
+    assert long.elsewhere(machine) == "on Intel Xeon, not this machine"
     assert told.words.endswith(f" times as fast as openvino bf16, in bf16 ({f'predicted {said}'.strip()})")
 
 

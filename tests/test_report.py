@@ -289,13 +289,13 @@ def counted(run: Run, setting: Setting) -> dict[str, str]:
 
 
 def test_a_report_marks_predictions_for_another_machine(run):
-    profile = make_profile("Another CPU")
+    profile = make_profile("Another Chip")
     told = findings.find(run, results(run), measured=False, profile=profile)
     for form in (write.html, write.markdown):
         more = (profile,) if form is write.html else ()
         text = form(run, told, Request(), DAY, *more)
-        assert "predicted on Another CPU, not this machine" in text.replace("\\", "")
-    assert '"mark":"on Another CPU, not this machine"' in write.html(run, told, Request(), DAY, profile)
+        assert "predicted on Another Chip, not this machine" in text.replace("\\", "")
+    assert '"mark":"on Another Chip, not this machine"' in write.html(run, told, Request(), DAY, profile)
 
 
 @pytest_chromium

@@ -130,7 +130,7 @@ def test_what_was_known_before_holds_up_no_other_question(client, monkeypatch):
     sent, send = [], ScoreClient._send
     known = {"score": 0.9, "low": 0.8, "high": 1.0, "examples": 872}
     monkeypatch.setattr("pages.shared.score_client.known_before",
-                        lambda one: known if one in (question(1), question(5)) else None)
+                        lambda one, ran: known if one in (question(1), question(5)) else None)
     monkeypatch.setattr(ScoreClient, "_send", lambda self, line: sent.append(line) or send(self, line))
     assert client.want("me", question(1)).doing == "done" and not sent  # the page comes first
     client.want("me", question(3))

@@ -79,7 +79,7 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
 def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
     """Predicted speedup over compression for the chosen precision, and its CSV."""
     profile, dtype = loaders.usual_profile(), precision()
-    st.markdown(f"**{_speedup_title(profile)} over compression**")
+    st.markdown(f"**{_speedup_title(profile, ' over compression')}**")
     if not profile:
         st.caption("Predictions need a latency profile: calibrate this machine on **Speed**.")
         return
@@ -93,10 +93,10 @@ def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
              f"{run.name}-{view.label}-speedups.csv")
 
 
-def _speedup_title(profile: Profile | None) -> str:
+def _speedup_title(profile: Profile | None, over: str = "") -> str:
     """'Predicted speedup', with the machine where it is not this one."""
     where = widgets.mark(profile) if profile else ""
-    return f"Predicted speedup {widgets.plain(where)}".strip()
+    return f"Predicted speedup{over} {widgets.plain(where)}".strip()
 
 
 def _retrained(run: Run) -> list[tuple[float, float]]:

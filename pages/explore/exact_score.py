@@ -10,7 +10,7 @@ from pages.explore import known, precision, rerun
 from pages.explore.view import View, go
 from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Answer, Question, ScoreClient
-from pages.shared.widgets import data
+from pages.shared.widgets import PRECISIONS, data
 from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
@@ -68,8 +68,9 @@ def _score_words(run: Run, view: View) -> str:
                 f"The **predicted** {metric}, {score:.3f}, is estimated from recorded scores at nearby cuts of {stage}")
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
         further = " further" if stage.kind == "retrain" else ""
+        plain = "" if view.dtype == "fp32" else " It is of fp32 arithmetic."
         return (f"{told}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
-                f"{scope_words(view.cut.scope)}.")
+                f"{scope_words(view.cut.scope)}.{plain}")
     if view.surfaces:
         scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
         return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
@@ -108,16 +109,17 @@ def without_weights(run: Run, stage: str | None) -> None:
 def _question(run: Run, view: View) -> Question:
     """What is asked for the cut in view."""
     cut = replace(view.cut, share=None, thresholds=view.thresholds)
-    return Question(str(run.path), view.snapshot.saved or "", cut, data())
+    return Question(str(run.path), view.snapshot.saved or "", cut, data(), view.dtype)
 
 
 def taken(run: Run, view: View) -> list[tuple[float, float]]:
-    """(sparsity, exact score) of every cut of these weights, ranked and repaired alike, scored here on this data."""
+    """(sparsity, exact score) of every cut of these weights, ranked and repaired alike, scored here on this data in
+    this arithmetic."""
     now = _question(run, view)
     kind = now.cut.kind._replace(scope="")
     return [(result["sparsity"], result["score"])
             for question, result in st.session_state.get("exact scores", {}).items()
-            if (question.run, question.stage, question.data) == (now.run, now.stage, now.data)
+            if replace(question, cut=now.cut) == now
             and question.cut.kind._replace(scope="") == kind]
 
 
@@ -151,11 +153,12 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
         return f":material/info: Exact scores need the data of {widgets.plain(canvas.task_title(run))}{where}"
     if answer.doing == "done":
         result, repaired = answer.result, ", repaired after cutting" if question.cut.repaired else ""
-        return (f":material/fact_check: Exact dev {name}{repaired} **{result['score']:.4f}**, "
-                f"95% interval {result['low']:.3f} – {result['high']:.3f} "
+        return (f":material/fact_check: Exact dev {name}{repaired}{_arithmetic(question, answer)} "
+                f"**{result['score']:.4f}**, 95% interval {result['low']:.3f} – {result['high']:.3f} "
                 f"({result['examples']:,} examples, {_took(result['seconds'])})")
     if answer.score is not None:
-        return (f":material/hourglass_top: {in_words(run.metric, first=True)} so far **{answer.score:.3f}**, "
+        so_far = in_words(run.metric, first=True) + _arithmetic(question, answer)
+        return (f":material/hourglass_top: {so_far} so far **{answer.score:.3f}**, "
                 f"95% interval {answer.low:.3f} – {answer.high:.3f}, {answer.done:,} of {answer.total:,} examples")
     ahead = client.ahead(question)
     doing = {"loading": "loading weights and data, once",
@@ -163,7 +166,18 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
     unit = {"measuring inputs": "sentences", "repairing": "matrices"}.get(answer.doing)
     far = f", {answer.done:,} of {answer.total:,} {unit}" if unit and answer.total else ""
+    name += _arithmetic(question, answer)
     return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{far}{left} …"
+
+
+def _arithmetic(question: Question, answer: Answer) -> str:
+    """' in bf16': what the score is taken in, where another than fp32 was asked for; and why it is not that."""
+    if question.dtype == "fp32":
+        return ""
+    ran = answer.executed or {"dtype": question.dtype, "why": ""}
+    instead = f" instead of {question.dtype}" if question.dtype not in (ran["dtype"], "auto") else ""
+    why = f" ({widgets.plain(ran['why'])})" if instead and ran["why"] else ""
+    return f" in {ran['dtype']}{instead}{why}"
 
 
 def ranking(run: Run) -> None:
@@ -186,11 +200,23 @@ def ranking(run: Run) -> None:
 
 
 def exact_settings(run: Run) -> None:
-    """How exact scores are taken, asked for in the sidebar: repaired or not, and where the task's data is."""
+    """How exact scores are taken, asked for in the sidebar: repaired or not, in which arithmetic, on which data."""
     st.toggle("Repair after cutting", key="repair", bind="query-params",
               help="Adjusts the kept weights so that each matrix's output stays as close as possible to what it was. "
                    "Least squares on 1,024 training sentences, no training.")
+    _dtype()
     widgets.data_field(run.data, on_change=loaders.score_client().forget_failures)
+
+
+def _dtype() -> None:
+    """In which arithmetic exact scores are taken; a link that names none of them is as one that names nothing."""
+    if st.session_state.get("score dtype", "fp32") not in PRECISIONS:
+        del st.session_state["score dtype"]
+    st.segmented_control("Exact score in", PRECISIONS, default="fp32", key="score dtype", required=True,
+                         bind="query-params",
+                         help="The arithmetic in which the pruned model is scored: in **bf16** and **int8** a few "
+                              "answers change. Each is kept apart; what is recorded and predicted is fp32. **auto** "
+                              "takes what is fastest here.")
 
 
 def _took(seconds: float) -> str:

@@ -23,12 +23,14 @@ def _component():
 def cut_of(run: Run, view: View) -> dict:
     """Which cut of which weights is in view, as the browser compares it with its own."""
     return {"run": run.name, "moment": run.with_norms.index(view.at), "ranking": view.cut.ranking,
-            "repaired": view.cut.repaired, "scope": view.cut.scope, "thresholds": dict(view.thresholds),
-            "data": widgets.data()}
+            "repaired": view.cut.repaired, "dtype": view.dtype, "scope": view.cut.scope,
+            "thresholds": dict(view.thresholds), "data": widgets.data()}
 
 
 def tell(cut: dict, answer: Answer | None) -> None:
     """How the exact score of this cut stands; None: none can come."""
     said = {"doing": "none"} if answer is None else {
         name: getattr(answer, name) for name in ("doing", "score", "low", "high", "done", "total")}
+    if answer and cut["dtype"] != "fp32":  # else it goes without saying
+        said["arithmetic"] = answer.executed["dtype"] if answer.executed else cut["dtype"]
     _component()(key="exact told", data=cut | said)

@@ -7,17 +7,17 @@ import streamlit as st
 from pages.explore.view import View, precision
 from pages.shared import jobs, loaders, widgets
 from pages.shared.loaders import SETTING
-from prune_core.latency.profile import ASKED, not_timed
+from pages.shared.widgets import PRECISIONS
+from prune_core.latency.profile import not_timed
 from prune_core.runs.run import Run
-
-NAMES = (ASKED[-1], *ASKED[:-1])  # auto comes first
 
 
 def ask() -> None:
     """The precision, asked for in the sidebar; a link that names none of them is as one that names nothing."""
-    if st.session_state.get("dtype", NAMES[0]) not in NAMES:
+    if st.session_state.get("dtype", PRECISIONS[0]) not in PRECISIONS:
         del st.session_state["dtype"]
-    st.segmented_control("Precision", NAMES, default=NAMES[0], key="dtype", required=True, bind="query-params",
+    st.segmented_control("Precision of the speedup", PRECISIONS, default=PRECISIONS[0], key="dtype", required=True,
+                         bind="query-params",
                          help="The arithmetic that a speedup is predicted for: **auto** takes what is predicted to be "
                               "the fastest for each cut. One that is slower than fp32 on the machine is not taken.")
 

@@ -44,6 +44,7 @@ def show(run: Run, view: View) -> None:
         st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
         st.session_state["report settings"] = (run.name, settings(run, view)[:MOST])
         st.session_state["report of"] = run.name
+        st.session_state["report dtype"] = view.dtype
         st.page_link("pages/6_Report.py", label="Report of these settings", icon=":material/description:")
     with right:
         st.markdown("**The pruned model**")
@@ -70,7 +71,8 @@ def model(run: Run, view: View) -> None:
         st.warning(widgets.plain(words), icon=":material/trending_up:")
         to_stage(run, better.stage if better else None)
     to = st.segmented_control("As", list(FORMS), default="hf", format_func=FORMS.get, required=True, key="take as")
-    request = (run.name, to, stage, replace(view.cut, share=None, thresholds=view.thresholds), widgets.data())
+    cut = replace(view.cut, share=None, thresholds=view.thresholds)
+    request = (run.name, to, stage, cut, widgets.data(), view.dtype)
     made = st.session_state.get("taken")
     if not made or made[0] != request:
         made = prepared(request)
@@ -109,7 +111,8 @@ def to_stage(run: Run, stage: str | None) -> None:
 
 def scored(run: Run, told: dict) -> str:
     """Compression and score of a model that was made."""
-    score = (f"{in_words(run.metric)} {told['score']:.4f}" if told["score"] is not None else
+    in_ = f" in {told['executed']['dtype']}" if told["executed"] and told["dtype"] != "fp32" else ""
+    score = (f"{in_words(run.metric)} {told['score']:.4f}{in_}" if told["score"] is not None else
              "not scored: the task's data is not there (its folder is asked for in the sidebar)")
     return widgets.plain(f"Encoder {told['compression_encoder']:.2f}x, {score}.")
 
@@ -121,11 +124,11 @@ def sizes(told: dict) -> pd.DataFrame:
     return pd.DataFrame({"Size": [f"{size / 1e6:.1f} MB" for size in rows.values()]}, index=list(rows))
 
 
-def packed(name: str, to: str, stage: str, cut: Cut, data: str) -> tuple[dict, bytes]:
+def packed(name: str, to: str, stage: str, cut: Cut, data: str, dtype: str) -> tuple[dict, bytes]:
     """(what `export` told, the folder as a zip). Raises processes.Failed."""
     with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "model"
-        told = processes.export(name, loaders.runs_dir(), to, out, stage, cut, data)
+        told = processes.export(name, loaders.runs_dir(), to, out, stage, cut, data, dtype)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
             for path in sorted(out.rglob("*")):

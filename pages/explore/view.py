@@ -46,6 +46,7 @@ class View:
     frames: str  # none, want or have: whether the snapshots of the whole run are in the browser
     snapshot: Snapshot
     surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]  # recorded here for cuts ranked and repaired alike
+    dtype: str = "fp32"  # the arithmetic of exact scores; those of surfaces are fp32
 
     @property
     def surface(self) -> Sequence[SurfacePoint] | None:
@@ -81,7 +82,7 @@ def current(run: Run) -> View:
     pins = [pin for pin in said.get("pins", start.pins)
             if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     view = View(at, snapshot.label, cut, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), snapshot, recorded(run, at, cut))
+                said.get("frames", "none"), snapshot, recorded(run, at, cut), score_dtype())
     if said:
         _write(run, view, said.get("key"))
     return view
@@ -110,6 +111,11 @@ def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
 def precision() -> str:
     """The arithmetic for which speedups are predicted: as the sidebar has it; auto before it was asked."""
     return one if (one := st.session_state.get("dtype")) in ASKED else "auto"
+
+
+def score_dtype() -> str:
+    """The arithmetic in which exact scores are asked for: fp32, unless the sidebar says another."""
+    return one if (one := st.session_state.get("score dtype")) in ASKED else "fp32"
 
 
 def _ranked(run: Run, at: int, ranking: str) -> Norms:
@@ -156,8 +162,8 @@ def content(run: Run, view: View, present: bool) -> bytes:
     head = canvas.header(run, view.at, _high(run, view), start, settings.usual(run, view.at), profile,
                          SETTING, view.surfaces, precision(), widgets.mark(profile) if profile else "")
     # What was asked for: alike for all snapshots, also where only norms were recorded
-    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')} {precision()}"
-    head |= {"value": view.cut.ranking, "repaired": view.cut.repaired, "kind": kind,
+    kind = f"{st.session_state.get('score')} {st.session_state.get('repair')} {precision()} {view.dtype}"
+    head |= {"value": view.cut.ranking, "repaired": view.cut.repaired, "dtype": view.dtype, "kind": kind,
              "asks": st.session_state.get("score") or "norm"}
     now = {"command": st.session_state.get("command"), "present": present}
     if view.frames != "want" or not canvas.playable(run):
@@ -174,7 +180,7 @@ def _high(run: Run, view: View) -> float:
 def remember() -> None:
     """The map has said something new: the next run of the page reads it.
 
-    A pin that was ranked or repaired otherwise has the sidebar follow.
+    A pin that was ranked, repaired or scored otherwise has the sidebar follow.
     """
     asked = live_map.said().get("asked")
     if isinstance(asked, Mapping) and asked.get("id") != st.session_state.get("asked"):
@@ -182,7 +188,8 @@ def remember() -> None:
         st.session_state["asked"] = asked.get("id")
         st.session_state["wanted"] = (time.monotonic(), {
             "score": ranking, "repair": asked.get("repaired") is True,
-            "dtype": asked["precision"] if asked.get("precision") in ASKED else "auto"})
+            "dtype": asked["precision"] if asked.get("precision") in ASKED else "auto",
+            "score dtype": asked["dtype"] if asked.get("dtype") in ASKED else "fp32"})
 
 
 def _wanted() -> dict:
@@ -208,8 +215,8 @@ def send(new: Cut, moment: int | None = None) -> None:
     """
     number = (st.session_state.get("command") or {"id": 0})["id"] + 1
     where = {} if moment is None else {"moment": moment}
-    # Else the sidebar would go back to norms, and to auto
-    how = {"ranking": new.ranking, "repaired": new.repaired, "precision": precision()}
+    # Else the sidebar would go back to norms, to auto and to scores in fp32
+    how = {"ranking": new.ranking, "repaired": new.repaired, "precision": precision(), "dtype": score_dtype()}
     st.session_state["command"] = {"id": number, "cut": new.to_json()} | how | where
 
 
@@ -229,7 +236,8 @@ def waits() -> bool:
 def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
     pins = ["~".join([run.snapshots[at].label, cut.text(run.layout), *([cut.ranking] * (cut.ranking != "norm")),
-                      *(["repaired"] * cut.repaired), *(["for-" + pin["precision"]] * _other(pin))])
+                      *(["repaired"] * cut.repaired), *(["for-" + pin["precision"]] * _other(pin, "precision", "auto")),
+                      *([pin["dtype"]] * _other(pin, "dtype", "fp32"))])
             for pin, at, cut in _pins(run, view)]
     address = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom, "pin": pins}
     for name, value in address.items():
@@ -253,9 +261,9 @@ def _pins(run: Run, view: View) -> list[tuple[Mapping, int, Cut]]:
             and isinstance(pin.get("moment"), int) and 0 <= pin["moment"] < len(run.with_norms)]
 
 
-def _other(pin: Mapping) -> bool:
-    """Whether a pin's speedup is for another precision than the usual one."""
-    return pin.get("precision") in ASKED and pin["precision"] != "auto"
+def _other(pin: Mapping, key: str, usual: str) -> bool:
+    """Whether a pin's speedup ('precision') or exact score ('dtype') is of another arithmetic than the usual one."""
+    return pin.get(key) in ASKED and pin[key] != usual
 
 
 def opening(run: Run) -> Setting:
@@ -276,7 +284,8 @@ def _start(run: Run) -> Start:
 
 
 def _pin(run: Run, name: str, text: str) -> dict | None:
-    """A pinned setting from the address, 'snapshot~cut', then its ranking, 'repaired' and 'for-bf16', the precision.
+    """A pinned setting from the address, 'snapshot~cut', then its ranking, 'repaired', 'for-bf16', the precision of its
+    speedup, and 'bf16', the arithmetic of its exact score.
 
     Its numbers are counted anew.
     """
@@ -284,8 +293,10 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     at = {run.snapshots[at].label: at for at in run.with_norms}.get(where)
     if at is None or (cut := cuts.parse(what, run.layout)) is None:
         return None
-    wanted = next((word[4:] for word in how if word.startswith("for-") and word[4:] in ASKED), "auto")
-    ranking = next((word for word in how if word not in ("", "repaired", f"for-{wanted}")), "norm")
+    words = {"for-" + dtype: dtype for dtype in ASKED}
+    wanted = next((words[word] for word in how if word in words), "auto")
+    dtype = next((word for word in how if word in ASKED), "fp32")
+    ranking = next((word for word in how if word not in ("", "repaired", *words, *ASKED)), "norm")
     if ranking not in rankings(run, at):
         return None
     cut, norms = replace(cut, ranking=ranking, repaired="repaired" in how), _ranked(run, at, ranking)
@@ -294,7 +305,7 @@ def _pin(run: Run, name: str, text: str) -> dict | None:
     more = {} if cut.share is not None else {
         "ranking": ranking, "shares": masks.shares_up_to(norms, run.layout, thresholds, cut.scope)}
     return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json() | more, "ranking": ranking,
-            "repaired": cut.repaired, "precision": wanted, "thresholds": thresholds,
+            "repaired": cut.repaired, "precision": wanted, "dtype": dtype, "thresholds": thresholds,
             "numbers": _numbers(run, at, cut, mask, wanted)}
 
 

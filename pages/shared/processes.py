@@ -207,11 +207,11 @@ def measure(arguments: Sequence[str]) -> dict:
     return _answer(list(arguments))
 
 
-def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, data: str) -> dict:
+def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, data: str, dtype: str) -> dict:
     """The pruned model as `python -m prune_core export` writes it. Raises Failed."""
     return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={stage}",
                     f"--scope={cut.scope}", f"--threshold={json.dumps(dict(cut.thresholds))}", f"--by={cut.ranking}",
-                    *(["--repair"] if cut.repaired else []), *([f"--data={data}"] if data else [])])
+                    f"--dtype={dtype}", *(["--repair"] if cut.repaired else []), *([f"--data={data}"] if data else [])])
 
 
 class Report:
@@ -221,10 +221,11 @@ class Report:
     """
 
     def __init__(self, runs_dir: Path, name: str, settings: str, title: str, audience: str, words: str, allow: float,
-                 data: str, measure: bool):
+                 data: str, measure: bool, dtype: str):
         self.args = ["export", name, f"--runs-dir={runs_dir}", "--to=both", f"--settings={settings}",
                      f"--title={title}", f"--audience={audience}", f"--words={words}", f"--allow={allow}",
-                     *([f"--data={data}"] if data else []), "--measure" if measure else "--no-measure", "--json"]
+                     *([f"--data={data}"] if data else []), "--measure" if measure else "--no-measure",
+                     f"--dtype={dtype}", "--json"]
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:

@@ -31,12 +31,13 @@ LAPSE = 15.0  # seconds after which a page that asks no more is taken for closed
 
 @dataclass(frozen=True)
 class Question:
-    """Which weights, cut where, on which data."""
+    """Which weights, cut where, on which data, scored in which arithmetic."""
 
     run: str  # folder
     stage: str
     cut: Cut  # by thresholds
     data: str = ""  # '': where the run had it
+    dtype: str = "fp32"  # or bf16, int8, auto
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Answer:
     result: dict | None = None  # what `evaluate --json` prints
     error: str = ""
     seconds_left: float | None = None  # of what it is doing; None where that is not known yet
+    executed: dict | None = None  # {dtype, path, why} where that is not the dtype asked for
 
     @property
     def ended(self) -> bool:
@@ -111,6 +113,7 @@ class ScoreClient:
         self._closed = False
         self._start = Start(files.cache_folder() / "first-score.json")
         self._asked: OrderedDict[Question, _Asked] = OrderedDict()
+        self._executed: dict[tuple[str, str, str], dict] = {}  # run, stage, dtype -> what the process ran it in
 
     def want(self, who: str, question: Question, again: bool = False) -> Answer:
         """How the answer stands; asks, where nobody has.
@@ -120,7 +123,7 @@ class ScoreClient:
         """
         of = _weights_of(question)
         known = self._asked.get(question)
-        before = None if known and known.of == of else known_before(question)
+        before = None if known and known.of == of else known_before(question, self._executed.get(_kind(question)))
         with self._lock:
             now = time.monotonic()
             self._let_go(who, question, now)
@@ -151,11 +154,11 @@ class ScoreClient:
             return sum(not asked.answer.ended for asked in self._asked.values())
 
     def failed_alike(self, question: Question) -> str:
-        """The error of another question to the same weights and data, which this one would end in too; '' if none."""
+        """The error of another question alike but for its cut, which this one would end in too; '' if none."""
         with self._lock:
             return next((asked.answer.error for other, asked in self._asked.items()
                          if asked.answer.doing == "failed" and other != question
-                         and (other.run, other.stage, other.data) == (question.run, question.stage, question.data)), "")
+                         and replace(other, cut=question.cut) == question), "")
 
     def forget_failures(self) -> None:
         """So that they are asked again."""
@@ -216,10 +219,8 @@ class ScoreClient:
                 os.setpriority(os.PRIO_PROCESS, self._process.pid, 10)
             self._start.begin(time.monotonic())
             threading.Thread(target=self._read, args=(self._process,), daemon=True).start()
-        cut, asked.process = question.cut, self._process
-        self._send({"id": asked.number, "run": question.run, "phase": question.stage, "scope": cut.scope,
-                    "threshold": dict(cut.thresholds), "data": question.data or None, "repair": cut.repaired,
-                    "score": cut.ranking})
+        asked.process = self._process
+        self._send({"id": asked.number} | _line(question))
 
     def _send(self, line: dict) -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: the reader says so
@@ -233,8 +234,9 @@ class ScoreClient:
                 said = json.loads(line)
                 with self._lock:
                     self._started(said)
-                    for asked in self._asked.values():
+                    for question, asked in self._asked.items():
                         if asked.number == said.get("id"):
+                            self._executed |= _ran(question, said)
                             asked.busy &= not said.keys() & {"result", "error", "cancelled"}
                             if "result" in said or not asked.answer.ended:
                                 asked.answer = _after(asked.answer, said)
@@ -254,6 +256,24 @@ class ScoreClient:
             self._start.forget()
 
 
+def _line(question: Question) -> dict:
+    """The question as the process takes it."""
+    cut = question.cut
+    return {"run": question.run, "phase": question.stage, "scope": cut.scope, "threshold": dict(cut.thresholds),
+            "data": question.data or None, "repair": cut.repaired, "score": cut.ranking, "dtype": question.dtype}
+
+
+def _kind(question: Question) -> tuple[str, str, str]:
+    """Of questions that are executed alike."""
+    return question.run, question.stage, question.dtype
+
+
+def _ran(question: Question, said: dict) -> dict[tuple[str, str, str], dict]:
+    """What questions of this kind are executed in, where that was said."""
+    ran = (said.get("result") or {}).get("executed")
+    return {_kind(question): ran} if ran else {}
+
+
 def _weights_of(question: Question) -> tuple[int, ...]:
     """What changes when other weights lie where these did; () where they lie elsewhere, as those of a run's start."""
     with contextlib.suppress(OSError, ValueError):
@@ -262,16 +282,22 @@ def _weights_of(question: Question) -> tuple[int, ...]:
     return ()
 
 
-def known_before(question: Question) -> dict | None:
+def known_before(question: Question, ran: dict | None = None) -> dict | None:
     """The exact score of the same weights, sentences and mask from before, as far as `evaluate --json` prints it.
 
+    `ran`: what the dtype that is asked for was executed in last; only the process knows, unless it is fp32.
     It is the answer at once; the question is asked all the same, so that what the next one takes is loaded by then.
     """
+    if question.dtype == "fp32":
+        ran = {"dtype": "fp32", "path": "fp32", "why": ""}
+    if ran is None:
+        return None
     with contextlib.suppress(InputError):
         run, cut = Run(Path(question.run)), question.cut
         mask = cut.mask(run.ranking(question.stage, cut.ranking), run.layout)
-        found = known.find(run, known.key(run, question.stage, question.data or None, cut.repaired), mask, cut.repaired)
-        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity}
+        key = known.key(run, question.stage, question.data or None, cut.repaired)
+        found = known.find(run, key, mask, cut.repaired, ran["path"])
+        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity, "executed": ran}
     return None
 
 
@@ -282,9 +308,10 @@ def _after(answer: Answer, said: dict) -> Answer:
     if "result" in said:
         result = said["result"]
         examples = result["examples"]
-        return Answer("done", examples, examples, result["score"], result["low"], result["high"], result)
+        return Answer("done", examples, examples, result["score"], result["low"], result["high"], result,
+                      executed=result.get("executed"))
     if "error" in said:
         return Answer("failed", error=str(said["error"]))
-    numbers = ("done", "total", "score", "low", "high", "seconds_left")
+    numbers = ("done", "total", "score", "low", "high", "seconds_left", "executed")
     doing = "scoring" if "score" in said else str(said.get("doing", answer.doing))
     return replace(answer, doing=doing, **{"seconds_left": None} | {key: said[key] for key in numbers if key in said})

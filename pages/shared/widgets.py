@@ -12,12 +12,13 @@ from PIL import Image
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from pages.shared import loaders
-from prune_core.latency.profile import Profile
+from prune_core.latency.profile import ASKED, Profile
 from prune_core.runs.run import Run
 from prune_core.tasks.glue import NOT_GLUE
 
 STATUS = {"complete": ("green", ":material/check:"), "running": ("blue", ":material/autorenew:"),
           "interrupted": ("orange", ":material/pause:"), "unreadable": ("red", ":material/error:")}
+PRECISIONS = (ASKED[-1], *ASKED[:-1])  # auto comes first
 CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"]}
 
 

@@ -13,6 +13,7 @@ from prune_core.cli.options import (
     By,
     ByNamed,
     Data,
+    Dtype,
     Phase,
     Repair,
     RunsDir,
@@ -24,12 +25,13 @@ from prune_core.cli.options import (
     cut_of,
     numbers,
 )
-from prune_core.cli.tell import scored, tell
+from prune_core.cli.tell import say_taken, scored, tell
 from prune_core.cutting.cuts import SurfaceKind
 from prune_core.methods import rankings
 from prune_core.runs import places, shelf
 from prune_core.runs.settings import default_stage
 from prune_core.tasks import glue
+from prune_core.tasks.metrics import in_words
 
 
 def predict(
@@ -100,18 +102,22 @@ def evaluate(
     threads: Threads = 0,
     by: ByNamed = "norm",
     repair: Repair = False,
+    dtype: Dtype = "fp32",
+    path: Annotated[str | None, Option(
+        help="Kernels to force: bf16 amx, bf16 avx512, int8 amx, int8 vnni; default: the fastest here.")] = None,
     exact: Annotated[bool, Option(
         "--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not
-    computed again."""
+    computed again. In bf16 and int8 it tells how many answers are others than in fp32."""
     from prune_core.evaluation.exact import evaluate as evaluated
 
     asked = shelf.find(run, runs_dir)
     cut = cut_of(asked, sparsity, threshold, scope, by, repair)
     show = _show_running if exact else lambda running: None
-    result = evaluated(asked, phase or default_stage(asked, sparsity), cut, data, threads, show, exact)
+    result = evaluated(asked, phase or default_stage(asked, sparsity), cut, data, threads, show, exact,
+                       dtype=dtype, path=path, taken=say_taken, compare=True)
     tell(result, as_json, _evaluated_text)
 
 
@@ -123,9 +129,22 @@ def _show_running(running) -> None:
 def _evaluated_text(r: dict) -> str:
     synthetic = " (practice set, not GLUE)" if r["data"] == "practice" else ""
     repaired = ", repaired," if r["repaired"] else ""
-    return (f"{r['run']} {r['phase']}{repaired}: {r['metric']} {r['score']:.4f}{synthetic} at sparsity "
+    score = f"{r['metric']} {r['score']:.4f}" if r["dtype"] == "fp32" else _score_in(r)
+    return (f"{r['run']} {r['phase']}{repaired}: {score}{synthetic} at sparsity "
             f"{r['sparsity']:.4f}, encoder {r['compression_encoder']:.2f}x, model {r['compression_model']:.2f}x, "
             f"{r['examples']} examples, {r['seconds']:.2f} s (first after {r['seconds_to_first']:.2f} s)")
+
+
+def _score_in(r: dict) -> str:
+    """A score with its arithmetic; in another than fp32 how far it is from that: its score, the answers that differ."""
+    from prune_core.evaluation import arithmetic
+
+    score = f"exact dev {in_words(r['metric'])} in {arithmetic.named(r['executed'])}: {r['score']:.4f}"
+    if not (changed := r["changed"]):
+        return score
+    apart = (f"outputs differ by at most {changed['largest']:.2g}" if changed["largest"] is not None else
+             f"{changed['answers']} of {r['examples']:,} answers differ ({changed['share']:.2%})")
+    return f"{score}, fp32 {changed['fp32']:.4f}, {apart},"
 
 
 def propose(

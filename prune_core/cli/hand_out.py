@@ -14,6 +14,7 @@ from prune_core import InputError
 from prune_core.cli.options import (
     AsJson,
     ByNamed,
+    Dtype,
     Phase,
     Repair,
     RunsDir,
@@ -22,7 +23,7 @@ from prune_core.cli.options import (
     Threshold,
     cut_of,
 )
-from prune_core.cli.tell import tell
+from prune_core.cli.tell import say_taken, tell
 from prune_core.cutting.cuts import Cut
 from prune_core.runs import advice, best, places, shelf
 from prune_core.runs.run import Run
@@ -61,12 +62,13 @@ def _model(wanted: Wanted) -> dict:
     mask = wanted.cut.mask(wanted.run.ranking(stage, wanted.cut.ranking), wanted.run.layout)
     if line := advice.instead(wanted.run, wanted.run.snapshots[wanted.run.saved(stage)].saved, mask)[0]:
         say(f"note: {line}")
-    taken = exporting.take(wanted.run, stage, wanted.cut, wanted.data)
+    taken = exporting.take(wanted.run, stage, wanted.cut, wanted.data, wanted.request.dtype, say_taken)
     return exporting.FORMS[wanted.to](taken, wanted.out)
 
 
 def _model_text(r: dict) -> str:
-    score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}"
+    in_ = f" in {r['executed']['dtype']}" if r["executed"] and r["dtype"] != "fp32" else ""
+    score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}{in_}"
     return (f"{r['path']}: {r['bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
             f"weights dense {r['dense_bytes']:,} bytes, with only kept blocks stored {r['sparse_bytes']:,}")
 
@@ -91,7 +93,7 @@ def _report(wanted: Wanted) -> dict:
     settings = _settings(wanted)
     paths = _report_paths(wanted)
     profile = speedup.usual_profile()
-    known = findings.find(run, settings, wanted.data, wanted.measure, profile, _show_step)
+    known = findings.find(run, settings, wanted.data, wanted.measure, profile, _show_step, request.dtype, say_taken)
     at, rule = recommend.recommended(run.dense_score, known, request.allowed)
     kept = (at is not None and recommend.keeps(run.dense_score, known[at], request.allowed)
             and known[at].score.value > run.majority_score)
@@ -165,13 +167,16 @@ def export(
     words: Annotated[str, Option(help="Your own words in a report.")] = "",
     allow: Annotated[float, Option(help="Report: how much of the score may be lost, 0.01 for one point; the "
                                         "recommendation rests on it.")] = 0.01,
+    dtype: Dtype = "fp32",
     measure: Annotated[bool, Option(
         help="Report: measure all speedups now, in turn, on this machine; else they are predicted.")] = True,
     runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
     """Write the pruned model for use elsewhere, with a card that has its figures; or a notebook or a report of what
-    was found."""
+    was found. --dtype is the arithmetic of scores and measured speedups; what is exported stays as it is."""
+    from prune_core.execution import paths
+
     if to not in KINDS:
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(KINDS)}")
     one = sparsity is not None or threshold is not None
@@ -179,8 +184,10 @@ def export(
         raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
     if settings is not None and one:
         raise InputError("give either --settings or one of --sparsity and --threshold")
+    if paths.check(dtype) != "fp32" and to == "notebook":
+        raise InputError("--dtype is for the scores of a model or a report; a notebook computes in fp32")
     asked, cut = shelf.find(run, runs_dir), None
-    request = finding.Request(title, audience, words, allow)
+    request = finding.Request(title, audience, words, allow, dtype=dtype)
     if to in finding.FORMS:
         known = [one.run for one in shelf.listing(runs_dir) if one.run]
         request = replace(request, better=best.told(best.better(asked, known, allow)))

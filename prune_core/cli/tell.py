@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -21,6 +22,14 @@ def _finite(value):
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def say_taken(choice) -> None:
+    """That another arithmetic runs than was asked for (a paths.Choice), on stderr."""
+    from prune_core.evaluation import arithmetic
+
+    if line := arithmetic.note(choice):
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def scored(steps: Iterable[tuple]) -> Iterator[tuple]:

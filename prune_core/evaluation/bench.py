@@ -6,6 +6,7 @@ import contextlib
 import copy
 import hashlib
 import json
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -17,10 +18,12 @@ from torch import nn
 
 from prune_core import files
 from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation.arithmetic import Answers
 from prune_core.evaluation.dev_score import DevScore, Running, outputs, stream
 from prune_core.evaluation.weights import encoder_of
-from prune_core.execution.compact import compact
-from prune_core.execution.unpadded import unpad_
+from prune_core.execution import paths
+from prune_core.execution.paths import Choice
+from prune_core.execution.whole import small_model
 from prune_core.methods import repair
 from prune_core.methods.repair import DAMP, Gram
 from prune_core.models.encoders import Encoder
@@ -31,6 +34,7 @@ from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
 GRAM_SENTENCES = 1024  # of the training set, behind a repair
+KEPT_ANSWERS = 8  # masks of which a bench keeps what the head gave, to compare arithmetics
 Doing = Callable[[str, int, int], None]  # gets what comes before a score, and how much of how much is done
 
 
@@ -41,7 +45,8 @@ def quiet(what: str, done: int, total: int) -> None:
 class Bench:
     """The weights of one stage of a run and its dev set, loaded once: scores any number of masks, each only once ever.
 
-    Scores are kept on the disk under what determines them: all weights, the mask, the encoded data.
+    Scores are kept on the disk under what determines them: all weights, the mask, the encoded data and, where it is
+    not fp32, the path of the arithmetic (paths.py): another path gives other bits.
     """
 
     def __init__(self, run: Run, stage: str, source: str | None = None):
@@ -58,36 +63,63 @@ class Bench:
         self._folder = run.later if run.recorded else run.later / "scores"
         self._key = _digest(self.encoder, self.dev)
         self._grams: dict[str, Gram] | None = None
+        self._choices: dict[tuple[str, str | None], Choice] = {}
+        self._answers: OrderedDict[tuple[str, bool, str], Answers] = OrderedDict()
 
-    def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False,
-               doing: Doing = quiet) -> Iterator[Running]:
-        """The dev score under `mask`, fp32, as it comes in: the compact model on sentences end to end.
+    def choice(self, dtype: str = "fp32", path: str | None = None) -> Choice:
+        """What runs where this arithmetic is asked for, as the last such model of these weights took it, else as this
+        machine would. Raises InputError."""
+        return self._choices.get((dtype, path)) or paths.choose(dtype, path)
+
+    def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False, doing: Doing = quiet,
+               dtype: str = "fp32", path: str | None = None) -> Iterator[Running]:
+        """The dev score under `mask` in the arithmetic `dtype`, as it comes in: the compact model, sentences end to
+        end.
 
         At once if it is known. `repaired`: what is kept is first moved to make up for what is cut (repair.py), which
-        `doing` is told of and may raise to stop.
+        `doing` is told of and may raise to stop. `path` forces kernels. Raises InputError.
         """
-        path = self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}.json"
-        if not fresh and (kept := _read_score(path)):
-            self._tell(mask, repaired, kept)
+        choice = self.choice(dtype, path)
+        if not fresh and (kept := _read_score(self._file(mask, repaired, choice))):
+            self._tell(mask, repaired, choice, kept)
             yield Running(kept.examples, kept.examples, kept.scores[self.task.metric], kept.low, kept.high, kept)
             return
-        for running in stream(self._small(mask, repaired, doing), self.task, self.dev):
-            if running.final:
-                _keep_score(path, running.final)
-                self._tell(mask, repaired, running.final)
+        small = self._small(mask, repaired, doing, dtype, path)
+        for running in stream(small, self.task, self.dev):
+            if running.final:  # kept as what really ran, whatever was expected
+                self.keep(mask, repaired, small.choice, running.final)
+                self._answers[mask.digest(), repaired, small.choice.path] = running.answers
+                while len(self._answers) > KEPT_ANSWERS:
+                    self._answers.popitem(last=False)
             yield running
 
-    def _tell(self, mask: BlockMask, repaired: bool, score: DevScore) -> None:
+    def answers(self, mask: BlockMask, repaired: bool, choice: Choice) -> Answers | None:
+        """What the head gave for every dev example; None where this was not asked among the last KEPT_ANSWERS."""
+        return self._answers.get((mask.digest(), repaired, choice.path))
+
+    def keep(self, mask: BlockMask, repaired: bool, choice: Choice, score: DevScore) -> None:
+        """For whoever asks again, here or elsewhere; where nothing can be written it is computed again."""
+        with contextlib.suppress(OSError):
+            files.write_json(self._file(mask, repaired, choice), _to_json(score))
+        self._tell(mask, repaired, choice, score)
+
+    def _file(self, mask: BlockMask, repaired: bool, choice: Choice) -> Path:
+        """Where a score is kept."""
+        path = "" if choice.path == "fp32" else f"-{choice.path.replace(' ', '-')}"
+        return self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}{path}.json"
+
+    def _tell(self, mask: BlockMask, repaired: bool, choice: Choice, score: DevScore) -> None:
         """So that it is found without a model next time."""
         known.keep(self.run, self._known[repaired], mask, repaired,
-                   asdict(score) | {"score": score.scores[self.task.metric]})
+                   asdict(score) | {"score": score.scores[self.task.metric]}, choice.path)
 
-    def outputs(self, mask: BlockMask, repaired: bool = False) -> np.ndarray:
-        """(examples, outputs) of the head on the main dev split under `mask`, fp32."""
-        return outputs(self._small(mask, repaired), self.dev[self.task.dev[0]])
+    def outputs(self, mask: BlockMask, repaired: bool = False, dtype: str = "fp32") -> np.ndarray:
+        """(examples, outputs) of the head on the main dev split under `mask`, in the arithmetic `dtype`."""
+        return outputs(self._small(mask, repaired, dtype=dtype), self.dev[self.task.dev[0]])
 
-    def _small(self, mask: BlockMask, repaired: bool, doing: Doing = quiet) -> nn.Module:
-        """The model that executes only what `mask` keeps, made on one thread.
+    def _small(self, mask: BlockMask, repaired: bool, doing: Doing = quiet, dtype: str = "fp32",
+               path: str | None = None) -> nn.Module:
+        """The model that executes only what `mask` keeps, in this arithmetic, made on one thread.
 
         That is thousands of short operations: MiniLM takes 0.1 s so, and 1 to 8 s where two threads wait for each
         other at every one of them on cores that are busy (Xeon, 2 cores).
@@ -95,10 +127,10 @@ class Bench:
         model, threads = self.repaired(mask, doing) if repaired else self.encoder.model, torch.get_num_threads()
         torch.set_num_threads(1)
         try:
-            small = compact(model, mask)
+            small = small_model(model, mask, dtype, path)
         finally:
             torch.set_num_threads(threads)
-        unpad_(small)
+        self._choices[dtype, path] = small.choice
         return small
 
     @cached_property
@@ -205,7 +237,9 @@ def _read_score(path: Path) -> DevScore | None:
         return None
 
 
-def _keep_score(path: Path, score: DevScore) -> None:
-    """Keep it for whoever asks again; where nothing can be written it is computed again."""
-    with contextlib.suppress(OSError):
-        files.write_json(path, asdict(score))
+def _to_json(score: DevScore) -> dict:
+    """As it is kept: one in fp32 has nothing that was changed."""
+    about = asdict(score)
+    if score.changed is None:
+        del about["changed"]
+    return about

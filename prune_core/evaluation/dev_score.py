@@ -1,4 +1,4 @@
-"""The dev score of a model, exact, in fp32: the same on every machine up to rounding. At once, or as it comes in."""
+"""The dev score of a model, exact, in the arithmetic that the model runs in. At once, or as it comes in."""
 
 from __future__ import annotations
 
@@ -22,17 +22,21 @@ TOKENS = 4096  # of one forward pass, where a running score is taken
 
 @dataclass(frozen=True)
 class DevScore:
-    """Every metric of the task, the headline one with its 95% interval, and how many examples stand behind it."""
+    """Every metric of the task, the headline one with its 95% interval, and how many examples stand behind it.
+
+    `changed`: of a score in another arithmetic than fp32, what that changes of the answers, once it was counted.
+    """
 
     scores: Mapping[str, float]
     low: float
     high: float
     examples: int
+    changed: Mapping[str, float | int | None] | None = None
 
 
 @torch.inference_mode()
 def outputs(model: nn.Module, data: Encoded) -> np.ndarray:
-    """(examples, classes) outputs of the head, in the order of the data, fp32."""
+    """(examples, classes) outputs of the head, in the order of the data, as float32."""
     was_training = model.training
     model.eval()
     logits = np.empty((len(data), model.config.num_labels), np.float32)
@@ -67,6 +71,7 @@ class Running:
     low: float
     high: float
     final: DevScore | None = None  # on the last one
+    answers: Mapping[str, np.ndarray] | None = None  # likewise: split -> (examples, outputs); None where it was known
 
 
 def stream(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> Iterator[Running]:
@@ -88,7 +93,7 @@ def stream(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> Iterator
                 running = Running(done, total, score, *metrics.interval(task, logits[seen], data.labels[seen]))
                 if done < len(data) or len(dev) > 1:
                     yield running
-    yield replace(running, done=total, final=_score(task, dev, answers))
+    yield replace(running, done=total, final=_score(task, dev, answers), answers=answers)
 
 
 def _growing(lengths: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:

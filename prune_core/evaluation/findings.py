@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from prune_core import InputError
 from prune_core.cutting.answers import predict
 from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation import arithmetic
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.exact import evaluate
 from prune_core.evaluation.flips import UncutAnswers
 from prune_core.evaluation.speedup import measure_in_turn
+from prune_core.execution import paths
+from prune_core.execution.paths import Choice
 from prune_core.latency import apart
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
@@ -29,28 +32,31 @@ BATCH = Batch()  # what speedups are for
 def find(
     run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True,
     profile: Profile | None = None, tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
+    dtype: str = "fp32", taken: Callable[[Choice], None] = lambda choice: None,
 ) -> list[Finding]:
     """One for each setting. `measured`: all speedups are measured now, in turn; else `profile` predicts all of them.
 
-    `tell` gets (done, total, what comes now). Raises InputError for damaged runs; what is only missing is left out,
-    and why is said.
+    `tell` gets (done, total, what comes now). Scores are taken and speedups measured in the arithmetic `dtype`; `taken`
+    is told what that comes to here, before. Raises InputError for damaged runs; what is only missing is left out, and
+    why is said.
     """
+    taken(paths.choose(dtype))
     benches, count = _Benches(run, source), len(settings)
     masks = [setting.mask(run) for setting in settings]
     known = []
     for at, (setting, mask) in enumerate(zip(settings, masks, strict=True)):
         tell(2 * at, 3 * count, f"{setting.name}: dev score")
-        score, bench, why = exact(run, setting, mask, benches)
+        score, bench, why = exact(run, setting, mask, benches, dtype)
         tell(2 * at + 1, 3 * count, f"{setting.name}: which answers change")
         flips = None
         if bench:
             try:
-                flips = benches.known.against(bench.outputs(mask, setting.cut.repaired), mask.sparsity)
+                flips = benches.known.against(bench.outputs(mask, setting.cut.repaired, dtype), mask.sparsity)
             except InputError as error:
                 why = str(error)
         known.append((score or predicted(run, setting, mask), flips, "" if flips else why))
     tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
-    speeds = speedups(run, settings, masks, measured, profile)
+    speeds = speedups(run, settings, masks, measured, profile, dtype)
     tell(3 * count, 3 * count, "writing")
     return [Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."))
             for setting, mask, (score, flips, why), speed in zip(settings, masks, known, speeds, strict=True)]
@@ -77,9 +83,10 @@ class _Benches:
 
 
 def exact(
-    run: Run, setting: Setting, mask: BlockMask, benches: _Benches,
+    run: Run, setting: Setting, mask: BlockMask, benches: _Benches, dtype: str = "fp32",
 ) -> tuple[ReportedScore | None, Bench | None, str]:
-    """(the exact score, what answered, else why nothing did). The score of a stage is recorded with the run."""
+    """(the exact score, what answered, else why nothing did). The score of a stage, in fp32, is recorded with the run.
+    """
     snapshot = run.snapshots[setting.at]
     score = _recorded(run, setting, mask)
     if not snapshot.saved:
@@ -90,8 +97,9 @@ def exact(
         if isinstance(error, RunError) and not run.has_weights(snapshot.saved):
             return score, None, f"the weights of {snapshot.saved} are not in this copy"
         return score, None, str(error).partition(";")[0] if isinstance(error, RunError) else str(error)
-    answer = evaluate(run, snapshot.saved, setting.cut, bench=bench)
-    return ReportedScore(answer["score"], answer["low"], answer["high"], answer["examples"], True), bench, ""
+    answer = evaluate(run, snapshot.saved, setting.cut, bench=bench, dtype=dtype)
+    return ReportedScore(answer["score"], answer["low"], answer["high"], answer["examples"], True,
+                         arithmetic.named(answer["executed"])), bench, ""
 
 
 def _recorded(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | None:
@@ -121,7 +129,7 @@ def speedups(
     run: Run, settings: Sequence[Setting], masks: Sequence[BlockMask], measured: bool, profile: Profile | None,
     dtype: str = "fp32",
 ) -> list[ReportedSpeed | None]:
-    """Of one kind for all: measured now, in turn; else predicted; None where neither can be.
+    """Of one kind for all: measured now, in turn, in `dtype`, else predicted for it; None where neither can be.
 
     What was measured before is not used: the machine may have been busier then.
     """
@@ -140,8 +148,8 @@ def _foretold(run: Run, mask: BlockMask, profile: Profile, dtype: str) -> Report
     rival, ms = profile.best_rival(run.layout, BATCH)
     taken = profile.path_of(dtype, mask, BATCH, run.heads)
     return ReportedSpeed(ms / taken.ms, BATCH, profile.threads, profile.machine.get("cpu", "an unknown processor"), ms,
-                         taken.ms, profile.paths[taken.path].error, arithmetic=taken.dtype, rival=rival,
-                         mark=profile.elsewhere(machine()))
+                         taken.ms, profile.paths[taken.path].error, rival=rival, mark=profile.elsewhere(machine()),
+                         arithmetic=arithmetic.named({"dtype": taken.dtype, "path": taken.path}))
 
 
 def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) -> ReportedSpeed:
@@ -150,4 +158,4 @@ def _measured(timing: dict, run: Run, mask: BlockMask, profile: Profile | None) 
     rival = timing["best_rival"]
     return ReportedSpeed(timing["speedup_over_best"], BATCH, timing["threads"], timing["machine"]["cpu"],
                          timing["rivals_ms"][rival], timing["compact_ms"], apart=why, busy=bool(apart.busy(timing)),
-                         arithmetic=timing["executed"]["dtype"], rival=rival)
+                         arithmetic=arithmetic.named(timing["executed"]), rival=rival)

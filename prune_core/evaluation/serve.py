@@ -1,11 +1,13 @@
 """Exact dev scores for whoever asks, from weights that stay loaded: questions and answers as JSON lines.
 
     in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31},
-           "data": FOLDER or null, "repair": true or absent, "score": "activation" (the ranking) or absent}
+           "data": FOLDER or null, "repair": true or absent, "score": "activation" (the ranking) or absent,
+           "dtype": "bf16" or absent for fp32}
           {"cancel": 7}
-    out   {"id": 7, "doing": "loading"},
+    out   {"id": 7, "executed": {"dtype": "fp32", "path": "fp32", "why": ...}} where that is not the dtype asked for,
+          {"id": 7, "doing": "loading"},
           of a repair {"id": 7, "doing": "measuring inputs", "done": 300, "total": 1024, "seconds_left": 4.1}
-          and {"id": 7, "doing": "repairing", "done": 12, "total": 36, "seconds_left": 0.6}
+          and {"id": 7, "doing": "repairing", "done": 12, "total": 36, "seconds_left": 0.6},
           then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ..., "seconds_left": 1.2} after
           every batch,
           at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line}
@@ -29,10 +31,11 @@ import psutil
 import torch
 
 from prune_core import InputError
-from prune_core.evaluation import exact
+from prune_core.evaluation import arithmetic, exact
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import Running
-from prune_core.execution import native
+from prune_core.execution import native, paths
+from prune_core.execution.paths import Choice
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
@@ -81,6 +84,11 @@ class Teller:
     def doing(self, what: str, done: int, total: int) -> None:
         """What comes before the score: so much of so much is done."""
         self._tell(what, done, total, {"doing": what})
+
+    def taken(self, choice: Choice) -> None:
+        """What runs, where that is not what was asked for."""
+        if arithmetic.note(choice):
+            self._say({"id": self._number, "executed": arithmetic.executed(choice)})
 
     def running(self, running: Running) -> None:
         """The score so far."""
@@ -168,11 +176,12 @@ class ScoringProcess:
         try:
             if number in self._cancelled:
                 raise Cancelled
+            dtype = paths.check(question.get("dtype") or "fp32")
             run, ranking = Run(Path(question["run"])), question.get("score") or "norm"
             cut = cut_of(run, None, question["threshold"], question["scope"], ranking, bool(question.get("repair")))
             bench, threads = self._bench(run, question), self._threads or self._cores.left()
             return {"result": exact.evaluate(run, question["phase"], cut, threads=threads, report=teller.running,
-                                             bench=bench, doing=teller.doing)}
+                                             bench=bench, doing=teller.doing, dtype=dtype, taken=teller.taken)}
         except Cancelled:
             return {"cancelled": True}
         except InputError as error:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-import importlib.util
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +18,8 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import engines, native, packing, paths, whole
+from prune_core.execution import native, packing, paths, rivals, whole
+from prune_core.execution.rivals import Runs
 from prune_core.execution.timing import alternate, forward, sentences
 from prune_core.latency.profile import PLAIN, PathPrices, Prices, Profile, dtype_of, uncut
 from prune_core.latency.strips import Blocking, plan_encoder
@@ -36,7 +35,7 @@ _DEPTHS = (1, 3)  # of the encoders on which the dense engines are timed
 _LARGEST = 6e10  # multiplications of one encoder and batch: half a second in fp32 on two cores
 _EVERY = 4  # of so many masks one is held out: those on deep encoders are, as real ones are deep
 _UNCUT = 10  # of so many masks one cuts nothing: that is what pruning is compared with
-_GRAPHS = ("onnxruntime fp32", "onnxruntime int8", "openvino fp32", "openvino bf16")
+_RIVALS = rivals.NAMES
 _ROUNDS, _NEAR = 12, 0.02  # of fitting; a relative error that is as good as none
 SECONDS = 340.0  # after which no further mask is timed, once LEAST were
 LEAST = 40
@@ -135,9 +134,9 @@ def _in_turn(dense: Sequence[Step], masked: Sequence[Step], known: Mapping[str, 
     with tempfile.TemporaryDirectory(prefix="prunescope-") as folder:
         for (size, layers), steps in itertools.groupby(dense, lambda step: (step.size, step.layers)):
             model = encoder_of(size, layers)
-            calls = _engines(model, Path(folder) / f"{size[0]}-{layers}.onnx")
+            runs, _ = rivals.opened(model, sentences(model, _SETTINGS[0]), _RIVALS, Path(folder))
             for step in steps:
-                yield step, _dense(model, calls, step.setting, seconds)
+                yield step, _dense(model, runs, step.setting, seconds)
     for number, step in enumerate(masked):
         model = encoder_of(step.size, step.layers)
         encoder = encoders.describe("random", model, None)
@@ -165,28 +164,12 @@ def counts_of(path: str, mask: BlockMask, setting: Batch, blocking: Blocking, he
     return of_pass(mask, setting, blocking, plans, heads, dtype_of(path) == "int8", last_layer(mask.layout))
 
 
-def _engines(model: nn.Module, file: Path) -> dict[str, Callable[[Mapping[str, torch.Tensor]], object]]:
-    """Rival -> a function of inputs that runs this dense model in it: those engines that are installed here."""
-    low = copy.deepcopy(model).to(torch.bfloat16)  # autocast would cast the weights in every call
-    calls: dict[str, Callable] = {name: lambda inputs, each=each: forward(each, inputs)()
-                                  for name, each in (("torch fp32", model), ("torch bf16", low))}
-    there = [name for name in _GRAPHS if importlib.util.find_spec(name.partition(" ")[0])]
-    if not there or not importlib.util.find_spec("onnx"):
-        return calls
-    graph = engines.to_onnx(model, file)
-    for name in there:
-        engine, dtype = name.split()
-        graph_of = engines.quantized(graph) if dtype == "int8" else graph
-        calls[name] = engines.session(engine, graph_of, torch.get_num_threads(), "fp32" if dtype == "int8" else dtype)
-    return calls
-
-
-def _dense(model: nn.Module, calls: Mapping[str, Callable], setting: Batch, seconds: float) -> list[Sample]:
+def _dense(model: nn.Module, runs: Runs, setting: Batch, seconds: float) -> list[Sample]:
     """The dense model in every engine, timed in turn."""
     inputs, layout = sentences(model, setting), encoders.describe("random", model, None).layout(BlockShape(1, 1))
-    times = alternate({name: lambda call=call: call(inputs) for name, call in calls.items()},
-                      seconds * len(calls) / 2, least=3)
-    return [Sample(name, dense_work(layout, setting), times[name].median) for name in calls]
+    times = alternate({name: functools.partial(run, inputs) for name, run in runs.items()},
+                      seconds * len(runs) / 2, least=3)
+    return [Sample(name, dense_work(layout, setting), times[name].median) for name in runs]
 
 
 # ---------------------------------------------------------------- prices

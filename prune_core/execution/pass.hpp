@@ -150,24 +150,34 @@ static void enter(const Encoder& e, const Input& in, long first, long count, typ
     const long width = e.hidden;
     if (in.rows) return to_lines<K>(in.rows + first * width, width, count, width, tile, wide);
     float* rows = static_cast<float*>(scratch<0>((TILE * width + LANES) * sizeof(float)));
+    const long full = width / LANES * LANES;
     for (long t = 0; t < count; t++) {
         const float* word = e.words + in.words[first + t] * width;
         const float* place = e.places ? e.places + in.places[first + t] * width : nullptr;
         const float* kind = e.kinds ? e.kinds + in.kinds[first + t] * width : nullptr;
         float* row = rows + t * width;
-        double sum = 0, squares = 0;
-        for (long c = 0; c < width; c++) row[c] = word[c];
-        if (kind) for (long c = 0; c < width; c++) row[c] += kind[c];
-        if (place) for (long c = 0; c < width; c++) row[c] += place[c];
-        float sums[LANES] = {};
-        for (long c = 0; c < width; c++) sums[c % LANES] += row[c];
-        for (float s : sums) sum += s;
+        vec sums = splat(0.f), squares = splat(0.f);
+        float sum = 0.f, square = 0.f;
+        for (long c = 0; c < full; c += LANES) {
+            vec v = load(word + c);
+            if (kind) v += load(kind + c);
+            if (place) v += load(place + c);
+            store(row + c, v);
+            sums += v;
+        }
+        for (long c = full; c < width; c++) sum += row[c] = word[c] + (kind ? kind[c] : 0.f) + (place ? place[c] : 0.f);
+        for (int l = 0; l < LANES; l++) sum += sums[l];
         const float mean = sum / width;
-        float squared[LANES] = {};
-        for (long c = 0; c < width; c++) squared[c % LANES] += (row[c] - mean) * (row[c] - mean);
-        for (float s : squared) squares += s;
-        const float factor = 1.0 / std::sqrt(squares / width + e.norm_eps);
-        for (long c = 0; c < width; c++) row[c] = (row[c] - mean) * factor * e.norm_weight[c] + e.norm_bias[c];
+        for (long c = 0; c < full; c += LANES) {
+            const vec d = load(row + c) - mean;
+            squares += d * d;
+        }
+        for (long c = full; c < width; c++) square += (row[c] - mean) * (row[c] - mean);
+        for (int l = 0; l < LANES; l++) square += squares[l];
+        const float factor = 1.f / std::sqrt(square / width + (float)e.norm_eps);
+        for (long c = 0; c < full; c += LANES)
+            store(row + c, (load(row + c) - mean) * factor * load(e.norm_weight + c) + load(e.norm_bias + c));
+        for (long c = full; c < width; c++) row[c] = (row[c] - mean) * factor * e.norm_weight[c] + e.norm_bias[c];
     }
     to_lines<K>(rows, width, count, width, tile, wide);
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import importlib.util
 import json
@@ -26,6 +27,7 @@ WRITERS = ("onnx", "onnxscript")  # what writes a graph
 KEPT, KEPT_BYTES = 8, 2**31  # graphs that stay for the next time, at most
 
 Calls = dict[str, Callable[[], object]]
+Runs = dict[str, Callable[[Inputs], object]]
 
 
 def chosen(asked: str) -> tuple[str, ...]:
@@ -39,11 +41,19 @@ def chosen(asked: str) -> tuple[str, ...]:
 
 def calls(model: nn.Module, inputs: Inputs, names: Sequence[str], folder: Path,
           told: Callable[[str], None] = lambda words: None) -> tuple[Calls, dict[str, str]]:
-    """({rival: its call, which has run once}, {rival: why it is left out, one line}), on as many threads as torch has.
+    """({rival: its call on `inputs`, which has run once}, {rival: why it is left out, one line}): as `opened`."""
+    runs, left_out = opened(model, inputs, names, folder, told)
+    return {name: functools.partial(run, inputs) for name, run in runs.items()}, left_out
+
+
+def opened(model: nn.Module, inputs: Inputs, names: Sequence[str], folder: Path,
+           told: Callable[[str], None] = lambda words: None) -> tuple[Runs, dict[str, str]]:
+    """({rival: a function of inputs, which has run once on these}, {rival: why it is left out, one line}), on as many
+    threads as torch has.
 
     `folder` takes graphs that cannot be kept; `told` hears what comes next. No failure of an engine ends it.
     """
-    ready: Calls = {}
+    ready: Runs = {}
     left_out: dict[str, str] = {}
     for name in names:
         engine, dtype = name.split()
@@ -54,13 +64,13 @@ def calls(model: nn.Module, inputs: Inputs, names: Sequence[str], folder: Path,
             if engine != "torch":
                 told(f"{name}: writing the dense model as a graph, kept for the next time" if not
                      _place(model, dtype).exists() else f"{name}: reading the dense model's graph")
-            call = _call(engine, dtype, model, inputs, folder)
-            call()
+            run = _run(engine, dtype, model, folder)
+            run(inputs)
         except Exception as error:  # noqa: BLE001  whatever an engine says: the others are timed
             left_out[name] = _one_line(error)
             _forget(model, engine, dtype)
         else:
-            ready[name] = call
+            ready[name] = run
     return ready, left_out
 
 
@@ -88,13 +98,13 @@ def graph(model: nn.Module, dtype: str, folder: Path) -> Path:
     return made
 
 
-def _call(engine: str, dtype: str, model: nn.Module, inputs: Inputs, folder: Path) -> Callable[[], object]:
+def _run(engine: str, dtype: str, model: nn.Module, folder: Path) -> Callable[[Inputs], object]:
     if engine == "torch":  # bf16 as a model of its own: a sixth faster than autocast, which casts weights in every call
-        return forward(copy.deepcopy(model).to(torch.bfloat16) if dtype == "bf16" else model, inputs)
+        each = copy.deepcopy(model).to(torch.bfloat16) if dtype == "bf16" else model
+        return lambda inputs: forward(each, inputs)()
     int8 = dtype == "int8"
     path = graph(model, "int8" if int8 else "fp32", folder)
-    run = engines.session(engine, path, torch.get_num_threads(), "fp32" if int8 else dtype)
-    return lambda: run(inputs)
+    return engines.session(engine, path, torch.get_num_threads(), "fp32" if int8 else dtype)
 
 
 def missing(engine: str) -> str:

@@ -7,6 +7,7 @@ arithmetic), and of the dense engines beside it, its rivals.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import NamedTuple
@@ -119,7 +120,7 @@ class Profile:
     def path_of(self, dtype: str, mask: BlockMask, setting: Batch, heads: int | None = None) -> Taken:
         """The path with the least predicted milliseconds of those that may run. Raises InputError."""
         names, why = self.candidates(dtype)
-        plans: dict[int, Mapping[str, Execution]] = {}
+        plans: dict[tuple[int, int], Mapping[str, Execution]] = {}
         times = {name: self._ms(name, mask, setting, heads, plans) for name in names}
         best = min(times, key=times.get)
         return Taken(best, dtype_of(best), times[best], why)
@@ -173,11 +174,12 @@ class Profile:
                 last: int | None) -> Counts:
         """The work of a path. `plans`: kept for paths that join strips alike."""
         blocking = self.paths[path].blocking
-        if blocking.lanes not in plans:
-            plans[blocking.lanes] = plan_encoder(mask, heads, blocking)
+        joined = blocking.lanes, blocking.wide(1)
+        if joined not in plans:
+            plans[joined] = plan_encoder(mask, heads, blocking)
         if isinstance(blocking, Registers):
-            return by_module(mask, setting, blocking, plans[blocking.lanes])
-        return of_pass(mask, setting, blocking, plans[blocking.lanes], heads, dtype_of(path) == "int8", last)
+            return by_module(mask, setting, blocking, plans[joined])
+        return of_pass(mask, setting, blocking, plans[joined], heads, dtype_of(path) == "int8", last)
 
     # ---- speedups
 
@@ -203,7 +205,7 @@ class Profile:
         mine, here = ((one.get("cpu"), one.get("cores")) for one in (self.machine, machine))
         if mine == here:
             return ""
-        cpu, cores = mine[0] or "an unknown processor", mine[1]
+        cpu, cores = brief(mine[0]), mine[1]
         return f"on {cpu}{f' with {cores} cores' if mine[0] == here[0] and cores else ''}, not this machine"
 
     # ---- as a file
@@ -230,6 +232,11 @@ class Profile:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise InputError(f"this latency profile is damaged: {why}") from None
+
+
+def brief(cpu: str | None) -> str:
+    """A processor's name without signs and words that tell nothing: 'Intel Xeon Platinum 8488C'."""
+    return " ".join(re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", " ", cpu or "an unknown processor").split())
 
 
 def not_timed(profile: Profile) -> str:

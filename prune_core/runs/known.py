@@ -2,6 +2,7 @@
 
     known.jsonl, one sealed line a score: {"key": ..., "mask": ..., "repaired": ..., "score": ..., "low": ...}
 
+A score in another arithmetic than fp32 has the `path` that it ran by as well: another path gives other bits.
 A run that ships has those of its stages with it; all others come as they are computed, beside the run's later answers.
 """
 
@@ -47,22 +48,23 @@ def key(run: Run, stage: str, source: str | None, repaired: bool = False) -> str
     return sha.hexdigest()[:24]
 
 
-def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False) -> dict | None:
-    """{score, low, high, examples, scores} of this cut; None where it is not known."""
-    wanted = (key, mask.digest(), repaired)
+def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False, path: str = "fp32") -> dict | None:
+    """{score, low, high, examples, scores} of this cut, by this path of arithmetic; None where it is not known."""
+    wanted = (key, mask.digest(), repaired, path)
     for folder in dict.fromkeys((run.path, run.later)):
         for line in files.read_sealed(folder / FILE):
-            if key and (line.get("key"), line.get("mask"), line.get("repaired")) == wanted:
+            of = (line.get("key"), line.get("mask"), line.get("repaired"), line.get("path", "fp32"))
+            if key and of == wanted:
                 return {name: line[name] for name in NUMBERS}
     return None
 
 
-def keep(run: Run, key: str | None, mask: BlockMask, repaired: bool, score: dict) -> None:
+def keep(run: Run, key: str | None, mask: BlockMask, repaired: bool, score: dict, path: str = "fp32") -> None:
     """Keep a score for the next time; where nothing can be written it is computed again."""
-    if key and find(run, key, mask, repaired) is None:
+    if key and find(run, key, mask, repaired, path) is None:
         with contextlib.suppress(OSError):
-            line = {"key": key, "mask": mask.digest(), "repaired": repaired} | {name: score[name] for name in NUMBERS}
-            files.append_sealed(run.later / FILE, line)
+            of = {"key": key, "mask": mask.digest(), "repaired": repaired} | ({} if path == "fp32" else {"path": path})
+            files.append_sealed(run.later / FILE, of | {name: score[name] for name in NUMBERS})
 
 
 def _checkpoint(place: str) -> list:

@@ -41,7 +41,7 @@ SHARES = {"fp32": {0.5: 0.95, 0.67: None, 0.8: 0.9, 0.9: 0.75}, "bf16": {0.5: 0.
 
 
 def linear() -> Iterator[dict]:
-    """Matrices of MiniLM and of BERT-base size as the pass runs them, quantizing included, random groups, by every path:
+    """Matrices of MiniLM and of BERT-base size as the pass runs them, quantizing included, random groups, by each path:
     share of the ideal speedup over torch's dense product in the same precision, geometric mean of six sizes."""
     torch.set_num_threads(THREADS)
     for path in (path for own in paths.PATHS.values() for path in own if not paths.why_not(path)):
@@ -54,8 +54,9 @@ def linear() -> Iterator[dict]:
                     with torch.inference_mode():
                         times = alternate(calls, 0.5, most=200)
                     shares.append(times["dense"].median / times["strips"].median * (1 - sparsity))
+                mean = float(np.exp(np.mean(np.log(shares))))
                 yield row(f"{path}, {tokens} tokens, {rows}x1, {sparsity:.0%} cut "
-                          f"({min(shares):.2f} to {max(shares):.2f})", float(np.exp(np.mean(np.log(shares)))), "of ideal",
+                          f"({min(shares):.2f} to {max(shares):.2f})", mean, "of ideal",
                           aim if tokens >= 1024 and rows == 64 else None)
 
 

@@ -48,9 +48,10 @@ function write(place, words) {
 
 // How far a number lies from that of a pinned setting: "+1.5 points"
 function difference(name, by) {
-  const sign = by < 0 ? "−" : "+", size = Math.abs(by);
-  if (name === "sparsity") return `${sign}${(100 * size).toFixed(1)} points`;
-  return name === "score" ? `${sign}${size.toFixed(3)}` : `${sign}${size.toFixed(2)}x`;
+  const size = Math.abs(by);
+  const words = name === "sparsity" ? (100 * size).toFixed(1) : size.toFixed(name === "score" ? 3 : 2);
+  const sign = by < 0 && Number(words) ? "−" : "+"; // nothing that is seen is not less
+  return sign + words + (name === "sparsity" ? " points" : name === "score" ? "" : "x");
 }
 
 // The bar: what is zero already, what the threshold adds, what is kept; `said` of what was typed, if it could not be had

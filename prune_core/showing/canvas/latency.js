@@ -47,10 +47,11 @@ function wide(count, lanes) {
   return Math.ceil(count / lanes) * lanes;
 }
 
-// The cheaper of the two ways; its strips are [columns, rows]
-function planMatrix(m, kept, { rows, cols }, lanes) {
+// The cheaper of the two ways; its strips are [columns, rows]. Strips of less than `lanes` are joined, outputs are had
+// by `unit`
+function planMatrix(m, kept, { rows, cols }, lanes, unit) {
   const cost = (strips, extra) =>
-    strips.reduce((sum, [columns, outputs]) => sum + (columns + extra) * wide(outputs, lanes), 0);
+    strips.reduce((sum, [columns, outputs]) => sum + (columns + extra) * wide(outputs, unit), 0);
   const plans = [{ strips: byRows(m, kept, rows, cols, lanes), scattered: false }];
   plans[0].cost = cost(plans[0].strips, 0);
   if (m.cols > 1 && m.rows < m.m) {
@@ -171,11 +172,13 @@ function compactMs(model) {
   findLive(model);
   let best = null;
   for (const path of profile.paths) {
-    const unit = path.unit ?? path.lanes, { prices } = path;
-    if (!plans.has(unit)) plans.set(unit, header.matrices.map((m, number) => planMatrix(m, kept, live[number], unit)));
+    const { prices, unit = path.lanes, join = path.lanes } = path, lanes = Math.max(unit, join);
+    const alike = `${lanes} ${unit}`; // paths that join strips alike
+    if (!plans.has(alike))
+      plans.set(alike, header.matrices.map((m, number) => planMatrix(m, kept, live[number], lanes, unit)));
     let ms = 0;
     const price = (name, count) => (ms += count * (prices[name] ?? 0));
-    (path.tile ? countPass : countModules)(model, profile, path, plans.get(unit), price);
+    (path.tile ? countPass : countModules)(model, profile, path, plans.get(alike), price);
     if (!best || ms < best.ms) best = { ms, path: path.name };
   }
   return best;

@@ -26,13 +26,15 @@ function withAnswer(pins, told) {
 // Two buttons for each: go there, remove it. `against`: the name of the one that the cards are compared with
 function drawPins(place, pins, against, { goTo, unpin }) {
   place.replaceChildren(...pins.flatMap((pin) => {
-    const words = [`${pin.name}${pin.repaired ? " repaired" : ""}: ${percent(pin.numbers.sparsity)}`];
+    const dtype = pin.dtype ?? "fp32", other = dtype === "fp32" ? "" : ` ${dtype}`;
+    const words = [`${pin.name}${pin.repaired ? " repaired" : ""}${other}: ${percent(pin.numbers.sparsity)}`];
     if (pin.numbers.score != null) words.push(pin.numbers.score.toFixed(3));
     const go = chip(words.join(", "), `Go to pinned setting ${pin.name}`, "chip", () => goTo(pin));
     const how = pin.numbers.score == null ? "" : `, score ${pin.numbers.how ?? "predicted"}`;
     const ranked = (pin.ranking ?? "norm") === "norm" ? "" : `, ranked by ${pin.ranking}`;
     const wanted = (pin.precision ?? "auto") === "auto" ? "" : `, speedup in ${pin.precision}`;
-    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${wanted}${how}` +
+    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${wanted}` +
+      `${other && `, exact score in${other}`}${how}` +
       (pin.name === against ? ". The cards are compared with it" : "");
     go.classList.toggle("chosen", pin.name === against);
     return [go, chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];

@@ -7,8 +7,9 @@ class Answers {
     this.kept = new Map(); // key of a cut -> what Python told last of it
   }
 
-  // told: {run, moment, ranking, repaired, scope, thresholds, data} say which cut, {doing, score, low, high, done, total}
-  // how its exact score stands; doing "none" where none can come
+  // told: {run, moment, ranking, repaired, dtype, scope, thresholds, data} say which cut and in which arithmetic,
+  // {doing, score, low, high, done, total} how its exact score stands; doing "none" where none can come. `arithmetic`:
+  // what it is really scored in, where another than fp32 was asked for
   hear(told) {
     if (told.data !== this.data) this.kept.clear(); // of other sentences
     this.data = told.data;
@@ -25,19 +26,20 @@ class Answers {
 }
 
 // The same text for the same cut of the same weights; thresholds compared as they cut, as float32
-function keyOf({ run, moment, ranking, repaired, scope, thresholds }) {
+function keyOf({ run, moment, ranking, repaired, dtype, scope, thresholds }) {
   const values = Object.keys(thresholds).sort().map((key) => [key, ROUNDED(thresholds[key])]);
-  return JSON.stringify([run, moment, ranking ?? "norm", Boolean(repaired), scope, values]);
+  return JSON.stringify([run, moment, ranking ?? "norm", Boolean(repaired), dtype ?? "fp32", scope, values]);
 }
 
 // {how, score, low, high, words}: what the card says. `counted` by numbers(), `told` by Python of this very cut, if it was
 function known(header, cut, counted, told) {
   const { score, low, high } = told ?? {}, { doing = header.exact ? "waiting" : "none" } = told ?? {};
   const between = (low, high) => (low == null ? "" : `, ${low.toFixed(3)} – ${high.toFixed(3)}`);
-  if (doing === "done") return { how: "exact", score, words: between(low, high) };
+  const arithmetic = told?.arithmetic ? `, ${told.arithmetic}` : "";
+  if (doing === "done") return { how: "exact", score, words: arithmetic + between(low, high) };
   if (score != null) return {
     how: "so far", score,
-    words: `${between(low, high)}, ${told.done.toLocaleString("en")} of ${told.total.toLocaleString("en")} examples` };
+    words: `${arithmetic}${between(low, high)}, ${told.done.toLocaleString("en")} of ${told.total.toLocaleString("en")} examples` };
   const comes = doing !== "none" && doing !== "failed", near = comes ? "" : nearest(header, cut, counted.sparsity);
   if (counted.how) {
     const more = counted.how === "predicted" && near ? `; ${near}` : "";

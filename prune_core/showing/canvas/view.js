@@ -180,10 +180,13 @@ class View {
     this.player.stop();
     this.against = pin.name;
     if (pin.moment !== this.snapshots.number) this.show(pin.moment);
-    const { header: { repaired, asks, precision } } = this, ranking = pin.ranking ?? "norm", wanted = pin.precision ?? "auto";
+    const { header: { asks, ...now } } = this, ranking = pin.ranking ?? "norm";
+    const precision = pin.precision ?? "auto", dtype = pin.dtype ?? "fp32";
+    const otherwise = Boolean(now.repaired) !== Boolean(pin.repaired) ||
+      (now.precision ?? "auto") !== precision || (now.dtype ?? "fp32") !== dtype;
     // The page's own settings follow the pin
-    if (asks && (asks !== ranking || Boolean(repaired) !== Boolean(pin.repaired) || precision !== wanted))
-      this.asked = { id: Date.now(), ranking, repaired: Boolean(pin.repaired), precision: wanted };
+    if (asks && (asks !== ranking || otherwise))
+      this.asked = { id: Date.now(), ranking, repaired: Boolean(pin.repaired), precision, dtype };
     this.take(pin.cut);
   }
 
@@ -191,8 +194,8 @@ class View {
 
   // Which cut of which weights this is
   get identity() {
-    const { header, cut: { scope, thresholds }, snapshots: { number } } = this, { run, value, repaired } = this.model.header;
-    return { run: run ?? header.run, moment: number, ranking: value, repaired, scope, thresholds };
+    const { header, cut: { scope, thresholds }, snapshots: { number } } = this, { run, value, repaired, dtype } = this.model.header;
+    return { run: run ?? header.run, moment: number, ranking: value, repaired, dtype, scope, thresholds };
   }
 
   knownOf(counted) {

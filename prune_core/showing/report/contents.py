@@ -69,14 +69,14 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
     return {
         **_named(run, request), "made": f"{made.day} {made:%B %Y}", "run": run, "block": run.layout.block,
         "allowed": points(request.allowed), "rule": rule, "best": None if best is None else rows[at],
-        "advice": told, "sure": sure, "better": request.better,
+        "advice": told, "sure": sure, "better": request.better, "arithmetic": _arithmetic(findings),
         "rows": rows, "dense": run.dense_score, "majority": run.majority_score,
         "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights,
         "doubts": [] if best is None else _doubts(best, request.audience), "warnings": run.warnings,
         "lost": None if best is None else _lost(best), "known": _known(findings),
         "types": _types(findings, run.layout), "speeds": _speeds(findings),
         "busy": any(finding.speed and finding.speed.busy for finding in findings),
-        "commands": [_command(run, finding) for finding in findings],
+        "commands": [_command(run, finding, request) for finding in findings], "option": _option(request),
         "made_by": run.command(), "machine": run.about.get("machine") or {},
         "long": len(request.words) > 400 or (request.audience == "technical" and len(rows) > 2),
         "settings": shlex.quote(as_text([finding.setting for finding in findings], run))}
@@ -154,8 +154,10 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
         return ", ".join(letter for letter, finding in zip("ABCD", findings, strict=False) if fits(finding))
 
     measured, predicted = ["dev score of the dense model, recorded with the run"], []
-    if exact := letters(lambda finding: finding.score and finding.score.exact):
-        measured.append(f"dev score of {exact}, on all examples")
+    for one in dict.fromkeys(finding.score.arithmetic for finding in findings if finding.score):
+        if exact := letters(lambda finding, one=one: finding.score and finding.score.exact
+                            and finding.score.arithmetic == one):
+            measured.append(f"dev score of {exact}, on all examples" + (f", in {one}" if one != "fp32" else ""))
     if read_off := letters(lambda finding: finding.score and not finding.score.exact):
         predicted.append(f"dev score of {read_off}, read off the score surface recorded with the run, "
                          f"straight lines between {len(GRID)} sparsities")
@@ -181,6 +183,17 @@ def _timed(finding: Finding) -> str:
             f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.cpu}{sure}")
 
 
+def _arithmetic(findings: Sequence[Finding]) -> str:
+    """In which arithmetic scores were taken and speedups measured, in a sentence; '' where all of it is fp32."""
+    scored = sorted({one.score.arithmetic for one in findings if one.score and one.score.exact})
+    timed = sorted({one.speed.arithmetic for one in findings if one.speed and one.speed.measured})
+    if {*scored, *timed} <= {"fp32"}:
+        return ""
+    kinds = (("Exact scores", scored), ("Measured speedups", timed))
+    told = [f"{what} are in {' and '.join(of)}." for what, of in kinds if of]
+    return " ".join([*told, "The dense model's score is in fp32."])
+
+
 def _types(findings: Sequence[Finding], layout: Layout) -> list[tuple[str, list[float]]]:
     """Share that is cut of each type of matrix, for every setting."""
     names: dict[str, list[str]] = {}
@@ -190,7 +203,12 @@ def _types(findings: Sequence[Finding], layout: Layout) -> list[tuple[str, list[
             for kind, mine in names.items()]
 
 
-def _command(run: Run, finding: Finding) -> str | None:
+def _option(request: Request) -> str:
+    """The arithmetic that was asked for, as an option; '' for fp32."""
+    return "" if request.dtype == "fp32" else f" --dtype {shlex.quote(request.dtype)}"
+
+
+def _command(run: Run, finding: Finding, request: Request) -> str | None:
     """What scores this setting again; None where the snapshot has no weights."""
     cut, saved = finding.setting.cut, run.snapshots[finding.setting.at].saved
     if not saved:
@@ -199,4 +217,4 @@ def _command(run: Run, finding: Finding) -> str | None:
              else f"--threshold {shlex.quote(json.dumps(dict(cut.thresholds)))}")
     ranked = f" --by {cut.ranking}" if cut.ranking != "norm" else ""
     options = f"--phase {saved} --scope {cut.scope} {given}{ranked}" + " --repair" * cut.repaired
-    return f"python -m prune_core evaluate {run.name} {options}"
+    return f"python -m prune_core evaluate {run.name} {options}{_option(request)}"

@@ -18,7 +18,8 @@ LIMITS = {"title": 120, "words": 1200}  # characters, so that it stays two pages
 class Request:
     """What the person wants: a title, for whom, in their own words; how much score may be lost (0.01: one point).
 
-    `better`: the result of another run that does better, in words; '' where none does.
+    `better`: the result of another run that does better, in words; '' where none does. `dtype`: the arithmetic that
+    was asked for, of scores and measured speedups.
     """
 
     title: str = ""
@@ -26,6 +27,7 @@ class Request:
     words: str = ""
     allowed: float = 0.01
     better: str = ""
+    dtype: str = "fp32"
 
     def __post_init__(self):
         if self.audience not in AUDIENCES:
@@ -42,7 +44,7 @@ class Request:
 class ReportedScore:
     """A dev score: exact (of all `examples`, or recorded with the run), or predicted from the recorded surface.
 
-    `low` and `high` are None where there is no interval.
+    `low` and `high` are None where there is no interval. `arithmetic`: what it was taken in, "bf16 (bf16 avx512)".
     """
 
     value: float
@@ -50,6 +52,7 @@ class ReportedScore:
     high: float | None
     examples: int
     exact: bool
+    arithmetic: str = "fp32"
 
 
 @dataclass(frozen=True)

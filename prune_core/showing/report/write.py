@@ -32,18 +32,18 @@ def markdown(run: Run, findings: Sequence[Finding], request: Request, made: date
 
 def html(
     run: Run, findings: Sequence[Finding], request: Request, made: date, profile: Profile | None = None,
-    dtype: str = "fp32",
 ) -> str:
     """The report as one HTML file: no part of it is fetched from anywhere. Raises InputError.
 
-    `profile`: prices what the map's threshold would save, as in the app, in the arithmetic `dtype`.
+    `profile`: prices what the map's threshold would save, as in the app, in the arithmetic that was asked for.
     """
     said = contents(run, findings, request, made)
     best = next((at for at, row in enumerate(said["rows"]) if row is said["best"]), 0)
     script = canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8")
     return _templates().get_template("page.html").render(
-        said, chart=chart.places(run, findings, best), data=_in_script(_maps(run, findings, best, profile, dtype)),
-        script=script, map_html=canvas.part("html"), map_css=canvas.part("css"))
+        said, chart=chart.places(run, findings, best), script=script,
+        data=_in_script(_maps(run, findings, best, profile, request.dtype)),
+        map_html=canvas.part("html"), map_css=canvas.part("css"))
 
 
 def _maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | None, dtype: str) -> dict:
@@ -71,7 +71,7 @@ def _header(run: Run, finding: Finding, profile: Profile | None, dtype: str) -> 
     head = canvas.header(run, setting.at, high, Start(cut), cut, profile, Batch(), surfaces, dtype,
                          profile.elsewhere(machine()) if profile else "")
     head |= {"moments": [head["moments"][head["moment"]]], "moment": 0, "value": cut.ranking, "exact": False,
-             "repaired": cut.repaired}
+             "repaired": cut.repaired, "dtype": _dtype(finding)}
     return head | {"answers": _answers(run, finding)}
 
 
@@ -80,10 +80,16 @@ def _answers(run: Run, finding: Finding) -> list[dict]:
     setting, score = finding.setting, finding.score
     if not score or not score.exact:
         return []
-    cut = setting.cut
+    cut, dtype = setting.cut, _dtype(finding)
     return [{"run": run.name, "moment": 0, "ranking": cut.ranking, "repaired": cut.repaired, "scope": cut.scope,
+             "dtype": dtype, "arithmetic": None if dtype == "fp32" else dtype,
              "thresholds": cut.resolved(setting.ranking(run), run.layout), "data": "", "doing": "done",
              "score": score.value, "low": score.low, "high": score.high}]
+
+
+def _dtype(finding: Finding) -> str:
+    """The arithmetic of its score, without the path."""
+    return finding.score.arithmetic.partition(" ")[0] if finding.score else "fp32"
 
 
 def _in_script(data: Mapping) -> str:
