@@ -121,9 +121,12 @@ struct Fours {
         }
     }
     INLINE void gather(const in* x, const int32_t* columns, long count, char* to) {
-        const long pairs = count < COLUMNS ? (count + 7) / 8 : 8;
-#pragma GCC unroll 2
-        for (long i = 0; i < pairs; i++) two(x, columns + 8 * i, to + i * 256);
+        if (__builtin_expect(count < COLUMNS, 0)) {
+            for (long i = 0; 8 * i < count; i++) two(x, columns + 8 * i, to + i * 256);
+            return;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) two(x, columns + 8 * i, to + i * 256);
     }
 
     INLINE Factors factors(const Source<uint16_t>& source, long tile) { return Factors(source.scales + 2 * tile * TILE); }
