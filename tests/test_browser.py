@@ -412,7 +412,7 @@ def test_the_speedup_is_of_the_chosen_precision_and_a_pin_brings_its_own_back(ap
     playwright.expect(page.locator("[data-number=speedup] .mark")).to_have_text("")
     page.get_by_role("button", name="Pin").click()
     playwright.expect(page).to_have_url(re.compile("for-fp32"))
-    page.get_by_test_id("stButtonGroup").get_by_text("bf16", exact=True).click()
+    page.get_by_role("radiogroup", name="Precision of the speedup").get_by_text("bf16", exact=True).click()
     playwright.expect(card).to_have_text(said["bf16"])
     playwright.expect(beside).to_have_text("over openvino bf16, in bf16")
     playwright.expect(page).to_have_url(re.compile("dtype=bf16"))
