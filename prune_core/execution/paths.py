@@ -19,9 +19,8 @@ from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.execution import native, race
+from prune_core.latency.profile import ASKED
 
-DTYPES = ("fp32", "bf16", "int8")
-ASKED = (*DTYPES, "auto")
 PATHS = {"fp32": ("fp32",), "bf16": ("bf16 amx", "bf16 avx512"), "int8": ("int8 amx", "int8 vnni")}
 _NEEDED = {  # flags of /proc/cpuinfo: there they stand only where the system saves the registers too
     "fp32": (), "bf16 avx512": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16"),

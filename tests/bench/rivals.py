@@ -17,7 +17,7 @@ from prune_core.execution.alternate import alternate
 from prune_core.execution.compact import compact
 from prune_core.execution.timing import SETTLES, forward, sentences
 from prune_core.execution.whole import small_model
-from prune_core.latency.profile import Batch, uncut
+from prune_core.latency.profile import DTYPES, Batch, uncut
 from prune_core.machine import processor
 from prune_core.models import encoders
 from prune_core.runs import places
@@ -64,7 +64,7 @@ def engines() -> Iterator[dict]:
     yield row(f"on {processor()}", THREADS, "threads")
     minilms = {cut: minilm(cut) for cut in CUTS}
     model, masks = minilms[1][0], {cut: mask for cut, (_, mask) in minilms.items()}
-    yield from in_one_sitting("MiniLM", model, masks, paths.DTYPES, rivals.NAMES, 5, graphs=True)
+    yield from in_one_sitting("MiniLM", model, masks, DTYPES, rivals.NAMES, 5, graphs=True)
     yield from one_sentence(model, masks)
     model, layout = bert_base()
     random = np.random.default_rng(0)
