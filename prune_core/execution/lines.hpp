@@ -278,6 +278,18 @@ struct Lines {
     E* tile(long t) const { return at + t * width * TILE; }
 };
 
+// So many tiles at a time that what a layer reads of them stays in the second cache: f(first tile, last tile).
+constexpr long NEAR = 384 * 1024;
+template <typename E, typename F>
+INLINE void near_tiles(const Linear& layer, const Lines<E>& x, long tiles, const F& f) {
+    const long group = std::max<long>(1, NEAR / (layer.inputs * TILE * (long)sizeof(E) + 1));
+    for (long t = 0; t < tiles; t += group) {
+        const long last = std::min(tiles, t + group);
+        for (const char* at = (const char*)x.tile(t); at < (const char*)x.tile(last); at += 64) __builtin_prefetch(at, 0, 2);
+        f(t, last);
+    }
+}
+
 // `count` tokens of a column from `token` on, side by side; up to a tile more is written.
 template <typename E>
 INLINE void take(const Lines<E>& from, long column, long token, long count, E* to) {

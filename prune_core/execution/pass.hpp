@@ -246,7 +246,8 @@ struct Pass {
         team.wait();
         ready(m.sx, tiles, team);
         const Source<E> inner = narrowed(m.sf, l.inner.width);
-        const long chunk = team.size > 1 ? tiles : std::max<long>(1, CHUNK / TILE);  // what the middle of it holds stays near
+        const long fits = 2 * NEAR / (l.inner.width * TILE * (long)sizeof(E) + 1);
+        const long chunk = team.size > 1 ? tiles : std::max<long>(1, std::min<long>(fits, CHUNK / TILE));  // what the middle of it holds stays near
         for (long t = 0; t < tiles; t += chunk) {
             const long n = std::min(chunk, tiles - t);
             K::linear(l.inner, m.sx.from(t), n, inner.lines, team);
@@ -259,7 +260,7 @@ struct Pass {
         team.wait();
     }
 
-    static constexpr long CHUNK = 128;  // tokens
+    static constexpr long CHUNK = 128;  // tokens, fewer where their inner lines would not stay in the second cache
 
     // Sentences [first, last) through all layers; of the last layer, where it is enough, up to attention.
     void block(long first, long last, const Team& team, Memory& m) const {

@@ -12,20 +12,21 @@ struct Bf16 : Bf16Lines {
 
     static void linear(const Linear& layer, const Source<uint16_t>& source, long tiles, const Lines<uint16_t>& y, const Team& team) {
         if (layer.outputs) return scattered(layer, source, tiles, y, team);
-        share(layer, team, ROWS, 1, [&](const Strip& strip, long from, long to) {
-            const long width = part_width(strip.rows, ROWS, 1), pairs = (strip.kept + 1) / 2;
-            for (long row = from; row < to; row += width)
-                with<ROWS>(std::min(width, to - row), [&](auto n) {
-                    constexpr int O = decltype(n)::value;
-                    const float* bias = layer.bias + strip.out + row;
-                    for (long t = 0; t < tiles; t++) {
-                        __m512 acc[O][2];
+        near_tiles(layer, source.lines, tiles, [&](long first, long last) {
+            share(layer, team, ROWS, 1, [&](const Strip& strip, long from, long to) {
+                const long width = part_width(strip.rows, ROWS, 1), pairs = (strip.kept + 1) / 2;
+                for (long t = first; t < last; t++)
+                    for (long row = from; row < to; row += width)
+                        with<ROWS>(std::min(width, to - row), [&](auto n) {
+                            constexpr int O = decltype(n)::value;
+                            const float* bias = layer.bias + strip.out + row;
+                            __m512 acc[O][2];
 #pragma GCC unroll 16
-                        for (int o = 0; o < O; o++) acc[o][0] = acc[o][1] = _mm512_set1_ps(bias[o]);
-                        block<O>(layer, strip, row, pairs, source.lines.tile(t), acc);
-                        finish<O>(layer.act, acc, y.line(t, strip.out + row), [](int o) { return o; });
-                    }
-                });
+                            for (int o = 0; o < O; o++) acc[o][0] = acc[o][1] = _mm512_set1_ps(bias[o]);
+                            block<O>(layer, strip, row, pairs, source.lines.tile(t), acc);
+                            finish<O>(layer.act, acc, y.line(t, strip.out + row), [](int o) { return o; });
+                        });
+            });
         });
     }
 

@@ -37,31 +37,33 @@ struct Fp32 {
 
     static void linear(const Linear& layer, const Source<float>& source, long tiles, const Lines<float>& y, const Team& team) {
         if (layer.outputs) return scattered(layer, source, tiles, y, team);
-        share(layer, team, ROWS, 1, [&](const Strip& strip, long from, long to) {
-            const long width = part_width(strip.rows, ROWS, 1);
-            const int32_t* columns = layer.columns + strip.columns;
-            for (long row = from; row < to; row += width)
-                with(std::min(width, to - row), [&](auto n) {
-                    constexpr int O = decltype(n)::value;
-                    const float* w = static_cast<const float*>(layer.weights) + strip.weights + row * strip.kept;
-                    const float* bias = layer.bias + strip.out + row;
-                    for (long t = 0; t < tiles; t++) {
-                        const float* x = source.lines.tile(t);
-                        vec acc[O][VECTORS];
-#pragma GCC unroll 16
-                        for (int o = 0; o < O; o++)
-                            for (int i = 0; i < VECTORS; i++) acc[o][i] = splat(bias[o]);
-                        multiply<O, VECTORS>(w, O, 1, strip.kept, [&](long k) { return x + columns[k]; }, acc);
-                        float* to_ = y.line(t, strip.out + row);
-#pragma GCC unroll 16
-                        for (int o = 0; o < O; o++, to_ += TILE) {
-                            if (layer.act)
-                                for (int i = 0; i < VECTORS; i++) acc[o][i] = activated<false>(layer.act, acc[o][i]);
-                            put(to_, acc[o]);
-                        }
-                    }
-                });
+        near_tiles(layer, source.lines, tiles, [&](long first, long last) {
+            share(layer, team, ROWS, 1, [&](const Strip& strip, long from, long to) {
+                const long width = part_width(strip.rows, ROWS, 1);
+                for (long t = first; t < last; t++)
+                    for (long row = from; row < to; row += width)
+                        with(std::min(width, to - row), [&](auto n) { block<decltype(n)::value>(layer, source, strip, row, t, y); });
+            });
         });
+    }
+
+    template <int O>
+    INLINE void block(const Linear& layer, const Source<float>& source, const Strip& strip, long row, long t, const Lines<float>& y) {
+        const int32_t* columns = layer.columns + strip.columns;
+        const float* w = static_cast<const float*>(layer.weights) + strip.weights + row * strip.kept;
+        const float *bias = layer.bias + strip.out + row, *x = source.lines.tile(t);
+        vec acc[O][VECTORS];
+#pragma GCC unroll 16
+        for (int o = 0; o < O; o++)
+            for (int i = 0; i < VECTORS; i++) acc[o][i] = splat(bias[o]);
+        multiply<O, VECTORS>(w, O, 1, strip.kept, [&](long k) { return x + columns[k]; }, acc);
+        float* to = y.line(t, strip.out + row);
+#pragma GCC unroll 16
+        for (int o = 0; o < O; o++, to += TILE) {
+            if (layer.act)
+                for (int i = 0; i < VECTORS; i++) acc[o][i] = activated<false>(layer.act, acc[o][i]);
+            put(to, acc[o]);
+        }
     }
 
     // Strips that add to the outputs they list: a thread owns a tile.
