@@ -361,7 +361,7 @@ struct Pass {
             }
         }
         const long rounds = ((long)at.size() - 1 + threads - 1) / threads;
-        if (threads > 1 && tiles_of(most) * TILE * rounds * threads > 1.2 * in.tokens + TILE) return {};
+        if (threads > 1 && tiles_of(most) * TILE * rounds * threads > 1.2 * in.tokens + TILE / 2) return {};
         return at;
     }
 
