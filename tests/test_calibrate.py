@@ -115,7 +115,7 @@ def test_dense_engines_that_are_installed_are_timed(monkeypatch, tmp_path):
 
 
 def test_without_kernels_there_is_nothing_to_calibrate(monkeypatch):
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(calibrate, "runnable", lambda: [])
     with pytest.raises(InputError, match="nothing to calibrate"):
         list(calibrate.calibrate(1))
 

@@ -262,3 +262,37 @@ def test_spent_seconds_are_those_of_the_layers():
     base.run(lengths, int(lengths.sum()), base._embeddings.inputs(inputs["input_ids"], None, keep), spent=spent)
     assert (spent > 0).all() and spent.sum() < 1
     assert whole.BLOCK % 32 == 0
+
+
+def test_ids_and_masks_of_other_kinds_are_the_same():
+    encoder, mask, _ = case("bert", "16x1")
+    small, inputs = small_model(encoder.model, mask), batch()
+    with torch.inference_mode():
+        wanted = small(**inputs).logits
+        for ids, held in ((torch.int32, torch.long), (torch.long, torch.float32), (torch.int16, torch.bool)):
+            other = {"input_ids": inputs["input_ids"].to(ids), "attention_mask": inputs["attention_mask"].to(held)}
+            assert torch.equal(small(**other, token_type_ids=torch.zeros_like(other["input_ids"])).logits, wanted)
+        assert torch.equal(small(input_ids=inputs["input_ids"], attention_mask=3 * inputs["attention_mask"]).logits, wanted)
+
+
+@pytest.mark.parametrize("path", [path for path in RUNNABLE if path.startswith("int8")])
+def test_what_is_cut_has_no_say_in_the_scales(path):
+    encoder, mask, dense = case("bert", "16x1", 4)
+    apart = copy.deepcopy(encoder.model)
+    with torch.no_grad():
+        for name, kept in mask.kept.items():
+            weight = apart.get_submodule(name).weight
+            weight[~torch.from_numpy(mask.layout.block.expand(kept, *weight.shape))] *= 50
+    inputs = batch()
+    got = [hidden(small_model(model, mask, "int8", path), inputs) for model in (encoder.model, apart)]
+    assert torch.equal(*got) and far(got[0], hidden(dense, inputs)) < FAR["int8"]
+
+
+def test_no_sentences():
+    encoder, mask, _ = case("bert", "16x1")
+    for path in RUNNABLE:
+        small = small_model(encoder.model, mask, path.split()[0], path)
+        for every in (0, 1):
+            small.base_model.encoder.first_only = 1 - every
+            with torch.inference_mode():
+                assert small(input_ids=torch.zeros(0, 7, dtype=torch.long)).logits.shape == (0, 2)

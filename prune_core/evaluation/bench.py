@@ -88,14 +88,14 @@ class Bench:
         for running in stream(small, self.task, self.dev):
             if running.final:  # kept as what really ran, whatever was expected
                 self.keep(mask, repaired, small.choice, running.final)
-                self._answers[mask.digest(), repaired, small.choice.path] = running.answers
+                self._answers[mask.digest(), repaired, known.kernels(small.choice.path)] = running.answers
                 while len(self._answers) > KEPT_ANSWERS:
                     self._answers.popitem(last=False)
             yield running
 
     def answers(self, mask: BlockMask, repaired: bool, choice: Choice) -> Answers | None:
         """What the head gave for every dev example; None where this was not asked among the last KEPT_ANSWERS."""
-        return self._answers.get((mask.digest(), repaired, choice.path))
+        return self._answers.get((mask.digest(), repaired, known.kernels(choice.path)))
 
     def keep(self, mask: BlockMask, repaired: bool, choice: Choice, score: DevScore) -> None:
         """For whoever asks again, here or elsewhere; where nothing can be written it is computed again."""
@@ -105,7 +105,8 @@ class Bench:
 
     def _file(self, mask: BlockMask, repaired: bool, choice: Choice) -> Path:
         """Where a score is kept."""
-        path = "" if choice.path == "fp32" else f"-{choice.path.replace(' ', '-')}"
+        kernels = known.kernels(choice.path)
+        path = "" if kernels == "fp32" else f"-{kernels.replace(' ', '-')}"
         return self._folder / f"{self._key}-{mask.digest()}{self._repair_key if repaired else ''}{path}.json"
 
     def _tell(self, mask: BlockMask, repaired: bool, choice: Choice, score: DevScore) -> None:

@@ -18,7 +18,7 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import native, packing, paths, rivals, whole
+from prune_core.execution import packing, paths, rivals, whole
 from prune_core.execution.rivals import Runs
 from prune_core.execution.timing import alternate, forward, sentences
 from prune_core.latency.profile import PLAIN, PathPrices, Prices, Profile, dtype_of, uncut
@@ -96,9 +96,12 @@ def calibrate(
     A quarter of the masks is not used to fit: the errors told are theirs; for an engine those of each time under
     prices fitted to all others. Raises InputError where there are no kernels.
     """
-    if native.library() is None:
-        raise InputError(f"there is nothing to calibrate here: {native.why_not()}")
+    if not runnable():
+        raise InputError(f"there is nothing to calibrate here: {paths.why_not('fp32')}")
     torch.set_num_threads(threads or torch.get_num_threads())
+    paths.timed.cache_clear()
+    paths.timed(again=True)  # what `auto` and the others take from now on
+    paths.timed.cache_clear()
     random, known = np.random.default_rng(seed), {name: packing.blocking(name) for name in runnable()}
     dense = [Step(size, layers, setting).affordable() for size in _SIZES for layers in _DEPTHS for setting in _SETTINGS]
     masked, start, taken = _masked(random, masks), time.monotonic(), {"rivals": [], "fit": [], "held": []}

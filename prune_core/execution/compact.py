@@ -44,13 +44,13 @@ class CompactLinear(nn.Module):
         bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach().float()
         self.out_features, self.in_features, self.gelu = int(live.rows.sum()), int(live.cols.sum()), gelu
         self.bias = bias[torch.from_numpy(live.rows)].contiguous()
-        self.native = kernels and native.library() is not None
+        self.native = kernels and (native.library() if path is None else native.kernels(path)[0]) is not None
         if not self.native:
             self._shrink(weight, block.expand(kept, *weight.shape), live)
             return
         self._run = None
         registers = native.registers() if path is None else packing.blocking(path)
-        if block.sides(*weight.shape)[0] < registers.lanes:  # joined strips hold what one of them cuts
+        if block.sides(*weight.shape)[0] < registers.lanes or path is not None:  # joined strips hold what one cuts
             weight = weight * torch.from_numpy(block.expand(kept, *weight.shape))
         plan = plan_matrix(kept, block, live, registers)
         if path is None:

@@ -49,11 +49,12 @@ class Embeddings:
 
         if self.tables is None:
             return {"rows": packed(self._rows(ids, kinds))}
+        ids = ids.long()  # the pass reads 64 bits each
         inputs = {"words": packed(ids)}
         if "places" in self.tables:
             inputs["places"] = packed(self._places(ids))
         if "kinds" in self.tables:
-            inputs["kinds"] = packed(torch.zeros_like(ids) if kinds is None else kinds)
+            inputs["kinds"] = packed(torch.zeros_like(ids) if kinds is None else kinds.long())
         for name, one in inputs.items():
             if len(one) and not 0 <= int(one.min()) <= int(one.max()) < len(self.tables[name]):
                 raise IndexError(f"{name} {int(one.min())} to {int(one.max())}; the table has {len(self.tables[name])}")

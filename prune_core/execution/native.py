@@ -110,6 +110,8 @@ def _compiled(used: str, source: Path = SOURCE, more: tuple[str, ...] = ()) -> P
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise OSError
     except OSError:  # a home that cannot be written: built again by every process
         folder = Path(tempfile.mkdtemp(prefix="prunescope-"))
         path = folder / path.name

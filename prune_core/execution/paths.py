@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from prune_core import InputError, files
 from prune_core.execution import native, race
 from prune_core.latency.profile import ASKED
@@ -63,7 +65,7 @@ def choose(asked: str, path: str | None = None) -> Choice:
         return Choice(asked, "fp32", "fp32", "; ".join(f"{p}: {why_not(p)}" for p in wanted))
     times = timed()
     best = min(there, key=lambda p: times.get(p, float("inf")))
-    if times.get(best, float("inf")) > GAIN * times["fp32"]:
+    if times.get(best, float("inf")) > GAIN * times.get("fp32", float("inf")):
         why = f"{best} was timed here and is not faster than fp32" if asked != "auto" else ""
         return Choice(asked, "fp32", "fp32", why)
     dtype = best.split()[0]
@@ -114,11 +116,16 @@ def _permission() -> str:
 
 
 @functools.cache
-def timed() -> Mapping[str, float]:
-    """Path -> milliseconds of some matrices, of all paths that run here: timed once, for a second, then kept."""
+def timed(again: bool = False) -> Mapping[str, float]:
+    """Path -> milliseconds of some matrices, of all paths that run here, on as many threads as torch has now.
+
+    Timed once, for a second, then kept; `again`: now, as calibrating does while the machine is quiet.
+    """
     paths = [p for own in PATHS.values() for p in own if not why_not(p)]
-    file = files.cache_folder() / f"paths-{native.key(paths)}.json"
+    file = files.cache_folder() / f"paths-{native.key(paths)}-{torch.get_num_threads()}t.json"
     with contextlib.suppress(OSError, ValueError):
+        if again:
+            raise ValueError("what was kept is not asked")
         kept = json.loads(file.read_bytes())
         if set(kept) == set(paths) and all(isinstance(ms, float) for ms in kept.values()):
             return kept

@@ -45,6 +45,7 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
         small.executed = whole.executed
         whole.settle_(small)
     else:
+        why = "; ".join(filter(None, (choice.why, why)))
         path = choice.path if choice.dtype != "fp32" and native.kernels(choice.path)[0] else None
         small = compact(model, mask, path)
         unpad_(small)
@@ -98,7 +99,8 @@ class Whole(nn.Module):
             for kind in _KINDS:
                 matrix = parts[kind]
                 weight = linears[matrix.name].weight.detach().float()
-                if block.sides(*weight.shape)[0] < takes.lanes:  # joined strips hold what one of them cuts
+                if block.sides(*weight.shape)[0] < takes.lanes or self._choice.dtype == "int8":
+                    # joined strips hold what one of them cuts; and what is cut has no say in an output's scale
                     weight = weight * torch.from_numpy(block.expand(mask.kept[matrix.name], *weight.shape))
                 plan = plan_matrix(mask.kept[matrix.name], block, live[matrix.name], takes)
                 word = _named(getattr(*activations[matrix.name])) if kind == "intermediate" else ""
@@ -155,11 +157,11 @@ class Whole(nn.Module):
             return self._answer(self._given)
         asked = {name: value for name, value in more.items() if value is not None and value is not False
                  and name != "return_dict"}
-        if input_ids is None or asked or torch.is_grad_enabled() or not _padded_right(attention_mask):
+        if input_ids is None or asked or not _padded_right(attention_mask):
             return self._module_by_module()(input_ids=input_ids, attention_mask=attention_mask,
                                             token_type_ids=token_type_ids, **more)
         batch, longest = input_ids.shape
-        lengths = attention_mask.sum(1) if attention_mask is not None else torch.full((batch,), longest)
+        lengths = (attention_mask != 0).sum(1) if attention_mask is not None else torch.full((batch,), longest)
         tokens = int(lengths.sum())
         keep = None if tokens == batch * longest else (
             torch.arange(longest) < lengths[:, None]).view(-1).nonzero()[:, 0]
@@ -168,7 +170,7 @@ class Whole(nn.Module):
             return self._answer(hidden[:, None])
         if keep is not None:
             hidden = hidden.new_zeros(batch * longest, hidden.shape[-1]).index_copy_(0, keep, hidden)
-        return self._answer(hidden.view(batch, longest, -1))
+        return self._answer(hidden.view(batch, longest, self.config.hidden_size))
 
     def run(self, lengths: torch.Tensor, tokens: int, inputs: Mapping[str, torch.Tensor], block: int = BLOCK,
             threads: int = 0, spent: np.ndarray | None = None) -> torch.Tensor:
@@ -198,7 +200,8 @@ class Whole(nn.Module):
     def _module_by_module(self) -> nn.Module:
         """The compact model's own encoder, made when it is first asked for."""
         if self._modules_only is None:
-            object.__setattr__(self, "_modules_only", compact(self._model, self._mask).base_model)
+            path = None if self._choice.dtype == "fp32" else self._choice.path
+            object.__setattr__(self, "_modules_only", compact(self._model, self._mask, path).base_model)
         return self._modules_only
 
 

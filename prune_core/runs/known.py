@@ -48,8 +48,15 @@ def key(run: Run, stage: str, source: str | None, repaired: bool = False) -> str
     return sha.hexdigest()[:24]
 
 
+def kernels(path: str) -> str:
+    """What a score depends on of the path that it ran by: fp32 is fp32, in one pass or module by module, up to
+    rounding; a model is always run in one of the two ways."""
+    return "fp32" if path == "modules" else path.removesuffix(", by modules")
+
+
 def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False, path: str = "fp32") -> dict | None:
     """{score, low, high, examples, scores} of this cut, by this path of arithmetic; None where it is not known."""
+    path = kernels(path)
     wanted = (key, mask.digest(), repaired, path)
     for folder in dict.fromkeys((run.path, run.later)):
         for line in files.read_sealed(folder / FILE):
@@ -61,6 +68,7 @@ def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False, pat
 
 def keep(run: Run, key: str | None, mask: BlockMask, repaired: bool, score: dict, path: str = "fp32") -> None:
     """Keep a score for the next time; where nothing can be written it is computed again."""
+    path = kernels(path)
     if key and find(run, key, mask, repaired, path) is None:
         with contextlib.suppress(OSError):
             of = {"key": key, "mask": mask.digest(), "repaired": repaired} | ({} if path == "fp32" else {"path": path})
