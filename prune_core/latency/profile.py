@@ -68,18 +68,20 @@ class Taken(NamedTuple):
 
 
 class Foretold(NamedTuple):
-    """A predicted speedup, and what it is: in which arithmetic, over which rival, and 'on AMD EPYC, not this machine'
-    where it is for another one, else ''."""
+    """A predicted speedup, and what it is: in which arithmetic, over which rival, 'on AMD EPYC, not this machine' where
+    it is for another one, else '', and why in no other arithmetic ('': it is what was asked for)."""
 
     speedup: float
     dtype: str
     over: str
     on: str
+    why: str = ""
 
     @property
     def words(self) -> str:
         """'2.1 times as fast as openvino bf16, in bf16 (predicted)'."""
-        return f"{self.speedup:.1f} times as fast as {self.over}, in {self.dtype} ({f'predicted {self.on}'.strip()})"
+        said = "; ".join(filter(None, (f"predicted {self.on}".strip(), self.why)))
+        return f"{self.speedup:.1f} times as fast as {self.over}, in {self.dtype} ({said})"
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ class Profile:
                  dtype: str = "auto") -> Foretold:
         """The speedup with all that it is, for a reader on the machine `here`. Raises InputError."""
         taken, (rival, ms) = self.path_of(dtype, mask, setting, heads), self.best_rival(mask.layout, setting)
-        return Foretold(ms / taken.ms, taken.dtype, rival, self.elsewhere(here))
+        return Foretold(ms / taken.ms, taken.dtype, rival, self.elsewhere(here), taken.why)
 
     # ---- in words
 
