@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -94,6 +94,7 @@ class Profile:
     rivals: Mapping[str, Prices]
     masks: int  # how many stand behind the errors of paths
     created: float
+    own: bool = field(default=True, compare=False)  # made here; read: from this machine's own file alone
 
     @property
     def error(self) -> float:
@@ -203,11 +204,11 @@ class Profile:
     # ---- in words
 
     def elsewhere(self, machine: Mapping) -> str:
-        """'on AMD EPYC, not this machine' where it is another processor's than `machine`'s; '' where it is its own."""
+        """'on AMD EPYC, not this machine' where it is another's than `machine`'s, alike or not; '' where its own."""
         mine, here = ((one.get("cpu"), one.get("cores")) for one in (self.machine, machine))
-        if mine == here:
-            return ""
         cpu, cores = brief(mine[0]), mine[1]
+        if mine == here:
+            return "" if self.own else f"on another {cpu}, not this machine"
         return f"on {cpu}{f' with {cores} cores' if mine[0] == here[0] and cores else ''}, not this machine"
 
     # ---- as a file
@@ -230,7 +231,7 @@ class Profile:
                 raise ValueError("parts are missing")
             for name in ("threads", "masks", "created"):
                 _number(data[name])
-            return cls(data["machine"], int(data["threads"]), paths, rivals, int(data["masks"]), data["created"])
+            return cls(data["machine"], int(data["threads"]), paths, rivals, int(data["masks"]), data["created"], False)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise InputError(f"this latency profile is damaged: {why}") from None
