@@ -8,7 +8,8 @@ from html import escape
 
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import loaders, timings, widgets
+from pages.shared.loaders import SETTING
 from pages.shared.processes import Failed, Report
 from prune_core import InputError
 from prune_core.runs import best, settings
@@ -115,8 +116,9 @@ def ask(run: Run, data: str) -> None:
                                      "Shown under the title, as your words.")
     measure = not loaders.read_only() and st.toggle(
         "Measure the speedups", True, key="measure for the report",
-        help="All settings and the dense model are timed now, in turn, on this machine: about 15 seconds, longer while "
-             "other programs run. Without this they are predicted.")
+        help="All settings and every dense engine that is installed, of torch, ONNX Runtime and OpenVINO, are timed "
+             f"now, in turn, on this machine: {how_long(run)}, longer while other programs run. Without this they are "
+             "predicted.")
     dtype = precision()
     text = settings.as_text([known[name] for name in chosen], run)
     request = (run.name, text, title, audience, words, lost / 100, data, measure, dtype)
@@ -127,6 +129,12 @@ def ask(run: Run, data: str) -> None:
         show(run, made, request)
     elif not chosen:
         st.info("Choose at least one setting.")
+
+
+def how_long(run: Run) -> str:
+    """What measuring takes: exporting the dense graphs, then every engine a few times, as the usual profile has it."""
+    profile = loaders.usual_profile()
+    return f"about {widgets.duration(timings.seconds(run, SETTING, profile))}" if profile else "about a minute"
 
 
 def precision() -> str:

@@ -10,9 +10,10 @@ from sample_run import make_mask, make_profile
 
 from prune_core import InputError
 from prune_core.latency import profile_files
-from prune_core.latency.profile import ASKED, Profile, not_timed
+from prune_core.latency.profile import ASKED, Profile, brief, not_timed
 from prune_core.latency.strips import Blocking
 from prune_core.latency.work import Batch
+from prune_core.machine import machine
 
 
 def test_prices_by_hand():
@@ -79,6 +80,20 @@ def test_a_number_of_another_machine_is_marked(machine, said):
     long = replace(other, machine={"cpu": "Intel(R) Xeon(R) CPU @ 2.20GHz", "cores": 2})
     assert long.elsewhere(machine) == "on Intel Xeon, not this machine"
     assert told.words.endswith(f" times as fast as openvino bf16, in bf16 ({f'predicted {said}'.strip()})")
+
+
+def test_a_profile_is_this_machines_only_where_it_is_its_own_file(monkeypatch, tmp_path):
+    """Processor and cores look alike on many machines that are not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    here, content = machine(), json.dumps(make_profile().to_json()).encode()
+    profile_files.write(make_profile(), profile_files.own_file(here, 2))
+    profile_files.write(make_profile(), tmp_path / "shipped.json")
+    assert make_profile().elsewhere(here) == profile_files.read(profile_files.own_file(here, 2)).elsewhere(here) == ""
+    said = f"on another {brief(here['cpu'])}, not this machine"
+    imported = profile_files.keep(content)
+    assert imported.elsewhere(here) == profile_files.read(profile_files.loaded()[0]).elsewhere(here) == said
+    alike = profile_files.read(tmp_path / "shipped.json")
+    assert alike.elsewhere(here) == alike.foretold(make_mask(), Batch(), None, here).on == said
 
 
 # ---------------------------------------------------------------- profiles as files

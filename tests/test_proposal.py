@@ -106,6 +106,18 @@ def test_what_is_no_aim(given):
         Aim(**given)
 
 
+@pytest.mark.parametrize("dtype, ran, instead", [
+    ("fp32", "fp32", ""), ("bf16", "bf16", ""), ("auto", "bf16", ""),
+    ("int8", "fp32", "; int8 was slower than fp32 in every timing")])
+def test_speedups_are_for_the_precision_that_is_asked_for_and_say_so(run, dtype, ran, instead):
+    seen, found = searched(run, Aim(speedup=2.0), steep, dtype=dtype)
+    for one in seen:
+        mask = one.cut.mask(run.ranking("dense"), run.layout)
+        assert one.speedup == make_profile().speedup(mask, SETTING, run.heads, dtype) and one.fast.dtype == ran
+    assert f"times as fast as openvino bf16, in {ran} (predicted{instead})" in found.words()
+    assert ("exact in fp32 0." in found.words()) is (ran != "fp32"), "the score is not of that precision"
+
+
 def test_without_a_profile_no_speedup_is_promised(run):
     with pytest.raises(InputError, match="calibrate"):
         proposal.search(run, "dense", Aim(speedup=2.0), None)
@@ -167,9 +179,11 @@ def test_verdicts(scores, words):
 
 def test_the_command_proposes_what_evaluate_scores_alike(tiny_model, tiny_data, tmp_path):
     made = tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path, "made")
-    done = prune_core("propose", "made", f"--runs-dir={tmp_path}", "--compression=1.5", "--threads=1", "--json")
+    done = prune_core("propose", "made", f"--runs-dir={tmp_path}", "--compression=1.5", "--threads=1", "--dtype=fp32",
+                      "--json")
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.strip().splitlines()[-1])
+    assert said["dtype"] == "fp32" and all(one["fast"]["dtype"] == "fp32" for one in said["candidates"] if one["fast"])
     assert said["best"] in said["candidates"] and len(said["candidates"]) == 2
     for one in said["candidates"]:
         cut = cut_of(made, None, one["thresholds"], one["scope"], one["by"])
@@ -181,7 +195,8 @@ def test_the_command_proposes_what_evaluate_scores_alike(tiny_model, tiny_data, 
 
 @pytest.mark.parametrize("options, words", [
     ((), "one of a loss, a speedup and a compression"), (("--loss=1", "--speedup=2"), "one of a loss"),
-    (("--loss=101",), "0 to 100 points"), (("--compression=0.5",), "1 to 1000"),
+    (("--loss=101",), "0 to 100 points"), (("--loss=1", "--dtype=fp16"), "one of fp32, bf16, int8, auto"),
+    (("--compression=0.5",), "1 to 1000"),
     (("--loss=1", "--phase=retrain-9x"), "retrain-9x")])
 def test_a_bad_question_is_one_line(tiny_model, tiny_data, tmp_path, options, words):
     tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path, "made")

@@ -65,6 +65,20 @@ def test_propose_takes_the_best_of_cuts_that_were_scored_exactly(runs_dir, monke
     assert sent(checked(app))["command"]["cut"] != command["cut"]
 
 
+@pytest.mark.parametrize("dtype, said", [
+    ("fp32", "predicted, in fp32, over"), ("auto", "predicted, in the fastest precision (bf16), over")])
+def test_speedups_are_for_the_precision_of_the_sidebar(runs_dir, monkeypatch, dtype, said):
+    monkeypatch.setattr(loaders, "usual_profile", make_profile)
+    with_weights(runs_dir, monkeypatch, Answer())
+    client = Scoring(Run(runs_dir / "sample"))
+    monkeypatch.setattr(loaders, "score_client", lambda: client)
+    app = opened("explore", at="dense", view="Layers and matrices", dtype=dtype)
+    app.segmented_control(key="aim").set_value("speedup").run()
+    app.button(key="propose").click().run()
+    asked = checked(app).session_state["proposal"]
+    assert asked.proposal.best.fast.dtype == ("bf16" if dtype == "auto" else dtype) and said in texts(app)
+
+
 def test_an_aim_that_no_cut_reaches_is_one_line(runs_dir, monkeypatch):
     with_weights(runs_dir, monkeypatch, Answer())
     app = opened("explore", at="dense", view="Layers and matrices")

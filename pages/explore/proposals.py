@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from pages.explore import rerun
-from pages.explore.view import View, send, waits
+from pages.explore.view import View, precision, send, waits
 from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Question
 from prune_core import InputError
+from prune_core.latency.profile import PLAIN
 from prune_core.runs import proposal
 from prune_core.runs.proposal import Aim, Candidate, Proposal, Search, Step
 from prune_core.runs.run import Run
@@ -32,6 +33,7 @@ class Asked:
     run: str  # folder
     stage: str
     data: str
+    dtype: str = "auto"  # that its speedups are for
     search: Search | None = None
     step: Step | None = None
     candidates: list[Candidate] = field(default_factory=list)
@@ -96,9 +98,9 @@ def _asked(run: Run, stage: str) -> Asked | None:
 
 
 def _ask(run: Run, stage: str, aim: Aim, repaired: bool) -> None:
-    asked = st.session_state["proposal"] = Asked(str(run.path), stage, widgets.data())
+    asked = st.session_state["proposal"] = Asked(str(run.path), stage, widgets.data(), precision())
     try:
-        asked.search = proposal.search(run, stage, aim, loaders.usual_profile(), repaired)
+        asked.search = proposal.search(run, stage, aim, loaders.usual_profile(), repaired, asked.dtype)
         asked.step = next(asked.search)
     except InputError as error:
         asked.error = str(error)
@@ -172,5 +174,8 @@ def _table(run: Run, asked: Asked) -> None:
         score.markdown(f"{one.score:.4f} ({one.low:.3f} – {one.high:.3f})")
         loss.markdown(f"{100 * one.loss:+.1f} points".replace("-", "−"))
         button.button("Use", key=f"use {number}", on_click=use, args=(one,), type="tertiary")
-    st.caption("Speedups are predicted, in the fastest precision, over the best dense engine. "
+    ran = sorted({one.fast.dtype for one in asked.candidates if one.fast})
+    how = ", ".join(ran) or asked.dtype
+    how = f"the fastest precision ({how})" if asked.dtype == "auto" else how
+    st.caption(f"Speedups are predicted, in {how}, over the best dense engine; scores are exact in {PLAIN}. "
                "Intervals are at 95%; losses are below dense.")

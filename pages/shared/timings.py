@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pages.shared import loaders, processes
 from pages.shared.loaders import SETTING
 from prune_core import machine
-from prune_core.latency.profile import Batch
+from prune_core.latency.profile import Batch, Profile
 from prune_core.runs.run import Run
 
 AUTO = "auto"  # the fastest arithmetic here: what runs are compared in
+START, ROUNDS, LEAST = 30.0, 7, 6.0  # seconds until all engines are ready; of what is timed how often; seconds of that
 
 
 def arguments(run: Run, stage: str, scope: str, sparsity: float, setting: Batch, dtype: str = AUTO) -> list[str]:
@@ -55,3 +56,9 @@ def here(one: Mapping, dtype: str) -> bool:
     return ((one["dtype"], one["engine"], one["threads"]) == (dtype, "torch", os.cpu_count())
             and all(one["machine"][key] == this[key] for key in ("cpu", "cores"))
             and not one.get("path") and (dtype == "fp32" if old else one["processor"] == machine.processor()))
+
+
+def seconds(run: Run, setting: Batch, profile: Profile) -> float:
+    """About how long measuring takes: every engine a few times, as the profile has it."""
+    rivals, own = profile.rivals_ms(run.layout, setting), profile.unpruned_ms(run.layout, setting, run.heads)
+    return START + max(LEAST, ROUNDS * (sum(rivals.values()) + 2 * own) / 1000)

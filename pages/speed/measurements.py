@@ -18,7 +18,6 @@ from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 from prune_core.showing import figures
 
-START, ROUNDS, LEAST = 30.0, 7, 6.0  # seconds until all engines are ready; of what is timed how often; seconds of that
 SHOWN = 20  # rows of the table
 
 
@@ -30,7 +29,7 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, dtype: 
     """
     key = f"measurement of {run.name}"
     if not loaders.read_only():
-        jobs.job(key, "Measure now", seconds(run, setting, profile),
+        jobs.job(key, "Measure now", timings.seconds(run, setting, profile),
                  [*timings.arguments(run, stage, run.config.scope, sparsity, setting, dtype), "--json"],
                  "It goes on where one leaves the page; on a busy machine it takes two or three times as long.")
         st.caption("Times every dense engine that is installed, the unpruned and the compact model in turn, on "
@@ -44,12 +43,6 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, dtype: 
     if mine:
         table(run, mine[-SHOWN:], profile)
     return fitting
-
-
-def seconds(run: Run, setting: Batch, profile: Profile) -> float:
-    """About how long measuring takes: every engine a few times, as the profile has it."""
-    rivals, own = profile.rivals_ms(run.layout, setting), profile.unpruned_ms(run.layout, setting, run.heads)
-    return START + max(LEAST, ROUNDS * (sum(rivals.values()) + 2 * own) / 1000)
 
 
 def sparsity_of(run: Run, stage: Stage, share: float) -> float:
@@ -112,7 +105,7 @@ def executed(m: Mapping) -> str:
 def reason(run: Run, m: Mapping, profile: Profile) -> str:
     """Why it is far from what is predicted, as far as that is known; '' where it is near."""
     foretold = predicted(run, m, profile)
-    return apart.why(m, foretold, profile, run.layout) if foretold else ""
+    return apart.why(m, foretold, profile, run.layout) if foretold or m["phase"] in run.stages else ""
 
 
 def table(run: Run, measured: list[dict], profile: Profile) -> None:

@@ -154,19 +154,22 @@ def propose(
     compression: Annotated[float | None, Option(help="Encoder compression of at least, dense / kept weights.")] = None,
     phase: Weights = "dense",
     repair: Repair = False,
+    dtype: Dtype = "auto",
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Where to cut for a loss, a speedup or a compression: the best of several cuts, each scored exactly."""
+    """Where to cut for a loss, a speedup or a compression: the best of several cuts, each scored exactly in fp32;
+    speedups are predicted for --dtype."""
     from prune_core.evaluation.propose import propose as proposed
     from prune_core.runs.proposal import Aim
 
     asked = shelf.find(run, runs_dir)
     aim = Aim(None if loss is None else loss / 100, speedup, compression)
-    *_, (*_, last) = scored(proposed(asked, phase, aim, repair, data, threads))
-    tell({"run": asked.name, "phase": phase, "metric": asked.metric, "dense_score": last.dense, "words": last.words(),
+    *_, (*_, last) = scored(proposed(asked, phase, aim, repair, data, threads, dtype))
+    tell({"run": asked.name, "phase": phase, "metric": asked.metric, "dtype": dtype, "dense_score": last.dense,
+          "words": last.words(),
           "best": last.best and last.best.to_json(), "candidates": [one.to_json() for one in last.candidates]},
          as_json, _proposed_text)
 

@@ -77,13 +77,13 @@ def _keep(run: Run, answer: dict) -> None:
 
 
 def _predicted(answer: dict, profile: Profile | None, mask: BlockMask, heads: int | None) -> dict:
-    """What the profile says of the arithmetic that ran, and, where that is far from what was measured, why: `apart`."""
-    dtype = answer["executed"]["dtype"]
+    """What the profile says of the path that ran, and, where that is far from what was measured, why: `apart`."""
     if not profile or answer["engine"] != "torch":
         return {"predicted_ms": None, "predicted_speedup": None, "predicted_error": None, "apart": ""}
-    taken = profile.path_of(dtype, mask, Batch(answer["batch"], answer["length"]), heads)
+    path, setting = apart.path_of(answer, mask, profile, heads), Batch(answer["batch"], answer["length"])
     speedup = apart.foretold(answer, mask, profile, heads)
-    return {"predicted_ms": taken.ms, "predicted_speedup": speedup, "predicted_error": profile.paths[taken.path].error,
+    return {"predicted_ms": profile.path_ms(path, mask, setting, heads) if path else None,
+            "predicted_speedup": speedup, "predicted_error": profile.paths[path].error if path else None,
             "apart": apart.why(answer, speedup, profile, mask.layout)}
 
 

@@ -12,8 +12,11 @@ APART = 0.20  # of the prediction; less is within what either may be off
 BUSY = 0.5  # other programs at work, for each core
 
 
-def why(timing: Mapping, predicted: float, profile: Profile, layout: Layout) -> str:
-    """One sentence where measured and predicted differ by more than APART, else ''. `timing`: `measure`'s answer."""
+def why(timing: Mapping, predicted: float | None, profile: Profile, layout: Layout) -> str:
+    """One sentence where measured and predicted differ by more than APART, or why nothing is predicted; else ''.
+    `timing`: `measure`'s answer."""
+    if predicted is None:
+        return _not_predicted(timing)
     measured = speedup(timing, profile)
     if abs(measured / predicted - 1) <= APART:
         return ""
@@ -28,14 +31,35 @@ def speedup(timing: Mapping, profile: Profile) -> float:
     return timing["speedup_over_best"] if _over_best(timing, profile) else timing["speedup"]
 
 
-def foretold(timing: Mapping, mask: BlockMask, profile: Profile, heads: int | None = None) -> float:
-    """The predicted speedup that a measured one is to be held against: in the same arithmetic, and over the best dense
-    engine where that was timed and has its price, else over torch fp32."""
-    setting, ran = Batch(timing["batch"], timing["length"]), timing.get("executed")
-    dtype = ran["dtype"] if isinstance(ran, Mapping) and "dtype" in ran else timing.get("dtype", "fp32")
-    dtype = dtype if dtype in DTYPES else "auto"
-    predict = profile.speedup if _over_best(timing, profile) else profile.speedup_over_torch
-    return predict(mask, setting, heads, dtype)
+def foretold(timing: Mapping, mask: BlockMask, profile: Profile, heads: int | None = None) -> float | None:
+    """The predicted speedup that a measured one is to be held against: of the path that ran, and over the best dense
+    engine where that was timed and has its price, else over torch fp32. None where that path has no prices."""
+    setting, path = Batch(timing["batch"], timing["length"]), path_of(timing, mask, profile, heads)
+    if path is None:
+        return None
+    best = _over_best(timing, profile)
+    dense = profile.best_rival(mask.layout, setting)[1] if best else profile.dense_ms(mask.layout, setting)
+    return dense / profile.path_ms(path, mask, setting, heads)
+
+
+def path_of(timing: Mapping, mask: BlockMask, profile: Profile, heads: int | None = None) -> str | None:
+    """The path that ran, as it was recorded, else the profile's own for its arithmetic; None where the profile has no
+    prices of it, as of a model that ran module by module."""
+    ran = timing.get("executed")
+    ran = ran if isinstance(ran, Mapping) else {}
+    if "path" in ran:
+        return ran["path"] if ran["path"] in profile.paths else None
+    dtype = ran.get("dtype", timing.get("dtype", "fp32"))
+    return profile.path_of(dtype if dtype in DTYPES else "auto", mask, Batch(timing["batch"], timing["length"]),
+                           heads).path
+
+
+def _not_predicted(timing: Mapping) -> str:
+    """Why the path that ran has no prediction; '' for an engine, whose graphs have none at all."""
+    path = timing["executed"]["path"]
+    if path.endswith("modules"):
+        return "Nothing is predicted for it: models that run module by module are not."
+    return f"Nothing is predicted for it: {path} was not calibrated." if timing.get("engine") == "torch" else ""
 
 
 def _over_best(timing: Mapping, profile: Profile) -> bool:

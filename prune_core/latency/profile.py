@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -68,18 +68,20 @@ class Taken(NamedTuple):
 
 
 class Foretold(NamedTuple):
-    """A predicted speedup, and what it is: in which arithmetic, over which rival, and 'on AMD EPYC, not this machine'
-    where it is for another one, else ''."""
+    """A predicted speedup, and what it is: in which arithmetic, over which rival, 'on AMD EPYC, not this machine' where
+    it is for another one, else '', and why in no other arithmetic ('': it is what was asked for)."""
 
     speedup: float
     dtype: str
     over: str
     on: str
+    why: str = ""
 
     @property
     def words(self) -> str:
         """'2.1 times as fast as openvino bf16, in bf16 (predicted)'."""
-        return f"{self.speedup:.1f} times as fast as {self.over}, in {self.dtype} ({f'predicted {self.on}'.strip()})"
+        said = "; ".join(filter(None, (f"predicted {self.on}".strip(), self.why)))
+        return f"{self.speedup:.1f} times as fast as {self.over}, in {self.dtype} ({said})"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Profile:
     rivals: Mapping[str, Prices]
     masks: int  # how many stand behind the errors of paths
     created: float
+    own: bool = field(default=True, compare=False)  # made here; read: from this machine's own file alone
 
     @property
     def error(self) -> float:
@@ -196,16 +199,16 @@ class Profile:
                  dtype: str = "auto") -> Foretold:
         """The speedup with all that it is, for a reader on the machine `here`. Raises InputError."""
         taken, (rival, ms) = self.path_of(dtype, mask, setting, heads), self.best_rival(mask.layout, setting)
-        return Foretold(ms / taken.ms, taken.dtype, rival, self.elsewhere(here))
+        return Foretold(ms / taken.ms, taken.dtype, rival, self.elsewhere(here), taken.why)
 
     # ---- in words
 
     def elsewhere(self, machine: Mapping) -> str:
-        """'on AMD EPYC, not this machine' where it is another processor's than `machine`'s; '' where it is its own."""
+        """'on AMD EPYC, not this machine' where it is another's than `machine`'s, alike or not; '' where its own."""
         mine, here = ((one.get("cpu"), one.get("cores")) for one in (self.machine, machine))
-        if mine == here:
-            return ""
         cpu, cores = brief(mine[0]), mine[1]
+        if mine == here:
+            return "" if self.own else f"on another {cpu}, not this machine"
         return f"on {cpu}{f' with {cores} cores' if mine[0] == here[0] and cores else ''}, not this machine"
 
     # ---- as a file
@@ -228,7 +231,7 @@ class Profile:
                 raise ValueError("parts are missing")
             for name in ("threads", "masks", "created"):
                 _number(data[name])
-            return cls(data["machine"], int(data["threads"]), paths, rivals, int(data["masks"]), data["created"])
+            return cls(data["machine"], int(data["threads"]), paths, rivals, int(data["masks"]), data["created"], False)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise InputError(f"this latency profile is damaged: {why}") from None

@@ -6,17 +6,20 @@ import json
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.files import DATA
 from prune_core.latency.profile import FORMAT, Profile
+from prune_core.machine import machine
 
 
 def read(path: Path) -> Profile:
-    """A profile from its file. Raises InputError."""
+    """A profile from its file; `own` where that is where this machine's are. Raises InputError."""
     try:
-        return Profile.from_json(json.loads(Path(path).read_bytes()))
+        profile = Profile.from_json(json.loads(Path(path).read_bytes()))
+        return replace(profile, own=Path(path).resolve() == own_file(machine(), _threads(path)).resolve())
     except (OSError, ValueError, RecursionError) as error:
         why = " ".join(str(error).split())[:160]
         raise InputError(f"latency profile {str(path)!r} cannot be read: {why}") from None
@@ -101,6 +104,11 @@ def _created(path: Path) -> float:
 def own_file(machine: Mapping, threads: int) -> Path:
     """The file of this machine's profile: another processor has another file, so nothing stale is found."""
     return files.cache_folder() / f"latency-{_slug(machine)}-{threads}t.json"
+
+
+def _threads(path: Path) -> int:
+    """2 of 'latency-amd-epyc-2-2t.json'; 0 of another name."""
+    return int(found[1]) if (found := re.search(r"-(\d{1,6})t\.json$", Path(path).name)) else 0
 
 
 def _slug(machine: Mapping) -> str:

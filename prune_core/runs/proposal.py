@@ -20,7 +20,7 @@ from prune_core.cutting import allocate
 from prune_core.cutting.answers import SurfacePoint, predict
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import Norms, by_scope, mask_at, thresholds_for, zero_share
-from prune_core.latency.profile import Batch, Foretold, Profile
+from prune_core.latency.profile import PLAIN, Batch, Foretold, Profile
 from prune_core.machine import machine
 from prune_core.methods.rankings import RANKINGS
 from prune_core.runs.run import Run
@@ -104,9 +104,9 @@ class Proposal:
         best, points = self.best, 100 * self.best.loss
         side = f"{abs(points):.1f} points {'below' if points > 0 else 'above'} dense"
         side = side if round(points, 1) else "as dense"
-        faster = f", {best.fast.words}" if best.fast else ""
+        faster, alike = (f", {best.fast.words}", best.fast.dtype == PLAIN) if best.fast else ("", True)
         return (f"Best: {best.how}, {best.sparsity:.1%} zero, {best.compression_encoder:.2f}x compression; "
-                f"exact {best.score:.4f}, {side}{faster}.")
+                f"exact {'' if alike else f'in {PLAIN} '}{best.score:.4f}, {side}{faster}.")
 
 
 @dataclass
@@ -118,6 +118,7 @@ class Way:
     ranking: Norms
     thresholds: Callable[[float], Mapping[str, float]]  # of a share of all prunable weights; raises InputError
     surface: Sequence[SurfacePoint] | None
+    dtype: str  # that its speedups are for
     scored: list[tuple[float, float]] = field(default_factory=list)  # (share, score), rising
     over: bool = False  # what it would cut next is what another way has cut
 
@@ -129,7 +130,8 @@ class Way:
         """The cut of this share. Raises InputError where it does not reach that far."""
         thresholds = dict(self.thresholds(share))
         mask = mask_at(self.ranking, run.layout, thresholds, self.cut.scope)
-        fast = profile.foretold(mask, SETTING, run.heads, machine()) if profile and mask.kept_weights else None
+        fast = (profile.foretold(mask, SETTING, run.heads, machine(), self.dtype)
+                if profile and mask.kept_weights else None)
         return Candidate(self.how, replace(self.cut, thresholds=tuple(thresholds.items())), mask.sparsity,
                          mask.compression_encoder, mask.compression_model, fast and fast.speedup, fast=fast)
 
@@ -137,17 +139,17 @@ class Way:
 Search = Generator[Step, Mapping, Proposal]
 
 
-def search(run: Run, stage: str, aim: Aim, profile: Profile | None = None, repaired: bool = False) -> Search:
-    """Yields what to score, is sent {score, low, high}, returns the Proposal.
+def search(run: Run, stage: str, aim: Aim, profile: Profile | None = None, repaired: bool = False,
+           dtype: str = "auto") -> Search:
+    """Yields what to score, is sent {score, low, high} in fp32, returns the Proposal; speedups are for `dtype`.
 
     Ways to cut: by norm with one threshold or the same share of each matrix, by each other recorded ranking, by the
     recorded sensitivities. Raises InputError where no cut reaches the aim, saying what can be reached.
     """
     run.weights_file(stage)
-    end = run.snapshots[run.saved(stage)]
-    dense, own = run.dense_score, end.scores[run.metric]
+    dense, own = run.dense_score, run.snapshots[run.saved(stage)].scores[run.metric]
     zeros = zero_share(run.ranking(stage), run.layout)
-    known = ways(run, stage, own, repaired)
+    known = ways(run, stage, own, repaired, dtype)
     if aim.name == "loss":
         return _within(run, aim, dense, own, zeros, known, profile)
     if aim.name == "speedup" and profile is None:
@@ -156,7 +158,7 @@ def search(run: Run, stage: str, aim: Aim, profile: Profile | None = None, repai
     return _reaching(run, aim, dense, zeros, known, profile)
 
 
-def ways(run: Run, stage: str, own: float, repaired: bool) -> list[Way]:
+def ways(run: Run, stage: str, own: float, repaired: bool, dtype: str) -> list[Way]:
     """What makes sense for the weights of this stage: rankings that do not compare matrices cut the same of each."""
     surfaces, layout, found = run.surfaces(stage), run.layout, []
     for name in run.rankings(stage):
@@ -166,12 +168,12 @@ def ways(run: Run, stage: str, own: float, repaired: bool) -> list[Way]:
             where = "one threshold" if scope == "global" else "the same share of each matrix"
             found.append(Way(f"by {row.label}, {where}", cut, ranking,
                              lambda share, ranking=ranking, scope=scope: thresholds_for(ranking, layout, share, scope),
-                             surfaces.get(cut.kind)))
+                             surfaces.get(cut.kind), dtype))
     points, norms = run.sensitivity(stage), run.ranking(stage)
     for scope in _sensitivities(run, stage):
         found.append(Way(f"by norm, sensitive {PARTS[scope]} cut less", Cut(scope, None, (), "norm", repaired),
                          norms, lambda share, scope=scope: allocate.cheapest(norms, layout, points, scope,
-                                                                             1 / (1 - share), own), None))
+                                                                             1 / (1 - share), own), None, dtype))
     return found
 
 
@@ -222,8 +224,7 @@ def _said(aim: Aim, value: float) -> str:
 def _least(way: Way, run: Run, wanted: float, value: Callable[[Candidate], float], zeros: float,
            profile: Profile | None) -> tuple[Candidate | None, float]:
     """(the least cut of this way with the wanted value, the most it reaches); by halving the share in between."""
-    low, high, best, most = zeros, MOST, None, 0.0
-    share = high
+    low, high, best, most, share = zeros, MOST, None, 0.0, MOST
     for _ in range(11):
         try:
             candidate = way.at(run, share, profile)
@@ -341,8 +342,7 @@ def _crossing(way: Way, limit: float, zeros: float) -> float:
 
 def answered(candidate: Candidate, answer: Mapping, dense: float) -> Candidate:
     """The candidate with its exact score."""
-    return replace(candidate, score=answer["score"], low=answer["low"], high=answer["high"],
-                   loss=dense - answer["score"])
+    return replace(candidate, loss=dense - answer["score"], **{name: answer[name] for name in ("score", "low", "high")})
 
 
 def usual(run: Run, stage: str, aim: Aim) -> int:

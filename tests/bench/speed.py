@@ -40,11 +40,16 @@ SHARES = {"fp32": {0.5: 0.95, 0.67: None, 0.8: 0.9, 0.9: 0.75}, "bf16": {0.5: 0.
           "int8": {0.5: 0.9, 0.67: 0.75, 0.8: 0.6, 0.9: 0.4}}  # sparsity -> aim, of the ideal speedup
 
 
+def runnable() -> list[str]:
+    """The paths that run here, of every arithmetic."""
+    return [path for own in paths.PATHS.values() for path in own if not paths.why_not(path)]
+
+
 def linear() -> Iterator[dict]:
     """Matrices of MiniLM and of BERT-base size as the pass runs them, quantizing included, random groups, by each path:
     share of the ideal speedup over torch's dense product in the same precision, geometric mean of six sizes."""
     torch.set_num_threads(THREADS)
-    for path in (path for own in paths.PATHS.values() for path in own if not paths.why_not(path)):
+    for path in runnable():
         for tokens, rows in ((1024, 64), (4096, 64), (1024, 16), (32, 64)):
             for sparsity, aim in SHARES[path.split()[0]].items():
                 shares = []
@@ -71,18 +76,20 @@ def _dense(dtype: str, m: int, n: int, tokens: int) -> Callable[[], torch.Tensor
 
 
 def encoder() -> Iterator[dict]:
-    """Whole MiniLM with the masks of the recorded run, against dense torch."""
+    """Whole MiniLM with the masks of the recorded run, by each path, against dense torch in fp32."""
     for compression, aim in ((5.0, 3.0), (2.0, 1.6)):
         model, mask = minilm(compression)
         for batch, length in ((32, 128), (32, 32), (1, 32)):
-            measured = timing_.measure(model, mask, Batch(batch, length), THREADS, seconds=5)
-            yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, fp32 "
-                      f"({measured['dense_ms']:.1f} -> {measured['compact_ms']:.1f} ms)",
-                      measured["speedup"], "x dense", aim if (batch, length) == (32, 128) else None)
-            for at, engine in ((1, "dense"), (2, "compact")):
-                together = sum(layer[at] for layer in measured["layers_ms"])
-                yield row(f"the same, its {engine} layers one by one, together", together / measured[f"{engine}_ms"],
-                          "of the whole", 2.0, below=True)
+            for path in runnable():
+                measured = timing_.measure(model, mask, Batch(batch, length), THREADS, path.split()[0], 5, path=path)
+                aimed = path == "fp32" and (batch, length) == (32, 128)
+                yield row(f"MiniLM at {compression:g}x, batch {batch}, length {length}, {path} over torch fp32 "
+                          f"({measured['dense_ms']:.1f} -> {measured['compact_ms']:.1f} ms)",
+                          measured["speedup"], "x dense", aim if aimed else None)
+                for at, engine in ((1, "dense"), (2, "compact")) if path == "fp32" else ():
+                    together = sum(layer[at] for layer in measured["layers_ms"])
+                    yield row(f"the same, its {engine} layers one by one, together",
+                              together / measured[f"{engine}_ms"], "of the whole", 2.0, below=True)
 
 
 def penalty() -> Iterator[dict]:
@@ -119,7 +126,7 @@ def score() -> Iterator[dict]:
             if running.done <= FIRST and path == "fp32":
                 first.append(time.perf_counter() - start)
 
-    there = [path for own in paths.PATHS.values() for path in own if not paths.why_not(path)]
+    there = runnable()
     times = alternate({"plain": plain} | {path: (lambda path=path: exact(path)) for path in there}, 30)
     for path in there:
         yield row(f"exact SST-2 dev score at 50%, {path} ({times['plain'].median:.0f} -> {times[path].median:.0f} ms, "
@@ -156,16 +163,40 @@ def own_profile() -> Profile | None:
 
 
 def model() -> Iterator[dict]:
-    """The latency model's error on masks it has not seen; calibrates where this machine was not yet."""
+    """The latency model's error of each path and rival, on masks it has not seen and on those of the recorded run;
+    calibrates where this machine was not yet."""
     if native.library() is None:
         return
     profile = own_profile()
     if profile is None:
         *_, profile = calibrate.calibrate(THREADS)
         profile_files.write(profile, profile_files.own_file(machine(), THREADS))
-    yield row(f"latency model: median error over {profile.masks} masks not used to calibrate",
-              profile.error, "of measured", 0.1, below=True)
-    yield row("latency model: the same for the dense model", profile.error_dense, "of measured")
+    for path, prices in profile.paths.items():
+        yield row(f"latency model, {path}: median error over {profile.masks} masks not used to calibrate",
+                  prices.error, "of measured", 0.1 if path == "fp32" else None, below=True)
+    for rival, prices in profile.rivals.items():
+        yield row(f"latency model: the same for the dense model, {rival}", prices.error, "of measured")
+    yield from recorded_masks(profile)
+
+
+def recorded_masks(profile: Profile) -> Iterator[dict]:
+    """Predicted against measured for the masks of the recorded run at 2x and 5x, in two settings, by each path."""
+    torch.set_num_threads(THREADS)
+    model, masks = minilm(1)[0], {cut: minilm(cut)[1] for cut in (2, 5)}
+    there = [path for path in runnable() if path in profile.paths]
+    smalls = {(path, cut): small_model(model, mask, path.split()[0], path)
+              for path in there for cut, mask in masks.items()}
+    errors = {path: {} for path in there}
+    for setting in (Batch(32, 128), Batch(8, 64)):
+        inputs = timing_.sentences(model, setting)
+        calls = {key: timing_.forward(small, inputs) for key, small in smalls.items()}
+        for (path, cut), measured in alternate(calls, 10, settles=timing_.SETTLES).items():
+            predicted = profile.path_ms(path, masks[cut], setting, heads_of(model, masks[cut].layout.matrices))
+            errors[path][f"{cut}x in {setting.batch}x{setting.length}"] = predicted / measured.median - 1
+    for path, off in errors.items():
+        each = ", ".join(f"{what} {error:+.1%}" for what, error in off.items())
+        yield row(f"latency model, {path}: median error over masks of the recorded run ({each})",
+                  float(np.median(np.abs(list(off.values())))), "of measured", 0.08, below=True)
 
 
 PARTS = {"linear": linear, "encoder": encoder, "penalty": penalty, "engines": rivals.engines, "score": score,
