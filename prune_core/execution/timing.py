@@ -127,6 +127,7 @@ def in_turn(
 
     What a noisy moment slows, it slows for all, so that they can be compared. Raises InputError.
     """
+    paths.check(dtype)
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; one of {', '.join(ENGINES)}")
     names = rivals_.chosen(rivals)
