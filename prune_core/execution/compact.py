@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from prune_core.cutting.blocks import BlockShape, Matrix
+from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native, packing
 from prune_core.execution.native import Layer
@@ -148,15 +148,22 @@ def shrunk(
     linears = {m.name: modules[m.name] for m in layout.matrices}
     biases = {name: torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()
               for name, linear in linears.items()}
-    live, activations = living(mask, heads_of(model, layout.matrices)), {}
+    live, activations = living(mask, heads_of(model, layout.matrices)), activations_of(model, layout)
     for parts in layers_of(layout):
         if "intermediate" in parts and "output" in parts:
-            parent, word = activations[parts["intermediate"].name] = _activation_of(modules, parts["intermediate"])
+            parent, word = activations[parts["intermediate"].name]
             applied = getattr(parent, word) if word else _written_out(parent, linears[parts["intermediate"].name])
             _move_constants_(parts["intermediate"], parts["output"], live, linears, biases, mask, applied)
         if "value" in parts and "attention.output" in parts:
             _move_constants_(parts["value"], parts["attention.output"], live, linears, biases, mask, nn.Identity())
     return linears, biases, live, activations
+
+
+def activations_of(model: nn.Module, layout: Layout) -> dict[str, tuple[nn.Module, str | None]]:
+    """By intermediate matrix where its activation is, as (module, attribute); None for one that is written out."""
+    modules = dict(model.named_modules())
+    return {parts["intermediate"].name: _activation_of(modules, parts["intermediate"])
+            for parts in layers_of(layout) if {"intermediate", "output"} <= parts.keys()}
 
 
 def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn.Module, str | None]:

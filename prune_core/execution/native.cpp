@@ -8,80 +8,19 @@
 // has its own number of columns. Written with the compiler's vector extension: -march=native turns it
 // into AVX2, AVX-512 or NEON.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
 #include <vector>
 
-#if defined(__AVX512F__)
-constexpr int LANES = 16, REGISTERS = 32;
-#elif defined(__AVX__)
-constexpr int LANES = 8, REGISTERS = 16;
-#elif defined(__aarch64__)
-constexpr int LANES = 4, REGISTERS = 32;
+#include "lines.hpp"
+
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr int REGISTERS = 32;
 #else
-constexpr int LANES = 4, REGISTERS = 16;
+constexpr int REGISTERS = 16;
 #endif
 constexpr int MAX_P = REGISTERS == 32 ? 4 : 2;  // vectors of outputs in a block
 
 // Tokens in a block: accumulators, one row of weights and a broadcast fill the registers.
 constexpr int tokens_for(int p) { return std::min(24, (REGISTERS - 1 - p) / p); }
-
-typedef float vec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-typedef int32_t ivec __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-static inline vec splat(float v) { return v - vec{}; }
-static inline vec load(const float* at) { return *reinterpret_cast<const vec*>(at); }
-#if defined(__clang__)
-static inline vec shuffle(vec a, vec b, ivec at) {
-    vec out;
-    for (int j = 0; j < LANES; j++) out[j] = at[j] < LANES ? a[at[j]] : b[at[j] - LANES];
-    return out;
-}
-#else
-static inline vec shuffle(vec a, vec b, ivec at) { return __builtin_shuffle(a, b, at); }
-#endif
-static inline vec select(ivec mask, vec a, vec b) { return (vec)((mask & (ivec)a) | (~mask & (ivec)b)); }
-
-// erf by a rational minimax approximation on [-4, 4] (as in Eigen's generic_fast_erf_float), a few ulp.
-static inline vec erf(vec x) {
-    x = select(x > splat(4.f), splat(4.f), x);
-    x = select(x < splat(-4.f), splat(-4.f), x);
-    const vec z = x * x;
-    vec p = splat(-2.72614225801306e-10f);
-    p = p * z + 2.77068142495902e-08f;
-    p = p * z + -2.10102402082508e-06f;
-    p = p * z + -5.69250639462346e-05f;
-    p = p * z + -7.34990630326855e-04f;
-    p = p * z + -2.95459980854025e-03f;
-    p = p * z + -1.60960333262415e-02f;
-    vec q = splat(-1.45660718464996e-05f);
-    q = q * z + -2.13374055278905e-04f;
-    q = q * z + -1.68282697438203e-03f;
-    q = q * z + -7.37332916720468e-03f;
-    q = q * z + -1.42647390514189e-02f;
-    return x * p / q;
-}
-
-static inline vec gelu(vec x) { return 0.5f * x * (1.f + erf(x * 0.70710678118654752f)); }
-
-// exp for x <= 0: 2^n * 2^f, f in [-0.5, 0.5], by the Taylor series of e^(f ln 2) to 7th order; 2e-7 relative.
-static inline vec exp_of_negative(vec x) {
-    x = select(x < splat(-87.f), splat(-87.f), x);
-    const vec scaled = x * 1.44269504088896341f;
-    const ivec n = __builtin_convertvector(scaled - 0.5f, ivec);  // rounds to nearest, as scaled <= 0
-    const vec r = x - __builtin_convertvector(n, vec) * 0.693147180559945f;
-    vec p = splat(1.f / 5040);
-    p = p * r + 1.f / 720;
-    p = p * r + 1.f / 120;
-    p = p * r + 1.f / 24;
-    p = p * r + 1.f / 6;
-    p = p * r + 0.5f;
-    p = p * r + 1.f;
-    p = p * r + 1.f;
-    return p * (vec)((n + 127) << 23);
-}
 
 // acc[t][p] += sum over k of x[t, column k] * w[k, p]; x[t, c] lies at x[t * row + c * column].
 template <int T, int P>
@@ -103,8 +42,6 @@ static inline void multiply(const float* x, long row, long column, const int32_t
 
 // ------------------------------------------------------------------------------------------ linear layers
 
-constexpr int TILE = LANES == 16 ? 32 : 16;  // tokens that are transposed together
-
 // One panel: the outputs of a strip (or of a part of it that fits the registers) and the columns it keeps.
 struct Panel {
     int64_t columns;  // where its list of columns begins
@@ -115,8 +52,6 @@ struct Panel {
     int64_t width;    // outputs that are real; the rest of the last vector is padding
 };
 
-enum { PLAIN = 0, GELU = 1 };
-
 // A layer as CompactLinear has packed it; all but the activations.
 struct Layer {
     const int32_t* columns;
@@ -126,24 +61,6 @@ struct Layer {
     const float* bias;       // per output; readable beyond the end as far as a panel is wide
     int64_t count, inputs, width, act;
 };
-
-// The LANES x LANES transpose, in registers: stage by stage, blocks of h x h change places.
-template <int H>
-static inline void exchange(vec (&r)[LANES]) {
-    ivec low, high;
-    for (int j = 0; j < LANES; j++) {
-        low[j] = j & H ? LANES + j - H : j;
-        high[j] = j & H ? LANES + j : j + H;
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) {
-        if (i & H) continue;
-        const vec a = r[i], b = r[i + H];
-        r[i] = shuffle(a, b, low);
-        r[i + H] = shuffle(a, b, high);
-    }
-    if constexpr (2 * H < LANES) exchange<2 * H>(r);
-}
 
 // tile[c * TILE + t] = x[t, c] for columns [from, to); tokens beyond `count` are 0.
 static void transpose(const float* x, long ldx, long count, long from, long to, float* tile) {
@@ -294,7 +211,7 @@ static void attend(const float* q, long ldq, const float* keys, const float* val
         for (int i = 1; i < LANES; i++) most = std::max(most, top[i]);
         vec sum = splat(0.f);
         for (long j = 0; j < padded; j += LANES) {
-            const vec e = exp_of_negative(load(s + j) - most);
+            const vec e = exp2_of_negative<false>((load(s + j) - most) * 1.44269504088896341f);
             *reinterpret_cast<vec*>(s + j) = e;
             sum += e;
         }

@@ -100,7 +100,7 @@ def _compiled(used: str, source: Path = SOURCE, more: tuple[str, ...] = ()) -> P
 
     Raises OSError, SubprocessError.
     """
-    texts = [source] if source == SOURCE else [source, *sorted(source.parent.glob("*.hpp"))]
+    texts = [source, *sorted(source.parent.glob("*.hpp"))]
     flags = (*_FLAGS, *more)
     depends_on = [*(text.read_bytes() for text in texts), *map(str.encode, (" ".join(flags), used, _processor()))]
     key = hashlib.sha256(b"\0".join(depends_on)).hexdigest()[:16]

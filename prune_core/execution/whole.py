@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native, packing, paths
-from prune_core.execution.compact import compact, shrunk
+from prune_core.execution.compact import activations_of, compact, shrunk
 from prune_core.execution.embeddings import TABLES, Embeddings
 from prune_core.execution.packing import EncoderLayer, Packed
 from prune_core.execution.paths import Choice
@@ -67,8 +67,8 @@ def why_not(model: nn.Module, mask: BlockMask, choice: Choice) -> str | None:
     layers = layers_of(mask.layout)
     if any(set(_KINDS) - parts.keys() for parts in layers) or any(len(_norms(model, parts)) != 2 for parts in layers):
         return "its layers are not those of the pass; it runs module by module"
-    activations = {_named(getattr(parent, word)) if word else None for parent, word in shrunk(model, mask)[3].values()}
-    if None in activations:
+    activations = activations_of(model, mask.layout).values()
+    if any(word is None or _named(getattr(parent, word)) is None for parent, word in activations):
         return "its activation is not known to the pass; it runs module by module"
     return None
 
@@ -115,8 +115,8 @@ class Whole(nn.Module):
         depth = parts["value"].m // self._model.config.num_attention_heads
         self._depth = depth
         return EncoderLayer(*(packed[kind].struct for kind in _KINDS),
-                      *(t.data_ptr() for norm in (first, last) for t in (norm.weight, norm.bias)),
-                      first.eps, last.eps, depth**-0.5, int(live.rows.sum()) // depth)
+                            *(t.data_ptr() for norm in (first, last) for t in (norm.weight, norm.bias)),
+                            first.eps, last.eps, depth**-0.5, int(live.rows.sum()) // depth)
 
     def _struct(self, layers: list[EncoderLayer]) -> packing.Encoder:
         self._layers = (EncoderLayer * len(layers))(*layers)  # kept alive, as the table of biases is
