@@ -20,9 +20,11 @@ class SurfaceKind(NamedTuple):
     ranking: str = "norm"
     scope: str = "global"
     repaired: bool = False
+    formats: str = ""  # of what stays
 
     def to_json(self) -> dict:
-        return {"by": self.ranking, "scope": self.scope, "repaired": self.repaired}
+        said = {"by": self.ranking, "scope": self.scope, "repaired": self.repaired}
+        return said | ({"formats": self.formats} if self.formats else {})
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Cut:
     thresholds: Thresholds | None = None
     ranking: str = "norm"  # what decides which groups go: their norm, or another ranking that was recorded
     repaired: bool = False  # what stays is moved, in closed form, to make up for what goes
+    formats: str = ""  # in which number formats and patterns it is stored, as precision/formats.py reads it; "": fp32
 
     def __post_init__(self):
         if isinstance(self.thresholds, Mapping):
@@ -44,7 +47,7 @@ class Cut:
 
     @property
     def kind(self) -> SurfaceKind:
-        return SurfaceKind(self.ranking, self.scope, self.repaired)
+        return SurfaceKind(self.ranking, self.scope, self.repaired, self.formats)
 
     def resolved(self, ranking: Norms, layout: Layout) -> dict[str, float]:
         """Scope key -> threshold, for these norms or this other ranking of the groups. Raises InputError."""

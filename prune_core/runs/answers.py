@@ -83,7 +83,7 @@ class Answers:
             surfaces[SurfaceKind("norm", scope, False)] = {point.wanted: point for point in own}
         for line in self._lines(f"surface-{stage}.jsonl"):
             with contextlib.suppress(TypeError, KeyError):
-                kind = SurfaceKind(line.pop("by"), line.pop("scope"), line.pop("repaired"))
+                kind = SurfaceKind(line.pop("by"), line.pop("scope"), line.pop("repaired"), line.pop("formats", ""))
                 point = SurfacePoint(**line)
                 surfaces.setdefault(kind, {}).setdefault(point.wanted, point)
         return {kind: [points[wanted] for wanted in sorted(points)] for kind, points in surfaces.items()}
