@@ -1,1 +1,1 @@
-"""Number formats and patterns that kept weights are stored in, quantizers, and the bytes that this takes. Numpy only."""
+"""Number formats and patterns of kept weights, quantizers, and the bytes that they take. Numpy only."""

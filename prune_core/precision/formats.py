@@ -2,7 +2,7 @@
 
     Format   of one matrix: '32' 16 8 7 ... 2 ternary binary clusters-4; with a pattern '4/2:4', alone '2:4'
     Formats  of a model: '8', or one for each scope key 'layer:8,8,4/2:4,...'; then ';a8' (activations in 8 bits, a
-             scale for each token; ';a8-tensor' for each matrix), ';e8' (word embeddings in 8 bits, a scale for each row)
+             scale for each token; ';a8-tensor' for each matrix), ';e8' (word embeddings in 8 bits, by rows)
 
 '' is fp32 with no pattern. Softmax, norms, GELU, residuals, biases and the head stay fp32.
 """
@@ -60,8 +60,8 @@ class Pattern:
 class Format:
     """How the kept weights of a matrix are stored. `bits`: of one; levels are symmetric, zero is one of them.
 
-    levels: K = 2^(bits-1) - 1 on each side, a scale for each output row; ternary -1 0 1, binary -1 1 likewise; clusters:
-    2^bits - 1 values of the matrix, and zero.
+    levels: K = 2^(bits-1) - 1 on each side, a scale for each output row; ternary -1 0 1, binary -1 1 likewise;
+    clusters: 2^bits - 1 values of the matrix, and zero.
     """
 
     kind: str = "float"
@@ -186,7 +186,7 @@ def parse(text: str, layout: Layout | None = None) -> Formats:
     made = Formats(scope, tuple(Format.parse(one) for one in each.split(",")),
                    next((ACTIVATIONS[one] for one in more if one in ACTIVATIONS), ""), 8 if "e8" in more else 32)
     if scope == "global" and len(made.weights) > 1:
-        raise InputError(f"formats {text[:80]!r} are several; needed: one, or 'layer:', 'type:' or 'matrix:' before them")
+        raise InputError(f"formats {text[:80]!r} are several; needed: one, or 'layer:', 'type:', 'matrix:' before them")
     return made if layout is None else made.check(layout)
 
 
