@@ -139,7 +139,7 @@ def test_the_size_of_the_word_table_is_found_where_it_was_not_recorded(tiny_data
     assert run.embeddings is None
     run.about["embeddings"] = ["x", 3]
     assert run.embeddings is None
-    assert Run(places.RECORDED / "sst2-minilm-64x1-surgeon").embeddings == (30522, 384)
+    assert Run(files.PROJECT / "data" / "recorded" / "sst2-minilm-64x1-surgeon").embeddings == (30522, 384)
 
 
 # ---------------------------------------------------------------- crashes
