@@ -151,6 +151,10 @@ class Run:
 
     stages = property(lambda self: self.progress.stages, doc="Those that are there, as they were reached.")
 
+    def trained_formats(self, stage: str) -> str:
+        """The formats that a stage's weights were trained to have, as precision/formats.py reads them; "": fp32."""
+        return str(self.config.formats) if stage.startswith("retrain-") else ""
+
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())
 
@@ -170,7 +174,8 @@ class Run:
         return self.answers.sensitivity(stage)
 
     def surfaces(self, stage: str) -> dict[SurfaceKind, list[SurfacePoint]]:
-        own = self.answers.surfaces(stage, self.snapshots[self.saved(stage)].surface, self.config.scope)
+        own = self.answers.surfaces(stage, self.snapshots[self.saved(stage)].surface, self.config.scope,
+                                    self.trained_formats(stage))
         return own | self.source.surfaces(stage) if stage == DENSE and self.source else own
 
     # ---- what came of it: results.py
