@@ -183,10 +183,8 @@ class Run:
     dense_score = property(lambda self: results.dense_score(self.snapshots, self.metric), doc="None until it is there.")
     majority_score = property(lambda self: self.about["majority_score"], doc="Of always the most frequent answer.")
 
-    @cached_property
-    def stored(self) -> Callable[[Stage], Storage | None]:
-        """Stage -> what its weights take as they are, in its trained formats; None where its norms are not here."""
-        return cache(partial(_stored, self))
+    stored: Callable[[Stage], Storage | None] = cached_property(lambda self: cache(partial(_stored, self)))
+    # stage -> what its weights take as they are, in its trained formats; None where its norms are not here
 
     @property
     def points(self) -> list[dict]:
@@ -222,8 +220,7 @@ def _stored(run: Run, stage: Stage) -> Storage | None:
         retrained, share = stage.kind == "retrain", run.snapshots[at].point["sparsity"]
         mask = (mask_at(norms, run.layout, 0.0) if retrained else
                 mask_at_sparsity(norms, run.layout, share, run.config.scope))
-        said = getattr(run, "trained_formats", lambda stage: "")(stage) if retrained else ""
-        return storage(mask, formats.parse(said, run.layout), run.embeddings)
+        return storage(mask, formats.parse(run.trained_formats(stage), run.layout), run.embeddings)
     except InputError:
         return None
 
