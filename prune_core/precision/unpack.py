@@ -4,9 +4,9 @@ Each prunable matrix X is one uint8 tensor X.weight.packed. The file's metadata 
 [outputs m, inputs n, rows and columns of a block, format]; the format is '32', '16' (bf16), '8' ... '2' (levels),
 'ternary', 'binary', 'clusters-4' and the like, with a pattern '4/2:4'. In this order, bits from the highest:
 
-    1 byte     kind of block index: 0 all blocks are kept; 1 a bit for each block; r > 1: 4 bytes, the number of entries,
-               then entries of r bits: how many blocks are cut since the last kept one, where 2^r - 1 means that so many
-               are cut and the count goes on. Blocks are in the order of the grid, row by row
+    1 byte     kind of block index: 0 all blocks are kept; 1 a bit for each block; r > 1: 4 bytes, the number of
+               entries, then entries of r bits: how many blocks are cut since the last kept one, where 2^r - 1 means
+               that so many are cut and the count goes on. Blocks are in the order of the grid, row by row
     pattern    N:M alone: for each group of M inputs of which the blocks keep more than N, the N places that are kept
     scales     4 bytes for each row with a kept block (little endian, as all numbers); or the values of the clusters
     values     of the kept weights, row by row: level + 2^(bits-1) - 1; binary a bit; ternary five in a byte, the first
