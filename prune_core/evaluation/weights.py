@@ -89,9 +89,9 @@ def _any_stage(run: Run) -> Mapping[str, torch.Tensor]:
 
 def write_weights(run: Run, stage: str, file: Path) -> None:
     """The weights of a stage in the form that ships, to the last bit. Raises InputError where they cannot be read."""
-    tensors, trained = tensors_of(run, stage), run.trained_formats(stage)
-    files.write_whole(file, packed.stage(tensors, run.layout, formats.parse(trained, run.layout)) if trained else
-                      stored.kept_blocks(tensors, run.layout))
+    weights, trained = tensors_of(run, stage), run.trained_formats(stage)
+    files.write_whole(file, packed.stage(weights, run.layout, formats.parse(trained, run.layout)) if trained else
+                      stored.kept_blocks(weights, run.layout))
 
 
 def check_source(run: Run, data: str) -> None:
