@@ -68,10 +68,11 @@ def replace_norms(page, norms) -> None:
 
 NUMBERS = ["32", "16", *map(str, range(2, 9)), "ternary", "binary", *(f"clusters-{bits}" for bits in range(2, 9))]
 TEXTS = ["", "32", " 8 ", "8;a8", "8;a8-tensor;e8", "32;e8", "2:4", "4/2:4;a8", "16/1:2", "layer:8,4/2:4", "32/2:4",
-         "layer:8,8", "type:8,4,3,2,ternary,binary", "matrix:" + ",".join(["8", "clusters-3", "2:4"] * 4), "layer:8,4;a8",
-         "global:8", "layer:32,32", "layer:32,32;e8", " 4 ;a8"]
+         "layer:8,8", "type:8,4,3,2,ternary,binary", "matrix:" + ",".join(["8", "clusters-3", "2:4"] * 4),
+         "layer:8,4;a8", ";a8", ";e8;a8-tensor", "global:8", "layer:32,32", "layer:32,32;e8", " 4 ;a8"]
 WRONG = ["7.5", "1", "9", "clusters-1", "clusters-9", "8/", "8/4:4", "8/0:4", "2:65", "8,8", "rows:8,8", ";a8", "8;a4",
-         "8;", "8;e8;", "layer:", "8/2:4/2:4", "02:4", "toString", "8 /2:4", "x" * 100]
+         "8;", "8;e8;", "8;a8;a8", "8;a8;a8-tensor", "8;e8;a8;e8", "layer:", "8/2:4/2:4", "02:4", "toString", "8 /2:4",
+         "x" * 100]
 
 
 @pytest.mark.parametrize("text", TEXTS + [f"{number}{pattern}" for number in NUMBERS for pattern in ("", "/2:4")])
@@ -202,7 +203,8 @@ def test_a_speedup_is_of_what_executes_the_format(page, tmp_path, slower, dtype,
     run, norms = make(tmp_path, "16x1")
     load(page, run, norms, profile, dtype)
     mask, formats = mask_at(norms, run.layout, {"all": 0.5}, "global"), fm.parse(text, run.layout)
-    numbers = page.evaluate("cut => numbers(model, cut)", {"scope": "global", "thresholds": {"all": 0.5}, "formats": text})
+    cut = {"scope": "global", "thresholds": {"all": 0.5}, "formats": text}
+    numbers = page.evaluate("cut => numbers(model, cut)", cut)
     taken = executed.path_of(profile, formats, dtype, mask, SETTING, run.heads)
     assert (numbers["path"], numbers["why"]) == (taken.path, taken.why)
     assert numbers["speedup"] == pytest.approx(

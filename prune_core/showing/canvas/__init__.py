@@ -131,7 +131,7 @@ def _bytes(run: Run) -> dict:
     """Bytes of all but the prunable matrices: in fp32, of a packed file's header; (rows, width) of the embeddings."""
     layout = run.layout
     return {"rest": BYTES * (layout.model_weights - layout.encoder_weights), "header": header_bytes(layout),
-            "embeddings": getattr(run, "embeddings", None)}
+            "embeddings": run.embeddings}
 
 
 def _unfit(pattern: str, layout: Layout) -> str:

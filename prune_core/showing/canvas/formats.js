@@ -16,8 +16,8 @@ function parsePattern(text) {
 function parseFormat(text) {
   text = text.trim();
   if (!text.includes("/") && text.includes(":")) text = `32/${text}`;
-  const at = text.indexOf("/"), [number, pattern] = at < 0 ? [text, ""] : [text.slice(0, at), text.slice(at + 1)];
-  return { ...numberOf(number), pattern: pattern ? parsePattern(pattern) : null };
+  const at = text.indexOf("/"), [number, pattern] = at < 0 ? [text, null] : [text.slice(0, at), text.slice(at + 1)];
+  return { ...numberOf(number), pattern: pattern === null ? null : parsePattern(pattern) };
 }
 
 function numberOf(text) {
@@ -58,9 +58,10 @@ const executable = ({ kind }) => kind === "levels" || kind === "ternary" || kind
 
 // Throws where the text is none
 function parseFormats(text) {
-  const [weights, ...more] = text.trim() ? text.trim().split(";") : ["32"];
+  const [first, ...more] = text.trim().split(";"), weights = first || "32";
   const wrong = more.find((one) => !Object.hasOwn(ACTIVATIONS, one) && one !== "e8");
   if (wrong !== undefined) throw new Error(`formats '${text.slice(0, 80)}': '${wrong}' is none of a8, a8-tensor, e8`);
+  if (new Set(more.map((one) => one[0])).size < more.length) throw new Error(`formats '${text.slice(0, 80)}' say it twice`);
   const at = weights.indexOf(":"), named = at >= 0 && SCOPES.includes(weights.slice(0, at));
   const scope = named ? weights.slice(0, at) : "global", each = named ? weights.slice(at + 1) : weights;
   const made = { scope, weights: each.split(",").map(parseFormat),
