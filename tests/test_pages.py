@@ -718,7 +718,8 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
     said = {"compression_encoder": 2.0, "score": 0.875, "dtype": "fp32", "executed": {"dtype": "fp32"},
-            "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
+            "folder_bytes": 91_000_000, "bytes_dense": 90_000_000, "bytes": 70_000_000,
+            "bytes_without_index": 69_900_000}
     asked = []
 
     def export(*question):
