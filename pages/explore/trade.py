@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import streamlit as st
 
 from pages.explore.view import View, send, waits
-from pages.shared import jobs, loaders, widgets
+from pages.shared import jobs, widgets
 from pages.shared.widgets import download
 from prune_core.cutting import cuts
 from prune_core.cutting.answers import predict
@@ -22,8 +24,8 @@ from prune_core.showing.trade import AXES, Point
 from prune_core.tasks.metrics import in_words
 
 SEARCH = 600.0  # seconds of a search on two cores, about
-NOTHING = ("Nothing was tried on {stage} yet. **Drag the threshold**, or set bits beside it: every exact score that comes "
-           "is kept here as a dot. Or have the best mixture searched for.")
+NOTHING = ("Nothing was tried on {stage} yet. **Drag the threshold**, or set bits beside it: every exact score that "
+           "comes is kept here as a dot. Or have the best mixture searched for.")
 
 
 def show(run: Run, view: View) -> None:
@@ -46,45 +48,48 @@ def show(run: Run, view: View) -> None:
 
 def picture(run: Run, view: View, given: list[Point], by: str) -> None:
     """The dots, then the same as a table; either opens a setting."""
-    dense, number = trade.dense_of(run), st.session_state.setdefault("trade opened", 0)
+    dense, number = trade.dense_of(run), st.session_state.get("trade opened", 0)
     drawn = trade.figure(given, run.layout, run.metric, by, dense, here(run, view, given))
-    st.caption("Each dot is an exact score. **Click one to open it on the map above.** The line joins the settings that "
-               "no other one beats in both; its dots have their 95% interval.")
-    chosen = st.plotly_chart(drawn, key=f"trade {number}", config=widgets.chart(), on_select="rerun",
-                             selection_mode="points", alt="Dev score over bytes or latency of every setting tried")
+    st.caption("Each dot is an exact score. **Click one to open it on the map above.** The line joins the settings "
+               "that no other one beats in both; its dots have their 95% interval.")
+    dots, listed = f"trade {number}", f"trade table {number}"
+    st.plotly_chart(drawn, key=dots, config=widgets.chart(), on_select=partial(chosen, run, given, dots),
+                    selection_mode="points", alt="Dev score over bytes or latency of every setting tried")
     if by == "ms":
         without = sum(point.tried.ms is None for point in given)
         st.caption("Latency is predicted for the arithmetic that executes it: formats of weights alone, and patterns, "
-                   "save bytes and no time." + (f" Of {without} settings none was predicted." if without else ""))
+                   "save bytes and no time." + (f" For {without} of {len(given)} none was predicted." * bool(without)))
     table = pd.DataFrame(trade.rows(given, run.layout, dense, by))
-    picked = st.dataframe(as_read(table), key=f"trade table {number}", hide_index=True, placeholder="–",
-                          on_select="rerun", selection_mode="single-row", column_config=columns(run.metric))
+    st.dataframe(as_read(table), key=listed, hide_index=True, placeholder="–", selection_mode="single-row",
+                 on_select=partial(chosen, run, given, listed), column_config=columns(run.metric))
     st.caption("Bytes: what a packed file takes, index, scales and header included, against fp32: of the whole model, "
                "embeddings too, and of the encoder's prunable matrices alone. Choose a row to open it.")
     download("Settings tried (CSV)", table, f"{run.name}-trade.csv")
-    at = place(chosen, picked)
+
+
+def chosen(run: Run, given: Sequence[Point], key: str) -> None:
+    """A dot was clicked, or a row chosen: the map takes it over. Both are then drawn anew, with nothing chosen."""
+    selection = st.session_state[key]["selection"]
+    dots = [dot["customdata"][0] for dot in selection.get("points") or () if dot.get("customdata")]
+    at = next((int(at) for at in (*dots, *(selection.get("rows") or ()))), None)
     if at is not None and 0 <= at < len(given):
-        st.session_state["trade opened"] = number + 1  # both are drawn anew, with nothing chosen
+        st.session_state["trade opened"] = st.session_state.get("trade opened", 0) + 1
         open_(run, given[at])
 
 
-def place(chosen: dict, picked: dict) -> int | None:
-    """Which of the points was clicked in the picture or chosen in the table; None: none."""
-    dots = [point["customdata"][0] for point in chosen["selection"]["points"] if point.get("customdata")]
-    return next((int(at) for at in (*dots, *picked["selection"]["rows"])), None)
-
-
 def open_(run: Run, point: Point) -> None:
-    """Have the map show this setting: its stage, cut, ranking, repair and formats; it can be undone there."""
+    """Have the map show this setting: its stage, cut, ranking, repair and formats; it can be undone there.
+
+    Before the page is drawn: the sidebar follows.
+    """
     cut = cut_of(run, point.tried)
     if cut is None:
-        st.warning("This setting is of another layout and cannot be opened here.", icon=":material/link_off:")
+        st.toast("This setting is of another layout and cannot be opened here.", icon=":material/link_off:")
         return
     if "score" in st.session_state or cut.ranking != "norm":
         st.session_state["score"] = cut.ranking
     st.session_state["repair"] = cut.repaired
     send(cut, run.with_norms.index(run.saved(point.stage)))
-    st.rerun()
 
 
 def cut_of(run: Run, tried: Tried) -> Cut | None:
@@ -134,7 +139,8 @@ def columns(metric: str) -> dict:
             "score": number(in_words(metric, first=True), format="%.4f"), "interval": "95% interval",
             "lost": number("Points lost", format="%.1f", help="Against the dense model."),
             "mb": number("MB, model", format="%.2f"), "fewer": number("Fewer, model", format="%.1fx"),
-            "encoder_mb": number("MB, encoder", format="%.3f"), "fewer_encoder": number("Fewer, encoder", format="%.1fx"),
+            "encoder_mb": number("MB, encoder", format="%.3f"),
+            "fewer_encoder": number("Fewer, encoder", format="%.1fx"),
             "ms": number("ms, predicted", format="%.1f"), "search": "Search, step"}
 
 
@@ -166,5 +172,6 @@ def result(run: Run, stage: str, found: dict) -> None:
                 f"{beside}.**")
     ends = [point for point in trade.points(run, [stage])
             if point.tried.search and point.tried.bytes == found["bytes"] and point.tried.score == found["score"]]
-    if ends and st.button("Open it on the map", icon=":material/grid_on:", key="open what was found"):
-        open_(run, ends[-1])
+    if ends:
+        st.button("Open it on the map", icon=":material/grid_on:", key="open what was found", on_click=open_,
+                  args=(run, ends[-1]))

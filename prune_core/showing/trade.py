@@ -24,6 +24,7 @@ AXES = {"bytes": "bytes of the model", "encoder_bytes": "bytes of the encoder", 
 LOOKS = {"blocks": ("circle", BLUE, "blocks alone, fp32"), "bits": ("square", ORANGE, "fewer bits"),
          "pattern": ("triangle-up", GREEN, "N:M pattern"), "mixture": ("diamond", PINK, "a format for each part")}
 MB = 1e6
+DEEPEST = 0.15  # below the dense score: what is drawn at first
 
 
 class Dense(NamedTuple):
@@ -57,8 +58,9 @@ class Point:
         return "pattern" if made.weights[0].pattern else "blocks" if made.plain else "bits"
 
     def words(self, layout: Layout) -> str:
-        """'dense, 50.0% zero, 8 bits, repaired'"""
+        """'dense, 50.0% zero, by surgeon, 8 bits, repaired'"""
         said = [self.stage, f"{self.tried.sparsity:.1%} zero"]
+        said += [f"by {ranking}"] if (ranking := self.tried.cut.get("by") or "norm") != "norm" else []
         said += [made.words] if not (made := _formats(self.tried, layout)).plain else []
         said += [f"in {self.tried.dtype}"] if self.tried.dtype != "fp32" else []
         return ", ".join(said + ["repaired"] * bool(self.tried.cut.get("repaired")))
@@ -73,7 +75,10 @@ def _formats(tried: Tried, layout: Layout) -> formats.Formats:
 
 
 def points(run: Run, stages: Sequence[str] | None = None) -> list[Point]:
-    """What was tried of these stages, of all where none are named; the last where one setting was scored twice."""
+    """What was tried of these stages, of all where none are named; the last where one setting was scored twice.
+
+    The smallest file first.
+    """
     found = {}
     for stage in run.stages if stages is None else stages:
         for one in kept.read(run, stage):
@@ -81,7 +86,7 @@ def points(run: Run, stages: Sequence[str] | None = None) -> list[Point]:
                 continue
             key = (stage, one.search, one.step, one.bytes, one.dtype, repr(sorted(one.cut.items(), key=str)))
             found[key] = Point(str(stage), one)
-    return list(found.values())
+    return sorted(found.values(), key=lambda point: (point.tried.bytes, -point.tried.score))
 
 
 def front(given: Sequence[Point], by: str = "bytes") -> list[Point]:
@@ -162,6 +167,7 @@ def figure(given: Sequence[Point], layout: Layout, metric: str, by: str = "bytes
             marker=dict(symbol="circle-open", size=22, color=RED, line_width=3)))
     _size_axis(drawn, by, low, high)
     figures.score_axis(drawn, metric)
+    _score_range(drawn, [point.tried.score for point in shown], dense)
     return figures.with_legend(drawn, 460, clickmode="event+select", dragmode=False, hovermode="closest")
 
 
@@ -214,3 +220,17 @@ def _size_axis(drawn: go.Figure, by: str, low: float, high: float) -> None:
     title = "predicted ms for 32 sentences of 128 tokens" if by == "ms" else f"{AXES[by]}, MB"
     drawn.update_xaxes(title_text=title, type="log", range=[float(np.log10(low)), float(np.log10(high))],
                        tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], showgrid=False, zeroline=False)
+
+
+def _score_range(drawn: go.Figure, scores: Sequence[float], dense: Dense | None) -> None:
+    """From DEEPEST below the dense model, as settings that score at random would flatten all others; they are counted.
+    """
+    top = max([*scores, *([dense.high or dense.score] if dense else [])], default=1.0)
+    floor = dense.score - DEEPEST if dense else min(scores, default=0.0)
+    if below := sum(score < floor for score in scores):
+        words = f"{below} setting{'s lie' if below > 1 else ' lies'} below: double-click shows all"
+        drawn.add_annotation(text=words, xref="paper", yref="paper", x=0, y=0, xanchor="left", yanchor="bottom",
+                             showarrow=False, font=dict(size=11, color=GREY))
+    bottom = max(floor, min([*scores, *([dense.low or dense.score] if dense else [])], default=0.0))
+    margin = 0.06 * (top - bottom or 0.1)
+    drawn.update_yaxes(range=[bottom - margin, top + margin])
