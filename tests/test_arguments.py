@@ -20,7 +20,7 @@ from prune_core.cli import train
 from prune_core.cli.app import COMMANDS, app
 from prune_core.cutting.masks import SCOPES
 from prune_core.methods.rankings import in_training
-from prune_core.methods.table import METHODS
+from prune_core.methods.table import METHODS, QUANTIZERS
 from prune_core.runs.config import (
     CONTROLS,
     OPTIONS,
@@ -62,6 +62,11 @@ CHOICES = {  # what each setting that has an option may be
     "distill_hidden": st.floats(0.0, 1e6),
     "dropout": st.none() | st.booleans(),
     "mixkd": st.booleans(),
+    "bits": st.sampled_from(["", "8", "type:8,8,8,4,4,2", "8;a8-tensor"]),
+    "pattern": st.sampled_from(["", "2:4"]),
+    "activation_bits": st.none() | st.just(8),
+    "embedding_bits": st.none() | st.sampled_from([8, 32]),
+    "quantizer": st.sampled_from(list(QUANTIZERS)),
     "preset": st.sampled_from(list(PRESETS)),
     "dense_steps": STEPS,
     "penalty_steps": STEPS,
@@ -86,7 +91,8 @@ def configs(draw) -> PruneConfig:
     try:
         return preset(draw(CHOICES["preset"]), **chosen)
     except InputError:  # of group Lasso alone
-        return preset("quick", **chosen | {"method": "group-lasso", "penalty": "proximal", "lam": None})
+        return preset("quick", **chosen | {"method": "group-lasso", "penalty": "proximal", "lam": None, "bits": "8",
+                                           "pattern": "", "quantizer": "ste", "control": "line"})
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +127,9 @@ def test_every_setting_alone_arrives(parsed, field):
     other = {"control": "dynamic", "lam": 0.25, "label": "mood", "columns": ("a b", "c"), "compressions": (1.5, 10 / 3),
              "task": "rte", "data": "practice", "model": "-odd", "start_from": "dense-one", "revision": "v2",
              "block": "1x64", "method": "admm", "penalty": "in-loss", "scope": "layer", "ranking": "surgeon",
-             "preset": "quick", "precision": "fp32", "distill": 0.15, "dropout": True}
-    usual = preset("full", method="group-lasso")
+             "preset": "quick", "precision": "fp32", "distill": 0.15, "dropout": True, "bits": "4", "pattern": "2:4",
+             "activation_bits": 8, "embedding_bits": 8, "quantizer": "lsq"}
+    usual = preset("full", method="group-lasso", bits="8" if field == "quantizer" else "")
     now = getattr(usual, field)
     value = other[field] if field in other else not now if isinstance(now, bool) else (now or 0) + 1
     changed = replace(usual, **{field: value})

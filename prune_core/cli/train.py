@@ -80,6 +80,16 @@ def prune(
                                         "what is missing to the target).")] = "line",
     progressive: Annotated[bool, Option(help="ADMM: the share rises step by step; --no-progressive projects onto the "
                                              "whole from the start.")] = True,
+    bits: Annotated[str, Option(
+        help="Of the weights, in retraining: 8 to 2, ternary, binary, clusters-4, or one for each layer, type or "
+             "matrix: layer:8,8,4,...; default: fp32.")] = "",
+    pattern: Annotated[str, Option(help="N:M of the weights: at most N of every M inputs of a row stay, for example "
+                                        "2:4.")] = "",
+    activation_bits: Annotated[int | None, Option(
+        help="8: what goes into the pruned matrices is rounded as well, as int8 arithmetic has it.")] = None,
+    embedding_bits: Annotated[int | None, Option(help="8: word embeddings in 8 bits.")] = None,
+    quantizer: Annotated[str, Option(help="How weights come onto their levels. "
+                                          + table.quantizers_explained())] = table.USUAL,
     mixkd: Annotated[bool, Option(
         "--mixkd", help="Distil on mixed pairs of sentences as well; twice as slow.")] = False,
     dense_steps: Annotated[int | None, Option(help="Fine-tuning steps, instead of the preset's.")] = None,

@@ -21,6 +21,7 @@ class MethodRow:
     ranking: str | None = None  # a row of rankings.py by which it cuts, whatever the run says; None: there is none such
     scope: str | None = None  # what shares a threshold where nothing is said; None: as it suits the run's ranking
     variants: Mapping[str, Mapping] | None = None  # what `compare` offers: name -> settings; None: the method as it is
+    formats: Mapping[str, str] | None = None  # settings of a run that it has where neither bits nor pattern are said
     explained: str = ""  # what it does, for people who have never heard of it: a verb first, no full stop
 
 
@@ -80,6 +81,30 @@ ROWS = (
 )
 METHODS: dict[str, MethodRow] = {row.name: row for row in ROWS}
 DISTILLED = "learns from the dense model's answers as well as from the labels"
+
+
+@dataclass(frozen=True)
+class QuantizerRow:
+    """How weights come onto their levels while they are retrained (methods/qat.py). `kinds`: of format, as there."""
+
+    name: str
+    words: str
+    kinds: tuple[str, ...] = ("levels", "ternary", "binary", "clusters")
+
+
+QUANTIZERS: dict[str, QuantizerRow] = {row.name: row for row in (
+    QuantizerRow("ste", "rounded in every step, straight-through gradients"),
+    QuantizerRow("interval", "the same, the scale by least squares in every step", ("levels",)),
+    QuantizerRow("lsq", "the same, the scale learned with the weights", ("levels",)),
+    QuantizerRow("admm", "drawn to the nearest levels, on them at the end"),
+    QuantizerRow("iterative", "share after share is put on its levels and frozen, the rest goes on training"),
+)}
+USUAL = "ste"
+
+
+def quantizers_explained() -> str:
+    """'ste: rounded in every step. lsq: ...'"""
+    return " ".join(f"{name}: {row.words}." for name, row in QUANTIZERS.items())
 
 
 def stepwise() -> list[str]:

@@ -75,12 +75,13 @@ class Answers:
         """Where more surfaces than the run's own are written."""
         return self.later / f"surface-{stage}.jsonl"
 
-    def surfaces(self, stage: str, own: Sequence[SurfacePoint] | None,
-                 scope: str) -> dict[SurfaceKind, list[SurfacePoint]]:
-        """Every recorded surface, whole or begun: the run's `own` (by norm, of this `scope`), then those asked for."""
+    def surfaces(self, stage: str, own: Sequence[SurfacePoint] | None, scope: str,
+                 formats: str = "") -> dict[SurfaceKind, list[SurfacePoint]]:
+        """Every recorded surface, whole or begun: the run's `own` (by norm, of this `scope`, of weights trained in
+        these `formats`), then those asked for."""
         surfaces: dict[SurfaceKind, dict[float, SurfacePoint]] = {}
         if own:
-            surfaces[SurfaceKind("norm", scope, False)] = {point.wanted: point for point in own}
+            surfaces[SurfaceKind("norm", scope, False, formats)] = {point.wanted: point for point in own}
         for line in self._lines(f"surface-{stage}.jsonl"):
             with contextlib.suppress(TypeError, KeyError):
                 kind = SurfaceKind(line.pop("by"), line.pop("scope"), line.pop("repaired"), line.pop("formats", ""))

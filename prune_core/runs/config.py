@@ -14,7 +14,9 @@ from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import SCOPES, sparsity_of
 from prune_core.methods import rankings, table
 from prune_core.methods.rankings import RANKINGS
-from prune_core.methods.table import METHODS
+from prune_core.methods.table import METHODS, QUANTIZERS, USUAL
+from prune_core.precision import formats as number_formats
+from prune_core.precision.formats import Formats
 from prune_core.tasks.glue import HUB_DATA
 
 PENALTIES = ("proximal", "in-loss")
@@ -55,6 +57,11 @@ class PruneConfig:
     temperature: float = 2.0  # at which outputs are compared
     distill_hidden: float = 0.0  # weight of the distance between hidden states; costs a pass of the teacher a step
     dropout: bool | None = None  # under the penalty and in retraining; None: only where no teacher holds the model
+    bits: str = ""  # of the weights, in retraining: as precision/formats.py reads it; "": fp32
+    pattern: str = ""  # N:M of the weights, likewise
+    activation_bits: int | None = None  # of what goes into the prunable matrices
+    embedding_bits: int | None = None  # of the word embeddings
+    quantizer: str = USUAL  # how weights come onto their levels: a row of methods/table.py
     mixkd: bool = False  # distil on pairs of sentences mixed at the embeddings as well; costs a pass of both models
     preset: str = "standard"
     dense_epochs: float = 3
@@ -87,48 +94,24 @@ class PruneConfig:
     def __post_init__(self):
         BlockShape.parse(self.block)
         self._check_names()
+        _settle_formats_(self)
         object.__setattr__(self, "compressions", tuple(sorted({float(c) for c in self.compressions})))
         if self.scope is None:
             compared = RANKINGS[self.ranking].compares_matrices
             object.__setattr__(self, "scope", METHODS[self.method].scope or ("global" if compared else "matrix"))
         if self.dropout is None:
             object.__setattr__(self, "dropout", not self.taught)
-        self._check_ranges()
+        _check_ranges(self)
         if not self.threads:
             object.__setattr__(self, "threads", os.cpu_count() or 1)
 
     def _check_names(self) -> None:
         """Raises InputError for a word that is none of those there are."""
         for name, known in (("method", METHODS), ("ranking", rankings.in_training()), ("penalty", PENALTIES),
-                            ("scope", (*SCOPES, None)), ("precision", PRECISIONS), ("control", CONTROLS)):
+                            ("scope", (*SCOPES, None)), ("precision", PRECISIONS), ("control", CONTROLS),
+                            ("quantizer", QUANTIZERS)):
             value, words = getattr(self, name), ", ".join(filter(None, known))
             _needs(value in known, f"{OUTSIDE.get(name, name)} {value!r} is unknown; one of {words}")
-
-    def _check_ranges(self) -> None:
-        """Raises InputError for a number that is out of range, or settings that do not fit together."""
-        for compression in self.compressions:
-            sparsity_of(compression)
-        _needs(self.compressions, "compression is empty; needed: at least one, for example 2")
-        _needs(self.lam is None or 0 <= self.lam < math.inf, f"lambda {self.lam} is out of range; needed: 0 or more")
-        _needs(self.lam is None or "lam" in METHODS[self.method].settings,
-               f"lambda is a setting of {' and '.join(table.with_setting('lam'))}; method {self.method!r} has none")
-        controlled = "control" in METHODS[self.method].settings and self.penalty == "proximal" and self.lam is None
-        _needs(self.control == "line" or controlled, f"control {self.control!r} is for the proximal penalty of "
-               f"{' and '.join(table.with_setting('control'))}, without a fixed lambda")
-        for name in ("batch_size", "max_length", "dense_steps", "penalty_steps", "retrain_steps", "train_examples",
-                     "dev_examples", "surface_examples", "milestones", "moments"):
-            value = getattr(self, name)
-            _needs(value is None or value >= 1, f"{name} {value} is out of range; needed: 1 or more")
-        for name in ("dense_lr", "penalty_lr", "retrain_lr"):
-            value = getattr(self, name)
-            _needs(0 < value < math.inf, f"{name} {value} is out of range; needed: above 0, for example 1e-4")
-        _needs(0 <= self.distill <= 1, f"distill {self.distill} is out of range; needed: 0 to 1")
-        _needs(0 <= self.distill_hidden < math.inf,
-               f"distill_hidden {self.distill_hidden} is out of range; needed: 0 or more")
-        _needs(0 < self.temperature < math.inf,
-               f"temperature {self.temperature} is out of range; needed: above 0, for example 2")
-        _needs(0 <= self.threads <= 4096, f"threads {self.threads} is out of range; needed: 1 or more")
-        _needs(0 <= self.seed < 2**63, f"seed {self.seed} is out of range; needed: 0 or more")
 
     def settings(self) -> dict[str, object]:
         """All settings, by their names outside."""
@@ -142,6 +125,11 @@ class PruneConfig:
     def of_method(self) -> dict[str, object]:
         """The settings that only its method knows."""
         return {name: getattr(self, name) for name in METHODS[self.method].settings}
+
+    @property
+    def formats(self) -> Formats:
+        """In which formats retraining ends. Raises InputError where there are no such."""
+        return number_formats.chosen(self.bits, self.pattern, self.activation_bits, self.embedding_bits)
 
     @property
     def taught(self) -> bool:
@@ -165,6 +153,53 @@ class PruneConfig:
         for name, value in given.items():
             _check_type(name, value, hints[names[name]])
         return cls(**{names[name]: value for name, value in given.items()})
+
+
+def _settle_formats_(config: PruneConfig) -> None:
+    """A method's own formats where none are said. Raises InputError for formats that there are not, or not here."""
+    usual = METHODS[config.method].formats
+    if usual and not (config.bits or config.pattern):
+        for name, value in usual.items():
+            object.__setattr__(config, name, value)
+    given, block, quantizer = config.formats.weights, BlockShape.parse(config.block), QUANTIZERS[config.quantizer]
+    patterns, kinds = {one.pattern for one in given if one.pattern}, {one.kind for one in given} - {"float"}
+    _needs(patterns or not usual, f"method {config.method!r} trains a pattern and bits at once; needed: a pattern "
+           f"beside bits {config.bits!r}, for example 2:4")
+    for pattern in patterns:
+        _needs(number_formats.fits_block(pattern, block), f"pattern {pattern} and block {block} contradict each other; "
+               f"needed: blocks of one column, or of a multiple of {pattern.m}, or no pattern")
+    _needs(kinds or quantizer.name == USUAL, f"quantizer {config.quantizer!r} has no bits to bring weights to; "
+           "needed: bits too, for example 8")
+    fitting = ", ".join(row.name for row in QUANTIZERS.values() if kinds <= set(row.kinds))
+    _needs(kinds <= set(quantizer.kinds), f"quantizer {config.quantizer!r} does not train "
+           f"{', '.join(sorted(kinds - set(quantizer.kinds)))}; needed: one of {fitting}")
+
+
+def _check_ranges(config: PruneConfig) -> None:
+    """Raises InputError for a number that is out of range, or settings that do not fit together."""
+    for compression in config.compressions:
+        sparsity_of(compression)
+    _needs(config.compressions, "compression is empty; needed: at least one, for example 2")
+    _needs(config.lam is None or 0 <= config.lam < math.inf, f"lambda {config.lam} is out of range; needed: 0 or more")
+    _needs(config.lam is None or "lam" in METHODS[config.method].settings,
+           f"lambda is a setting of {' and '.join(table.with_setting('lam'))}; method {config.method!r} has none")
+    controlled = "control" in METHODS[config.method].settings and config.penalty == "proximal" and config.lam is None
+    _needs(config.control == "line" or controlled, f"control {config.control!r} is for the proximal penalty of "
+           f"{' and '.join(table.with_setting('control'))}, without a fixed lambda")
+    for name in ("batch_size", "max_length", "dense_steps", "penalty_steps", "retrain_steps", "train_examples",
+                 "dev_examples", "surface_examples", "milestones", "moments"):
+        value = getattr(config, name)
+        _needs(value is None or value >= 1, f"{name} {value} is out of range; needed: 1 or more")
+    for name in ("dense_lr", "penalty_lr", "retrain_lr"):
+        value = getattr(config, name)
+        _needs(0 < value < math.inf, f"{name} {value} is out of range; needed: above 0, for example 1e-4")
+    _needs(0 <= config.distill <= 1, f"distill {config.distill} is out of range; needed: 0 to 1")
+    _needs(0 <= config.distill_hidden < math.inf,
+           f"distill_hidden {config.distill_hidden} is out of range; needed: 0 or more")
+    _needs(0 < config.temperature < math.inf,
+           f"temperature {config.temperature} is out of range; needed: above 0, for example 2")
+    _needs(0 <= config.threads <= 4096, f"threads {config.threads} is out of range; needed: 1 or more")
+    _needs(0 <= config.seed < 2**63, f"seed {config.seed} is out of range; needed: 0 or more")
 
 
 def _check_type(name: str, value: object, hint: object) -> None:
@@ -210,6 +245,6 @@ def preset(name: str, **settings) -> PruneConfig:
 OPTIONS: Mapping[str, str] = {name: name.replace("_", "-") for name in (
     "model", "revision", "task", "data", "label", "regression", "block", "preset", "seed", "threads", "method",
     "penalty", "reweighted", "spare", "control", "progressive", "scope", "distill", "temperature", "distill_hidden",
-    "dropout", "mixkd", "dense_steps", "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples",
-    "precision", "allow_unknown",
+    "dropout", "mixkd", "bits", "pattern", "activation_bits", "embedding_bits", "quantizer", "dense_steps",
+    "penalty_steps", "retrain_steps", "penalty_lr", "retrain_lr", "surface_examples", "precision", "allow_unknown",
 )} | {"columns": "text", "start_from": "from", "compressions": "compression", "lam": "lambda", "ranking": "score"}

@@ -151,6 +151,10 @@ class Run:
 
     stages = property(lambda self: self.progress.stages, doc="Those that are there, as they were reached.")
 
+    def trained_formats(self, stage: str) -> str:
+        """The formats that a stage's weights were trained to have, as precision/formats.py reads them; "": fp32."""
+        return str(self.config.formats) if stage.startswith("retrain-") else ""
+
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())
 
@@ -170,7 +174,8 @@ class Run:
         return self.answers.sensitivity(stage)
 
     def surfaces(self, stage: str) -> dict[SurfaceKind, list[SurfacePoint]]:
-        own = self.answers.surfaces(stage, self.snapshots[self.saved(stage)].surface, self.config.scope)
+        own = self.answers.surfaces(stage, self.snapshots[self.saved(stage)].surface, self.config.scope,
+                                    self.trained_formats(stage))
         return own | self.source.surfaces(stage) if stage == DENSE and self.source else own
 
     # ---- what came of it: results.py
@@ -178,10 +183,8 @@ class Run:
     dense_score = property(lambda self: results.dense_score(self.snapshots, self.metric), doc="None until it is there.")
     majority_score = property(lambda self: self.about["majority_score"], doc="Of always the most frequent answer.")
 
-    @cached_property
-    def stored(self) -> Callable[[Stage], Storage | None]:
-        """Stage -> what its weights take as they are, in its trained formats; None where its norms are not here."""
-        return cache(partial(_stored, self))
+    stored: Callable[[Stage], Storage | None] = cached_property(lambda self: cache(partial(_stored, self)))
+    # stage -> what its weights take as they are, in its trained formats; None where its norms are not here
 
     @property
     def points(self) -> list[dict]:
@@ -217,8 +220,7 @@ def _stored(run: Run, stage: Stage) -> Storage | None:
         retrained, share = stage.kind == "retrain", run.snapshots[at].point["sparsity"]
         mask = (mask_at(norms, run.layout, 0.0) if retrained else
                 mask_at_sparsity(norms, run.layout, share, run.config.scope))
-        said = getattr(run, "trained_formats", lambda stage: "")(stage) if retrained else ""
-        return storage(mask, formats.parse(said, run.layout), run.embeddings)
+        return storage(mask, formats.parse(run.trained_formats(stage), run.layout), run.embeddings)
     except InputError:
         return None
 
