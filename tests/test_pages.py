@@ -774,6 +774,12 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     assert len(app.get("plotly_chart")) == 1
     differ = app.dataframe[1].value
     assert set(differ["Setting"]) == {"scope", "compressions"}
+    run = loaders.run("one")
+    size, dense = run.points[0]["bytes"], 4 * run.layout.model_weights
+    row = compared[compared["Runs"] == "one"].iloc[0]
+    assert row["MB"] == pytest.approx(size / 1e6) and row["Fewer"] == pytest.approx(dense / size)
+    assert "Formats" not in compared
+    assert len(opened("compare", axis="bytes of the encoder").get("plotly_chart")) == 1
     for axis in ("compression of the whole model", "predicted speedup"):
         app = opened("compare", axis=axis)
     assert "calibrate this machine on **Speed**" in texts(app)
