@@ -11,6 +11,7 @@ from typer import Option
 from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.methods import rankings
+from prune_core.precision import formats
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 
@@ -32,6 +33,27 @@ ByNamed = Annotated[str, Option(
     help=f"What is cut first: norm, or a ranking that `score` has recorded: {', '.join(rankings.recordable())}.")]
 Repair = Annotated[bool, Option(
     "--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")]
+
+# In which number formats and patterns what stays is stored
+Bits = Annotated[str | None, Option(
+    help="Bits of the weights that stay: 32, 16, 8 to 2, ternary, binary, clusters-8 to clusters-2; with a pattern "
+         "4/2:4; several as layer:8,8,4 in the order of the layers; default: as they were trained.")]
+PatternOption = Annotated[str | None, Option(
+    "--pattern", help="N:M: at most N of every M consecutive inputs of a row stay, as 2:4.")]
+ActivationBits = Annotated[int | None, Option(
+    help="8: the inputs of every matrix in 8 bits, with a scale for each token.")]
+EmbeddingBits = Annotated[int | None, Option(help="8: word embeddings in 8 bits, with a scale for each row.")]
+
+
+def formats_of(run: Run, bits: str | None = None, pattern: str | None = None, activation_bits: int | None = None,
+               embedding_bits: int | None = None, stage: str | None = None) -> str:
+    """The formats that these options ask for, as Cut has them: none of them given, those of the stage's training.
+
+    Checked against the run's layout. Raises InputError.
+    """
+    if (bits, pattern, activation_bits, embedding_bits) == (None, None, None, None):
+        return run.trained_formats(stage) if stage else ""
+    return str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
 
 
 def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
