@@ -132,23 +132,15 @@ class Run:
 
     # ---- what it recorded: progress.py
 
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        return self.progress.snapshots
-
-    @property
-    def with_norms(self) -> list[int]:
-        return self.progress.with_norms
+    snapshots: list[Snapshot] = property(lambda self: self.progress.snapshots)
+    with_norms: list[int] = property(lambda self: self.progress.with_norms)
+    stages: list[Stage] = property(lambda self: self.progress.stages)
 
     def norms(self, at: int) -> Norms:
         return self.progress.norms(at)
 
     def saved(self, stage: str) -> int:
         return self.progress.saved(stage)
-
-    @property
-    def stages(self) -> list[Stage]:
-        return self.progress.stages
 
     def trained_formats(self, stage: str) -> str:
         """The formats that a stage's weights were trained to have, as precision/formats.py reads them; "": fp32."""
