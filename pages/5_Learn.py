@@ -1,6 +1,6 @@
-"""Learn: block pruning in seven steps, each with one thing to do, one to see, and a question.
+"""Learn: block pruning in eight steps, each with one thing to do, one to see, and a question.
 
-Needs no trained model, but for the fourth and the seventh step.
+Needs no trained model, but for the fourth, the seventh and the eighth step.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from pages.learn import sentence
+from pages.learn import bits, sentence
 from pages.learn.parts import do_and_see, draw, numbers, question, real_run
 from pages.shared import loaders, processes, widgets
 from pages.shared.processes import Failed
@@ -249,6 +249,6 @@ def how_made(run: Run) -> str:
 # Title, minutes for a person who reads, tries and answers the question, and what is shown
 STEPS = (("Blocks", 5, blocks), ("The penalty", 4, penalty), ("Reweighting", 6, reweight),
          ("A sentence", 8, sentence.show), ("Speed", 5, structure), ("Three faults", 9, faults),
-         ("Where it breaks", 6, breaks))
+         ("Where it breaks", 6, breaks), ("Fewer bits", 12, bits.show))
 
 main()

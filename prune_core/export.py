@@ -15,7 +15,7 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.cutting.cuts import Cut
-from prune_core.cutting.masks import BYTES, BlockMask
+from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation import arithmetic, dev_score, exact
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.weights import encoder_of, revision_of
@@ -24,6 +24,8 @@ from prune_core.execution.compact import compact
 from prune_core.execution.paths import Choice
 from prune_core.models import checkpoints, tokenizers
 from prune_core.models.encoders import Encoder, quiet
+from prune_core.precision.formats import parse
+from prune_core.precision.storage import Storage, storage
 from prune_core.runs import origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -64,9 +66,11 @@ class CutModel:
         """Of the outputs, in their order; for regression one, named for the metric's task."""
         return self.run.labels or [self.run.task]
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of the weights in fp32: dense, and with only the kept blocks stored (and a bit for each block)."""
-        return {"dense_bytes": BYTES * self.mask.layout.model_weights, "sparse_bytes": self.mask.stored_bytes}
+    @property
+    def storage(self) -> Storage:
+        """What it takes packed: only what is kept, in its formats."""
+        formats = parse(self.cut.formats, self.run.layout)
+        return storage(self.mask, formats, tuple(self.encoder.model.get_input_embeddings().weight.shape))
 
 
 def ready(run: Run, to: str, out: Path) -> None:
@@ -164,7 +168,7 @@ def _written(taken: CutModel, out: Path, fill: Callable[[Path], None], weights: 
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
-    sizes = {"bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.sizes()
+    sizes = {"folder_bytes": size, "weights_bytes": (out / weights).stat().st_size} | taken.storage.to_json()
     return {"path": str(out)} | sizes | about(taken)
 
 
@@ -221,7 +225,9 @@ tags: [pruned, block-sparse]
 | always the most frequent answer | {run.majority_score:.4f} |
 | sparsity of the encoder | {mask.sparsity:.1%} in blocks of {run.layout.block} |
 | compression | encoder {mask.compression_encoder:.2f}x, whole model {mask.compression_model:.2f}x |
-| weights, fp32 | dense {dense_bytes:,} bytes; only kept blocks stored {sparse_bytes:,} bytes |
+| the model, dense in fp32 | {stored.dense:,} bytes, of these the encoder {stored.encoder.dense:,} |
+| packed: what is kept, {formats} | {stored.bytes:,} bytes ({stored.without_index:,} without the index), \
+of these the encoder {stored.encoder.stored:,} ({encoder_without_index:,}) |
 
 Run `{run.name}`, weights of `{stage}`, blocks ranked by {ranking}{repaired}. The run was made with:
 
@@ -250,11 +256,18 @@ def card(taken: CutModel, use: str) -> str:
         run=run, mask=taken.mask, stage=taken.stage, model=run.config.model,
         of="the synthetic practice set (not GLUE)" if run.is_practice else of,
         metric=in_words(run.metric), score=_scored(taken),
-        dense="" if run.dense_score is None else f"{run.dense_score:.4f}, in fp32", **taken.sizes(),
+        dense="" if run.dense_score is None else f"{run.dense_score:.4f}, in fp32", **_sizes(taken),
         ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
         loading=_read(run),
         use=use.replace("{example}", example).replace("{arguments}", arguments))
+
+
+def _sizes(taken: CutModel) -> dict:
+    """What the card says of bytes."""
+    stored = taken.storage
+    return {"stored": stored, "encoder_without_index": stored.encoder.stored - stored.encoder.index,
+            "formats": parse(taken.cut.formats).words}
 
 
 def _read(run: Run) -> str:

@@ -55,14 +55,16 @@ def test_mean_spread_and_sentences_by_hand():
     assert list(compare.sentences(rows, "accuracy")) == [
         "At 2x, admm is 1.0 accuracy points above magnitude: not more than the spread over 3 seeds (2.0).",
         "At 3x, admm is 5.0 accuracy points above magnitude (one seed, which may be chance)."]
-    known = [replace(rows[0], dense=0.85, by="admm", speedup=1.9, timed=True), *rows[1:]]
+    known = [replace(rows[0], dense=0.85, by="admm", speedup=1.9, timed=True, bytes=1e6, encoder_bytes=5e5),
+             *rows[1:]]
     read = list(csv.DictReader(compare.as_csv(known, 0.02).splitlines()))
     assert read[0] == {"method": "admm", "by": "admm", "compression": "2.0",
                        "compression_encoder": "2.0100", "compression_model": "1.2000",
                        "mean": "0.8200", "spread": "0.0200", "dense": "0.8500", "points_lost": "3.00", "within": "no",
-                       "speedup": "1.9000", "speedup_is": "measured", "seeds": "3",
+                       "speedup": "1.9000", "speedup_is": "measured",
+                       "bytes": "1000000", "encoder_bytes": "500000", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
-    assert (read[1]["speedup"], read[1]["speedup_is"]) == ("", "")
+    assert [read[1][name] for name in ("speedup", "speedup_is", "bytes", "encoder_bytes")] == [""] * 4
     assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(rows, "sst2", "accuracy", [0.9, 0.92])
 
 
@@ -118,6 +120,7 @@ def test_methods_are_explained(tiny_model, tiny_data, tmp_path):
         mask = mask_at(run.norms(run.saved("retrain-2x")), run.layout, 0.0)
         assert row.speedup == pytest.approx(make_profile().speedup(mask, Batch(), run.heads))
         assert (row.runs, row.dense) == ((run.name,), run.dense_score)
+        assert (row.bytes, row.encoder_bytes) == tuple(run.points[0][name] for name in ("bytes", "encoder_bytes"))
     assert all(row.explained and not row.explained.endswith(".") for row in METHODS.values())
 
 

@@ -16,6 +16,7 @@ from prune_core import InputError, export
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
 from prune_core.execution import engines
+from prune_core.precision.storage import header_bytes
 from prune_core.runs import advice, data
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
@@ -93,12 +94,12 @@ def test_sizes_and_card_tell_what_was_counted(made, tmp_path):
     taken = export.take(made, "dense", cut_of(made, 0.5, scope="matrix"))
     told = export.hf(taken, tmp_path / "model")
     layout, mask = made.layout, taken.mask
-    assert told["dense_bytes"] == 4 * layout.model_weights
+    assert told["bytes_dense"] == 4 * layout.model_weights
     by_hand = sum(int(mask.kept[m.name].sum()) * layout.group_size(m) for m in layout.matrices)
-    groups = sum(mask.kept[m.name].size for m in layout.matrices)
-    assert told["sparse_bytes"] == 4 * (layout.model_weights - layout.encoder_weights + by_hand) + -(-groups // 8)
+    without = 4 * (layout.model_weights - layout.encoder_weights + by_hand) + header_bytes(layout)
+    assert told["bytes_without_index"] == without < told["bytes"]
     size = sum(p.stat().st_size for p in (tmp_path / "model").iterdir())
-    assert told["bytes"] == size > told["weights_bytes"] > told["dense_bytes"]
+    assert told["folder_bytes"] == size > told["weights_bytes"] > told["bytes_dense"]
     card = (tmp_path / "model" / "README.md").read_text()
     for fact in (f"{told['score']:.4f}", f"{mask.compression_encoder:.2f}x", f"{mask.compression_model:.2f}x",
                  f"{made.majority_score:.4f}", made.command()):

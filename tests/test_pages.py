@@ -36,7 +36,7 @@ from prune_core.runs.config import PruneConfig, preset
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
-from prune_core.showing import compare, lesson
+from prune_core.showing import bits, compare, lesson
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py",
@@ -718,7 +718,8 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     assert "penalty-2x cannot be exported. Its weights are not included" in texts(app)
     (run.path / "weights" / "penalty-2x.safetensors").write_bytes(b"only its name is looked at")
     said = {"compression_encoder": 2.0, "score": 0.875, "dtype": "fp32", "executed": {"dtype": "fp32"},
-            "bytes": 91_000_000, "dense_bytes": 90_000_000, "sparse_bytes": 70_000_000}
+            "folder_bytes": 91_000_000, "bytes_dense": 90_000_000, "bytes": 70_000_000,
+            "bytes_without_index": 69_900_000}
     asked = []
 
     def export(*question):
@@ -1064,9 +1065,12 @@ def test_norms_are_shared_read_only(runs_dir):
 # ---------------------------------------------------------------- learn
 
 
+DENSE_WEIGHTS = ROOT / "data/recorded/sst2-minilm-64x1/weights/dense.safetensors"
+
+
 def learn(number: int) -> AppTest:
     titles = ("1. Blocks", "2. The penalty", "3. Reweighting", "4. A sentence", "5. Speed", "6. Three faults",
-              "7. Where it breaks")
+              "7. Where it breaks", "8. Fewer bits")
     return checked(opened("learn", step=titles[number - 1]))
 
 
@@ -1074,14 +1078,14 @@ def test_learn_is_walked_from_the_first_step_to_the_last(runs_dir, monkeypatch):
     monkeypatch.setattr(processes, "predict", lambda *_: PREDICTED)
     loaders.predicted.clear()
     app, seen = opened("learn"), []
-    for _ in range(7):
+    for _ in range(8):
         seen.append(app.header[0].value)
         assert any(one.label.startswith("Question:") for one in app.expander) or "are not there" in texts(app)
         following = next(b for b in app.button if b.label == "Next")
         if not following.disabled:
             following.click().run()
             checked(app)
-    assert [title[:2] for title in seen] == ["1.", "2.", "3.", "4.", "5.", "6.", "7."]
+    assert [title[:2] for title in seen] == ["1.", "2.", "3.", "4.", "5.", "6.", "7.", "8."]
 
 
 def test_learn_shows_what_the_lesson_computes(runs_dir):
@@ -1129,9 +1133,9 @@ def test_learn_goes_on_while_the_model_is_asked(runs_dir, monkeypatch):
 
 
 def test_learn_says_minutes_and_leads_to_the_real_run(runs_dir):
-    for number in range(1, 8):
+    for number in range(1, 9):
         app = learn(number)
-        assert re.search(r"About \d+ minutes; all 7 steps: \d+", texts(app))
+        assert re.search(r"About \d+ minutes; all 8 steps: \d+", texts(app))
         links = [link.proto for link in app.get("page_link")]
         assert any("Explore" in link.label or "Speed" in link.label for link in links)
 
@@ -1271,6 +1275,26 @@ def test_learn_shows_where_recorded_runs_break():
     app = learn(7)
     assert set(app.segmented_control(key="task that breaks").options) >= {"SST-2", "RTE", "MRPC", "CoLA"}
     assert len(app.get("plotly_chart")) == 1
+
+
+def test_learn_counts_what_bits_cost():
+    app = learn(8)
+    row = bits.real_matrix(DENSE_WEIGHTS)[0]
+    expected = [f"{bits.rounded(row, '4', rule).error:.2%}" for rule in (False, True)]
+    assert [metrics(app)["Error by largest weight"], metrics(app)["Error by least squares"]] == expected
+    app.select_slider(key="bits").set_value("ternary").run()
+    assert metrics(checked(app))["Levels"] == "3"
+    app.segmented_control(key="experiment").set_value("Which comes first").run()
+    assert metrics(checked(app))["The sizes that are kept"] == "the same"
+    app.segmented_control(key="levels").set_value("evenly from least to largest weight").run()
+    assert metrics(checked(app))["The sizes that are kept"] == "differ"
+    assert metrics(app)["Zeros pruned then rounded"] == "0 of 8"
+    app.segmented_control(key="experiment").set_value("What an index costs").run()
+    assert metrics(checked(app))["Removed without index"] == "93.75%"
+    assert metrics(app)["Removed with index"] == "90.62%"
+    app.segmented_control(key="experiment").set_value("At equal bytes").run()
+    best = min(bits.at_equal_bytes(bits.real_matrix(DENSE_WEIGHTS), 8), key=lambda one: one.error)
+    assert metrics(checked(app))["Of strips it cuts"] == f"{best.cut:.0%}"
 
 
 def test_a_checkpoint_of_ones_own_has_a_revision_and_may_have_unknown_words(runs_dir, tiny_model, monkeypatch):

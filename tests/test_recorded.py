@@ -39,7 +39,8 @@ def test_it_is_complete_with_all_compressions_scored(name):
     for point in run.points:
         assert point["score_retrained"] is not None and point["score_thresholded"] is not None
         assert point["sparsity"] == pytest.approx(sparsity_of(point["compression"]), abs=0.01)
-    assert run.points == run.result["points"]
+    sizes = {"bytes", "encoder_bytes"} - {*run.result["points"][0]}  # not by the version that made it
+    assert [{key: point[key] for key in point.keys() - sizes} for point in run.points] == run.result["points"]
 
 
 @shipped

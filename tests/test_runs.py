@@ -16,7 +16,9 @@ import torch
 
 from prune_core import __version__, files
 from prune_core.cutting.answers import SurfacePoint
+from prune_core.cutting.masks import mask_at
 from prune_core.machine import machine, versions
+from prune_core.precision import storage
 from prune_core.runs import pack, places, shelf
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError
@@ -109,10 +111,35 @@ def test_points_and_warnings_by_hand(tmp_path):
     assert run.dense_score == 0.9 and run.stages == ["dense", "penalty-2x", "retrain-2x"]
     reached, open_point = run.points
     assert reached == {"compression": 2.0, "sparsity": 0.5, "compression_encoder": 2.0, "compression_model": 1.1,
+                       "bytes": 4 * 84 + 66 + 8192, "encoder_bytes": 4 * 16 + 2,  # all is kept: a byte says so
                        "score_thresholded": 0.7, "score_retrained": 0.51}
     assert open_point["score_thresholded"] is open_point["score_retrained"] is open_point["sparsity"] is None
     assert len(run.warnings) == 2 and run.warnings[1] == "a note"
     assert "2x" in run.warnings[0] and "majority" in run.warnings[0]
+
+
+def test_a_result_has_the_bytes_of_what_is_kept(tiny_model, tiny_data, tmp_path):
+    run = tiny.make_run(tiny.settings(tiny_model, tiny_data), tmp_path)
+    hidden, words = tiny.HIDDEN, len(tiny.VOCABULARY)
+    assert run.embeddings == (words, hidden) == tuple(run.about["embeddings"])
+    for point in run.points:
+        mask = mask_at(run.ranking(f"retrain-{point['compression']:g}x"), run.layout, 0.0)
+        by_hand = 4 * mask.kept_weights
+        assert by_hand < point["encoder_bytes"] < by_hand + 13 + sum(kept.size for kept in mask.kept.values())
+        rest = 4 * (run.layout.model_weights - run.layout.encoder_weights)
+        assert point["bytes"] == point["encoder_bytes"] + rest + storage.header_bytes(run.layout)
+
+
+def test_the_size_of_the_word_table_is_found_where_it_was_not_recorded(tiny_data, tmp_path):
+    folder = tiny.checkpoint(tmp_path / "model", "albert")
+    run = tiny.make_run(tiny.settings(folder, tiny_data), tmp_path)
+    assert run.about.pop("embeddings") == [len(tiny.VOCABULARY), 16]
+    assert run.embeddings == (len(tiny.VOCABULARY), 16)
+    (folder / "config.json").write_text("{")
+    assert run.embeddings is None
+    run.about["embeddings"] = ["x", 3]
+    assert run.embeddings is None
+    assert Run(files.PROJECT / "data" / "recorded" / "sst2-minilm-64x1-surgeon").embeddings == (30522, 384)
 
 
 # ---------------------------------------------------------------- crashes

@@ -119,8 +119,8 @@ def scored(run: Run, told: dict) -> str:
 
 def sizes(told: dict) -> pd.DataFrame:
     """What it weighs in each form, as a table."""
-    rows = {"This folder, on disk": told["bytes"], "Weights, dense": told["dense_bytes"],
-            "Weights, kept blocks only": told["sparse_bytes"]}
+    rows = {"This folder, on disk": told["folder_bytes"], "The model, dense in fp32": told["bytes_dense"],
+            "The model, packed": told["bytes"], "Packed, without its index": told["bytes_without_index"]}
     return pd.DataFrame({"Size": [f"{size / 1e6:.1f} MB" for size in rows.values()]}, index=list(rows))
 
 

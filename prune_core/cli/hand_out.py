@@ -69,8 +69,10 @@ def _model(wanted: Wanted) -> dict:
 def _model_text(r: dict) -> str:
     in_ = f" in {r['executed']['dtype']}" if r["executed"] and r["dtype"] != "fp32" else ""
     score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}{in_}"
-    return (f"{r['path']}: {r['bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
-            f"weights dense {r['dense_bytes']:,} bytes, with only kept blocks stored {r['sparse_bytes']:,}")
+    return (f"{r['path']}: {r['folder_bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
+            f"the model packed {r['bytes']:,} bytes ({r['bytes_without_index']:,} without its index), dense in fp32 "
+            f"{r['bytes_dense']:,}; of these the encoder {r['encoder_bytes']:,} "
+            f"({r['encoder_bytes_without_index']:,}), dense {r['encoder_bytes_dense']:,}")
 
 
 def _notebook(wanted: Wanted) -> dict:

@@ -65,12 +65,6 @@ class BlockMask:
         total = self.layout.model_weights
         return total / (total - self.layout.encoder_weights + self.kept_weights)
 
-    @property
-    def stored_bytes(self) -> int:
-        """Of the whole model's weights in fp32 where only kept groups are stored, and a bit for each group."""
-        groups = sum(kept.size for kept in self.kept.values())
-        return BYTES * (self.layout.model_weights - self.layout.encoder_weights + self.kept_weights) + -(-groups // 8)
-
     def matrix_sparsity(self, name: str) -> float:
         """Share of this matrix's groups that are cut, 0 to 1."""
         return 1.0 - float(self.kept[name].mean())

@@ -71,9 +71,10 @@ class Format:
     @classmethod
     def parse(cls, text: str) -> Format:
         """'8', '4/2:4', '2:4', 'ternary', 'clusters-4'. Raises InputError."""
-        number, _, pattern = (text.strip() if "/" in text or ":" not in text else f"32/{text.strip()}").partition("/")
+        text = text.strip()
+        number, both, pattern = (text if "/" in text or ":" not in text else f"32/{text}").partition("/")
         made = cls(*_number(number))
-        return replace(made, pattern=Pattern.parse(pattern)) if pattern else made
+        return replace(made, pattern=Pattern.parse(pattern)) if both else made
 
     def __str__(self) -> str:
         number = {"ternary": "ternary", "binary": "binary", "clusters": f"clusters-{self.bits}"}.get(
@@ -177,9 +178,12 @@ class Formats:
 
 def parse(text: str, layout: Layout | None = None) -> Formats:
     """The formats that a text names, checked against the layout where one is given. Raises InputError."""
-    weights, *more = text.strip().split(";") if text.strip() else ["32"]
+    weights, *more = text.strip().split(";")
+    weights = weights or "32"
     if wrong := [one for one in more if one not in (*ACTIVATIONS, "e8")]:
         raise InputError(f"formats {text[:80]!r}: {wrong[0]!r} is none of {', '.join(ACTIVATIONS)}, e8")
+    if len({ACTIVATIONS.get(one, one) for one in more}) < len(more) or len({*more} & {*ACTIVATIONS}) > 1:
+        raise InputError(f"formats {text[:80]!r} say the same twice, or both of {', '.join(ACTIVATIONS)}")
     scope, separated, each = weights.partition(":")
     if not separated or scope not in SCOPES:
         scope, each = "global", weights

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from prune_core.precision.storage import Storage
 from prune_core.runs.snapshots import Snapshot
 from prune_core.runs.stages import DENSE, Stage
 
@@ -20,15 +21,21 @@ def dense_scores(snapshots: Iterable[Snapshot]) -> dict[str, float]:
     return next((dict(s.scores) for s in snapshots if s.saved == DENSE), {})
 
 
-def points(snapshots: Iterable[Snapshot], compressions: Sequence[float], metric: str) -> list[dict]:
-    """One row per compression asked for: what was reached, and both dev scores (None until they are there)."""
+def points(snapshots: Iterable[Snapshot], compressions: Sequence[float], metric: str,
+           stored: Callable[[Stage], Storage | None] = lambda stage: None) -> list[dict]:
+    """One row per compression asked for: what was reached, and both dev scores (None until they are there).
+
+    `bytes` of the whole model and `encoder_bytes` of its prunable matrices, index included, as `stored` has them.
+    """
     ends = {s.saved: s for s in snapshots if s.saved}
     rows = []
     for compression in compressions:
         cut, retrained = (ends.get(Stage.of(kind, compression)) for kind in ("penalty", "retrain"))
-        reached = (retrained or cut).point if retrained or cut else {}
+        end = retrained or cut
+        size = end and stored(end.saved)
         unknown = dict.fromkeys(("sparsity", "compression_encoder", "compression_model"))
-        rows.append({"compression": compression} | unknown | dict(reached)
+        rows.append({"compression": compression} | unknown | (dict(end.point) if end else {})
+                    | {"bytes": size and size.bytes, "encoder_bytes": size and size.encoder.stored}
                     | {"score_thresholded": cut.scores[metric] if cut else None,
                        "score_retrained": retrained.scores[metric] if retrained else None})
     return rows

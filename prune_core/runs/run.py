@@ -22,17 +22,20 @@ never sees half of one. A line of progress.jsonl that a crash tore has no valid 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import filelock
 
+from prune_core import InputError
 from prune_core.cutting.answers import Sensitivity, SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import SurfaceKind
-from prune_core.cutting.masks import Norms
-from prune_core.runs import places, results
+from prune_core.cutting.masks import Norms, mask_at, mask_at_sparsity
+from prune_core.precision import formats
+from prune_core.precision.storage import Storage, storage
+from prune_core.runs import origin, places, results
 from prune_core.runs.answers import Answers
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.places import RunError, one_line, read_json
@@ -101,6 +104,8 @@ class Run:
         heads = self.about.get("heads", 12 if self.config.model == "minilm" else None)  # runs of before it was recorded
         return heads if isinstance(heads, int) and heads > 0 else None
 
+    embeddings = property(origin.embeddings, doc="(rows, width) of the word table; None where it is not known here.")
+
     def command(self) -> str:
         """The command line that makes this run again."""
         return self.about.get("command") or f"python -m prune_core prune --task {self.task} --run {self.name}-again"
@@ -132,15 +137,19 @@ class Run:
 
     # ---- what it recorded: progress.py
 
-    snapshots: list[Snapshot] = property(lambda self: self.progress.snapshots)
-    with_norms: list[int] = property(lambda self: self.progress.with_norms)
-    stages: list[Stage] = property(lambda self: self.progress.stages)
+    @property
+    def snapshots(self) -> list[Snapshot]:
+        return self.progress.snapshots
+
+    with_norms = property(lambda self: self.progress.with_norms, doc="Positions of snapshots with norms.")
 
     def norms(self, at: int) -> Norms:
         return self.progress.norms(at)
 
     def saved(self, stage: str) -> int:
         return self.progress.saved(stage)
+
+    stages = property(lambda self: self.progress.stages, doc="Those that are there, as they were reached.")
 
     def trained_formats(self, stage: str) -> str:
         """The formats that a stage's weights were trained to have, as precision/formats.py reads them; "": fp32."""
@@ -171,18 +180,15 @@ class Run:
 
     # ---- what came of it: results.py
 
-    @property
-    def dense_score(self) -> float | None:
-        return results.dense_score(self.snapshots, self.metric)
+    dense_score = property(lambda self: results.dense_score(self.snapshots, self.metric), doc="None until it is there.")
+    majority_score = property(lambda self: self.about["majority_score"], doc="Of always the most frequent answer.")
 
-    @property
-    def majority_score(self) -> float:
-        """What always giving the most frequent answer of the dev set scores."""
-        return self.about["majority_score"]
+    stored: Callable[[Stage], Storage | None] = cached_property(lambda self: cache(partial(_stored, self)))
+    # stage -> what its weights take as they are, in its trained formats; None where its norms are not here
 
     @property
     def points(self) -> list[dict]:
-        return results.points(self.snapshots, self.config.compressions, self.metric)
+        return results.points(self.snapshots, self.config.compressions, self.metric, self.stored)
 
     @property
     def warnings(self) -> list[str]:
@@ -205,6 +211,18 @@ def source_among(run: Run, folder: Path, data: str | None = None) -> Run | None:
     alike = ((one.layout, one.task, one.labels, name, one.config.model, one.config.dev_examples)
              for one, name in ((run, data or run.data), (source, source.data)))
     return source if len({repr(one) for one in alike}) == 1 and source.has_weights(DENSE) else None
+
+
+def _stored(run: Run, stage: Stage) -> Storage | None:
+    """Of retrained weights what is not zero, of others what the run keeps there at its sparsity."""
+    try:
+        at, norms = run.saved(stage), run.ranking(stage)
+        retrained, share = stage.kind == "retrain", run.snapshots[at].point["sparsity"]
+        mask = (mask_at(norms, run.layout, 0.0) if retrained else
+                mask_at_sparsity(norms, run.layout, share, run.config.scope))
+        return storage(mask, formats.parse(run.trained_formats(stage), run.layout), run.embeddings)
+    except InputError:
+        return None
 
 
 def _read_about(path: Path) -> dict:

@@ -19,6 +19,7 @@ from prune_core.runs.stages import Stage
 from prune_core.showing.report.recommend import points
 
 COMPRESSIONS = ("compression_encoder", "compression_model")
+BYTES = ("bytes", "encoder_bytes")
 # May differ between runs that are compared
 FREE = {"precision", "threads", "preset", "start_from", "dense_steps", "data"}
 Speedup = Callable[[Run, dict], float | None]  # of a run's retrained model at one of its points
@@ -40,6 +41,8 @@ class Row:
     mark: str = ""  # on which machine, where it is predicted for another one
     majority: float = -math.inf  # what the most frequent answer scores
     runs: tuple[str, ...] = ()  # in the order of the scores
+    bytes: float | None = None  # of the whole model, index included; mean over the same runs
+    encoder_bytes: float | None = None  # of its prunable matrices
 
     @property
     def mean(self) -> float:
@@ -74,11 +77,15 @@ def row_of(method: str, compression: float, own: Sequence[tuple[Run, dict]], by:
     """One of the same point in every run: (run, point)."""
     points, runs = [point for _, point in own], [run for run, _ in own]
     speedups = [speedup(run, point) for run, point in own]
-    known = None if None in speedups else statistics.fmean(speedups)
     dense = [math.nan if run.dense_score is None else run.dense_score for run in runs]
     return Row(method, compression, tuple(p["score_retrained"] for p in points),
                *(statistics.fmean(p[name] for p in points) for name in COMPRESSIONS), statistics.fmean(dense),
-               by or method, known, timed, mark, runs[0].majority_score, tuple(run.name for run in runs))
+               by or method, _mean(speedups), timed, mark, runs[0].majority_score, tuple(run.name for run in runs),
+               *(_mean([point.get(name) for point in points]) for name in BYTES))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    return None if None in values else statistics.fmean(values)
 
 
 # ---------------------------------------------------------------- the answer
@@ -170,13 +177,14 @@ def as_csv(rows: Sequence[Row], allowed: float = best.ALLOWED) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "by", "compression", *COMPRESSIONS, "mean", "spread", "dense", "points_lost", "within",
-                     "speedup", "speedup_is", "seeds", "scores"])
+                     "speedup", "speedup_is", *BYTES, "seeds", "scores"])
     for row in rows:
         numbers = (f"{getattr(row, name):.4f}" for name in (*COMPRESSIONS, "mean", "spread", "dense"))
         known = row.speedup is not None
         fast = [f"{row.speedup:.4f}", row.kind] if known else ["", ""]
+        sizes = ["" if (size := getattr(row, name)) is None else f"{size:.0f}" for name in BYTES]
         writer.writerow([row.method, row.by, row.compression, *numbers, f"{row.loss:.2f}",
-                         "yes" if best.keeps(row, allowed) else "no", *fast, len(row.scores),
+                         "yes" if best.keeps(row, allowed) else "no", *fast, *sizes, len(row.scores),
                          " ".join(f"{score:.4f}" for score in row.scores)])
     return text.getvalue()
 

@@ -126,7 +126,7 @@ def _broken(kind: str) -> str:
 # ---------------------------------------------------------------- curves
 
 
-def _with_legend(figure: go.Figure, height: int, **layout) -> go.Figure:
+def with_legend(figure: go.Figure, height: int, **layout) -> go.Figure:
     """`_clear`, with the legend under the axis: at the top the toolbar would cover it, and its rows squeeze the chart.
 
     Each row that the legend is expected to take, in a chart of half the page's width, makes the figure higher.
@@ -156,7 +156,7 @@ def _xy(pairs: Sequence[Sequence[float]]) -> dict:
     return dict(x=[pair[0] for pair in pairs], y=[pair[1] for pair in pairs])
 
 
-def _hover(form: str, beside: str) -> str:
+def hover(form: str, beside: str) -> str:
     """What a trace says under the pointer, and `beside` it in a box of its own."""
     return f"{form}<extra>{beside}</extra>"
 
@@ -179,28 +179,28 @@ def score_curve(
     for (name, pairs), colour in zip((retrained or {}).items(), colours, strict=False):
         figure.add_trace(go.Scatter(
             **_xy(pairs), mode="lines+markers", name=name, line=dict(color=colour, width=1, dash="dot"),
-            marker=dict(symbol="star", size=12), hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", name)))
+            marker=dict(symbol="star", size=12), hovertemplate=hover("%{x:.2f}x: %{y:.4f}", name)))
     if exact:
         figure.add_trace(go.Scatter(
             **_xy(exact), mode="markers", name="exact", marker=dict(symbol="diamond", size=11, color=PINK),
-            hovertemplate=_hover("%{x:.2f}x: %{y:.4f}", "exact")))
+            hovertemplate=hover("%{x:.2f}x: %{y:.4f}", "exact")))
     shown = [point for point in published if point.score is not None]
     _add_published(figure, shown, lambda point: point.score)
     _add_pins(figure, pins or {}, "%{x:.2f}x: %{y:.3f}")
     present = points and here is not None and here < 1 and (1 / (1 - here), predict(points, here)[0])
     if present:
-        _add_here(figure, present, hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "predicted"))
+        _add_here(figure, present, hovertemplate=hover("%{x:.2f}x: %{y:.3f}", "predicted"))
     levels = {words: value for words, value in (("dense", dense), ("majority class", majority)) if value is not None}
     own = [(1 / (1 - p.sparsity), value) for p in points for value in (p.low, p.high)] + [
         *(pair for pairs in (retrained or {}).values() for pair in pairs), *exact, *(pins or {}).values(),
         *((1.0, value) for value in levels.values()), *([present] if present else [])]
     (low, high), heights = _view(figure, own, [(1 / (1 - p.removed), p.score) for p in shown])
     for (words, value), dash in zip(levels.items(), ("dash", "dot"), strict=False):
-        _add_level(figure, words, value, (low, high), dash)
-    _compression_axis(figure, low, high)
-    _score_axis(figure, metric)
+        add_level(figure, words, value, (low, high), dash)
+    compression_axis(figure, low, high)
+    score_axis(figure, metric)
     figure.update_yaxes(range=heights)
-    return _with_legend(figure, 390)
+    return with_legend(figure, 390)
 
 
 def _view(figure: go.Figure, own: Sequence[Pair], others: Sequence[Pair]) -> tuple[Pair, Pair]:
@@ -215,14 +215,14 @@ def _view(figure: go.Figure, own: Sequence[Pair], others: Sequence[Pair]) -> tup
                               showarrow=False, font=dict(size=11, color=GREY))
     ys = [y for _, y in (*own, *near)]
     margin = 0.07 * (max(ys) - min(ys) or 0.1)
-    left, right = _spread_out([max(1.0, x) for x, _ in (*own, *near)], 1.06)
+    left, right = spread_out([max(1.0, x) for x, _ in (*own, *near)], 1.06)
     return (left, max(right, 1.2)), (min(ys) - margin, max(ys) + margin)
 
 
-def _add_level(figure: go.Figure, words: str, value: float, ends: Pair, dash: str = "dash") -> None:
+def add_level(figure: go.Figure, words: str, value: float, ends: Pair, dash: str = "dash") -> None:
     """A grey line across, from end to end, with an entry in the legend."""
     figure.add_trace(go.Scatter(x=list(ends), y=[value, value], mode="lines", name=words,
-                                line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=_hover("%{y:.3f}", words)))
+                                line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{y:.3f}", words)))
 
 
 def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
@@ -233,7 +233,7 @@ def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
         line_width=0, fillcolor="rgba(46,134,200,0.25)", name="95% interval", hoverinfo="skip"))
     figure.add_trace(go.Scatter(
         x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded scores", marker_size=5,
-        line=dict(color=BLUE, width=2), hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", "recorded, not retrained")))
+        line=dict(color=BLUE, width=2), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", "recorded, not retrained")))
 
 
 def _add_pins(figure: go.Figure, pins: Mapping[str, Pair], form: str) -> None:
@@ -241,7 +241,7 @@ def _add_pins(figure: go.Figure, pins: Mapping[str, Pair], form: str) -> None:
     for name, pair in pins.items():
         figure.add_trace(go.Scatter(
             **_xy([pair]), mode="markers+text", text=[name], textposition="top center", showlegend=False,
-            marker=dict(symbol="square", size=11, color=GREY), hovertemplate=_hover(form, "pinned " + name)))
+            marker=dict(symbol="square", size=11, color=GREY), hovertemplate=hover(form, "pinned " + name)))
 
 
 def _add_here(figure: go.Figure, pair: Pair, **more) -> None:
@@ -259,7 +259,7 @@ def _add_published(figure: go.Figure, published: Sequence[Published], value: Cal
         figure.add_trace(go.Scatter(
             x=[1 / (1 - point.removed) for point in mine], y=[value(point) for point in mine], mode="markers",
             text=[_of_others(point) for point in mine], name=f"published: {method}",
-            hovertemplate=_hover("%{text}", ""), marker=dict(symbol=symbol, size=11, color=GREY, line_width=2)))
+            hovertemplate=hover("%{text}", ""), marker=dict(symbol=symbol, size=11, color=GREY, line_width=2)))
 
 
 def _of_others(point: Published) -> str:
@@ -270,19 +270,19 @@ def _of_others(point: Published) -> str:
             f"{dense}{faster}<br>published: {point.source}")
 
 
-def _compression_axis(figure: go.Figure, low: float, high: float, title: str = "compression of the encoder") -> None:
+def compression_axis(figure: go.Figure, low: float, high: float, title: str = "compression of the encoder") -> None:
     """A compression or a speedup from `low` to `high`, logarithmic, with round numbers as ticks."""
     ticks = _nice(low, high)
     figure.update_xaxes(title_text=title, type="log", range=[float(np.log10(low)), float(np.log10(high))],
                         tickvals=ticks, ticktext=[f"{t:g}x" for t in ticks], showgrid=False, zeroline=False)
 
 
-def _spread_out(values: Sequence[float], share: float = 1.08) -> tuple[float, float]:
+def spread_out(values: Sequence[float], share: float = 1.08) -> tuple[float, float]:
     """(lowest, highest) for a logarithmic axis on which these stand clear of its ends, also where they are one."""
     return min(values) / share, max(values) * share
 
 
-def _score_axis(figure: go.Figure, metric: str) -> None:
+def score_axis(figure: go.Figure, metric: str) -> None:
     figure.update_yaxes(title_text=f"dev {metric.replace('_', ' ')}", zeroline=False)
 
 
@@ -324,8 +324,8 @@ def comparison(
             customdata=[f"{point.label} {point.x:.2f}x: {point.score:.4f}{point.said}" for point in points],
             error_y=dict(type="data", array=spreads, visible=any(spreads)),
             line=dict(color=colour, width=2, dash=dash), marker=dict(size=9, symbol=symbols[number % len(symbols)]),
-            hovertemplate=_hover("%{customdata}", name)))
-    low, high = _spread_out([point.x for points in lines.values() for point in points] or [1.0, 2.0], 1.12)
+            hovertemplate=hover("%{customdata}", name)))
+    low, high = spread_out([point.x for points in lines.values() for point in points] or [1.0, 2.0], 1.12)
     _add_dense(figure, dense or {}, (low, high))
     if chosen:
         figure.add_trace(go.Scatter(
@@ -336,9 +336,9 @@ def comparison(
         figure.add_trace(go.Scatter(
             x=[None], y=[None], mode="markers", name="bar: ± standard deviation over the seeds",
             marker=dict(symbol="line-ns", size=14, line=dict(width=2, color=GREY))))
-    _compression_axis(figure, low, high, axis)
-    _score_axis(figure, metric)
-    return _with_legend(figure, 430)
+    compression_axis(figure, low, high, axis)
+    score_axis(figure, metric)
+    return with_legend(figure, 430)
 
 
 def _add_dense(figure: go.Figure, dense: Mapping[str, float], ends: Pair) -> None:
@@ -349,7 +349,7 @@ def _add_dense(figure: go.Figure, dense: Mapping[str, float], ends: Pair) -> Non
     dashes = cycle(("dash", "dot", "dashdot", "longdash"))
     for (value, names), dash in zip(alike.items(), dashes, strict=False):
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        _add_level(figure, "dense" if len(alike) == 1 else f"dense: {names[0]}{more}", value, ends, dash)
+        add_level(figure, "dense" if len(alike) == 1 else f"dense: {names[0]}{more}", value, ends, dash)
 
 
 def sensitivity_curves(
@@ -367,14 +367,14 @@ def sensitivity_curves(
             **_xy([(0, dense), *((p.share, p.score) for p in mine)]), mode="lines+markers", name=name,
             opacity=1 if chosen in (None, key) else 0.35, marker_size=6,
             line=dict(color=colour, dash=dash, width=4 if key == chosen else 1.8),
-            hovertemplate=_hover("%{x:.0%} cut: %{y:.4f}", name)))
-    _add_level(figure, "dense", dense, (0, 1))
+            hovertemplate=hover("%{x:.0%} cut: %{y:.4f}", name)))
+    add_level(figure, "dense", dense, (0, 1))
     figure.update_xaxes(title_text="share of its weights that is cut, nothing else", tickformat=".0%",
                         showgrid=False, zeroline=False)
-    _score_axis(figure, metric)
+    score_axis(figure, metric)
     if len(names) > 12:
         return _clear(figure, 400, legend_font_size=10, showlegend=True, margin=dict(t=36))
-    return _with_legend(figure, 340)
+    return with_legend(figure, 340)
 
 
 def norms_over_time(labels: Sequence[str], quantiles: np.ndarray, at: int | None = None) -> go.Figure:
@@ -387,14 +387,14 @@ def norms_over_time(labels: Sequence[str], quantiles: np.ndarray, at: int | None
             line_width=0, fillcolor=f"rgba(46,134,200,{opacity})", name=words, hoverinfo="skip"))
     figure.add_trace(go.Scatter(
         x=xs, y=quantiles[:, 2], text=labels, mode="lines+markers", name="median", line=dict(color=BLUE, width=2),
-        marker_size=5, hovertemplate=_hover("%{text}: %{y:.4g}", "median")))
+        marker_size=5, hovertemplate=hover("%{text}: %{y:.4g}", "median")))
     if at is not None:
         figure.add_vline(at, line=dict(color=ORANGE, width=1.5, dash="dot"))
     some = [x for x in xs if x % max(1, len(xs) // 6) == 0]
     figure.update_xaxes(tickvals=some, ticktext=[labels[x].replace(" (milestone)", "") for x in some],
                         showgrid=False, zeroline=False, tickangle=30)
     figure.update_yaxes(title_text="block norm", zeroline=False, rangemode="tozero")
-    return _with_legend(figure, 340)
+    return with_legend(figure, 340)
 
 
 def speedup_curve(
@@ -412,11 +412,11 @@ def speedup_curve(
     colours, dashes = (BLUE, GREEN, PINK, ORANGE, GREY) * 3, ("solid", "dash", "dot") * 5
     for (name, pairs), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
-            **_xy(pairs), mode="lines+markers", name=name, marker_size=5, hovertemplate=_hover(form, name),
+            **_xy(pairs), mode="lines+markers", name=name, marker_size=5, hovertemplate=hover(form, name),
             line=dict(color=colour, width=2, dash=dash if len(lines) > 1 else "solid")))
     if measured:
         figure.add_trace(go.Scatter(
-            **_xy(measured), mode="markers", name="measured here", hovertemplate=_hover(form, "measured"),
+            **_xy(measured), mode="markers", name="measured here", hovertemplate=hover(form, "measured"),
             marker=dict(symbol="diamond", size=12, color=PINK)))
     shown = [point for point in published if point.speedup]
     _add_published(figure, shown, lambda point: point.speedup)
@@ -426,10 +426,10 @@ def speedup_curve(
     own = [(1.0, 1.0), (highest, highest), *(pair for pairs in lines.values() for pair in pairs), *measured,
            *(pins or {}).values(), *([here] if here else [])]
     (low, high), (_, top) = _view(figure, own, [(1 / (1 - point.removed), point.speedup) for point in shown])
-    _add_level(figure, "as fast as dense", 1.0, (low, high), "dot")
-    _compression_axis(figure, low, high)
+    add_level(figure, "as fast as dense", 1.0, (low, high), "dot")
+    compression_axis(figure, low, high)
     figure.update_yaxes(title_text="speedup over the best dense engine", ticksuffix="x", range=[0, top], zeroline=False)
-    return _with_legend(figure, 350)
+    return with_legend(figure, 350)
 
 
 def layer_latency(
@@ -442,16 +442,16 @@ def layer_latency(
     kinds = (("dense", 1, GREY), ("compact", 2, BLUE))
     figure = go.Figure([go.Bar(
         **of(layers, at), name=f"{kind}, predicted", marker_color=colour, offsetgroup=kind,
-        hovertemplate=_hover("%{y:.2f} ms", f"{kind}, predicted")) for kind, at, colour in kinds])
+        hovertemplate=hover("%{y:.2f} ms", f"{kind}, predicted")) for kind, at, colour in kinds])
     for kind, at, _ in kinds if measured else ():
         symbol = "diamond" if kind == "compact" else "diamond-open"
         figure.add_trace(go.Scatter(
             **of(measured, at), mode="markers", offsetgroup=kind, name=f"{kind}, measured",
-            hovertemplate=_hover("%{y:.2f} ms", f"{kind}, measured"),
+            hovertemplate=hover("%{y:.2f} ms", f"{kind}, measured"),
             marker=dict(symbol=symbol, size=11, color=PINK, line=dict(width=2, color=PINK))))
     figure.update_yaxes(title_text="milliseconds", zeroline=False, rangemode="tozero")
     figure.update_xaxes(showgrid=False)
-    return _with_legend(figure, 330, barmode="group", scattermode="group")
+    return with_legend(figure, 330, barmode="group", scattermode="group")
 
 
 def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
@@ -471,7 +471,7 @@ def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
         figure.add_trace(go.Scatter(
             **_xy(points), text=[phase for *_, phase in points], mode="lines+markers" if len(points) < 40 else "lines",
             line=dict(color=colour, width=2), marker_size=5, showlegend=False,
-            hovertemplate=_hover("%{text}, step %{x}: %{y:.4g}", "")), row, col)
+            hovertemplate=hover("%{text}, step %{x}: %{y:.4g}", "")), row, col)
         figure.update_yaxes(showticklabels=bool(points), row=row, col=col)  # no numbers on an axis without data
     for start in list(starts.values())[1:]:
         figure.add_vline(start, line=dict(color=GREY, width=1, dash="dot"))
@@ -520,7 +520,7 @@ def small_matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape) -> go.
     figure = go.Figure(go.Heatmap(
         z=codes(sizes, block.expand(kept, *weight.shape), high), customdata=weight, coloraxis="coloraxis", xgap=1,
         ygap=1,
-        hovertemplate=_hover("row %{y}, column %{x}: %{customdata:.2f}", "")))
+        hovertemplate=hover("row %{y}, column %{x}: %{customdata:.2f}", "")))
     rows, cols = block.sides(*weight.shape)
     edges = dict(type="line", line=dict(color=GREY, width=1))
     for row in range(rows, weight.shape[0], rows):
@@ -544,13 +544,13 @@ def paths(
     for (name, values), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
             x=list(range(len(values))) if xs is None else list(xs), y=[float(v) for v in values], name=name,
-            mode="lines", line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{y:.3f}", name)))
+            mode="lines", line=dict(color=colour, width=3, dash=dash), hovertemplate=hover("%{y:.3f}", name)))
     if here is not None:
         figure.add_vline(here, name=f"chosen {along}", showlegend=True, line=dict(color=GREY, width=2, dash="dot"))
     shares = {} if xs is None else {"tickformat": ".0%"}
     figure.update_xaxes(title_text=along, showgrid=False, zeroline=False, **shares)
     figure.update_yaxes(title_text=what, rangemode="tozero")
-    return _with_legend(figure, 320)
+    return with_legend(figure, 320)
 
 
 def recovered(lines: Mapping[str, np.ndarray]) -> go.Figure:
@@ -559,10 +559,10 @@ def recovered(lines: Mapping[str, np.ndarray]) -> go.Figure:
     for (name, norms), colour in zip(lines.items(), (GREY, ORANGE, BLUE), strict=True):
         figure.add_trace(go.Bar(
             x=list(range(1, len(norms) + 1)), y=[float(v) for v in norms], name=name, marker_color=colour,
-            hovertemplate=_hover("block %{x}: %{y:.3f}", name)))
+            hovertemplate=hover("block %{x}: %{y:.3f}", name)))
     figure.update_xaxes(title_text="block", dtick=1, showgrid=False)
     figure.update_yaxes(title_text="norm")
-    return _with_legend(figure, 320, barmode="group")
+    return with_legend(figure, 320, barmode="group")
 
 
 def engines(rows: Sequence[tuple[str, float, str]], compact_ms: float) -> go.Figure:
@@ -577,11 +577,11 @@ def engines(rows: Sequence[tuple[str, float, str]], compact_ms: float) -> go.Fig
             x=[ms for _, ms, _ in some], y=[name for name, *_ in some], orientation="h", name=said,
             marker=dict(color=colour, pattern_shape=pattern), textposition="outside", cliponaxis=False,
             text=[f"{ms:,.1f} ms" + f", {ms / compact_ms:.1f}x" * (kind != "compact") for _, ms, _ in some],
-            hovertemplate=_hover("%{x:.2f} ms", "%{y}")))
+            hovertemplate=hover("%{x:.2f} ms", "%{y}")))
     figure.update_xaxes(title_text="milliseconds a batch (median), and how many times those of compact",
                         range=[0, 1.25 * max((ms for _, ms, _ in rows), default=1.0)])
     figure.update_yaxes(categoryorder="array", categoryarray=[name for name, *_ in rows][::-1], automargin=True)
-    return _with_legend(figure, 90 + 30 * len(rows), barmode="overlay", bargap=0.3)
+    return with_legend(figure, 90 + 30 * len(rows), barmode="overlay", bargap=0.3)
 
 
 def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Figure:
@@ -594,7 +594,7 @@ def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Fi
         error_x=dict(type="data", symmetric=False,
                      array=[speedup * (ms / low - 1) for _, speedup, (low, _), ms in rows],
                      arrayminus=[speedup * (1 - ms / high) for _, speedup, (_, high), ms in rows]),
-        customdata=[ms for *_, ms in rows], hovertemplate=_hover("%{customdata:.3f} ms", "%{y}")))
+        customdata=[ms for *_, ms in rows], hovertemplate=hover("%{customdata:.3f} ms", "%{y}")))
     figure.add_vline(1.0, line=dict(color=GREY, width=1, dash="dash"))
     figure.update_xaxes(title_text="speedup over dense (median, quartiles)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
@@ -608,9 +608,9 @@ def until_it_breaks(lines: Mapping[str, Sequence[Pair]], metric: str, majority: 
     for (name, points), colour, dash in zip(lines.items(), colours, dashes, strict=False):
         figure.add_trace(go.Scatter(
             **_xy(points), name=name, mode="lines+markers", marker_size=9,
-            line=dict(color=colour, width=3, dash=dash), hovertemplate=_hover("%{x:.2f}x: %{y:.3f}", name)))
-    low, high = _spread_out([x for points in lines.values() for x, _ in points] or [1.0, 5.0], 1.1)
-    _add_level(figure, "always the most frequent answer", majority, (low, high), "dashdot")
-    _compression_axis(figure, low, high)
-    _score_axis(figure, metric)
-    return _with_legend(figure, 360)
+            line=dict(color=colour, width=3, dash=dash), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", name)))
+    low, high = spread_out([x for points in lines.values() for x, _ in points] or [1.0, 5.0], 1.1)
+    add_level(figure, "always the most frequent answer", majority, (low, high), "dashdot")
+    compression_axis(figure, low, high)
+    score_axis(figure, metric)
+    return with_legend(figure, 360)

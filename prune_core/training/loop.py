@@ -57,8 +57,7 @@ class Pruning:
     def __iter__(self) -> Events:
         while not self.position.at_end:
             self.position.begin_()
-            phases = {"dense": self._dense, "penalty": self._penalty, "retrain": self._retrain}
-            yield from phases[kind_of(self.position.phase)]()
+            yield from getattr(self, f"_{kind_of(self.position.phase)}")()
 
     def _dense(self) -> Events:
         """Fine-tune as it is; nothing to do, but to score it, where the encoder came fine-tuned."""
@@ -83,9 +82,8 @@ class Pruning:
             if milestone:
                 method.refresh_()
             zeros = zero_share({name: norms.numpy() for name, norms in method.norms.items()}, self.layout)
-            now = {"loss": loss, "penalty": method.penalty(), "milestone": milestone,
-                   "lam": float(np.mean(list(method.lam.values()))), "zero_share": zeros,
-                   "residuals": position.steps.residuals()}
+            now = {"loss": loss, "penalty": method.penalty(), "milestone": milestone, "zero_share": zeros,
+                   "lam": float(np.mean(list(method.lam.values()))), "residuals": position.steps.residuals()}
             for compression in position.just_crossed(zeros, last):
                 yield from self._cross(compression)
             if last or milestone or step in looks:
@@ -110,7 +108,7 @@ class Pruning:
             yield from end(Stage.of("penalty", compression), sparsity_of(compression))
 
     def _retrain(self) -> Events:
-        """Masked retraining: cut groups stay exactly zero, no penalty."""
+        """Masked retraining: what is cut stays exactly zero, no penalty; weights end on their levels."""
         yield from self._teach()
         yield from self._train_plainly(())
 
@@ -170,10 +168,7 @@ class Pruning:
                 self._kept[name] = event.weights()
             yield event
 
-    @property
-    def steps_done(self) -> int:
-        """Training steps done, over all phases."""
-        return self.position.steps_done
+    steps_done = property(lambda self: self.position.steps_done, doc="Training steps done, over all phases.")
 
     def seconds_left(self) -> float:
         """Expected seconds to the end: as counted at first, then by what steps and scores take here."""

@@ -14,6 +14,8 @@ from prune_core.cutting.answers import GRID
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BYTES
 from prune_core.methods.table import METHODS
+from prune_core.precision import formats
+from prune_core.precision.storage import storage
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
@@ -95,10 +97,12 @@ def _named(run: Run, request: Request) -> dict:
 
 def _row(letter: str, finding: Finding, run: Run, audience: str) -> dict:
     """A setting as the table shows it."""
-    mask, score = finding.mask, finding.score
+    mask, score, cut = finding.mask, finding.score, finding.setting.cut
+    stored = storage(mask, formats.parse(cut.formats, run.layout), run.embeddings)
     row = {"letter": letter, "sparsity": mask.sparsity, "kept": 1 - mask.sparsity,
-           "encoder": mask.compression_encoder, "model": mask.compression_model, "mb": mask.stored_bytes / 1e6,
-           "score": score, "speed": finding.speed, "repaired": finding.setting.cut.repaired,
+           "encoder": mask.compression_encoder, "model": mask.compression_model, "mb": stored.bytes / 1e6,
+           "mb_without_index": stored.without_index / 1e6, "encoder_mb": stored.encoder.stored / 1e6,
+           "score": score, "speed": finding.speed, "repaired": cut.repaired,
            **described(finding, run, audience)}
     if score:
         row |= {"loss": score.value - run.dense_score, "useless": score.value <= run.majority_score,
@@ -170,7 +174,8 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
     missing = [f"{what} of {absent}" for what, absent in (
         ("no score", letters(lambda finding: not finding.score)),
         ("no speedup", letters(lambda finding: not finding.speed))) if absent]
-    counted = ["sparsity, compression and sizes (fp32, kept blocks only), from the recorded block norms"]
+    counted = ["sparsity, compression and sizes (what is kept and its index, as a packed file has them), from the "
+               "recorded block norms"]
     return {"counted": counted, "measured": measured, "predicted": predicted, "missing": missing}
 
 
