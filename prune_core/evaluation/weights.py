@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from prune_core import files
-from prune_core.models import encoders, identity, stored, tensors
+from prune_core.models import encoders, identity, packed, stored, tensors
 from prune_core.models.encoders import Encoder
+from prune_core.precision import formats
 from prune_core.runs import origin, places
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run, source_among
@@ -88,7 +89,9 @@ def _any_stage(run: Run) -> Mapping[str, torch.Tensor]:
 
 def write_weights(run: Run, stage: str, file: Path) -> None:
     """The weights of a stage in the form that ships, to the last bit. Raises InputError where they cannot be read."""
-    files.write_whole(file, stored.kept_blocks(tensors_of(run, stage), run.layout))
+    weights, trained = tensors_of(run, stage), run.trained_formats(stage)
+    files.write_whole(file, packed.stage(weights, run.layout, formats.parse(trained, run.layout)) if trained else
+                      stored.kept_blocks(weights, run.layout))
 
 
 def check_source(run: Run, data: str) -> None:
