@@ -51,7 +51,7 @@ def formats_of(run: Run, bits: str | None = None, pattern: str | None = None, ac
 
     Checked against the run's layout. Raises InputError.
     """
-    if (bits, pattern, activation_bits, embedding_bits) == (None, None, None, None):
+    if {bits, pattern, activation_bits, embedding_bits} == {None}:
         return run.trained_formats(stage) if stage else ""
     return str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
 
@@ -79,11 +79,13 @@ def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
 
 
 def cut_of(run: Run, sparsity: float | None, threshold: str | None, scope: str | None, by: str = "norm",
-           repair: bool = False) -> Cut:
-    """The cut that these options ask for. Raises InputError."""
+           repair: bool = False, formats: str = "") -> Cut:
+    """The cut that these options ask for; with `formats` alone nothing more is cut. Raises InputError."""
+    if sparsity is None and threshold is None and formats:
+        sparsity = 0.0
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
-    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair)
+    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair, formats)
 
 
 def _threshold(text: str | None) -> float | dict[str, float] | None:
