@@ -86,6 +86,9 @@ def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float
     return tuple(float(v) for v in np.quantile(values, [0.025, 0.975]))
 
 
+CELLS = [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]  # label, answer, other answer
+
+
 def paired(task: Task, one: np.ndarray, other: np.ndarray, labels: np.ndarray, draws: int = 1000,
            ) -> tuple[float, float, float]:
     """The headline score of `one` minus that of `other`, (examples, outputs) each, with its 95% interval.
@@ -101,7 +104,7 @@ def paired(task: Task, one: np.ndarray, other: np.ndarray, labels: np.ndarray, d
         values = random.multinomial(len(labels), cells / len(labels), size=draws) @ np.array([-1, 0, 1]) / len(labels)
     elif task.labels:  # resampling examples is resampling the eight cells of label, answer, other answer
         cells = np.bincount(4 * labels + 2 * answers[0] + answers[1], minlength=8)
-        drawn = random.multinomial(len(labels), cells / len(labels), size=draws).reshape(-1, 2, 2, 2)
+        drawn = random.multinomial(len(labels), cells / len(labels), size=draws)[:, CELLS]
         values = _of_counts(metric, drawn.sum(3)) - _of_counts(metric, drawn.sum(2))
     else:
         drawn = random.integers(0, len(labels), (draws, len(labels)))
