@@ -16,22 +16,28 @@ from pathlib import Path
 
 import numpy as np
 
+from prune_core import InputError
 from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import Cut, SurfaceKind
-from prune_core.cutting.masks import Norms
+from prune_core.cutting.masks import BYTES, Norms
+from prune_core.latency import executed
 from prune_core.latency.profile import Batch, Profile, dtype_of
 from prune_core.latency.strips import layers_of
 from prune_core.latency.work import last_layer
+from prune_core.precision.formats import Pattern
+from prune_core.precision.storage import header_bytes
+from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot
 from prune_core.tasks.glue_folders import FOLDERS
 from prune_core.tasks.metrics import in_words
 
 HERE = Path(__file__).parent
-COUNTING = ("unpack", "masks", "latency", "counts")
+COUNTING = ("unpack", "masks", "formats", "storage", "latency", "counts")
 DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "score",
-           "cards", "pins", "controls", "downloads", "teller", "view", "start")
+           "cards", "pins", "bits", "controls", "downloads", "teller", "view", "start")
+PATTERNS = ("2:4", "1:4", "1:2", "4:8")  # that are offered
 LEVELS = 65535  # of a norm in a frame
 MOST_FRAMES = 100_000_000
 
@@ -108,20 +114,45 @@ def header(run: Run, at: int, high: float, start: Start, usual: Cut, profile: Pr
         "matrices": [{"name": m.name, "layer": m.layer, "type": m.type, "m": m.m, "n": m.n,
                       **dict(zip(("down", "across"), layout.block.grid(m.m, m.n), strict=True))}
                      for m in layout.matrices],
-        "title": score_title(run), "exact": _weights(run, run.snapshots[at]),
-        "moments": [_snapshot(run, run.snapshots[position], usual) for position in run.with_norms],
-        "surfaces": _surfaces(surfaces), "usual": usual.to_json(),
-        "start": {"cut": start.cut.to_json(), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
+        "title": score_title(run), "exact": _weights(run, run.snapshots[at]), "bytes": _bytes(run),
+        "patterns": {pattern: _unfit(pattern, layout) for pattern in PATTERNS},
+        "moments": [_snapshot(run, position) for position in run.with_norms],
+        "surfaces": _surfaces(surfaces), "usual": as_sent(usual),
+        "start": {"cut": as_sent(start.cut), "key": start.key, "zoom": start.zoom, "pins": list(start.pins)}}
     return sent | {"precision": dtype} | ({"profile": priced(profile, layout, batch, dtype, mark)} if profile else {})
 
 
+def as_sent(cut: Cut) -> dict:
+    """A cut as the browser has it: how much goes, and the formats of what stays."""
+    return cut.to_json() | {"formats": cut.formats}
+
+
+def _bytes(run: Run) -> dict:
+    """Bytes of all but the prunable matrices: in fp32, of a packed file's header; (rows, width) of the embeddings."""
+    layout = run.layout
+    return {"rest": BYTES * (layout.model_weights - layout.encoder_weights), "header": header_bytes(layout),
+            "embeddings": run.embeddings}
+
+
+def _unfit(pattern: str, layout: Layout) -> str:
+    """Why this pattern does not go with these matrices and blocks; '' where it does."""
+    try:
+        Pattern.parse(pattern).check(layout)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def priced(profile: Profile, layout: Layout, batch: Batch, dtype: str, mark: str) -> dict:
-    """What a speedup is predicted from: the paths that may run in this precision, and the best dense engine."""
-    names, why = profile.candidates(dtype)
+    """What a speedup is predicted from: paths, which may run in this precision for which formats (executed.py), and the
+    best dense engine."""
+    takes = executed.all_candidates(profile, dtype)
+    names = [name for name in profile.paths if any(name in taken for taken, _ in takes.values())]
     paths = [{"name": name, "quantized": dtype_of(name) == "int8", **asdict(profile.paths[name].blocking),
               "prices": dict(profile.paths[name].ms)} for name in names]
     rival, ms = profile.best_rival(layout, batch)
-    return {"batch": batch.batch, "length": batch.length, "paths": paths, "why": why, "mark": mark,
+    return {"batch": batch.batch, "length": batch.length, "paths": paths, "mark": mark,
+            "takes": {kind: {"names": taken, "why": why} for kind, (taken, why) in takes.items()},
             "rival": {"name": rival, "ms": ms}}
 
 
@@ -140,20 +171,21 @@ def _weights(run: Run, snapshot: Snapshot) -> bool:
     return bool(snapshot.saved) and run.has_weights(snapshot.saved)
 
 
-def _snapshot(run: Run, snapshot: Snapshot, usual: Cut) -> dict:
-    """What the browser is told of a snapshot with norms."""
+def _snapshot(run: Run, at: int) -> dict:
+    """What the browser is told of the snapshot with norms at position `at`."""
+    snapshot = run.snapshots[at]
     return {"label": snapshot.label, "milestone": snapshot.milestone, "end": bool(snapshot.saved),
-            "exact": _weights(run, snapshot),
-            "surfaces": _surfaces({usual.kind: snapshot.surface})}
+            "exact": _weights(run, snapshot), "surfaces": _surfaces({settings.usual(run, at).kind: snapshot.surface})}
 
 
 def _surfaces(surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint] | None]) -> dict[str, list[list[float]]]:
-    """Scope -> [sparsity, score, low, high] of every point, each sparsity once, in order."""
-    by_scope = {}
+    """'scope', with formats 'scope formats' -> [sparsity, score, low, high] of points, each sparsity once, in order."""
+    by_name = {}
     for kind, surface in surfaces.items():
         if points := {point.sparsity: point for point in surface or ()}:
-            by_scope[kind.scope] = [[x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
-    return by_scope
+            by_name[f"{kind.scope} {kind.formats}".strip()] = [
+                [x, points[x].score, points[x].low, points[x].high] for x in sorted(points)]
+    return by_name
 
 
 def frames(run: Run) -> tuple[np.ndarray, float]:

@@ -1,12 +1,14 @@
 // The controls around the pictures: what shares a threshold, its value, undo, pins, which matrix is seen, downloads.
 
 class Controls {
-  // calls: setScope, setKey, setShare, setNorm, undo, redo, reset, pin, goTo, unpin, copy, zoom, save
+  // calls: setScope, setKey, setShare, setNorm, setFormats, setPart, undo, redo, reset, pin, goTo, unpin, copy, zoom,
+  // save
   constructor(root, calls) {
     this.root = root;
     this.calls = calls;
     this.at = (selector) => root.querySelector(selector);
     this.scopes = [...root.querySelectorAll("[data-scope]")];
+    this.bits = new Bits(root, calls);
     this.listen();
   }
 
@@ -52,7 +54,9 @@ class Controls {
   }
 
   // What changes with a click, not in a drag
-  fill({ matrices }, keys, { cut, key, zoom, pins, against }) {
+  fill(header, keys, view) {
+    const { matrices } = header, { cut, key, zoom, pins, against } = view;
+    this.bits.fill(header, view);
     const all = { layer: "all layers equally", type: "all types equally", matrix: "all matrices equally" };
     const nameOfKey = (key) => (cut.scope === "matrix" ? nameOf(matrices.find((m) => m.name === key)) : key);
     for (const button of this.scopes) button.setAttribute("aria-pressed", button.dataset.scope === cut.scope);

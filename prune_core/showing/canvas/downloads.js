@@ -27,7 +27,8 @@ function vectorOf(map) {
     const picture = map.panel(m, m.across, m.down).toDataURL();
     return [`<image x="${x}" y="${y}" width="${w}" height="${h}" preserveAspectRatio="none" ` +
       `style="image-rendering:pixelated" href="${picture}"/>`,
-    `<text x="${x}" y="${y - 4}">${escaped(layer)}${escaped(m.type)} ${percent(map.cutOf(m))} cut</text>`];
+    `<text x="${x}" y="${y - 4}">` +
+      `${escaped(layer)}${escaped(m.type)} ${percent(map.cutOf(m))} cut ${map.badge(m)}</text>`];
   });
   const size = `viewBox="0 0 ${shape.width} ${shape.height}" font-family="sans-serif" font-size="9"`;
   return `<svg xmlns="http://www.w3.org/2000/svg" ${size} fill="${theme.ink}">` +

@@ -1,13 +1,13 @@
 // The encoder's map: every block of every matrix in the colour of its norm, or in that of what is cut.
 
 class EncoderMap {
-  // calls: zoom(name of a matrix)
+  // calls: click(a matrix)
   constructor(canvas, tip, legend, calls) {
     Object.assign(this, { canvas, tip, legend });
     this.panels = new Map();
     canvas.addEventListener("click", (event) => {
       const here = this.groupAt(event);
-      if (here && !this.zoom) calls.zoom(here.matrix.name);
+      if (here && !this.zoom) calls.click(here.matrix);
     });
     canvas.addEventListener("pointermove", (event) => this.hover(event));
     canvas.addEventListener("pointerleave", () => (tip.hidden = true));
@@ -69,7 +69,8 @@ class EncoderMap {
     const { matrix: m, i, j } = here, at = m.at + i * m.across + j;
     const place = `${span("row", i * m.rows, m.rows)}, ${span("column", j * m.cols, m.cols)}`;
     const norm = `${model.header.value ?? "norm"} ${model.norms[at].toPrecision(5)}`;
-    tip.textContent = `${nameOf(m)}\n${place}\n${norm}, ${model.kept[at] ? "kept" : "cut"}`;
+    const stored = this.badge(m) && `\nstored in ${formatWords(this.formatOf(m))}`;
+    tip.textContent = `${nameOf(m)}\n${place}\n${norm}, ${model.kept[at] ? "kept" : "cut"}${stored}`;
     const box = tip.parentElement.getBoundingClientRect();
     tip.style.left = `${Math.min(event.clientX - box.left + 14, box.width - tip.offsetWidth - 4)}px`;
     tip.style.top = `${event.clientY - box.top + 16}px`;
@@ -77,9 +78,10 @@ class EncoderMap {
 
   // ---- pictures
 
-  // `zoom`: the matrix that is shown alone, or null; `sparsity` of the cut, for who hears the map
-  draw(theme, zoom, sparsity) {
-    Object.assign(this, { theme, zoom });
+  // `zoom`: the matrix that is shown alone, or null; `sparsity` of the cut, for who hears the map; `formats` of every
+  // matrix; `part`: of which the next bits are set
+  draw(theme, zoom, sparsity, formats, part) {
+    Object.assign(this, { theme, zoom, formats });
     const { shape, canvas } = this, places = this.places(shape);
     const { context, ratio } = prepare(canvas, shape.height, theme);
     context.imageSmoothingEnabled = false;
@@ -87,7 +89,10 @@ class EncoderMap {
       context.drawImage(this.panel(m, Math.round(w * ratio), Math.round(h * ratio)), x, y, w, h);
     if (zoom) return this.writeAround(context, shape);
     this.writeNames(context, shape, places);
-    canvas.setAttribute("aria-label", `Block norms of ${shape.layers.length} layers: ${percent(sparsity)} is cut`);
+    this.markPart(context, places, part);
+    const kinds = new Set(formats.map(formatWords)), stored = kinds.size > 1 ? "several formats" : [...kinds][0];
+    canvas.setAttribute("aria-label", `Block norms of ${shape.layers.length} layers: ${percent(sparsity)} is cut, ` +
+      `what stays is stored in ${stored}`);
   }
 
   // Over and under a matrix that is shown alone
@@ -96,7 +101,8 @@ class EncoderMap {
     const size = `${m.m} outputs × ${m.n} inputs · ${m.count.toLocaleString("en")} blocks`;
     context.textAlign = "left";
     context.fillStyle = theme.ink;
-    context.fillText(`${nameOf(m)} · ${size} · ${cut} cut`, 0, shape.top - 14);
+    const stored = this.badge(m) && ` · ${formatWords(this.formatOf(m))}`;
+    context.fillText(`${nameOf(m)} · ${size} · ${cut} cut${stored}`, 0, shape.top - 14);
     context.fillStyle = theme.quiet;
     const under = `${m.down} strips down × ${m.across} groups across; hover for the norm of a block`;
     context.fillText(under, 0, shape.height - 12);
@@ -115,8 +121,43 @@ class EncoderMap {
     context.textAlign = "left";
     for (const [m, { x, y, h }] of places) {
       if (x === aside) context.fillText(`layer ${m.layer}`, 0, y + h / 2);
-      if (gap > 4) context.fillText(`${(100 * this.cutOf(m)).toFixed(0)}% cut`, x, y - (this.theme.present ? 10 : 7));
+      const stored = this.writeBadge(context, m, { x: x + wide, y, h, above: gap > 4 });
+      const words = `${(100 * this.cutOf(m)).toFixed(0)}% cut`, at = y - (this.theme.present ? 10 : 7);
+      const fits = context.measureText(words).width + stored + 4 < wide;
+      if (gap > 4) context.fillText(fits ? words : words.replace(" cut", ""), x, at);
     }
+  }
+
+  // In how few bits a matrix is stored: in words in a frame, over its right end or, where layers stand close, on it.
+  // Returns how wide that is
+  writeBadge(context, m, { x, y, h, above }) {
+    const words = this.badge(m);
+    if (!words) return 0;
+    const { theme } = this, line = Math.min(theme.present ? 18 : 14, above ? 18 : h - 2);
+    const wide = context.measureText(words).width + 8, top = above ? y - line - 1 : y + 1;
+    context.fillStyle = theme.ink;
+    context.fillRect(x - wide, top, wide, line);
+    context.fillStyle = theme.paper;
+    context.fillText(words, x - wide + 4, top + line / 2 + 1);
+    context.fillStyle = theme.quiet;
+    return wide;
+  }
+
+  // A frame around what the next choice of bits sets
+  markPart(context, places, part) {
+    if (part.scope === "global" || part.key === null) return;
+    const mine = chosenBy(part);
+    context.lineWidth = 2;
+    context.strokeStyle = this.theme.ink;
+    for (const [m, { x, y, w, h }] of places) if (mine(m)) context.strokeRect(x - 1, y - 1, w + 2, h + 2);
+  }
+
+  formatOf(matrix) {
+    return this.formats[this.model.header.matrices.indexOf(matrix)];
+  }
+
+  badge(matrix) {
+    return badgeOf(this.formatOf(matrix));
   }
 
   cutOf(matrix) {

@@ -3,6 +3,8 @@
 // 50.0%, 2.00x, 0.123
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const times = (value) => (value === Infinity ? "all cut" : `${value.toFixed(2)}x`);
+// 6.7 MB, 48.2 kB
+const size = (bytes) => (bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
 const brief = (value) => (value === 0 ? "0" : value.toPrecision(3).replace(/\.?0+$/, ""));
 
 // The shortest decimal that is this float32

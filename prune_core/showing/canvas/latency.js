@@ -166,12 +166,14 @@ function countModules(model, { batch, length }, { lanes, vectors }, plans, price
   price("call", 1);
 }
 
-// Predicted milliseconds of the compact model, on the fastest of the paths that may run: { ms, path }
-function compactMs(model) {
+// Predicted milliseconds of the compact model, on the fastest of the paths that may run weights that are executed so
+// ("plain", "weights", "int8"): { ms, path, why } another arithmetic than was asked for
+function compactMs(model, executed) {
   const { header, kept, live } = model, { profile } = header, plans = new Map();
+  const { names, why } = profile.takes[executed];
   findLive(model);
   let best = null;
-  for (const path of profile.paths) {
+  for (const path of profile.paths.filter(({ name }) => names.includes(name))) {
     const { prices, unit = path.lanes, join = path.lanes } = path, lanes = Math.max(unit, join);
     const alike = `${lanes} ${unit}`; // paths that join strips alike
     if (!plans.has(alike))
@@ -179,7 +181,7 @@ function compactMs(model) {
     let ms = 0;
     const price = (name, count) => (ms += count * (prices[name] ?? 0));
     (path.tile ? countPass : countModules)(model, profile, path, plans.get(alike), price);
-    if (!best || ms < best.ms) best = { ms, path: path.name };
+    if (!best || ms < best.ms) best = { ms, path: path.name, why };
   }
   return best;
 }

@@ -8,8 +8,9 @@ const LETTERS = "ABCDEFGH";
 function withPin(pins, cut, counted, score) {
   const used = pins.map((pin) => pin.name), name = [...LETTERS].find((letter) => !used.includes(letter));
   if (!name) return pins;
-  const { sparsity, encoder, model, speedup } = counted, { score: value, how } = score.how === "so far" ? counted : score;
-  const numbers = { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup };
+  const { sparsity, encoder, model, speedup, bytes, encoderBytes } = counted;
+  const { score: value, how } = score.how === "so far" ? counted : score;
+  const numbers = { sparsity, encoder: Number.isFinite(encoder) ? encoder : null, model, speedup, bytes, encoderBytes };
   return [...pins, { name, ...cut, numbers: { ...numbers, score: value ?? null, how: how ?? null } }];
 }
 
@@ -18,7 +19,7 @@ function withAnswer(pins, told) {
   if (told.doing !== "done") return pins;
   const news = ({ thresholds, numbers, ...pin }) =>
     thresholds && (numbers.how !== "exact" || numbers.score !== told.score) &&
-    keyOf({ ...pin, run: told.run, scope: pin.cut.scope, thresholds }) === keyOf(told);
+    keyOf({ ...pin, run: told.run, scope: pin.cut.scope, formats: pin.cut.formats, thresholds }) === keyOf(told);
   if (!pins.some(news)) return pins;
   return pins.map((pin) => (!news(pin) ? pin : { ...pin, numbers: { ...pin.numbers, score: told.score, how: "exact" } }));
 }
@@ -27,18 +28,29 @@ function withAnswer(pins, told) {
 function drawPins(place, pins, against, { goTo, unpin }) {
   place.replaceChildren(...pins.flatMap((pin) => {
     const dtype = pin.dtype ?? "fp32", other = dtype === "fp32" ? "" : ` ${dtype}`;
+    const formats = pin.cut.formats ? parseFormats(pin.cut.formats) : null, { encoderBytes } = pin.numbers;
     const words = [`${pin.name}${pin.repaired ? " repaired" : ""}${other}: ${percent(pin.numbers.sparsity)}`];
+    if (formats) words.push(shortly(formats));
+    if (encoderBytes != null) words.push(size(encoderBytes));
     if (pin.numbers.score != null) words.push(pin.numbers.score.toFixed(3));
     const go = chip(words.join(", "), `Go to pinned setting ${pin.name}`, "chip", () => goTo(pin));
     const how = pin.numbers.score == null ? "" : `, score ${pin.numbers.how ?? "predicted"}`;
     const ranked = (pin.ranking ?? "norm") === "norm" ? "" : `, ranked by ${pin.ranking}`;
     const wanted = (pin.precision ?? "auto") === "auto" ? "" : `, speedup in ${pin.precision}`;
-    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${wanted}` +
+    const stored = formats ? `, ${formatsWords(formats)}` : "";
+    const bytes = encoderBytes == null ? "" : `, encoder ${size(encoderBytes)}`;
+    go.title = `${pin.repaired ? "Repaired" : "Not repaired"}${ranked}${stored}${bytes}${wanted}` +
       `${other && `, exact score in${other}`}${how}` +
       (pin.name === against ? ". The cards are compared with it" : "");
     go.classList.toggle("chosen", pin.name === against);
     return [go, chip("×", `Remove pinned setting ${pin.name}`, "chip away", () => unpin(pin))];
   }));
+}
+
+// '8b 2:4 a8', 'mixed'
+function shortly({ scope, weights, activations, embeddings }) {
+  const number = scope === "global" ? badgeOf(weights[0]) : "mixed";
+  return [number, activations ? "a8" : "", embeddings === 8 ? "e8" : ""].filter(Boolean).join(" ");
 }
 
 function chip(words, label, className, action) {

@@ -7,8 +7,8 @@ class Answers {
     this.kept = new Map(); // key of a cut -> what Python told last of it
   }
 
-  // told: {run, moment, ranking, repaired, dtype, scope, thresholds, data} say which cut and in which arithmetic,
-  // {doing, score, low, high, done, total} how its exact score stands; doing "none" where none can come. `arithmetic`:
+  // told: {run, moment, ranking, repaired, dtype, scope, thresholds, formats, data} say which cut and in which
+  // arithmetic, {doing, score, low, high, done, total} how its exact score stands; doing "none" where none can come. `arithmetic`:
   // what it is really scored in, where another than fp32 was asked for
   hear(told) {
     if (told.data !== this.data) this.kept.clear(); // of other sentences
@@ -26,9 +26,10 @@ class Answers {
 }
 
 // The same text for the same cut of the same weights; thresholds compared as they cut, as float32
-function keyOf({ run, moment, ranking, repaired, dtype, scope, thresholds }) {
+function keyOf({ run, moment, ranking, repaired, dtype, scope, thresholds, formats }) {
   const values = Object.keys(thresholds).sort().map((key) => [key, ROUNDED(thresholds[key])]);
-  return JSON.stringify([run, moment, ranking ?? "norm", Boolean(repaired), dtype ?? "fp32", scope, values]);
+  const how = [ranking ?? "norm", Boolean(repaired), dtype ?? "fp32", formats ?? ""];
+  return JSON.stringify([run, moment, ...how, scope, values]);
 }
 
 // {how, score, low, high, words}: what the card says. `counted` by numbers(), `told` by Python of this very cut, if it was
@@ -40,22 +41,25 @@ function known(header, cut, counted, told) {
   if (score != null) return {
     how: "so far", score,
     words: `${arithmetic}${between(low, high)}, ${told.done.toLocaleString("en")} of ${told.total.toLocaleString("en")} examples` };
-  const comes = doing !== "none" && doing !== "failed", near = comes ? "" : nearest(header, cut, counted.sparsity);
+  const comes = doing !== "none" && doing !== "failed", near = comes ? "" : nearest(header, cut, counted.cut);
   if (counted.how) {
     const more = counted.how === "predicted" && near ? `; ${near}` : "";
     return { how: counted.how, score: counted.score, words: between(counted.low, counted.high) + more };
   }
   const some = Object.keys(header.surfaces).length > 0;
-  const why = some ? "no prediction for such a cut" : "no score was recorded here";
+  const missing = cut.formats && even(cut) ? "in these formats" : "for such a cut";
+  const why = some ? `no prediction ${missing}` : "no score was recorded here";
   return { how: null, words: `${why}; ${comes ? "the exact score comes when you rest" : near || "no exact score here"}` };
 }
 
 // "recorded 0.886 at 35.0%"; where none was recorded for cuts of this kind, of which kind it is
 function nearest({ surfaces, usual }, cut, sparsity) {
-  const own = (cut.scope === "global" || cut.share != null) && cut.scope in surfaces;
-  const scope = own ? cut.scope : usual.scope in surfaces ? usual.scope : Object.keys(surfaces)[0];
-  if (!scope) return "";
-  const [x, score] = nearestPoint(surfaces[scope], sparsity);
-  const kind = scope === "global" ? "one threshold for all: " : `the same share of each ${scope}: `;
+  const mine = surfaceName(cut.scope, cut.formats), own = even(cut) && mine in surfaces;
+  const others = [surfaceName(usual.scope, usual.formats), ...Object.keys(surfaces)];
+  const name = own ? mine : others.find((one) => one in surfaces);
+  if (!name) return "";
+  const [x, score] = nearestPoint(surfaces[name], sparsity), [scope, formats] = name.split(" ");
+  const stored = formats ? `, ${formatsWords(parseFormats(formats))}` : cut.formats ? ", fp32" : "";
+  const kind = `${scope === "global" ? "one threshold for all" : `the same share of each ${scope}`}${stored}: `;
   return `${own ? "" : kind}recorded ${score.toFixed(3)} at ${percent(x)}`;
 }

@@ -7,7 +7,7 @@ function makeView(root) {
   view.histogram = new Histogram(at(".histogram"), at(".handle"), {
     grab: () => view.player.stop(), moveTo: (norm) => view.moveTo(norm), rest: () => view.commit(),
     step: (another) => view.step(another) });
-  view.map = new EncoderMap(at(".map"), at(".tip"), at(".legend"), { zoom });
+  view.map = new EncoderMap(at(".map"), at(".tip"), at(".legend"), { zoom, click: (matrix) => view.clicked(matrix) });
   view.player = new Player(root, {
     ready: () => Boolean(view.snapshots.frames), load: () => ((view.snapshots.wanted = true), view.teller.now()),
     show: (number) => view.show(number), rest: () => view.teller.soon(), stopped: () => view.teller.now() });
@@ -19,6 +19,7 @@ function makeView(root) {
     reset: () => view.take(view.header.usual),
     pin: () => view.pin(), goTo: (pin) => view.goTo(pin),
     copy: () => (view.teller.now(), copyAddress(at(".copy"))),
+    setFormats: (text) => view.setFormats(text), setPart: (part) => view.setPart(part),
     unpin: ({ name }) => view.setPins(view.pins.filter((pin) => pin.name !== name)),
     save: (kind) => save(kind, view.map, `${view.header.run}-${view.snapshots.shown.label}`) });
   document.addEventListener("prunescope-exact", ({ detail }) => root.isConnected && view.hear(detail));

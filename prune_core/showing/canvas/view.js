@@ -3,7 +3,8 @@
 class View {
   // Its parts (histogram, map, player, controls) and its teller are given to it in start.js
   constructor(root) {
-    Object.assign(this, { root, pins: [], snapshots: new Snapshots(), answers: new Answers() });
+    Object.assign(this, { root, pins: [], bits: { scope: "global", key: null }, snapshots: new Snapshots() });
+    this.answers = new Answers();
   }
 
   get header() {
@@ -26,9 +27,10 @@ class View {
     return { target, share, shares, norm: normOf(model, cut, target, share) };
   }
 
+  // What the blocks cut of all weights; a pattern that leaves out more is no matter of the handle
   get sparsity() {
     const { model, cut, counted } = this;
-    if (counted?.of === cut && counted.norms === model.norms) return counted.sparsity;
+    if (counted?.of === cut && counted.norms === model.norms) return counted.cut;
     return 1 - mask(model, cut) / model.header.encoderWeights;
   }
 
@@ -68,6 +70,7 @@ class View {
     this.cut = start.cut;
     this.key = start.key ?? null;
     this.commanded = now.command?.id;
+    this.bits = { scope: parseFormats(this.cut.formats ?? "").scope, key: null };
     this.showNorms();
     this.history = new CutHistory(this.cut);
     this.fill();
@@ -118,7 +121,28 @@ class View {
   setScope(scope) {
     if (scope === this.cut.scope) return;
     announce(false);
-    this.take(cutAtShare(this.model, { scope }, null, Math.round(this.sparsity * 1e4) / 1e4));
+    const { formats } = this.cut, share = Math.round(this.sparsity * 1e4) / 1e4;
+    this.take(cutAtShare(this.model, { scope, formats }, null, share));
+  }
+
+  // ---- bits and patterns
+
+  setFormats(formats) {
+    this.take({ ...this.cut, formats }, this.key);
+  }
+
+  // What a choice of bits sets from now on
+  setPart(part) {
+    this.bits = part;
+    this.fill();
+    this.repaint();
+  }
+
+  // On a matrix of the map: it is shown alone; where parts have bits of their own, first it is the part that is set
+  clicked(matrix) {
+    const { scope, key } = this.bits, its = scopeKey(matrix, scope);
+    if (scope === "global" || key === its) this.setZoom(matrix.name);
+    else this.setPart({ scope, key: its });
   }
 
   // In a drag
@@ -194,8 +218,9 @@ class View {
 
   // Which cut of which weights this is
   get identity() {
-    const { header, cut: { scope, thresholds }, snapshots: { number } } = this, { run, value, repaired, dtype } = this.model.header;
-    return { run: run ?? header.run, moment: number, ranking: value, repaired, dtype, scope, thresholds };
+    const { header, cut: { scope, thresholds, formats }, snapshots: { number } } = this;
+    const { run, value, repaired, dtype } = this.model.header;
+    return { run: run ?? header.run, moment: number, ranking: value, repaired, dtype, scope, thresholds, formats };
   }
 
   knownOf(counted) {
@@ -271,11 +296,12 @@ class View {
     root.classList.toggle("late", Boolean(this.snapshots.behind));
     writeCards(root, this.header.title, counted, this.knownOf(counted), pin);
     writeSpeedup(root, this.header, counted);
+    writeBytes(root, counted, pin);
     writeParts(root, counted, this.said);
     this.controls.write(handle, this.history);
     this.words = wordsFor(model, cut, handle);
     this.histogram.draw(theme, handle, this.words);
-    this.map.draw(theme, this.zoom, this.counted.sparsity);
+    this.map.draw(theme, this.zoom, this.counted.cut, readFormats(model.header, cut.formats).each, this.bits);
     root.dataset.drawMs = (performance.now() - start).toFixed(2);
   }
 }
