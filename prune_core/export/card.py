@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+import numpy as np
+
 from prune_core.evaluation import arithmetic
+from prune_core.execution.compact import shrunk
 from prune_core.precision.formats import parse
 from prune_core.precision.storage import zeros
 from prune_core.runs.run import Run
@@ -41,12 +44,16 @@ model.eval()
     print(json.dumps(dict(zip({labels}, logits.tolist()))))
 '''
 TOKENS = '''\
-def rounded(module, inputs):  # activations in 8 bits, from the least to the largest value of each token
-    least, most = inputs[0].aminmax(dim=-1, keepdim=True)
+def rounded(module, inputs):  # activations in 8 bits, from the least to the largest value of each token's living inputs
+    x = inputs[0]
+    least, most = x[..., ~module.dead].aminmax(dim=-1, keepdim=True)
     span = (most - least).clamp_min(1e-20)
-    return ((inputs[0] - least) * (255 / span)).round() * (span * (1 / 255)) + least
-for name in {names}:
-    model.get_submodule(name).register_forward_pre_hook(rounded)
+    return torch.where(module.dead, x, ((x - least) * (255 / span)).round() * (span * (1 / 255)) + least)
+for name, bits in {dead}.items():
+    module, byte = model.get_submodule(name), torch.tensor(list(bytes.fromhex(bits)))
+    module.dead = (byte[:, None] >> torch.arange(7, -1, -1) & 1).flatten()[:module.in_features].bool()
+    if not module.dead.all():
+        module.register_forward_pre_hook(rounded)
 '''
 TENSORS = '''\
 def rounded(step, zero):  # activations in 8 bits, with one scale for each matrix
@@ -184,7 +191,10 @@ def note_of(taken, to: str) -> str:
 
 def load_script(taken, length: int) -> str:
     """load.py of a packed folder."""
-    formats, names = parse(taken.cut.formats, taken.run.layout), [m.name for m in taken.mask.layout.matrices]
+    formats = parse(taken.cut.formats, taken.run.layout)
     ranges = {name: [float(end) for end in ends] for name, ends in taken.compressed.ranges.items()}
-    rounding = {"": "", "token": TOKENS.format(names=names), "tensor": TENSORS.format(ranges=ranges)}
+    # what neurons and heads that died give is a constant, which is no token's least or largest value
+    live = shrunk(taken.encoder.model, taken.mask)[2] if formats.activations == "token" else {}
+    dead = {name: np.packbits(~one.cols).tobytes().hex() for name, one in live.items()}
+    rounding = {"": "", "token": TOKENS.format(dead=dead), "tensor": TENSORS.format(ranges=ranges)}
     return LOAD.format(activations=rounding[formats.activations], labels=json.dumps(taken.labels), length=length)
