@@ -74,3 +74,17 @@ def predict(surface: Sequence[SurfacePoint], sparsity: float) -> tuple[float, fl
     xs = sorted(best)
     columns = ((best[x].score for x in xs), (best[x].low for x in xs), (best[x].high for x in xs))
     return tuple(float(np.interp(sparsity, xs, list(column))) for column in columns)
+
+
+def predict_mixed(plain_surface: Sequence[SurfacePoint], parts: Sequence[tuple[float, Sequence[SurfacePoint] | None]],
+                  sparsity: float) -> tuple[float, float, float] | None:
+    """(score, low, high) of a cut whose matrices have several formats; None where one of these has no surface.
+
+    `parts`: of each format the share of the prunable weights that have it, and the surface where all of them do. The
+    plain surface less the drop of each, by its share: as if drops added up.
+    """
+    if any(surface is None for _, surface in parts):
+        return None
+    plain = np.array(predict(plain_surface, sparsity))
+    drops = sum(share * (plain - np.array(predict(surface, sparsity))) for share, surface in parts)
+    return tuple(float(value) for value in plain - drops)
