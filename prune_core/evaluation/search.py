@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 
-from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation import exact, limits, losses
