@@ -12,7 +12,7 @@ from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.methods import rankings
 from prune_core.precision import formats
-from prune_core.runs import settings
+from prune_core.runs import mixtures, settings
 from prune_core.runs.run import Run
 
 RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
@@ -54,6 +54,19 @@ def formats_of(run: Run, bits: str | None = None, pattern: str | None = None, ac
     if {bits, pattern, activation_bits, embedding_bits} == {None}:
         return run.trained_formats(stage) if stage else ""
     return str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
+
+
+Mixture = Annotated[str | None, Option(
+    help="A mixture that `search` found, by its name (8x): its blocks, patterns and bits, of its stage.")]
+
+
+def mixture_of(run: Run, name: str, phase: str | None, **others) -> tuple[Cut, str]:
+    """(its cut, its stage) of a mixture that was found. Raises InputError, also where `others` say what to cut too."""
+    if given := [option for option, value in others.items() if value is not None]:
+        raise InputError(f"--mixture and --{given[0].replace('_', '-')}; needed: one of the two, as a mixture has all "
+                         "of it")
+    mixture = mixtures.named(run, name, phase)
+    return mixture.cut, mixture.stage
 
 
 def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
