@@ -18,7 +18,6 @@ from prune_core.evaluation import dev_score, exact, limits, losses, search
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.limits import Target
 from prune_core.evaluation.search import Wanted
-from prune_core.evaluation.weights import encoder_of
 from prune_core.execution.exchange import Exchange
 from prune_core.latency.profile import uncut
 from prune_core.models import encoders
@@ -56,7 +55,8 @@ def lasting(answer: dict) -> dict:
 @pytest.mark.parametrize("architecture", tiny.ARCHITECTURES)
 def test_exchanged_weights_give_what_the_model_with_them_gives(architecture, tmp_path):
     encoder = encoders.load(str(tiny.checkpoint(tmp_path / architecture, architecture)), 2, 0, False)
-    layout, data = encoder.layout(BlockShape.parse("16x1")), glue.load("sst2", str(tiny.data_folder(tmp_path / "data", ("sst2",))))
+    layout = encoder.layout(BlockShape.parse("16x1"))
+    data = glue.load("sst2", str(tiny.data_folder(tmp_path / "data", ("sst2",))))
     sentences = encoding.encode(data.main_dev, encoder.tokenizer, 32)
     exchange, random = Exchange(encoder.model, layout, sentences), torch.Generator().manual_seed(0)
     plain = dev_score.outputs(encoder.model, sentences)
@@ -136,7 +136,8 @@ def test_its_steps_are_kept_as_tried_settings(made):
     answer = found(made, Target(ratio=8))
     steps = [one for one in tried.read(made, "dense") if one.search == "8x"]
     assert [one.step for one in steps] == [one["step"] for one in answer["path"]] and len(steps) > 2
-    assert steps[0].step == 0 and [one.bytes for one in steps[:-1]] == sorted((o.bytes for o in steps[:-1]), reverse=True)
+    sizes = [one.bytes for one in steps[:-1]]
+    assert steps[0].step == 0 and sizes == sorted(sizes, reverse=True)
     assert steps[-1].bytes == answer["bytes"] and steps[-1].score == answer["score"]
     for one in steps[:: len(steps) - 1]:
         cut = search.Cut("matrix", None, one.cut["thresholds"], one.cut["by"], one.cut["repaired"], one.cut["formats"])
@@ -213,7 +214,8 @@ def test_the_command_and_what_opens_its_mixture(made, tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
-    (("--ratio=0.5",), "more than 1"), (("--ratio=nan",), "out of range"), ((), "one of --ratio, --bytes and --speedup"),
+    (("--ratio=0.5",), "more than 1"), (("--ratio=nan",), "out of range"),
+    ((), "one of --ratio, --bytes and --speedup"),
     (("--ratio=8", "--bytes=9"), "--ratio and --bytes"), (("--ratio=10000",), "the largest is"),
     (("--bytes=10",), "the least is"), (("--speedup=2",), "calibrate"), (("--ratio=8", "--phase=dance"), "dance"),
     (("--ratio=8", "--by=taylor"), "taylor"), (("--ratio=8", "--bits=9"), "bits '9'"),
