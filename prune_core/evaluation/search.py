@@ -31,7 +31,7 @@ from prune_core.tasks import metrics
 
 ORDER = ("The order of this search is ours: that of NxMiFormer (arXiv 2206.15014) is not known from its abstract. "
          "Losses of one matrix alone, greedy by least loss per byte saved, measured anew on the way, then swaps.")
-BY = "dense"  # the loss that decides: against the outputs of the stage itself (losses.py)
+BY = "outputs"  # the loss that decides (losses.py)
 SCORED = 10  # steps of the descent that are scored on the dev set
 RIVALS = 3  # uniform settings that are scored, the best by loss first
 Step = tuple[int, int, object]  # done, of about how many, what is done; at last the answer
