@@ -32,8 +32,8 @@ def words(run: Run, view: View) -> None:
                "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
-    pattern = (f"Of these, the pattern leaves out {view.sparsity - mask.sparsity:.1%}." if view.sparsity > mask.sparsity
-               else "")
+    more = view.sparsity - mask.sparsity
+    pattern = f"The pattern leaves out {more:.1%} of the prunable weights, the blocks the rest." if more else ""
     stored = widgets.plain(bits.words(view.formats, bits.stored(run, view.cut, mask)))
     sentences = (counted, pattern, trained, stored, _ranking_words(view), _score_words(run, view),
                  precision.words(run, view))
