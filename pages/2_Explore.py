@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.explore import charts, exact_score, live_map, parts, precision, proposals, rerun, take_away
+from pages.explore import charts, exact_score, live_map, parts, precision, proposals, rerun, take_away, trade
 from pages.explore.view import View, content, current, follows, forget, opening, remember, settle, waits
 from pages.shared import loaders, widgets
 from prune_core.runs.places import RunError
@@ -124,11 +124,14 @@ def follow(run: Run) -> None:
 
 def tabs(run: Run, view: View) -> None:
     """The tab that is open; the others are not computed."""
-    names = ["Score and speed", "Layers and matrices", "Results", "Training history", "Export"]
-    both, layers, results, course, away = st.tabs(names, key="view", bind="query-params")
+    names = ["Score and speed", "Trade", "Layers and matrices", "Results", "Training history", "Export"]
+    both, traded, layers, results, course, away = st.tabs(names, key="view", bind="query-params")
     if both.open:
         with both:
             charts.curves(run, view, exact_score.taken(run, view))
+    if traded.open:
+        with traded:
+            trade.show(run, view)
     if layers.open:
         with layers:
             parts.show(run, view)

@@ -24,7 +24,10 @@ from prune_core.showing.figures import Compared
 from prune_core.tasks.metrics import in_words
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model",
-        "speedup": "predicted speedup", "measured": "measured speedup"}
+        "fewer": "bytes of the model", "fewer_encoder": "bytes of the encoder", "speedup": "predicted speedup",
+        "measured": "measured speedup"}
+TITLES = AXES | {"fewer": "times fewer bytes of the whole model than in fp32",
+                 "fewer_encoder": "times fewer bytes of the encoder than in fp32"}
 SECONDS = 40  # that one measurement takes, about
 
 
@@ -136,7 +139,7 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
     lines: dict[str, list[Compared]] = {}
     marked = None
     for row in rows:
-        x = getattr(row, "speedup" if axis in known else f"compression_{axis}")
+        x = getattr(row, "speedup" if axis in known else axis if axis.startswith("fewer") else f"compression_{axis}")
         if x is None:
             continue
         said = said_of(row) if axis == "measured" else ""
@@ -145,11 +148,12 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
             marked = (x, row.mean)
     if not lines:
         st.info("Predicted speedups need a latency profile: calibrate this machine on **Speed**." if axis == "speedup"
+                else "Bytes are counted from block norms, which were not recorded after retraining." if "fewer" in axis
                 else "Nothing was measured on this machine yet.")
         return
     dense = {run.name: run.dense_score for run in runs if run.dense_score is not None}
     ordered = {name: sorted(points) for name, points in lines.items()}
-    st.plotly_chart(figures.comparison(ordered, runs[0].metric, AXES[axis], dense, marked), key="compared",
+    st.plotly_chart(figures.comparison(ordered, runs[0].metric, TITLES[axis], dense, marked), key="compared",
                     config=widgets.chart(),
                     alt="Dev score after retraining over compression or speedup, a line for each group of runs")
     if axis == "measured":
@@ -185,11 +189,15 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
         "Answer": "★" if at == 0 else "", "Method": row.by, "Target": row.compression,
         "Within": "yes" if best.keeps(row, allowed) else "no", "Score": row.mean, "Loss": row.loss,
         "Speedup": row.speedup, "Measured": clocked.get((row.method, row.compression)),
-        "Encoder": row.compression_encoder, "Model": row.compression_model, "Runs": row.method,
+        "Encoder": row.compression_encoder, "Model": row.compression_model, "Formats": row.formats or None,
+        "MB": row.bytes and row.bytes / 1e6, "Fewer": row.fewer, "Fewer, encoder": row.fewer_encoder,
+        "Runs": row.method,
         "Spread": row.spread if len(row.scores) > 1 else None, "Seeds": len(row.scores)}
         for at, row in enumerate(rows)])
     if all(len(row.scores) == 1 for row in rows):
         table = table.drop(columns=["Spread", "Seeds"])
+    if not any(row.formats for row in rows):
+        table = table.drop(columns="Formats")
     if not any(value is not None for value in clocked.values()):
         table = table.drop(columns="Measured")
     number, kind, mark = st.column_config.NumberColumn, "measured" if rows[0].timed else "predicted", rows[0].mark
@@ -206,6 +214,11 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
         "Measured": number("Measured", format="%.1fx"),
         "Encoder": number(format="%.2fx", help="Dense / kept weights of the prunable matrices."),
         "Model": number(format="%.2fx", help="Dense / kept weights of the whole model."),
+        "Formats": st.column_config.TextColumn(help="In which the weights were trained; – is fp32."),
+        "MB": number(format="%.1f", help="Of the whole model as a packed file: values, index, scales and all else."),
+        "Fewer": number("Fewer bytes", format="%.2fx", help="Of the whole model, embeddings too, than in fp32."),
+        "Fewer, encoder": number("Encoder's", format="%.2fx",
+                                 help="Fewer bytes of the prunable matrices alone than in fp32, index included."),
         "Spread": number(format="%.3f", help="Standard deviation over the seeds.")})
     download("Comparison (CSV)", pd.read_csv(io.StringIO(compare.as_csv(rows, allowed))), f"{task}-compared.csv")
 

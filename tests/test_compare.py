@@ -62,10 +62,19 @@ def test_mean_spread_and_sentences_by_hand():
                        "compression_encoder": "2.0100", "compression_model": "1.2000",
                        "mean": "0.8200", "spread": "0.0200", "dense": "0.8500", "points_lost": "3.00", "within": "no",
                        "speedup": "1.9000", "speedup_is": "measured",
-                       "bytes": "1000000", "encoder_bytes": "500000", "seeds": "3",
+                       "bytes": "1000000", "encoder_bytes": "500000", "formats": "", "seeds": "3",
                        "scores": "0.8000 0.8200 0.8400"}
     assert [read[1][name] for name in ("speedup", "speedup_is", "bytes", "encoder_bytes")] == [""] * 4
     assert "| admm | 0.820 ± 0.020 | 0.750 ± 0.000 |" in compare.as_markdown(rows, "sst2", "accuracy", [0.9, 0.92])
+
+
+def test_bytes_are_told_with_their_denominators():
+    sized = [replace(row, bytes=size, dense_bytes=100e6, encoder_bytes=size / 4, dense_encoder_bytes=50e6)
+             for row, size in zip(SOME, (20e6, 25e6, 40e6, 10e6), strict=True)]
+    assert [(row.fewer, row.fewer_encoder) for row in sized[:2]] == [(5.0, 10.0), (4.0, 8.0)]
+    assert compare.sorted_rows(sized, 0.01, "bytes")[0] is sized[0]
+    assert "20.0 MB, 5.00 times fewer bytes than in fp32" in compare.answer(sized, 0.01, "bytes")
+    assert SOME[0].fewer is None and "MB" not in compare.answer(SOME, 0.01, "bytes")
 
 
 def test_a_difference_beyond_the_spread_is_told():

@@ -774,6 +774,12 @@ def test_compare_shows_runs_in_a_curve_a_table_and_words(runs_dir):
     assert len(app.get("plotly_chart")) == 1
     differ = app.dataframe[1].value
     assert set(differ["Setting"]) == {"scope", "compressions"}
+    run = loaders.run("one")
+    size, dense = run.points[0]["bytes"], 4 * run.layout.model_weights
+    row = compared[compared["Runs"] == "one"].iloc[0]
+    assert row["MB"] == pytest.approx(size / 1e6) and row["Fewer"] == pytest.approx(dense / size)
+    assert "Formats" not in compared
+    assert len(opened("compare", axis="bytes of the encoder").get("plotly_chart")) == 1
     for axis in ("compression of the whole model", "predicted speedup"):
         app = opened("compare", axis=axis)
     assert "calibrate this machine on **Speed**" in texts(app)
@@ -1279,7 +1285,7 @@ def test_learn_shows_where_recorded_runs_break():
 
 def test_learn_counts_what_bits_cost():
     app = learn(8)
-    row = bits.real_matrix(DENSE_WEIGHTS)[0]
+    row = bits.real_matrix(DENSE_WEIGHTS)[3]
     expected = [f"{bits.rounded(row, '4', rule).error:.2%}" for rule in (False, True)]
     assert [metrics(app)["Error by largest weight"], metrics(app)["Error by least squares"]] == expected
     app.select_slider(key="bits").set_value("ternary").run()

@@ -46,7 +46,7 @@ def what_a_bit_costs() -> None:
                          help="The second is found by alternating: round with the present scale, then take the scale "
                               "that fits these levels best, until nothing moves.") == "the least squared error"
     with right:
-        at = st.slider("Row of the matrix", 1, len(weight), 1, key="row") - 1
+        at = st.slider("Row of the matrix", 1, len(weight), 4, key="row") - 1
     row = weight[at].astype(float)
     one, other = (bits.rounded(row, name, rule) for rule in (least, not least))
     draw(bits.staircase(row, one), "stairs", "The weights of a row, smallest first, and the levels they are rounded to")

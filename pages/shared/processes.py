@@ -21,6 +21,7 @@ import psutil
 
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
+from prune_core.precision import formats
 from prune_core.runs import places, shelf
 from prune_core.runs.config import OPTIONS, PruneConfig, preset
 from prune_core.runs.places import RunError
@@ -211,7 +212,8 @@ def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, 
     """The pruned model as `python -m prune_core export` writes it. Raises Failed."""
     return _answer(["export", name, str(out), f"--runs-dir={runs_dir}", f"--to={to}", f"--phase={stage}",
                     f"--scope={cut.scope}", f"--threshold={json.dumps(dict(cut.thresholds))}", f"--by={cut.ranking}",
-                    f"--dtype={dtype}", *(["--repair"] if cut.repaired else []), *([f"--data={data}"] if data else [])])
+                    f"--dtype={dtype}", *formats.as_options(cut.formats), *(["--repair"] if cut.repaired else []),
+                    *([f"--data={data}"] if data else [])])
 
 
 class Report:

@@ -11,7 +11,8 @@ from typer import Option
 from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.methods import rankings
-from prune_core.runs import settings
+from prune_core.precision import formats
+from prune_core.runs import mixtures, settings
 from prune_core.runs.run import Run
 
 RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
@@ -33,6 +34,40 @@ ByNamed = Annotated[str, Option(
 Repair = Annotated[bool, Option(
     "--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")]
 
+# In which number formats and patterns what stays is stored
+Bits = Annotated[str | None, Option(
+    help="Bits of the weights that stay: 32, 16, 8 to 2, ternary, binary, clusters-8 to clusters-2; with a pattern "
+         "4/2:4; several as layer:8,8,4 in the order of the layers; default: as they were trained.")]
+PatternOption = Annotated[str | None, Option(
+    "--pattern", help="N:M: at most N of every M consecutive inputs of a row stay, as 2:4.")]
+ActivationBits = Annotated[int | None, Option(
+    help="8: the inputs of every matrix in 8 bits, with a scale for each token.")]
+EmbeddingBits = Annotated[int | None, Option(help="8: word embeddings in 8 bits, with a scale for each row.")]
+
+
+def formats_of(run: Run, bits: str | None = None, pattern: str | None = None, activation_bits: int | None = None,
+               embedding_bits: int | None = None, stage: str | None = None) -> str:
+    """The formats that these options ask for, as Cut has them: none of them given, those of the stage's training.
+
+    Checked against the run's layout. Raises InputError.
+    """
+    if {bits, pattern, activation_bits, embedding_bits} == {None}:
+        return run.trained_formats(stage) if stage else ""
+    return str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
+
+
+Mixture = Annotated[str | None, Option(
+    help="A mixture that `search` found, by its name (8x): its blocks, patterns and bits, of its stage.")]
+
+
+def mixture_of(run: Run, name: str, phase: str | None, **others) -> tuple[Cut, str]:
+    """(its cut, its stage) of a mixture that was found. Raises InputError, also where `others` say what to cut too."""
+    if given := [option for option, value in others.items() if value is not None]:
+        raise InputError(f"--mixture and --{given[0].replace('_', '-')}; needed: one of the two, as a mixture has all "
+                         "of it")
+    mixture = mixtures.named(run, name, phase)
+    return mixture.cut, mixture.stage
+
 
 def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
     """'1.5,2x' -> (1.5, 2.0). Raises InputError."""
@@ -44,11 +79,13 @@ def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
 
 
 def cut_of(run: Run, sparsity: float | None, threshold: str | None, scope: str | None, by: str = "norm",
-           repair: bool = False) -> Cut:
-    """The cut that these options ask for. Raises InputError."""
+           repair: bool = False, formats: str = "") -> Cut:
+    """The cut that these options ask for; with `formats` alone nothing more is cut. Raises InputError."""
+    if sparsity is None and threshold is None and formats:
+        sparsity = 0.0
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
-    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair)
+    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair, formats)
 
 
 def _threshold(text: str | None) -> float | dict[str, float] | None:

@@ -76,15 +76,15 @@ def predict(surface: Sequence[SurfacePoint], sparsity: float) -> tuple[float, fl
     return tuple(float(np.interp(sparsity, xs, list(column))) for column in columns)
 
 
-def predict_mixed(plain_surface: Sequence[SurfacePoint], parts: Sequence[tuple[float, Sequence[SurfacePoint] | None]],
+def predict_mixed(plain: Sequence[SurfacePoint], parts: Sequence[tuple[float, Sequence[SurfacePoint] | None]],
                   sparsity: float) -> tuple[float, float, float] | None:
-    """(score, low, high) of a cut whose matrices have several formats; None where one of these has no surface.
+    """(score, low, high) of a mixture of formats: the plain surface less the drops of its parts, at this sparsity.
 
-    `parts`: of each format the share of the prunable weights that have it, and the surface where all of them do. The
-    plain surface less the drop of each, by its share: as if drops added up.
+    `parts`: of each format the share of the weights that have it, and the surface where all have it (for fp32 the plain
+    one). The drop of a part counts by its share; None where a surface is missing.
     """
-    if any(surface is None for _, surface in parts):
+    if not plain or any(surface is None or not surface for share, surface in parts if share > 0):
         return None
-    plain = np.array(predict(plain_surface, sparsity))
-    drops = sum(share * (plain - np.array(predict(surface, sparsity))) for share, surface in parts)
-    return tuple(float(value) for value in plain - drops)
+    score, low, high = predict(plain, sparsity)
+    drop = sum(share * (score - predict(surface, sparsity)[0]) for share, surface in parts if share > 0)
+    return score - drop, low - drop, high - drop

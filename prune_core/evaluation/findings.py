@@ -20,6 +20,8 @@ from prune_core.execution.paths import Choice
 from prune_core.latency import apart
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
+from prune_core.precision import formats
+from prune_core.precision.storage import storage
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -58,8 +60,11 @@ def find(
     tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
     speeds = speedups(run, settings, masks, measured, profile, dtype)
     tell(3 * count, 3 * count, "writing")
-    return [Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."))
-            for setting, mask, (score, flips, why), speed in zip(settings, masks, known, speeds, strict=True)]
+    sizes = [storage(mask, formats.parse(setting.cut.formats, run.layout), run.embeddings).bytes
+             for setting, mask in zip(settings, masks, strict=True)]
+    return [Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."), size)
+            for setting, mask, (score, flips, why), speed, size in zip(settings, masks, known, speeds, sizes,
+                                                                       strict=True)]
 
 
 class _Benches:

@@ -26,11 +26,15 @@ TILE = 384  # inputs of a piece of a Gram matrix: a symmetric one needs only the
 
 @dataclass(frozen=True)
 class Gram:
-    """What one matrix saw: `products` (n, n) sum over tokens of x x^T, `total` (n,) sum of x, `count` tokens."""
+    """What one matrix saw: `products` (n, n) sum over tokens of x x^T, `total` (n,) sum of x, `count` tokens.
+
+    `range`: the least and the largest of all inputs, zero among them.
+    """
 
     products: torch.Tensor
     total: torch.Tensor
     count: int
+    range: tuple[float, float] = (0.0, 0.0)
 
     def rms(self) -> torch.Tensor:
         """(n,) root mean square of every input."""
@@ -63,7 +67,7 @@ class Collector:
 
     def __init__(self, model: nn.Module, linears: Mapping[str, nn.Linear]):
         self._model, self._linears = model, linears
-        self._sums: dict[str, list] = {}  # products, total, count
+        self._sums: dict[str, list] = {}  # products, total, count, least, largest
         self._shared: dict[str, str] = {}  # query, key and value have the input of the first of them
 
     @torch.inference_mode()
@@ -97,10 +101,12 @@ class Collector:
 
     def _add(self, name: str, rows: torch.Tensor) -> None:
         width = rows.shape[-1]
-        sums = self._sums.setdefault(name, [torch.zeros(width, width), torch.zeros(width), 0])
+        sums = self._sums.setdefault(name, [torch.zeros(width, width), torch.zeros(width), 0, 0.0, 0.0])
         _add_products_(sums[0], rows)
         sums[1] += rows.sum(0)
         sums[2] += len(rows)
+        if len(rows):
+            sums[3], sums[4] = min(sums[3], float(rows.min())), max(sums[4], float(rows.max()))
 
     @torch.inference_mode()
     def grams(self) -> dict[str, Gram]:
@@ -108,8 +114,8 @@ class Collector:
 
         To be asked once, after the last batch.
         """
-        grams = {name: Gram(_mirrored_(products), total, tokens)
-                 for name, (products, total, tokens) in self._sums.items()}
+        grams = {name: Gram(_mirrored_(products), total, tokens, (least, largest))
+                 for name, (products, total, tokens, least, largest) in self._sums.items()}
         return {name: grams[self._shared[name]] for name in self._linears if name in self._shared}
 
 

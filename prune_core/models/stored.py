@@ -6,6 +6,7 @@ The smaller form, which ships, has for each matrix X in place of X.weight
     X.weight.kept     bf16 (kept blocks, rows, columns): their values, in the same order
 
 and says so in the file's metadata: {"form": "kept blocks", "block": "64x1"}. Nothing is rounded: runs keep bf16.
+A stage that was trained in few bits ships packed (packed.py).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 
 from prune_core import InputError
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
+from prune_core.models import packed
 
 FORM = "kept blocks"
 
@@ -32,6 +34,8 @@ def read(path: Path, layout: Layout) -> dict[str, torch.Tensor]:
     with safe_open(path, framework="pt") as file:
         about = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    if about.get("form") == packed.FORM:
+        return packed.dequantized(*packed.read(tensors, about, layout))
     if about.get("form") != FORM:
         return tensors
     if about.get("block") != str(layout.block):

@@ -176,6 +176,21 @@ class Formats:
         return ", ".join(said + ["embeddings 8 bits"] * (self.embeddings == 8))
 
 
+def as_options(text: str) -> list[str]:
+    """What says these formats on a command line: ['--bits=8', '--pattern=2:4', '--embedding-bits=8'].
+
+    fp32 is said too, as what goes without saying is what a stage was trained in. Raises InputError.
+    """
+    made = parse(text)
+    one = made.weights[0]
+    if made.activations == "tensor":  # for which there is no option but the whole text
+        return [f"--bits={made}"]
+    said = ([f"--bits={replace(one, pattern=None)}", *([f"--pattern={one.pattern}"] if one.pattern else [])]
+            if made.scope == "global" else [f"--bits={made.scope}:{','.join(map(str, made.weights))}"])
+    said += ["--activation-bits=8"] if made.activations else []
+    return said + ["--embedding-bits=8"] * (made.embeddings == 8)
+
+
 def parse(text: str, layout: Layout | None = None) -> Formats:
     """The formats that a text names, checked against the layout where one is given. Raises InputError."""
     weights, *more = text.strip().split(";")

@@ -177,10 +177,10 @@ def orders(row: np.ndarray, first: np.ndarray, second: np.ndarray) -> go.Figure:
     xs = list(range(1, len(row) + 1))
     figure = go.Figure(go.Bar(x=xs, y=row, name="weight", marker_color="rgba(138,143,152,0.45)",
                               hovertemplate=hover("%{y:.2f}", "weight")))
-    for name, values, symbol, size, colour in (("pruned, then rounded", first, "square", 11, BLUE),
-                                               ("rounded, then pruned", second, "diamond-open", 19, ORANGE)):
+    for name, values, symbol, size, colour, edge in (("pruned, then rounded", first, "square", 12, BLUE, 0),
+                                                     ("rounded, then pruned", second, "diamond-open", 19, ORANGE, 3)):
         figure.add_trace(go.Scatter(x=xs, y=values, name=name, mode="markers", hovertemplate=hover("%{y:.3f}", name),
-                                    marker=dict(symbol=symbol, size=size, color=colour, line=dict(width=3))))
+                                    marker=dict(symbol=symbol, size=size, color=colour, line_width=edge)))
     figure.update_xaxes(title_text="place in the row", dtick=1, showgrid=False)
     figure.update_yaxes(title_text="value", zeroline=True, zerolinecolor=GREY)
     return with_legend(figure, 340)
@@ -197,7 +197,8 @@ def stacked(rows: Mapping[str, Parts]) -> go.Figure:
     each = {name: bits_of(parts) for name, parts in rows.items()}
     figure = go.Figure([go.Bar(
         y=list(each), x=[one[part] for one in each.values()], name=part, orientation="h",
-        marker=dict(color=colour, pattern_shape=shape), hovertemplate=hover("%{x:.2f} bits", part))
+        marker=dict(color=colour, pattern=dict(shape=shape, fillmode="overlay")),
+        hovertemplate=hover("%{x:.2f} bits", part))
         for part, colour, shape in (("values", BLUE, ""), ("index", ORANGE, "/"), ("scales", GREEN, "x"))])
     figure.update_xaxes(title_text="bits for each weight of the matrix; fp32 has 32", showgrid=False)
     figure.update_yaxes(autorange="reversed", type="category")
@@ -209,7 +210,8 @@ def equal_bytes(mixtures: Sequence[Mixture]) -> go.Figure:
     figure = go.Figure(go.Bar(
         x=[one.error for one in mixtures], y=[Format.parse(one.format).words for one in mixtures], orientation="h",
         marker_color=PINK, text=[f"{one.error:.1%} lost, {one.cut:.0%} of the strips cut" for one in mixtures],
-        textposition="auto", hovertemplate=hover("%{x:.2%} of the squared weights", "%{y}"), name="lost"))
-    figure.update_xaxes(title_text="share of the squared weights that is lost", tickformat=".0%", rangemode="tozero")
+        textposition="outside", cliponaxis=False, hovertemplate=hover("%{x:.2%} of the squared weights", "%{y}")))
+    figure.update_xaxes(title_text="share of the squared weights that is lost", tickformat=".0%",
+                        range=[0, 1.5 * max((one.error for one in mixtures), default=1.0)])
     figure.update_yaxes(autorange="reversed", type="category")
     return with_legend(figure, 90 + 40 * len(mixtures)).update_layout(showlegend=False)

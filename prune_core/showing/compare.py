@@ -9,9 +9,11 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from prune_core.cutting.masks import BYTES as BYTES_EACH
 from prune_core.cutting.masks import mask_at
 from prune_core.latency.profile import Batch, Profile
 from prune_core.methods.table import DISTILLED, METHODS
+from prune_core.precision import formats
 from prune_core.runs import best
 from prune_core.runs.results import NEAR
 from prune_core.runs.run import Run
@@ -43,6 +45,9 @@ class Row:
     runs: tuple[str, ...] = ()  # in the order of the scores
     bytes: float | None = None  # of the whole model, index included; mean over the same runs
     encoder_bytes: float | None = None  # of its prunable matrices
+    dense_bytes: float = math.nan  # of the whole model in fp32
+    dense_encoder_bytes: float = math.nan
+    formats: str = ""  # in which the weights were trained, in words; "": fp32
 
     @property
     def mean(self) -> float:
@@ -63,6 +68,16 @@ class Row:
         return 100 * (self.dense - self.mean)
 
     @property
+    def fewer(self) -> float | None:
+        """How many times fewer bytes the whole model takes than in fp32."""
+        return self.bytes and self.dense_bytes / self.bytes
+
+    @property
+    def fewer_encoder(self) -> float | None:
+        """The same of its prunable matrices."""
+        return self.encoder_bytes and self.dense_encoder_bytes / self.encoder_bytes
+
+    @property
     def stage(self) -> Stage:
         return Stage.of("retrain", self.compression)
 
@@ -81,7 +96,15 @@ def row_of(method: str, compression: float, own: Sequence[tuple[Run, dict]], by:
     return Row(method, compression, tuple(p["score_retrained"] for p in points),
                *(statistics.fmean(p[name] for p in points) for name in COMPRESSIONS), statistics.fmean(dense),
                by or method, _mean(speedups), timed, mark, runs[0].majority_score, tuple(run.name for run in runs),
-               *(_mean([point.get(name) for point in points]) for name in BYTES))
+               *(_mean([point.get(name) for point in points]) for name in BYTES),
+               *(statistics.fmean(BYTES_EACH * getattr(run.layout, of) for run in runs)
+                 for of in ("model_weights", "encoder_weights")), _trained(runs[0], compression))
+
+
+def _trained(run: Run, compression: float) -> str:
+    """The formats in which a run's retrained weights are, in words; '' for fp32."""
+    made = formats.parse(run.trained_formats(Stage.of("retrain", compression)))
+    return "" if made.plain else made.words
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -95,6 +118,7 @@ AIMS: dict[str, tuple[str, Callable[[Row], float]]] = {
     "speedup": ("Speedup", lambda row: row.speedup or 0.0),
     "encoder": ("Encoder compression", lambda row: row.compression_encoder),
     "model": ("Model compression", lambda row: row.compression_model),
+    "bytes": ("Fewer bytes", lambda row: row.fewer or 0.0),
     "score": ("Score", lambda row: 10 * row.mean),  # the rule takes a tenth for no difference
 }
 
@@ -130,6 +154,8 @@ def answer(rows: Sequence[Row], allowed: float = best.ALLOWED, aim: str = "speed
         told += f", {row.speedup:.1f} times as fast ({row.kind})"
     if aim == "model":
         told += f", the whole model {row.compression_model:.2f} times smaller"
+    if aim == "bytes" and row.fewer:
+        told += f", {row.bytes / 1e6:.1f} MB, {row.fewer:.2f} times fewer bytes than in fp32"
     if row.mean <= row.majority + NEAR:
         told += f"; no better than guessing (majority class {row.majority:.3f})"
     return told
@@ -177,14 +203,15 @@ def as_csv(rows: Sequence[Row], allowed: float = best.ALLOWED) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["method", "by", "compression", *COMPRESSIONS, "mean", "spread", "dense", "points_lost", "within",
-                     "speedup", "speedup_is", *BYTES, "seeds", "scores"])
+                     "speedup", "speedup_is", *BYTES, "formats", "seeds", "scores"])
     for row in rows:
         numbers = (f"{getattr(row, name):.4f}" for name in (*COMPRESSIONS, "mean", "spread", "dense"))
         known = row.speedup is not None
         fast = [f"{row.speedup:.4f}", row.kind] if known else ["", ""]
         sizes = ["" if (size := getattr(row, name)) is None else f"{size:.0f}" for name in BYTES]
         writer.writerow([row.method, row.by, row.compression, *numbers, f"{row.loss:.2f}",
-                         "yes" if best.keeps(row, allowed) else "no", *fast, *sizes, len(row.scores),
+                         "yes" if best.keeps(row, allowed) else "no", *fast, *sizes, row.formats,
+                         len(row.scores),
                          " ".join(f"{score:.4f}" for score in row.scores)])
     return text.getvalue()
 

@@ -86,6 +86,34 @@ def interval(task: Task, outputs: np.ndarray, labels: np.ndarray) -> tuple[float
     return tuple(float(v) for v in np.quantile(values, [0.025, 0.975]))
 
 
+CELLS = [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]  # label, answer, other answer
+
+
+def paired(task: Task, one: np.ndarray, other: np.ndarray, labels: np.ndarray, draws: int = 1000,
+           ) -> tuple[float, float, float]:
+    """The headline score of `one` minus that of `other`, (examples, outputs) each, with its 95% interval.
+
+    Bootstrap over examples, the same ones for both: what both answer alike adds no spread.
+    """
+    metric, random = task.metrics[0], np.random.default_rng(0)
+    answers = [outputs[:, 0] if not task.labels else outputs.argmax(1) for outputs in (one, other)]
+    difference = _METRICS[metric](labels, answers[0]) - _METRICS[metric](labels, answers[1])
+    if metric == "accuracy":
+        gained = (answers[0] == labels).astype(int) - (answers[1] == labels)
+        cells = np.bincount(gained + 1, minlength=3)
+        values = random.multinomial(len(labels), cells / len(labels), size=draws) @ np.array([-1, 0, 1]) / len(labels)
+    elif task.labels:  # resampling examples is resampling the eight cells of label, answer, other answer
+        cells = np.bincount(4 * labels + 2 * answers[0] + answers[1], minlength=8)
+        drawn = random.multinomial(len(labels), cells / len(labels), size=draws)[:, CELLS]
+        values = _of_counts(metric, drawn.sum(3)) - _of_counts(metric, drawn.sum(2))
+    else:
+        drawn = random.integers(0, len(labels), (draws, len(labels)))
+        values = [_METRICS[metric](labels[i], answers[0][i]) - _METRICS[metric](labels[i], answers[1][i])
+                  for i in drawn]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(difference), float(low), float(high)
+
+
 def majority_score(task: Task, examples: Examples) -> float:
     """The headline score of giving every example the most frequent answer.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
 import numpy as np
@@ -15,7 +15,7 @@ from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BYTES
 from prune_core.methods.table import METHODS
 from prune_core.precision import formats
-from prune_core.precision.storage import storage
+from prune_core.precision.storage import Storage, storage
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
@@ -72,7 +72,7 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
         **_named(run, request), "made": f"{made.day} {made:%B %Y}", "run": run, "block": run.layout.block,
         "allowed": points(request.allowed), "rule": rule, "best": None if best is None else rows[at],
         "advice": told, "sure": sure, "better": request.better, "arithmetic": _arithmetic(findings),
-        "rows": rows, "dense": run.dense_score, "majority": run.majority_score,
+        "rows": rows, "of_formats": _of_formats(rows), "dense": run.dense_score, "majority": run.majority_score,
         "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights,
         "doubts": [] if best is None else _doubts(best, request.audience), "warnings": run.warnings,
         "lost": None if best is None else _lost(best), "known": _known(findings),
@@ -97,17 +97,43 @@ def _named(run: Run, request: Request) -> dict:
 
 def _row(letter: str, finding: Finding, run: Run, audience: str) -> dict:
     """A setting as the table shows it."""
-    mask, score, cut = finding.mask, finding.score, finding.setting.cut
-    stored = storage(mask, formats.parse(cut.formats, run.layout), run.embeddings)
+    mask, score, cut, stored = finding.mask, finding.score, finding.setting.cut, _stored(finding, run)
     row = {"letter": letter, "sparsity": mask.sparsity, "kept": 1 - mask.sparsity,
            "encoder": mask.compression_encoder, "model": mask.compression_model, "mb": stored.bytes / 1e6,
            "mb_without_index": stored.without_index / 1e6, "encoder_mb": stored.encoder.stored / 1e6,
+           "fewer": stored.dense / stored.bytes, "formats": _formats(finding, run),
+           "fewer_encoder": stored.encoder.dense / stored.encoder.stored,
            "score": score, "speed": finding.speed, "repaired": cut.repaired,
            **described(finding, run, audience)}
     if score:
         row |= {"loss": score.value - run.dense_score, "useless": score.value <= run.majority_score,
                 "interval": None if score.low is None else f"{score.low:.3f} – {score.high:.3f}"}
     return row
+
+
+def _stored(finding: Finding, run: Run) -> Storage:
+    """What the setting takes, packed."""
+    return storage(finding.mask, formats.parse(finding.setting.cut.formats, run.layout), run.embeddings)
+
+
+def _formats(finding: Finding, run: Run) -> str:
+    """'8 bits, 2:4, trained in them'; '' for fp32 without a pattern."""
+    cut, saved = finding.setting.cut, run.snapshots[finding.setting.at].saved
+    made = formats.parse(cut.formats, run.layout)
+    if made.plain:
+        return ""
+    if saved and run.trained_formats(saved) == cut.formats:
+        return f"{made.words}, trained in them"
+    return f"{made.words}, rounded after training" + ", what stays repaired" * cut.repaired
+
+
+def _of_formats(rows: Sequence[Mapping]) -> str:
+    """What a reader must know of sizes and speed where settings are in fewer bits or patterns; '' where none is."""
+    if not any(row["formats"] for row in rows):
+        return ""
+    return ("Formats: weights that stay are stored in fewer bits, or so many of every few inputs are kept (N:M). MB "
+            "counts all that a file needs: values, index, scales and the parts left in fp32. Fewer bits of the weights "
+            "alone, and N:M patterns, save bytes, not time: their speedup is that of the blocks.")
 
 
 def _doubts(finding: Finding, audience: str) -> list[str]:
@@ -221,5 +247,7 @@ def _command(run: Run, finding: Finding, request: Request) -> str | None:
     given = (f"--sparsity {cut.share!r}" if cut.share is not None
              else f"--threshold {shlex.quote(json.dumps(dict(cut.thresholds)))}")
     ranked = f" --by {cut.ranking}" if cut.ranking != "norm" else ""
+    if cut.formats or run.trained_formats(saved):
+        ranked += "".join(f" {shlex.quote(option)}" for option in formats.as_options(cut.formats))
     options = f"--phase {saved} --scope {cut.scope} {given}{ranked}" + " --repair" * cut.repaired
     return f"python -m prune_core evaluate {run.name} {options}{_option(request)}"

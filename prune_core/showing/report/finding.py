@@ -100,3 +100,4 @@ class Finding:
     speed: ReportedSpeed | None
     flips: Flips | None
     why_no_flips: str = ""
+    bytes: int | None = None  # of the whole model, packed

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prune_core.precision import formats
 from prune_core.showing.report.finding import Finding
+
+AS_FAST = 0.05  # of the speedup: less is no difference that one notices
 
 
 def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tuple[int | None, str]:
     """(position of the recommended setting, or of the nearest to it, the rule in words); None: no setting has a score.
 
     Of the settings within `allowed` of the dense model: the fastest where all of these have a speedup, else the
-    smallest. Where none is within: the one with the best score.
+    smallest. Where some are in fewer bits, bytes decide: those within AS_FAST of the fastest count as equally fast.
+    Where none is within: the one with the best score.
     """
     scored = [at for at, finding in enumerate(findings) if finding.score]
     if not scored:
@@ -23,6 +27,8 @@ def recommended(dense: float, findings: Sequence[Finding], allowed: float) -> tu
         return best, (f"No setting keeps within {points(allowed)} of the dense model. The one with the best score is "
                       f"named; it loses {points(dense - findings[best].score.value)}.")
     by_speed = all(findings[at].speed for at in within)
+    if any(finding.setting.cut.formats for finding in findings) and all(findings[at].bytes for at in within):
+        return _fewest(findings, within, by_speed, rule)
     size = (lambda finding: finding.speed.value) if by_speed else (lambda finding: finding.mask.compression_encoder)
     best = max(within, key=lambda at: (size(findings[at]), findings[at].score.value))
     predicted = by_speed and not all(findings[at].speed.measured for at in within)
@@ -50,6 +56,8 @@ def advice(dense: float, majority: float, finding: Finding, letter: str, allowed
         return told, (f"{unsure}, so it may be within after all: score it on more data before you give it up."
                       if dense - score.high <= allowed else "Even the high end of its 95% interval is below that.")
     cut = f"{finding.mask.sparsity:.1%} of the encoder cut" if finding.mask.sparsity else "nothing cut"
+    made = formats.parse(finding.setting.cut.formats)
+    cut += "" if made.plain else f", {made.words}"
     told = f"Ship {letter}: {cut}, " + (f"{points(lost)} lost" if round(1000 * lost) > 0 else "nothing lost")
     if not score.exact:
         return f"Test {letter} before you ship it: {cut}, its score is predicted", unsure and unsure + "."
@@ -65,3 +73,13 @@ def points(share: float) -> str:
     """0.012 -> '1.2 points'"""
     text = f"{100 * share:.1f}".removesuffix(".0")
     return f"{text} point{'s' * (text != '1')}"
+
+
+def _fewest(findings: Sequence[Finding], within: Sequence[int], by_speed: bool, rule: str) -> tuple[int, str]:
+    """Of those as fast as the fastest, of all where not each has a speedup, the one of fewest bytes."""
+    fastest = max(findings[at].speed.value for at in within) if by_speed else 0.0
+    alike = [at for at in within if not by_speed or findings[at].speed.value >= (1 - AS_FAST) * fastest]
+    best = min(alike, key=lambda at: (findings[at].bytes, -findings[at].score.value))
+    what = (f"the fewest bytes of those at most {AS_FAST:.0%} slower than the fastest" if by_speed else
+            "the fewest bytes (not all have a speedup)")
+    return best, f"{rule}{what}. {len(within)} of {len(findings)} meet{'s' * (len(within) == 1)} this."
