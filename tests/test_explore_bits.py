@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
 from dataclasses import replace
 from datetime import date
 
 import pytest
-import tiny
-from browsing import CHROMIUM, chromium, playwright, served
 from sample_run import make_layout, make_profile, make_run
-from test_browser import watched
 from test_pages import opened, sent, texts
 
 from prune_core import files, machine
@@ -134,5 +129,6 @@ def test_a_report_has_the_formats_in_its_map(tmp_path):
     run = Run(make_run(tmp_path))
     setting = Setting("one", run.saved("dense"), Cut("global", 0.5, formats="8/2:4"))
     score = ReportedScore(0.8, 0.7, 0.9, 100, True)
-    page = write.html(run, [Finding(setting, setting.mask(run), score, None, None, "no weights")], Request(), date(2026, 1, 1))
+    finding = Finding(setting, setting.mask(run), score, None, None, "no weights")
+    page = write.html(run, [finding], Request(), date(2026, 1, 1))
     assert '"formats":"8/2:4"' in page and "function storageOf" in page and "class Bits" in page
