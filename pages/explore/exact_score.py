@@ -33,7 +33,7 @@ def words(run: Run, view: View) -> None:
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
     more = view.sparsity - mask.sparsity
-    pattern = f"The pattern leaves out {more:.1%} of the prunable weights, the blocks the rest." if more else ""
+    pattern = f"The pattern leaves out {more:.1%} of the prunable weights, the cut blocks the rest." if more else ""
     stored = widgets.plain(bits.words(view.formats, bits.stored(run, view.cut, mask)))
     sentences = (counted, pattern, trained, stored, _ranking_words(view), _score_words(run, view),
                  precision.words(run, view))
@@ -105,6 +105,8 @@ def _score_words(run: Run, view: View) -> str:
     if alike := [kind for kind in view.surfaces if kind.formats == view.cut.formats]:
         scopes = " or ".join(scope_words(kind.scope) for kind in alike)
         return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
+    if view.surfaces and view.formats.scope != "global":
+        return "No score is predicted: that takes scores recorded in each of these formats, and in fp32."
     if view.surfaces and view.cut.formats:
         return f"No score is predicted: none was recorded in {widgets.plain(view.formats.words)}."
     return "No score is predicted here: no scores were recorded for such cuts of this snapshot."
