@@ -82,7 +82,7 @@ def test_a_pause_is_used_to_measure_what_a_repair_needs(made, monkeypatch):
     ask()
     (bench,) = scoring._benches.values()
     end = time.monotonic() + PATIENCE
-    while bench._grams is None:  # nobody has asked for a repair
+    while bench.inputs.known is None:  # nobody has asked for a repair
         assert time.monotonic() < end
         time.sleep(0.01)
     repaired = ask(repair=True)

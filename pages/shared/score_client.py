@@ -20,6 +20,8 @@ from pathlib import Path
 
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
+from prune_core.precision.formats import parse
+from prune_core.precision.storage import storage, zeros
 from prune_core.runs import known
 from prune_core.runs.run import Run
 
@@ -42,7 +44,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """How it stands: waiting, loading, measuring inputs, repairing, scoring, done or failed.
+    """How it stands: waiting, loading, measuring inputs, repairing, quantizing, scoring, done or failed.
 
     `done` of `total` of that, and the score so far with its 95% interval.
     """
@@ -113,7 +115,7 @@ class ScoreClient:
         self._closed = False
         self._start = Start(files.cache_folder() / "first-score.json")
         self._asked: OrderedDict[Question, _Asked] = OrderedDict()
-        self._executed: dict[tuple[str, str, str], dict] = {}  # run, stage, dtype -> what the process ran it in
+        self._executed: dict[tuple[str, ...], dict] = {}  # run, stage, dtype, ... -> what the process ran it in
 
     def want(self, who: str, question: Question, again: bool = False) -> Answer:
         """How the answer stands; asks, where nobody has.
@@ -260,15 +262,16 @@ def _line(question: Question) -> dict:
     """The question as the process takes it."""
     cut = question.cut
     return {"run": question.run, "phase": question.stage, "scope": cut.scope, "threshold": dict(cut.thresholds),
-            "data": question.data or None, "repair": cut.repaired, "score": cut.ranking, "dtype": question.dtype}
+            "data": question.data or None, "repair": cut.repaired, "score": cut.ranking, "dtype": question.dtype,
+            "formats": cut.formats}
 
 
-def _kind(question: Question) -> tuple[str, str, str]:
+def _kind(question: Question) -> tuple[str, ...]:
     """Of questions that are executed alike."""
-    return question.run, question.stage, question.dtype
+    return question.run, question.stage, question.dtype, question.cut.formats.partition(";")[2]
 
 
-def _ran(question: Question, said: dict) -> dict[tuple[str, str, str], dict]:
+def _ran(question: Question, said: dict) -> dict[tuple[str, ...], dict]:
     """What questions of this kind are executed in, where that was said."""
     ran = (said.get("result") or {}).get("executed")
     return {_kind(question): ran} if ran else {}
@@ -288,16 +291,18 @@ def known_before(question: Question, ran: dict | None = None) -> dict | None:
     `ran`: what the dtype that is asked for was executed in last; only the process knows, unless it is fp32.
     It is the answer at once; the question is asked all the same, so that what the next one takes is loaded by then.
     """
-    if question.dtype == "fp32":
-        ran = {"dtype": "fp32", "path": "fp32", "why": ""}
+    if question.dtype == "fp32":  # activations in 8 bits are rounded matrix by matrix, whatever the processor
+        ran = {"dtype": "fp32", "path": "modules" if ";a8" in question.cut.formats else "fp32", "why": ""}
     if ran is None:
         return None
     with contextlib.suppress(InputError):
         run, cut = Run(Path(question.run)), question.cut
-        mask = cut.mask(run.ranking(question.stage, cut.ranking), run.layout)
-        key = known.key(run, question.stage, question.data or None, cut.repaired)
-        found = known.find(run, key, mask, cut.repaired, ran["path"])
-        return found and found | {"seconds": 0.0, "sparsity": mask.sparsity, "executed": ran}
+        mask, formats = cut.mask(run.ranking(question.stage, cut.ranking), run.layout), parse(cut.formats, run.layout)
+        text = str(formats)
+        key = known.key(run, question.stage, question.data or None, known.of_train(cut.repaired, text))
+        found = known.find(run, key, mask, cut.repaired, ran["path"], text)
+        return found and found | {"seconds": 0.0, "sparsity": zeros(mask, formats), "executed": ran, "formats": text,
+                                  **storage(mask, formats, run.embeddings).to_json()}
     return None
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import typer
 
 from prune_core import InputError, files, out_of_memory
-from prune_core.cli import ask, hand_out, keep, serve_app, time, train
+from prune_core.cli import ask, hand_out, keep, search, serve_app, time, train
 from prune_core.runs import places
 
 
@@ -35,6 +35,7 @@ COMMANDS = (
     Row("restore", keep.restore, writes=True),
     Row("evaluate", ask.evaluate, writes=False),
     Row("propose", ask.propose, writes=False),
+    Row("search", search.search, writes=True),
     Row("measure", time.measure, writes=False),
     Row("score", ask.score, writes=True),
     Row("sensitivity", ask.sensitivity, writes=True),

@@ -9,11 +9,15 @@ from typer import Argument, Option
 
 from prune_core import InputError
 from prune_core.cli.options import (
+    ActivationBits,
     AsJson,
+    Bits,
     By,
     ByNamed,
     Data,
     Dtype,
+    EmbeddingBits,
+    PatternOption,
     Phase,
     Repair,
     RunsDir,
@@ -23,11 +27,13 @@ from prune_core.cli.options import (
     Threshold,
     Weights,
     cut_of,
+    formats_of,
     numbers,
 )
 from prune_core.cli.tell import say_taken, scored, tell
 from prune_core.cutting.cuts import SurfaceKind
 from prune_core.methods import rankings
+from prune_core.precision.formats import parse
 from prune_core.runs import places, shelf
 from prune_core.runs.settings import default_stage
 from prune_core.tasks import glue
@@ -70,6 +76,10 @@ def flips(
     scope: Scope = None,
     by: By = "norm",
     repair: Repair = False,
+    bits: Bits = None,
+    pattern: PatternOption = None,
+    activation_bits: ActivationBits = None,
+    embedding_bits: EmbeddingBits = None,
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
@@ -78,7 +88,9 @@ def flips(
     and won."""
     from prune_core.evaluation.flips import first
 
-    result = first(shelf.find(run, runs_dir), numbers(sparsities, "sparsity"), scope, by, repair, data)
+    asked = shelf.find(run, runs_dir)
+    formats = formats_of(asked, bits, pattern, activation_bits, embedding_bits)
+    result = first(asked, numbers(sparsities, "sparsity"), scope, by, repair, data, formats)
     tell(result, as_json, _flips_text)
 
 
@@ -102,6 +114,10 @@ def evaluate(
     threads: Threads = 0,
     by: ByNamed = "norm",
     repair: Repair = False,
+    bits: Bits = None,
+    pattern: PatternOption = None,
+    activation_bits: ActivationBits = None,
+    embedding_bits: EmbeddingBits = None,
     dtype: Dtype = "fp32",
     path: Annotated[str | None, Option(
         help="Kernels to force: bf16 amx, bf16 avx512, int8 amx, int8 vnni; default: the fastest here.")] = None,
@@ -109,15 +125,18 @@ def evaluate(
         "--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """The exact dev score of a run's weights, cut at a sparsity or a threshold; a score that is known is not
-    computed again. In bf16 and int8 it tells how many answers are others than in fp32."""
+    """The exact dev score of a run's weights, cut at a sparsity or a threshold, what stays in few bits, and the bytes
+    that it takes; a score that is known is not computed again. In bf16 and int8 it tells how many answers are others
+    than in fp32."""
     from prune_core.evaluation.exact import evaluate as evaluated
 
     asked = shelf.find(run, runs_dir)
-    cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+    stage = phase or default_stage(asked, sparsity)
+    cut = cut_of(asked, sparsity, threshold, scope, by, repair,
+                 formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
     show = _show_running if exact else lambda running: None
-    result = evaluated(asked, phase or default_stage(asked, sparsity), cut, data, threads, show, exact,
-                       dtype=dtype, path=path, taken=say_taken, compare=True)
+    result = evaluated(asked, stage, cut, data, threads, show, exact, dtype=dtype, path=path, taken=say_taken,
+                       compare=True)
     tell(result, as_json, _evaluated_text)
 
 
@@ -130,9 +149,21 @@ def _evaluated_text(r: dict) -> str:
     synthetic = " (practice set, not GLUE)" if r["data"] == "practice" else ""
     repaired = ", repaired," if r["repaired"] else ""
     score = f"{r['metric']} {r['score']:.4f}" if r["dtype"] == "fp32" else _score_in(r)
-    return (f"{r['run']} {r['phase']}{repaired}: {score}{synthetic} at sparsity "
+    formats = f" in {parse(r['formats']).words}" if r["formats"] else ""
+    return (f"{r['run']} {r['phase']}{repaired}{formats}: {score}{synthetic} at sparsity "
             f"{r['sparsity']:.4f}, encoder {r['compression_encoder']:.2f}x, model {r['compression_model']:.2f}x, "
-            f"{r['examples']} examples, {r['seconds']:.2f} s (first after {r['seconds_to_first']:.2f} s)")
+            f"{r['examples']} examples, {r['seconds']:.2f} s (first after {r['seconds_to_first']:.2f} s)"
+            + (f"\n{_bytes_text(r)}" if r["formats"] else ""))
+
+
+def _bytes_text(r: dict) -> str:
+    """How many times fewer bytes than in fp32 with nothing cut, the whole model's and the prunable matrices'."""
+    said = []
+    for what, each in (("encoder", "encoder_bytes"), ("model", "bytes")):
+        dense = r[f"{each}_dense"]
+        said.append(f"{what} {r[each]:,} bytes, {dense / r[each]:.1f}x fewer than in fp32, index included "
+                    f"({dense / r[f'{each}_without_index']:.1f}x without)")
+    return "; ".join(said)
 
 
 def _score_in(r: dict) -> str:
@@ -235,29 +266,34 @@ def surface(
                                    f"({', '.join(rankings.recordable())}), or several.")] = "norm",
     scope: Annotated[str, Option(help="global, layer, type, matrix, or several.")] = "global,matrix",
     repair: Annotated[str, Option(help="no, yes, or both: repaired after cutting.")] = "both",
+    bits: Annotated[str, Option(
+        help="Bits and patterns of what stays, or several: 8,4,4/2:4,2:4; 8;a8 with activations in 8 bits as well; "
+             "default: fp32.")] = "",
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, which Explore then
-    predicts from."""
+    """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, in few bits as well,
+    which Explore then predicts from."""
     from prune_core.evaluation.surface import surfaces
 
     repaired = {"no": (False,), "yes": (True,), "both": (False, True)}.get(repair)
     if repaired is None:
         raise InputError(f"repair {repair!r} is none of no, yes, both")
     asked = shelf.find(run, runs_dir)
-    kinds = [SurfaceKind(ranking, where, after)
-             for ranking in by.split(",") for where in scope.split(",") for after in repaired]
+    formats = [str(parse(one, asked.layout)) for one in (bits.split(",") if bits else [asked.trained_formats(phase)])]
+    kinds = [SurfaceKind(ranking, where, after, each)
+             for each in formats for ranking in by.split(",") for where in scope.split(",") for after in repaired]
     steps = scored(surfaces(asked, phase, kinds, data, threads))
     rows = [kind.to_json() | vars(point) for *_, kind, point in steps]
     tell({"run": asked.name, "phase": phase, "metric": asked.metric, "points": rows}, as_json, _surface_text)
 
 
 def _surface_text(r: dict) -> str:
-    return "\n".join(f"{p['by']:10} {p['scope']:7} {'repaired' if p['repaired'] else 'cut':9} {p['sparsity']:6.1%}: "
-                     f"{r['metric']} {p['score']:.4f}" for p in r["points"])
+    return "\n".join(f"{p['by']:10} {p['scope']:7} {'repaired' if p['repaired'] else 'cut':9} "
+                     f"{p.get('formats') or 'fp32':8} {p['sparsity']:6.1%}: {r['metric']} {p['score']:.4f}"
+                     for p in r["points"])
 
 
 def serve(

@@ -12,7 +12,7 @@ from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.methods import rankings
 from prune_core.precision import formats
-from prune_core.runs import settings
+from prune_core.runs import mixtures, settings
 from prune_core.runs.run import Run
 
 RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
@@ -51,9 +51,22 @@ def formats_of(run: Run, bits: str | None = None, pattern: str | None = None, ac
 
     Checked against the run's layout. Raises InputError.
     """
-    if (bits, pattern, activation_bits, embedding_bits) == (None, None, None, None):
+    if {bits, pattern, activation_bits, embedding_bits} == {None}:
         return run.trained_formats(stage) if stage else ""
     return str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
+
+
+Mixture = Annotated[str | None, Option(
+    help="A mixture that `search` found, by its name (8x): its blocks, patterns and bits, of its stage.")]
+
+
+def mixture_of(run: Run, name: str, phase: str | None, **others) -> tuple[Cut, str]:
+    """(its cut, its stage) of a mixture that was found. Raises InputError, also where `others` say what to cut too."""
+    if given := [option for option, value in others.items() if value is not None]:
+        raise InputError(f"--mixture and --{given[0].replace('_', '-')}; needed: one of the two, as a mixture has all "
+                         "of it")
+    mixture = mixtures.named(run, name, phase)
+    return mixture.cut, mixture.stage
 
 
 def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
@@ -66,11 +79,13 @@ def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
 
 
 def cut_of(run: Run, sparsity: float | None, threshold: str | None, scope: str | None, by: str = "norm",
-           repair: bool = False) -> Cut:
-    """The cut that these options ask for. Raises InputError."""
+           repair: bool = False, formats: str = "") -> Cut:
+    """The cut that these options ask for; with `formats` alone nothing more is cut. Raises InputError."""
+    if sparsity is None and threshold is None and formats:
+        sparsity = 0.0
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
-    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair)
+    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair, formats)
 
 
 def _threshold(text: str | None) -> float | dict[str, float] | None:

@@ -74,3 +74,17 @@ def predict(surface: Sequence[SurfacePoint], sparsity: float) -> tuple[float, fl
     xs = sorted(best)
     columns = ((best[x].score for x in xs), (best[x].low for x in xs), (best[x].high for x in xs))
     return tuple(float(np.interp(sparsity, xs, list(column))) for column in columns)
+
+
+def predict_mixed(plain: Sequence[SurfacePoint], parts: Sequence[tuple[float, Sequence[SurfacePoint] | None]],
+                  sparsity: float) -> tuple[float, float, float] | None:
+    """(score, low, high) of a mixture of formats: the plain surface less the drops of its parts, at this sparsity.
+
+    `parts`: of each format the share of the weights that have it, and the surface where all have it (for fp32 the plain
+    one). The drop of a part counts by its share; None where a surface is missing.
+    """
+    if not plain or any(surface is None or not surface for share, surface in parts if share > 0):
+        return None
+    score, low, high = predict(plain, sparsity)
+    drop = sum(share * (score - predict(surface, sparsity)[0]) for share, surface in parts if share > 0)
+    return score - drop, low - drop, high - drop

@@ -64,8 +64,9 @@ class Cut:
         return surfaces.get(self.kind) if self.scope == "global" or self.share is not None else None
 
     def to_json(self) -> dict:
-        """How much goes, as the map in the browser has it."""
-        return {"scope": self.scope, "share": self.share, "thresholds": self.thresholds and dict(self.thresholds)}
+        """How much goes, as the map in the browser has it, and in which formats the rest stays, where not in fp32."""
+        said = {"scope": self.scope, "share": self.share, "thresholds": self.thresholds and dict(self.thresholds)}
+        return said | ({"formats": self.formats} if self.formats else {})
 
     def text(self, layout: Layout) -> str:
         """'global@0.5' (a share) or 'layer:0.31,0.29' (thresholds, in the order of the layers), as in the address."""
@@ -76,13 +77,19 @@ class Cut:
 
 
 def from_json(said: Mapping, layout: Layout) -> Cut | None:
-    """A cut by norm from what a browser said, {scope, share, thresholds}; None where it is none."""
+    """A cut by norm from what a browser said, {scope, share, thresholds, formats}; None where it is none.
+
+    Formats are taken as they are said; precision/formats.py reads them.
+    """
     try:
-        scope, share, thresholds = said["scope"], said["share"], said["thresholds"]
+        scope, share, thresholds, formats = said["scope"], said["share"], said["thresholds"], said.get("formats") or ""
+        if not isinstance(formats, str):
+            return None
         if scope in SCOPES and share is not None and 0 <= float(share) < 1:
-            return Cut(scope, float(share))
+            return Cut(scope, float(share), formats=formats)
         given = tuple((key, float(thresholds[key])) for key in by_scope(layout, scope))
-        return Cut(scope, None, given) if all(0 <= threshold < math.inf for _, threshold in given) else None
+        fits = all(0 <= threshold < math.inf for _, threshold in given)
+        return Cut(scope, None, given, formats=formats) if fits else None
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
 
@@ -101,7 +108,7 @@ def in_force(said: Mapping, layout: Layout, ranking: str, norms: Norms) -> Cut |
         return None
     if not all(0 <= share <= 1 for share in shares.values()):
         return None
-    return Cut(cut.scope, None, thresholds_of(norms, layout, shares, cut.scope), ranking)
+    return Cut(cut.scope, None, thresholds_of(norms, layout, shares, cut.scope), ranking, formats=cut.formats)
 
 
 def parse(text: str, layout: Layout) -> Cut | None:

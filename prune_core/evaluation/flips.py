@@ -10,6 +10,7 @@ from prune_core import InputError
 from prune_core.cutting.answers import Flip, Flips
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation.bench import Bench
+from prune_core.precision.formats import parse
 from prune_core.runs.run import Run
 
 SHOWN = 5  # sentences of each kind
@@ -55,15 +56,15 @@ class UncutAnswers:
 
 def first(
     run: Run, sparsities: Sequence[float], scope: str | None = None, by: str = "norm", repaired: bool = False,
-    source: str | None = None,
+    source: str | None = None, formats: str = "",
 ) -> dict:
-    """The dense weights cut more and more: which right answers turn wrong first, and stay so.
+    """The dense weights cut more and more, the rest in `formats`: which right answers turn wrong first, and stay so.
 
     What `flips --json` prints. Raises InputError.
     """
     if not sparsities or sorted(set(sparsities)) != list(sparsities):
         raise InputError(f"sparsities {', '.join(f'{s:g}' for s in sparsities) or 'none'}; needed: one or more, rising")
-    bench = Bench(run, "dense", source)
+    stored, bench = parse(formats, run.layout), Bench(run, "dense", source)
     if not bench.task.labels:
         raise InputError(f"run {run.name!r} gives numbers, not classes: no answer flips")
     known, ranking, scope = UncutAnswers(bench), run.ranking("dense", by), scope or run.config.scope
@@ -71,14 +72,14 @@ def first(
     right, steps = known.outputs.argmax(1) == truth, []
     for sparsity in sparsities:
         mask = mask_at_sparsity(ranking, run.layout, sparsity, scope)
-        steps.append((mask.sparsity, bench.outputs(mask, repaired)))
+        steps.append((mask.sparsity, bench.outputs(mask, repaired, formats=stored)))
     wrong = np.stack([outputs.argmax(1) != truth for _, outputs in steps])  # (sparsities, examples)
     for_good = np.flip(np.logical_and.accumulate(np.flip(wrong, 0), 0), 0)  # wrong here and at all that follow
     at = np.where(right & for_good.any(0), for_good.argmax(0), len(steps))
     order = [int(i) for i in np.lexsort((-known.sure, at)) if at[i] < len(steps)]
     told = [known.flip(i, steps[at[i]][1], steps[at[i]][0]) for i in order[:2 * SHOWN]]
     return {
-        "run": run.name, "scope": scope, "by": by, "repaired": repaired,
+        "run": run.name, "scope": scope, "by": by, "repaired": repaired, "formats": str(stored),
         "examples": len(truth), "right_before": int(right.sum()), "sparsities": [reached for reached, _ in steps],
         "lost": [int((right & row).sum()) for row in wrong], "won": [int((~right & ~row).sum()) for row in wrong],
         "first": [vars(flip) for flip in told]}

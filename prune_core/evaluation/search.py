@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 
-from prune_core import InputError
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation import exact, limits, losses
@@ -122,7 +121,7 @@ class _Search:
 
     def _count(self, total: int, doing: str) -> Step:
         self.done += 1
-        return self.done, max(total, self.done), doing
+        return self.done - 1, max(total, self.done), doing
 
     def _search(self) -> Iterator[Step]:
         looking = Search(self.limit.costs, self.limit.most, self.limit.total).run()
@@ -223,6 +222,7 @@ class _Search:
             "score": mine["score"], "low": mine["low"], "high": mine["high"], "examples": mine["examples"],
             "loss": found.loss, "loss_of": self.wanted.loss, "swaps": found.swaps, "steps": len(found.path) - 1,
             "path": path, "asked": found.asked, "measured": self.held_out.measured, "order": ORDER,
+            "commands": commands(self.run, self.stage, self.target.name),
             **self.limit.told(mask), "uniforms": uniforms, "uniform": None, "uniform_score": None,
             "difference": None, "words": "no uniform setting is within the limit"}
         return answer if first is None else answer | self._against(found, first, uniforms[0], mine["score"])
@@ -247,6 +247,13 @@ def in_words(apart: float, low: float, high: float) -> str:
     if high < 0:
         return f"The mixture does not beat the best uniform setting of the same size; it is worse: {said}."
     return f"The mixture does not beat the best uniform setting of the same size by more than the spread: {said}."
+
+
+def commands(run: Run, stage: str, name: str) -> list[str]:
+    """Command lines that open exactly this mixture."""
+    of = f"{run.name} --mixture {name} --phase {stage}"
+    return [f"python -m prune_core evaluate {of}", f"python -m prune_core export {run.name} OUT "
+            f"--mixture {name} --phase {stage}"]
 
 
 def cut_json(cut: Cut) -> dict:

@@ -2,12 +2,12 @@
 
     in    {"id": 7, "run": FOLDER, "phase": "dense", "scope": "global", "threshold": {"all": 0.31},
            "data": FOLDER or null, "repair": true or absent, "score": "activation" (the ranking) or absent,
-           "dtype": "bf16" or absent for fp32}
+           "dtype": "bf16" or absent for fp32, "formats": "4/2:4;a8" or absent for fp32}
           {"cancel": 7}
     out   {"id": 7, "executed": {"dtype": "fp32", "path": "fp32", "why": ...}} where that is not the dtype asked for,
           {"id": 7, "doing": "loading"},
           of a repair {"id": 7, "doing": "measuring inputs", "done": 300, "total": 1024, "seconds_left": 4.1}
-          and {"id": 7, "doing": "repairing", "done": 12, "total": 36, "seconds_left": 0.6},
+          and {"id": 7, "doing": "repairing", "done": 12, "total": 36, "seconds_left": 0.6}, of formats "quantizing",
           then {"id": 7, "done": 96, "total": 872, "score": ..., "low": ..., "high": ..., "seconds_left": 1.2} after
           every batch,
           at last {"id": 7, "result": as `evaluate --json`} or {"id": 7, "error": one line}
@@ -178,7 +178,8 @@ class ScoringProcess:
                 raise Cancelled
             dtype = paths.check(question.get("dtype") or "fp32")
             run, ranking = Run(Path(question["run"])), question.get("score") or "norm"
-            cut = cut_of(run, None, question["threshold"], question["scope"], ranking, bool(question.get("repair")))
+            cut = cut_of(run, None, question["threshold"], question["scope"], ranking, bool(question.get("repair")),
+                         str(question.get("formats") or ""))
             bench, threads = self._bench(run, question), self._threads or self._cores.left()
             return {"result": exact.evaluate(run, question["phase"], cut, threads=threads, report=teller.running,
                                              bench=bench, doing=teller.doing, dtype=dtype, taken=teller.taken)}

@@ -1,4 +1,4 @@
-"""More score surfaces than a run records by itself: other scopes and rankings, with and without repair."""
+"""More score surfaces than a run records by itself: other scopes, rankings and formats, with and without repair."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from prune_core.evaluation.rank import rank
 from prune_core.execution import native
 from prune_core.methods.rankings import RANKINGS
 from prune_core.methods.table import METHODS
+from prune_core.precision.formats import parse
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE
 
@@ -39,8 +40,10 @@ def repaired(run: Run) -> Steps:
 def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | None = None, threads: int = 0) -> Steps:
     """Every kind at every sparsity of GRID; each is written as it comes, and what is there is not computed again.
 
-    Raises InputError for an unknown scope, a ranking that was not recorded, or where weights or data are missing.
+    Sparsities are those of the blocks, without a pattern's zeros. Raises InputError for an unknown scope, a ranking
+    that was not recorded, formats that do not fit, or where weights or data are missing.
     """
+    formats = {kind: parse(kind.formats, run.layout) for kind in kinds}
     rankings = {kind.ranking: run.ranking(stage, kind.ranking) for kind in kinds}
     known = {kind: {p.wanted: p for p in points} for kind, points in run.surfaces(stage).items()}
     bench, done, total = None, 0, len(kinds) * len(GRID)
@@ -52,7 +55,7 @@ def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | N
                     torch.set_num_threads(threads or os.cpu_count() or 1)
                     native.build()
                     bench = Bench(run, stage, source)
-                *_, last = bench.stream(mask, repaired=kind.repaired)
+                *_, last = bench.stream(mask, repaired=kind.repaired, formats=formats[kind])
                 point = SurfacePoint(wanted, mask.sparsity, last.score, last.low, last.high)
                 files.append_sealed(run.answers.surfaces_file(stage), kind.to_json() | vars(point))
             done += 1

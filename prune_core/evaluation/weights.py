@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from prune_core import files
@@ -47,6 +48,22 @@ def tensors_of(run: Run, stage: str) -> dict[str, torch.Tensor]:
         return stored.read(file, run.layout)
     except (KeyError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise _do_not_fit(run, stage, error) from None
+
+
+def grids_of(run: Run, stage: str) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
+    """Matrix name -> (scales (m,), codebook (k,)) of its levels, one of them None, of the matrices that a stage trained
+    in few bits; the word embeddings' among them. Raises RunError like `encoder_of`."""
+    tensors = {name: one.float().numpy() for name, one in tensors_of(run, stage).items()}
+    ends = (".weight.scale", ".weight.codebook")
+    names = {name.removesuffix(end) for name in tensors for end in ends if name.endswith(end)}
+    return {name: (tensors.get(name + ends[0]), tensors.get(name + ends[1])) for name in names}
+
+
+def ranges_of(run: Run, stage: str) -> dict[str, tuple[float, float]]:
+    """Matrix name -> the least and the largest of its inputs, zero among them, as a stage was trained with them."""
+    end = ".input.range"
+    found = {name.removesuffix(end): one.tolist() for name, one in tensors_of(run, stage).items() if name.endswith(end)}
+    return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
 
 
 def _do_not_fit(run: Run, stage: str, error: Exception) -> RunError:

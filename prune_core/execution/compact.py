@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from prune_core.cutting.blocks import BlockShape, Layout, Matrix
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native, packing
+from prune_core.execution.activations import Rounding
 from prune_core.execution.native import Layer
 from prune_core.latency.strips import Execution, Live, layers_of, living, plan_matrix
 from prune_core.models.encoders import heads_of
@@ -32,15 +33,18 @@ class CompactLinear(nn.Module):
 
     `weight` (m, n) and `bias` (m,) are those of the dense layer; `kept` (groups down, groups across) says
     which of its groups count. `path` multiplies in its own arithmetic (paths.PATHS), None in fp32; `executed` says how.
-    Without `kernels` it is stock torch, which other engines can be given.
+    Without `kernels` it is stock torch, which other engines can be given. `scales` (m,): of int8 weights, if they are
+    whole multiples of them; `rounding` of what comes in, before everything else.
     """
 
     def __init__(
         self, weight: torch.Tensor, bias: torch.Tensor | None, kept: np.ndarray, block: BlockShape,
         live: Live | None = None, gelu: bool = False, path: str | None = None, kernels: bool = True,
+        scales: torch.Tensor | None = None, rounding: Rounding | None = None,
     ):
         super().__init__()
         weight, live = weight.detach().float(), live or Live.all(*weight.shape)
+        self.rounding = rounding
         bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach().float()
         self.out_features, self.in_features, self.gelu = int(live.rows.sum()), int(live.cols.sum()), gelu
         self.bias = bias[torch.from_numpy(live.rows)].contiguous()
@@ -56,7 +60,7 @@ class CompactLinear(nn.Module):
         if path is None:
             self._pack(weight, plan)
             return
-        self._packed = packing.pack(weight, bias, plan, path, registers, "gelu" if gelu else "")
+        self._packed = packing.pack(weight, bias, plan, path, registers, "gelu" if gelu else "", scales)
         self._run, self.executed = native.kernels(path)[0].prunescope_linear_rows, plan.executed
 
     def _pack(self, weight: torch.Tensor, plan: Execution) -> None:
@@ -100,6 +104,7 @@ class CompactLinear(nn.Module):
         self.executed = "dense torch" if self.dense.numel() == weight.numel() else "smaller dense torch"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x if self.rounding is None else self.rounding(x)
         if self.native:
             rows = native.rows_of(x)
             y = (native.linear(rows, self._layer, self.out_features) if self._run is None else
@@ -111,13 +116,16 @@ class CompactLinear(nn.Module):
 
 
 @torch.no_grad()
-def compact(model: nn.Module, mask: BlockMask, path: str | None = None, kernels: bool = True) -> nn.Module:
+def compact(model: nn.Module, mask: BlockMask, path: str | None = None, kernels: bool = True,
+            scales: Mapping[str, torch.Tensor] | None = None,
+            roundings: Mapping[str, Rounding] | None = None) -> nn.Module:
     """A copy of `model`, in evaluation mode, whose prunable matrices execute only what `mask` keeps.
 
     All other parameters are shared with `model`. `.executed`: matrix name -> what runs. Outputs equal
     those of the model with the mask applied, up to rounding. Without `kernels` it is stock torch, for
     engines that run exported graphs: matrices are smaller, strips are not walked. With a `path` the matrices
-    multiply in its arithmetic, each by itself; the rest is fp32.
+    multiply in its arithmetic, each by itself; the rest is fp32. `scales`, `roundings`: by matrix, as CompactLinear
+    takes them.
     """
     small = copy.deepcopy(model, {id(t): t for t in (*model.parameters(), *model.buffers())}).eval()
     modules, layout = dict(small.named_modules()), mask.layout
@@ -130,7 +138,8 @@ def compact(model: nn.Module, mask: BlockMask, path: str | None = None, kernels:
     small.executed = {}
     for name, linear in linears.items():
         new = CompactLinear(linear.weight, biases[name], mask.kept[name], layout.block,
-                            live[name], name in fused, path, kernels)
+                            live[name], name in fused, path, kernels, (scales or {}).get(name),
+                            (roundings or {}).get(name))
         small.executed[name] = new.executed
         parent, _, own = name.rpartition(".")
         setattr(modules[parent], own, new)

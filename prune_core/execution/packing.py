@@ -69,17 +69,18 @@ def blocking(path: str) -> Blocking:
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, takes: Blocking,
-         activation: str = "") -> Packed:
+         activation: str = "", scales: torch.Tensor | None = None) -> Packed:
     """`weight` (m, n), masked, and `bias` (m,), fp32, of the dense layer; what `plan` keeps of them, for `path`.
 
-    int8: symmetric, a scale for each output, from its largest kept weight.
+    int8: symmetric, with `scales` (m,) of the outputs of which the weights are whole multiples up to 127, else from the
+    largest kept weight of each.
     """
     live, dtype = plan.live, path.split()[0]
     row_place, col_place = np.cumsum(live.rows) - 1, np.cumsum(live.cols) - 1
     rows = torch.from_numpy(live.rows)
-    scales = sums = None
+    sums = None
     if dtype == "int8":
-        scales = weight.abs().amax(1).clamp_min(1e-12) / 127
+        scales = weight.abs().amax(1).clamp_min(1e-12) / 127 if scales is None else scales
         weight = (weight / scales[:, None]).round_()
         sums = torch.zeros(len(weight))
     sheets, strips, columns, outputs = [], [], [], []
@@ -103,7 +104,7 @@ def pack(weight: torch.Tensor, bias: torch.Tensor, plan: Execution, path: str, t
     tensors = (torch.from_numpy(np.concatenate([*columns, [0] * PADDING]).astype(np.int32)), torch.cat([*sheets, pad]),
                torch.tensor(strips, dtype=torch.int64).view(len(strips), 5),
                torch.from_numpy(np.concatenate([*outputs, [0]]).astype(np.int32)) if plan.scattered else None,
-               bias[rows].contiguous(), scales, sums)
+               bias[rows].contiguous(), scales if dtype == "int8" else None, sums)
     struct = Linear(*(None if t is None else t.data_ptr() for t in tensors), len(strips),
                     int(live.cols.sum()), int(live.rows.sum()), ACTIVATIONS[activation])
     return Packed(struct, tensors, plan.executed)

@@ -14,14 +14,15 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from prune_core import InputError, files
 from prune_core.execution import native, race
-from prune_core.latency.profile import ASKED
+from prune_core.latency.profile import ASKED, dtype_of
+from prune_core.precision.formats import Formats
 
 PATHS = {"fp32": ("fp32",), "bf16": ("bf16 amx", "bf16 avx512"), "int8": ("int8 amx", "int8 vnni")}
 _NEEDED = {  # flags of /proc/cpuinfo: there they stand only where the system saves the registers too
@@ -31,6 +32,8 @@ _NEEDED = {  # flags of /proc/cpuinfo: there they stand only where the system sa
     "int8 amx": ("avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8"),
 }
 _TILE_DATA, _ASK_PERMISSION, _ARCH_PRCTL = 18, 0x1023, 158  # of Linux on x86-64
+MODULES = "modules"  # torch with the kernels for single matrices, in fp32
+FP32 = Formats()
 GAIN = 0.97  # of the time of fp32: what is slower than that gains nothing
 
 
@@ -51,10 +54,39 @@ def check(asked: str) -> str:
     return asked
 
 
-def choose(asked: str, path: str | None = None) -> Choice:
-    """What runs here: the fastest of this arithmetic, as timed on this machine; another where none gains. Raises
-    InputError for an unknown name, or for a `path` that cannot run here."""
+def check_formats(asked: str, path: str | None, formats: Formats) -> None:
+    """Raises InputError where int8 arithmetic, asked for or forced, would execute other numbers than these."""
+    if "int8" not in (asked, dtype_of(path or "")):
+        return
+    if formats.activations == "tensor":
+        raise InputError("int8 arithmetic gives the activations of each token a scale, not those of each tensor; "
+                         "needed: a8 instead of a8-tensor, or dtype fp32")
+    if other := next((one for one in formats.weights if one.kind == "clusters"), None):
+        raise InputError(f"int8 arithmetic would round {other.words} once more; needed: dtype fp32 or bf16, or levels: "
+                         "8 to 2 bits, ternary, binary")
+
+
+def choose(asked: str, path: str | None = None, formats: Formats = FP32) -> Choice:
+    """What runs here: the fastest of this arithmetic, as timed on this machine; another where none gains.
+
+    Activations in 8 bits run in int8 where that is asked for, or nothing else (auto), else rounded in fp32, matrix by
+    matrix. Raises InputError for an unknown name, or for a `path` that cannot run here.
+    """
     check(asked)
+    check_formats(asked, path, formats)
+    if not formats.activations:
+        return _fastest(asked, path)
+    exact = formats.activations == "token" and all(one.executable for one in formats.weights)
+    if "int8" in (asked, dtype_of(path or "")) or asked == "auto" and exact:
+        choice = _fastest("int8" if path is None else asked, path)
+        if choice.dtype == "int8":
+            floats = "" if exact else "weights in more than 8 bits are rounded to them"
+            return replace(choice, asked=asked, why="; ".join(filter(None, (choice.why, floats))))
+        return Choice(asked, "fp32", MODULES, choice.why)
+    return Choice(asked, "fp32", MODULES, "" if asked == "fp32" else "activations in 8 bits are rounded in fp32")
+
+
+def _fastest(asked: str, path: str | None) -> Choice:
     if path is not None:
         return _forced(asked, path)
     if asked == "fp32":

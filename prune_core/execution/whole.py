@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import ctypes
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -19,27 +20,36 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prune_core.cutting.masks import BlockMask
 from prune_core.execution import native, packing, paths
+from prune_core.execution.activations import roundings
 from prune_core.execution.compact import activations_of, compact, shrunk
 from prune_core.execution.embeddings import TABLES, Embeddings
 from prune_core.execution.packing import EncoderLayer, Packed
 from prune_core.execution.paths import Choice
 from prune_core.execution.unpadded import unpad_
 from prune_core.latency.strips import Live, layers_of, plan_matrix
+from prune_core.precision.formats import Formats
 
 BLOCK = 256  # tokens that a thread takes through all layers together
 KNOWN = (*TABLES, "ernie", "albert")  # model types
+FP32, NONE = Formats(), MappingProxyType({})
 _KINDS = ("query", "key", "value", "attention.output", "intermediate", "output")
 
 
-def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: str | None = None) -> nn.Module:
+def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: str | None = None,
+                formats: Formats = FP32, scales: Mapping[str, torch.Tensor] = NONE,
+                ranges: Mapping[str, tuple[float, float]] = NONE) -> nn.Module:
     """The compact model in the arithmetic `dtype` (fp32, bf16, int8, auto), without padding where that can be done.
 
     `path` forces one of paths.PATHS. `.executed`: matrix name -> what runs; `.choice`: the arithmetic and path that
-    were really taken, and why another than the one asked for. Raises InputError.
+    were really taken, and why another than the one asked for. `formats`: how its weights were rounded, `scales` of what
+    is whole numbers; and how activations are to be, `ranges` of those with one scale for a tensor. Raises InputError.
     """
-    choice = paths.choose(dtype, path)
-    if (why := why_not(model, mask, choice)) is None:
-        whole = Whole(model, mask, choice)
+    choice = paths.choose(dtype, path, formats)
+    if choice.path == paths.MODULES:
+        small = compact(model, mask, roundings=roundings(formats, mask.layout, ranges))
+        unpad_(small)
+    elif (why := why_not(model, mask, choice)) is None:
+        whole = Whole(model, mask, choice, scales)
         shared = {id(t): t for t in (*model.parameters(), *model.buffers())}
         small = copy.deepcopy(model, shared | {id(model.base_model): whole}).eval()
         small.executed = whole.executed
@@ -47,7 +57,7 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
     else:
         why = "; ".join(filter(None, (choice.why, why)))
         path = choice.path if choice.dtype != "fp32" and native.kernels(choice.path)[0] else None
-        small = compact(model, mask, path)
+        small = compact(model, mask, path, scales=scales)
         unpad_(small)
         choice = Choice(choice.asked, choice.dtype, f"{choice.path}, by modules", why) if path else Choice(
             choice.asked, "fp32", "modules", why)
@@ -76,13 +86,14 @@ def why_not(model: nn.Module, mask: BlockMask, choice: Choice) -> str | None:
 class Whole(nn.Module):
     """Takes the place of a model's encoder with its embeddings; the head stays torch's."""
 
-    def __init__(self, model: nn.Module, mask: BlockMask, choice: Choice):
+    def __init__(self, model: nn.Module, mask: BlockMask, choice: Choice, scales: Mapping[str, torch.Tensor] = NONE):
         super().__init__()
         base, config = model.base_model, model.config
         object.__setattr__(self, "_model", model)  # not as children: they belong to the model
         object.__setattr__(self, "_base", base)
         self.config, self.pooler = config, getattr(base, "pooler", None)
         self._mask, self._choice, self._library = mask, choice, native.kernels(choice.path)[0]
+        self._scales = scales
         self._modules_only: nn.Module | None = None
         self._embeddings = Embeddings(base)
         self.encoder = self._struct(self._pack())
@@ -104,7 +115,8 @@ class Whole(nn.Module):
                     weight = weight * torch.from_numpy(block.expand(mask.kept[matrix.name], *weight.shape))
                 plan = plan_matrix(mask.kept[matrix.name], block, live[matrix.name], takes)
                 word = _named(getattr(*activations[matrix.name])) if kind == "intermediate" else ""
-                packed[kind] = packing.pack(weight, biases[matrix.name].float(), plan, self._choice.path, takes, word)
+                packed[kind] = packing.pack(weight, biases[matrix.name].float(), plan, self._choice.path, takes, word,
+                                            self._scales.get(matrix.name))
                 self.executed[matrix.name] = plan.executed
             self._kept += packed.values()
             made.append(self._layer(packed, parts, live[parts["value"].name]))
@@ -201,7 +213,8 @@ class Whole(nn.Module):
         """The compact model's own encoder, made when it is first asked for."""
         if self._modules_only is None:
             path = None if self._choice.dtype == "fp32" else self._choice.path
-            object.__setattr__(self, "_modules_only", compact(self._model, self._mask, path).base_model)
+            small = compact(self._model, self._mask, path, scales=self._scales)
+            object.__setattr__(self, "_modules_only", small.base_model)
         return self._modules_only
 
 

@@ -1,10 +1,12 @@
-"""ADMM with a projection onto the sparse groups.
+"""ADMM with a projection onto any constraint (constraints.py): sparse groups, and a pattern beside them.
 
     W-step: minimise f(W) + rho/2 ||W - Z + U||^2 by the optimizer;  Z = Proj(W + U);  U += W - Z
 
-Proj keeps the groups of the largest norm. Z = Proj(W), U = 0 at the start; rho doubles at milestones. The wanted share
-rises along the run's line (progressive), so one run passes all compressions; with `progressive=False` it is the whole
-from the start.
+Z = Proj(W), U = 0 at the start; rho doubles at milestones. The wanted share of zero groups rises along the run's line
+(progressive), so one run passes all compressions; with `progressive=False` it is the whole from the start.
+
+U is the dual variable over rho. When rho grows, the dual must stay what it is, so U is multiplied by rho_old / rho_new;
+left as it is, the pull rho U would double with rho, and where the weights had come to rest they would be pushed off.
 """
 
 from __future__ import annotations
@@ -14,20 +16,27 @@ from collections.abc import Mapping
 import torch
 
 from prune_core.cutting.blocks import Layout
-from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
+from prune_core.cutting.masks import by_scope, scope_key
+from prune_core.methods.constraints import Blocks, Constraint
 
 RHO = 1e-3
 GROWTH = 2.0  # of rho, at a milestone
 
 
 class ADMM:
-    """`norms` are those of Z: zero where the projection has cut, though W is only drawn there."""
+    """`norms` are those of Z: zero where the projection has cut, though W is only drawn there.
+
+    `residuals`: since it projected last, ||W - Z|| / ||W|| (the weights are so far from fulfilling the constraint) and
+    ||Z - Z_old|| / ||W|| (what they are drawn to moves so far); {} before.
+    """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], layout: Layout, scope: str = "global",
-                 progressive: bool = True):
+                 progressive: bool = True, constraint: Constraint | None = None):
         self.weights, self.layout, self.scope, self.progressive = weights, layout, scope, progressive
+        self.constraint = constraint or Blocks(layout, scope)
         self.lam = dict.fromkeys(by_scope(layout, scope), RHO)  # rho, under the name that every method has
         self.importance: dict[str, torch.Tensor] = {}
+        self.residuals: dict[str, float] = {}
         self._keys = {matrix.name: scope_key(matrix, scope) for matrix in layout.matrices}
         self._u = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         self._z = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -43,17 +52,13 @@ class ADMM:
 
     @torch.no_grad()
     def control_(self, sparsity: float, lr_ahead: float) -> None:
-        """Z and U: project onto this share of zero groups."""
-        block = self.layout.block
+        """Z and U: project onto the constraint, at this share of zero groups."""
+        self.constraint.at_(sparsity)
         wanted = {name: weight.detach() + self._u[name] for name, weight in self.weights.items()}
-        scores = {name: (block.norms(value) * self.importance.get(name, 1.0)).numpy() for name, value in wanted.items()}
-        limits = thresholds_for(scores, self.layout, sparsity, self.scope)
-        for name, value in wanted.items():
-            limit = limits[self._keys[name]]
-            self._z[name] = value.clone()
-            if limit > 0:
-                block.scale_(self._z[name], torch.from_numpy((scores[name] > limit).astype("float32")))
-            self._u[name] = value - self._z[name]
+        before, self._z = self._z, self.constraint.project(wanted)
+        self._u = {name: value - self._z[name] for name, value in wanted.items()}
+        size = _norm(self.weights) or 1.0
+        self.residuals = {"primal": _norm(self.weights, self._z) / size, "dual": _norm(self._z, before) / size}
         self.measure_()
 
     @torch.no_grad()
@@ -67,17 +72,20 @@ class ADMM:
 
     @torch.no_grad()
     def harden_(self) -> None:
-        """Zero the groups that the projection has cut."""
+        """Zero what the projection has cut."""
         for name, weight in self.weights.items():
             self.layout.block.scale_(weight, (self.norms[name] > 0).float())
+            weight *= self._z[name] != 0
 
     def refresh_(self) -> None:
-        """rho grows."""
+        """rho grows, and U shrinks with it: the pull rho U stays."""
         self.lam = {key: rho * GROWTH for key, rho in self.lam.items()}
+        self._u = {name: u / GROWTH for name, u in self._u.items()}
 
     def weigh_(self, importance: Mapping[str, torch.Tensor], fresh: bool) -> None:
         """Let norms count by what they are multiplied with."""
         self.importance = dict(importance)
+        self.constraint.weigh_(importance)
 
     @torch.no_grad()
     def penalty(self) -> float:
@@ -86,10 +94,18 @@ class ADMM:
                    for name, weight in self.weights.items())
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        return {f"u.{name}": u for name, u in self._u.items()} | {f"z.{name}": z for name, z in self._z.items()}
+        both = {f"u.{name}": u for name, u in self._u.items()} | {f"z.{name}": z for name, z in self._z.items()}
+        return both | self.constraint.tensors()
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
         self._u = {name: tensors[f"u.{name}"].clone() for name in self._u}
         self._z = {name: tensors[f"z.{name}"].clone() for name in self._z}
         self.lam = dict(lam)
+        self.constraint.restore_(tensors)
         self.measure_()
+
+
+def _norm(weights: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor] | None = None) -> float:
+    """The l2 norm of all weights together, or of their differences to others."""
+    parts = (weight.detach() - others[name] if others else weight.detach() for name, weight in weights.items())
+    return sum(float((part * part).sum()) for part in parts) ** 0.5

@@ -1,7 +1,7 @@
 """Post-training compression: kept weights into few bits and patterns, without a gradient, in seconds.
 
 Without Gram matrices every weight goes to its nearest level. With them what is cut is made up for first (repair.py),
-then every matrix is rounded column by column, and what is left moves to make up for the error so far (rounding.py).
+then every matrix is rounded column by column, and what is left moves to make up for the error so far (columns.py).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from torch import nn
 
 from prune_core.cutting.blocks import Matrix
 from prune_core.cutting.masks import BlockMask
+from prune_core.methods.columns import rounded
 from prune_core.methods.repair import Gram
-from prune_core.methods.rounding import rounded
 from prune_core.precision.formats import Format, Formats
 from prune_core.precision.quantizers import Quantized, kept_of, quantize
 
@@ -49,12 +49,12 @@ def quiet(done: int, total: int) -> None:
 
 def compress_(linears: Mapping[str, nn.Linear], mask: BlockMask, formats: Formats,
               grams: Mapping[str, Gram] | None = None, given: Grids | None = None,
-              report: Callable[[int, int], None] = quiet, words: nn.Embedding | None = None) -> Compressed:
+              report: Callable[[int, int], None] = quiet, words: tuple[str, nn.Module] | None = None) -> Compressed:
     """Cut, and bring what is kept into `formats`, in place: fp32 weights (m, n) that are exactly what is stored.
 
-    `grams`: repaired, biases too; `given`: grids of trained weights, used instead of new ones; `words`: the embeddings,
-    where they are to be in 8 bits. `report` gets how many of how many matrices are done, and may raise to stop.
-    Raises InputError for formats of another layout.
+    `grams`: repaired, biases too; `given`: grids of trained weights, used instead of new ones; `words`: name and module
+    of the embeddings, where they are to be in 8 bits. `report` gets how many of how many matrices are done, and may
+    raise to stop. Raises InputError for formats of another layout.
     """
     of = formats.check(mask.layout).of(mask.layout)
 
@@ -72,7 +72,7 @@ def compress_(linears: Mapping[str, nn.Linear], mask: BlockMask, formats: Format
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-    return Compressed(formats, matrices, _ranges(formats, grams), _embeddings_(formats, words))
+    return Compressed(formats, matrices, ranges(formats, grams), _embeddings_(formats, words, given or {}))
 
 
 @torch.no_grad()
@@ -89,16 +89,18 @@ def _compress_one_(linear: nn.Linear, matrix: Matrix, mask: BlockMask, format: F
     return made
 
 
-def _ranges(formats: Formats, grams: Mapping[str, Gram] | None) -> dict[str, tuple[float, float]]:
+def ranges(formats: Formats, grams: Mapping[str, Gram] | None) -> dict[str, tuple[float, float]]:
+    """Of the inputs of every matrix, where formats have one scale for all of them."""
     if formats.activations != "tensor":
         return {}
     return {name: gram.range for name, gram in (grams or {}).items()}
 
 
 @torch.no_grad()
-def _embeddings_(formats: Formats, words: nn.Embedding | None) -> Quantized | None:
+def _embeddings_(formats: Formats, words: tuple[str, nn.Module] | None, given: Grids) -> Quantized | None:
     if formats.embeddings != 8 or words is None:
         return None
-    made = quantize(words.weight.detach().float().numpy(), EMBEDDINGS)
-    words.weight.copy_(torch.from_numpy(made.values))
+    name, table = words
+    made = quantize(table.weight.detach().float().numpy(), EMBEDDINGS, scales=given.get(name, (None, None))[0])
+    table.weight.copy_(torch.from_numpy(made.values))
     return made

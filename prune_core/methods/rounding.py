@@ -1,252 +1,251 @@
-"""Rounding with repair: a matrix to few levels, and every error made up for by the weights that are still to come.
+"""How one matrix comes onto its levels while it is trained: one class for each quantizer, one object for each matrix.
 
-With A = H + damp I of a matrix's centred inputs (repair.py), W0 its weights, Q what they become and D = W0 - Q, the
-outputs are off by trace(D A D^T). In turn:
+    Rounded    w -> Q(w) in the forward pass, the gradient goes straight through: that of Q(w), 0 beyond the levels
+    Learned    the same, the step learned: LSQ (Esser et al., arXiv 1902.08153)
+    Clustered  the same with a codebook; in the last steps only its values train
+    Frozen     share after share is put on its levels and stays (the iterative way of arXiv 1811.01907)
 
-    pattern    the N of M with the largest w^2 A_jj, some more of M cut in every round; after each what is left is moved
-               by conjugate gradients towards the least error, for all rows at once
-    columns    A = R R^T, R upper triangular: column j goes to the level nearest to w_j + sum_(i<j) d_i R_ij / R_jj, the
-               largest A_jj first; the same as GPTQ (arXiv 2210.17323), which inverts A. Strips of rows go together
-    descent    a column again, to the level nearest to q_j + (D A)_j / A_jj while all others stay as they are; first the
-               scale of each row that is best for its codes, <w, q> / <q, q> through A. Neither raises the error
+Levels, scales and codebooks are those of precision/quantizers.py. What is cut is zero and stays it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
+from torch import nn
 
-from prune_core.methods.repair import DAMP, Gram, repaired
-from prune_core.precision.formats import Format, Pattern
-from prune_core.precision.quantizers import (
-    SMALLEST,
-    Quantized,
-    codebook_for,
-    full_scale,
-    keep_pattern,
-    scales_for,
-    to_bf16,
-)
+from prune_core.precision import quantizers
+from prune_core.precision.formats import Format
+from prune_core.precision.quantizers import Quantized
 
-PIECE = 64  # columns between two updates of all that follow
-FACTOR_BYTES = 100e6  # of the factors of strips that go together
-STEPS, BETWEEN, SOLVING = 4, 5, 10  # of a pattern: rounds, and of conjugate gradients between them and at the end
-FITTING = 8  # rounds of alternating least squares for a scale
-Nearest = Callable[[torch.Tensor], torch.Tensor]  # wanted values of a column, (..., rows) -> levels
+FITS = 20  # times in a phase that scales are fitted by least squares, and codebooks: that takes longer than a step
+TUNED = 0.1  # share of the steps, the last, in which only the values of a codebook train
+LEARNING = 10.0  # times the learning rate at which the learned steps move, each relative to where it began
+SHARES = (0.5, 0.75, 0.875, 1.0)  # frozen from these moments of the phase on, evenly spaced
 
 
-def rounded(weight: torch.Tensor, kept: torch.Tensor, plain: Quantized, gram: Gram, given: bool = False) -> Quantized:
-    """`weight` (m, n), cut to `kept` (m, n, bool), in the format of `plain`, with outputs nearest to what they were.
-
-    `plain` is what cutting and rounding to the nearest gave; `given`: on its grid, which stays. What would be farther
-    off is taken from it: row by row, with a codebook all of it.
+class Rounded:
+    """Rounded in every forward pass. `warm`: scales by a round of least squares in each step, from the last ones; else
+    by the format's own rule: in each step, but where that is least squares FITS times in the phase.
     """
-    format, products = plain.format, gram.centred()
-    products.diagonal().add_(DAMP * float(products.diagonal().mean()) + SMALLEST)
-    wanted, stays = weight * kept if kept.all() else repaired(weight, kept, gram), kept
-    if format.pattern:
-        wanted, stays = patterned(weight, wanted, kept, format.pattern, products)
-    if format.kind == "float":
-        values = wanted.numpy() if format.bits == 32 else to_bf16(wanted.numpy())
-        made = Quantized(format, stays.numpy(), floats=values)
-    elif format.kind == "clusters":
-        made = _clustered(weight, wanted, kept, stays, products, plain, given)
-    else:
-        made = _levelled(weight, wanted, kept, stays, products, plain, given)
-    return _better(weight, products, plain, made)
+
+    def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int, warm: bool = False):
+        self.format, self.kept, self.warm = format, kept, warm
+        self.fitted = format.kind == "levels" and format.bits < 8
+        self.every = max(1, count // FITS) if self.fitted and not warm else 1
+        self.clips = format.kind == "levels" and (warm or format.bits < 8)
+        self.scales = quantizers.scales_for(weight, format)
+
+    def begin_(self, weight: torch.Tensor, done: int) -> bool:
+        """Before a step: may change the weights; whether the optimizer must forget what it knows of them."""
+        if self.warm:
+            self.scales = quantizers.interval(weight, self.format.top, self.scales, 1)
+        elif done % self.every == 0:
+            self.scales = quantizers.scales_for(weight, self.format)
+        return False
+
+    def round(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """Q(w), what the forward pass sees; None where it sees the weights themselves."""
+        if self.format.kind == "levels":
+            return _wholes(weight, self.scales).clamp_(-self.format.top, self.format.top).mul_(self.scales[:, None])
+        return quantizers.round_to(weight, self.format, self.scales, self.kept) * self.scales[:, None]
+
+    def straight_(self, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Of the gradient of Q(w) make the weights' own, in place."""
+        if self.clips:
+            gradient *= _wholes(weight, self.scales).abs_() <= self.format.top
+
+    def stepped_(self, weight: torch.Tensor) -> None:
+        """After the optimizer's step."""
+
+    def settle(self, weight: torch.Tensor) -> Quantized:
+        """At the end of the phase: the matrix as it is stored."""
+        scales = quantizers.interval(weight, self.format.top, self.scales) if self.warm else (
+            quantizers.scales_for(weight, self.format))
+        return _stored(weight, self.format, self.kept, scales=scales)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint must hold."""
+        return {"scales": self.scales}
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Undo of `tensors`."""
+        self.scales = tensors["scales"].clone()
 
 
-def errors(weight: torch.Tensor, values: torch.Tensor, products: torch.Tensor) -> torch.Tensor:
-    """(m,) how far the outputs of every row are off, squared and summed: d A d^T."""
-    off = weight - values
-    return ((off @ products) * off).sum(1)
+class Learned(Rounded):
+    """The step of each row is learned with the weights.
 
-
-def _better(weight: torch.Tensor, products: torch.Tensor, plain: Quantized, made: Quantized) -> Quantized:
-    before, after = (errors(weight, torch.from_numpy(one.values), products).numpy() for one in (plain, made))
-    if made.codebook is not None:
-        return made if after.sum() <= before.sum() else plain
-    ours = after <= before
-    rows = {name: np.where(ours.reshape(-1, *[1] * (new.ndim - 1)), new, getattr(plain, name))
-            for name in ("kept", "codes", "scales", "floats") if (new := getattr(made, name)) is not None}
-    return replace(made, **rows)
-
-
-# ---------------------------------------------------------------- levels and clusters
-
-
-def _levelled(weight: torch.Tensor, wanted: torch.Tensor, kept: torch.Tensor, stays: torch.Tensor,
-              products: torch.Tensor, plain: Quantized, given: bool) -> Quantized:
-    format = plain.format
-    scales = torch.from_numpy(plain.scales) if given else scales_of(wanted, format, products.diagonal())
-    values = by_columns(wanted, kept, stays, products, lambda rows: _level(format, scales[rows]))
-    codes = (values / scales[:, None]).round()
-    for _ in range(0 if format.bits >= 8 else 1 if format.bits >= 4 else 3):  # what more do gains nothing that counts
-        scales = scales if given else _refitted(weight, codes, products, scales)
-        values = descended(weight, codes * scales[:, None], stays, products, _level(format, scales))
-        codes = (values / scales[:, None]).round()
-    return Quantized(format, stays.numpy(), codes.numpy().astype(np.int16), scales.numpy())
-
-
-def _level(format: Format, scales: torch.Tensor) -> Nearest:
-    """To the nearest level of each row at these scales."""
-    if format.kind == "binary":
-        return lambda x: torch.where(x >= 0, scales, -scales)
-    return lambda x: (x / scales).round_().clamp_(-format.top, format.top).mul_(scales)
-
-
-def scales_of(wanted: torch.Tensor, format: Format, importance: torch.Tensor) -> torch.Tensor:
-    """(m,) scales for levels of `wanted` (m, n), zero where nothing is kept: the better of two starts, by alternating
-    least squares, columns weighted by `importance` (n,). In 8 bits the largest weight is the highest level."""
-    start = scales_for(wanted, format)
-    if format.bits >= 8:
-        return start
-    weights = (wanted != 0) * importance
-
-    def fitted(scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        for _ in range(FITTING):
-            codes = _level(format, scales)(wanted.T).T / scales[:, None]
-            square = (codes.square() * weights).sum(1)
-            scales = torch.where(square > 0, (codes * wanted * weights).sum(1) / square, scales).clamp_min(SMALLEST)
-        return scales, ((wanted - _level(format, scales)(wanted.T).T).square() * weights).sum(1)
-
-    (one, error), (other, more) = fitted(start), fitted(full_scale(wanted, format.top))
-    return torch.where(error <= more, one, other)
-
-
-def _refitted(weight: torch.Tensor, codes: torch.Tensor, products: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
-    """(m,) the scale of each row that is best for its codes; as it is where there is none above zero."""
-    through = codes @ products
-    best = (through * weight).sum(1) / (through * codes).sum(1)
-    return torch.where(best > SMALLEST, best, scales)
-
-
-def _clustered(weight: torch.Tensor, wanted: torch.Tensor, kept: torch.Tensor, stays: torch.Tensor,
-               products: torch.Tensor, plain: Quantized, given: bool) -> Quantized:
-    book = plain.codebook if given else codebook_for(wanted.numpy(), plain.format)
-    levels = torch.from_numpy(book)
-    edges = (levels[1:] + levels[:-1]) / 2
-
-    def nearest(x: torch.Tensor) -> torch.Tensor:
-        return levels[torch.bucketize(x, edges)]
-
-    values = by_columns(wanted, kept, stays, products, lambda rows: nearest)
-    values = descended(weight, values, stays, products, nearest)
-    codes = (torch.bucketize(values, edges) + 1) * stays
-    return Quantized(plain.format, stays.numpy(), codes.numpy().astype(np.int16), codebook=book)
-
-
-# ---------------------------------------------------------------- patterns
-
-
-def patterned(weight: torch.Tensor, wanted: torch.Tensor, kept: torch.Tensor, pattern: Pattern,
-              products: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(what `wanted` becomes on the pattern, where that is not zero): (m, n), (m, n) bool, inside `kept`."""
-    sizes = np.unique(np.linspace(pattern.m, pattern.n, STEPS + 1).round().astype(int))[::-1][1:].tolist()
-    stays = kept
-    for n in sizes:
-        stays = keep_pattern(wanted.square() * products.diagonal(), replace(pattern, n=n), stays)
-        wanted = solved(weight, wanted * stays, stays, products, SOLVING if n == pattern.n else BETWEEN)
-    return wanted, stays
-
-
-def solved(weight: torch.Tensor, start: torch.Tensor, stays: torch.Tensor, products: torch.Tensor,
-           rounds: int) -> torch.Tensor:
-    """(m, n) from `start` towards the values on `stays` with the least error: conjugate gradients, scaled by A_jj."""
-    values, scale = start, 1 / products.diagonal()
-    rest = ((weight - values) @ products) * stays
-    way = rest * scale
-    size = (rest * way).sum(1, keepdim=True)
-    for _ in range(rounds):
-        through = (way @ products) * stays
-        step = size / (way * through).sum(1, keepdim=True).clamp_min(SMALLEST)
-        values, rest = values + step * way, rest - step * through
-        near = rest * scale
-        before, size = size, (rest * near).sum(1, keepdim=True)
-        way = near + size / before.clamp_min(SMALLEST) * way
-    return values
-
-
-# ---------------------------------------------------------------- column by column
-
-
-def by_columns(wanted: torch.Tensor, kept: torch.Tensor, stays: torch.Tensor, products: torch.Tensor,
-               levels_of: Callable[[torch.Tensor], Nearest]) -> torch.Tensor:
-    """(m, n) levels for `wanted`: errors of a column go to the `kept` ones behind it; zero where not `stays`.
-
-    `levels_of` rows, (strips, rows): the nearest levels of (strips, rows) values.
+    d Q(w) / d s = round(w/s) - w/s inside the levels, the outermost level beyond; times 1 / sqrt(weights * K). As we
+    use it: begun at the scale of the format's own rule, not at the paper's; and what is learned is the factor on that,
+    at LEARNING times the learning rate, so that Adam's steps fit scales of any size.
     """
-    values = torch.zeros_like(wanted)
-    for rows, columns in _strips(kept):
-        _round_(values, wanted, stays, products, rows, columns, levels_of(rows))
-    return values
+
+    def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int):
+        super().__init__(weight, format, kept, count)
+        self.clips, self.start = True, self.scales
+        self.learned = nn.Parameter(torch.ones_like(self.scales))
+        self.damp = 1.0 / (kept.sum(1).clamp_min(1) * format.top).sqrt()
+
+    @torch.no_grad()
+    def begin_(self, weight: torch.Tensor, done: int) -> bool:
+        self.learned.clamp_(min=0.1)  # a scale stays above zero
+        self.scales = self.start * self.learned.detach()
+        return False
+
+    def straight_(self, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        ratio = weight / self.scales[:, None]
+        whole, top = ratio.round(), self.format.top
+        inside = whole.abs() <= top
+        slope = torch.where(inside, whole - ratio, whole.clamp(-top, top))
+        self.learned.grad = (gradient * slope).sum(1) * self.damp * self.start
+        gradient *= inside
+
+    def settle(self, weight: torch.Tensor) -> Quantized:
+        return _stored(weight, self.format, self.kept, scales=self.start * self.learned.detach().clamp(min=0.1))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"learned": self.learned.detach(), "start": self.start}
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.start = tensors["start"].clone()
+        with torch.no_grad():
+            self.learned.copy_(tensors["learned"])
 
 
-def _strips(kept: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """(strips, r) rows with like columns and (strips, k) these columns, -1 where a strip has fewer than others.
+class Clustered:
+    """Every kept weight is seen as the nearest value of a codebook, which is fitted anew FITS times in the phase.
 
-    Strips that go together keep at least half as many as the first of them, and their factors fit into FACTOR_BYTES.
+    In the last steps which value it is stays; each value moves by the mean of its weights' gradients (the papers' sum:
+    Adam knows no difference), so that weights of one value stay equal to the last bit.
     """
-    alike, which = torch.unique(kept, dim=0, return_inverse=True)
-    counts, rows = alike.sum(1), which.argsort(stable=True).split(torch.bincount(which, minlength=len(alike)).tolist())
-    order = [one for one in counts.argsort(descending=True).tolist() if counts[one]]
-    while order:
-        wide = int(counts[order[0]])
-        some = [one for one in order[: max(1, int(FACTOR_BYTES / (4 * wide**2)))] if 2 * counts[one] >= wide]
-        order = order[len(some):]
-        yield (pad_sequence([rows[one] for one in some], True, -1),
-               pad_sequence([alike[one].nonzero()[:, 0] for one in some], True, -1))
+
+    def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int):
+        self.format, self.kept, self.every = format, kept, max(1, count // FITS)
+        self.fixed_at = count - max(1, math.ceil(TUNED * count))
+        self.codebook = torch.from_numpy(quantizers.codebook_for(weight.detach().numpy(), format))
+        self.codes: torch.Tensor | None = None  # (m, n) int16, 0 where cut: once they are fixed
+
+    def begin_(self, weight: torch.Tensor, done: int) -> bool:
+        if self.codes is None and done % self.every == 0:
+            self._fit_(weight)
+        if self.codes is not None or done < self.fixed_at:
+            return False
+        made = _stored(weight, self.format, self.kept, codebook=self.codebook)
+        self.codes = torch.from_numpy(made.codes)
+        weight.copy_(torch.from_numpy(made.values))
+        return True
+
+    def _fit_(self, weight: torch.Tensor) -> None:
+        made = quantizers.codebook_for(weight.numpy(), self.format, self.codebook.numpy())
+        self.codebook = torch.from_numpy(made)
+
+    def round(self, weight: torch.Tensor) -> torch.Tensor | None:
+        if self.codes is not None:
+            return None
+        middles = (self.codebook[1:] + self.codebook[:-1]) / 2
+        return self.codebook[torch.bucketize(weight, middles)] * self.kept
+
+    def straight_(self, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        if self.codes is not None:
+            at = self.codes.flatten().long()
+            sums = torch.bincount(at, gradient.flatten().double(), self.format.top + 1)
+            means = sums / torch.bincount(at, minlength=self.format.top + 1).clamp_min(1)
+            means[0] = 0.0
+            gradient.copy_(means.float()[at].view_as(gradient))
+
+    def stepped_(self, weight: torch.Tensor) -> None:
+        pass
+
+    def settle(self, weight: torch.Tensor) -> Quantized:
+        if self.codes is None:
+            return _stored(weight, self.format, self.kept, codebook=self.codebook)
+        codes = self.codes.long()
+        book = self.codebook.clone().scatter_(0, (codes[codes > 0] - 1), weight[codes > 0])  # equal ones: any of them
+        return _stored(weight, self.format, self.kept, codebook=book.sort().values)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {"codebook": self.codebook} | ({} if self.codes is None else {"codes": self.codes})
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.codebook = tensors["codebook"].clone()
+        self.codes = tensors["codes"].clone() if "codes" in tensors else None
 
 
-def _round_(values: torch.Tensor, wanted: torch.Tensor, stays: torch.Tensor, products: torch.Tensor,
-            rows: torch.Tensor, columns: torch.Tensor, nearest: Nearest) -> None:
-    """`values` of these strips' rows (strips, r) and columns (strips, k), in place."""
-    weights = products.diagonal()[columns].masked_fill(columns < 0, -1)
-    columns = columns.gather(1, weights.argsort(dim=1, descending=True, stable=True))
-    there = columns >= 0
-    system = products[columns[:, :, None], columns[:, None]] * (there[:, :, None] & there[:, None])
-    factor = _upper(system + torch.diag_embed((~there).float()))
-    factor /= factor.diagonal(dim1=1, dim2=2)[:, None]
-    at, valid = (rows[:, None], columns[:, :, None]), there[:, :, None] & (rows >= 0)[:, None]
-    target, on = wanted[at] * valid, stays[at] & valid  # (strips, k, r), as all that follows
-    off = torch.zeros_like(target)
-    for start in range(0, columns.shape[1], PIECE):
-        piece = slice(start, min(start + PIECE, columns.shape[1]))
-        aim = torch.baddbmm(target[:, piece], factor[:, :start, piece].mT, off[:, :start])
-        inside = factor[:, piece, piece]
-        for j, column in enumerate(range(start, piece.stop)):
-            off[:, column] = target[:, column] - nearest(aim[:, j]) * on[:, column]
-            if column + 1 < piece.stop:
-                aim[:, j + 1 :].addcmul_(inside[:, j, j + 1 :, None], off[:, column, None])
-    where = tuple(index.expand_as(valid)[valid] for index in at)
-    values[where] = (target - off)[valid] * stays[where]
+class Frozen:
+    """At each of its moments the weights whose rounding loses least are put on their levels, up to a share of SHARES.
+
+    Levels are those of the weights as the phase began, so that what is frozen stays on them; the rest trains on.
+    """
+
+    def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int):
+        self.format, self.kept = format, kept
+        first = quantizers.quantize(weight.detach().numpy(), format, kept.numpy())
+        self.scales, self.codebook = (None if one is None else torch.from_numpy(one)
+                                      for one in (first.scales, first.codebook))
+        self.frozen = torch.zeros_like(kept)
+        self.values = torch.zeros_like(weight)  # where frozen
+        self.moments = {round(count * at / len(SHARES)): share for at, share in enumerate(SHARES)}
+
+    def begin_(self, weight: torch.Tensor, done: int) -> bool:
+        if done in self.moments:
+            self._freeze_(weight, self.moments[done])
+        return False
+
+    def _freeze_(self, weight: torch.Tensor, share: float) -> None:
+        values = torch.from_numpy(self.settle(weight).values)
+        open_ = self.kept & ~self.frozen
+        lost, more = abs(weight - values)[open_], round(share * int(self.kept.sum())) - int(self.frozen.sum())
+        if more <= 0:
+            return
+        limit = np.partition(lost.numpy(), more - 1)[more - 1]
+        self.frozen |= open_ & (abs(weight - values) <= float(limit))
+        self.values = torch.where(self.frozen, values, torch.zeros(()))
+        self.stepped_(weight)
+
+    def round(self, weight: torch.Tensor) -> torch.Tensor | None:
+        return None
+
+    def straight_(self, weight: torch.Tensor, gradient: torch.Tensor) -> None:
+        gradient *= ~self.frozen
+
+    def stepped_(self, weight: torch.Tensor) -> None:
+        """What is frozen is where it was: neither Adam's moments nor weight decay move it."""
+        weight.copy_(torch.where(self.frozen, self.values, weight))
+
+    def settle(self, weight: torch.Tensor) -> Quantized:
+        made = _stored(weight, self.format, self.kept, scales=self.scales, codebook=self.codebook)
+        return made
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        given = {"scales": self.scales, "codebook": self.codebook}
+        return {"frozen": self.frozen, "values": self.values} | {k: v for k, v in given.items() if v is not None}
+
+    def restore_(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        self.frozen, self.values = tensors["frozen"].clone(), tensors["values"].clone()
+        self.scales, self.codebook = (tensors[k].clone() if k in tensors else None for k in ("scales", "codebook"))
 
 
-def _upper(system: torch.Tensor) -> torch.Tensor:
-    """R, upper triangular, with R R^T = `system` (strips, k, k); by way of float64 where rounding makes that less."""
-    backwards = system.flip(1, 2)
-    factor, failed = torch.linalg.cholesky_ex(backwards)
-    if failed.any():
-        factor = torch.linalg.cholesky(backwards.double()).to(system.dtype)
-    return factor.flip(1, 2)
+def rounding(quantizer: str, weight: torch.Tensor, format: Format, kept: torch.Tensor,
+             count: int) -> Rounded | Clustered | Frozen:
+    """What a quantizer makes of one matrix (m, n); `kept` (m, n) bool, `count` steps of the phase."""
+    if quantizer == "iterative":
+        return Frozen(weight, format, kept, count)
+    if format.kind == "clusters":
+        return Clustered(weight, format, kept, count)
+    if quantizer == "lsq":
+        return Learned(weight, format, kept, count)
+    return Rounded(weight, format, kept, count, warm=quantizer == "interval")
 
 
-def descended(weight: torch.Tensor, values: torch.Tensor, stays: torch.Tensor, products: torch.Tensor,
-              nearest: Nearest) -> torch.Tensor:
-    """(m, n) levels after one descent over all columns, from levels `values`; zero where not `stays`."""
-    values, on = values.T.contiguous(), stays.T  # (n, m), as all that follows
-    off, diagonal = weight.T - values, products.diagonal()
-    for start in range(0, len(values), PIECE):
-        piece = slice(start, min(start + PIECE, len(values)))
-        slope, inside = products[piece] @ off, products[piece, piece]
-        for j, column in enumerate(range(start, piece.stop)):
-            moved = values[column] - nearest(values[column] + slope[j] / diagonal[column]) * on[column]
-            values[column] -= moved
-            off[column] += moved
-            if column + 1 < piece.stop:
-                slope[j + 1 :].addcmul_(inside[j, j + 1 :, None], moved[None])
-    return values.T.contiguous()
+def _wholes(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    return (weight / scales[:, None]).round_()
+
+
+def _stored(weight: torch.Tensor, format: Format, kept: torch.Tensor, scales: torch.Tensor | None = None,
+            codebook: torch.Tensor | None = None) -> Quantized:
+    given = {name: None if one is None else one.numpy() for name, one in (("scales", scales), ("codebook", codebook))}
+    return quantizers.quantize(weight.detach().numpy(), format, kept.numpy(), **given)

@@ -21,6 +21,8 @@ class MethodRow:
     ranking: str | None = None  # a row of rankings.py by which it cuts, whatever the run says; None: there is none such
     scope: str | None = None  # what shares a threshold where nothing is said; None: as it suits the run's ranking
     variants: Mapping[str, Mapping] | None = None  # what `compare` offers: name -> settings; None: the method as it is
+    takes_formats: bool = False  # whether `build` is given the run's: its own way to a pattern
+    quantizes: bool = False  # whether weights are rounded under the penalty as well
     formats: Mapping[str, str] | None = None  # settings of a run that it has where neither bits nor pattern are said
     explained: str = ""  # what it does, for people who have never heard of it: a verb first, no full stop
 
@@ -44,9 +46,11 @@ def _movement(weights, layout, scope):
     return Movement(weights, layout, scope)
 
 
-def _admm(weights, layout, scope, progressive):
+def _admm(weights, layout, scope, progressive, formats):
     from prune_core.methods.admm import ADMM
-    return ADMM(weights, layout, scope, progressive)
+    from prune_core.methods.constraints import Blocks, Chain, of_pattern
+    constraint = Chain([Blocks(layout, scope), *of_pattern(formats.of(layout))])
+    return ADMM(weights, layout, scope, progressive, constraint)
 
 
 def _surgeon(*measured):
@@ -69,9 +73,14 @@ ROWS = (
               explained="cuts the blocks with the smallest weights, a few more at a time, while training goes on"),
     MethodRow("movement", "blocks that training moves towards zero are cut", _movement,
               explained="cuts the blocks that training itself is shrinking, however large they still are"),
-    MethodRow("admm", "blocks are drawn to the nearest sparse ones", _admm, ("progressive",),
-              variants={"admm": {}, "admm-once": {"progressive": False}},
+    MethodRow("admm", "blocks, and a pattern beside them, are drawn to the nearest sparse ones", _admm,
+              ("progressive",), takes_formats=True,
+              variants={"admm": {}, "admm-once": {"progressive": False}, "admm-nm": {"pattern": "2:4"}},
               explained="trains the full weights towards a pruned copy of them, until the two agree"),
+    MethodRow("nxm-qat", "a pattern by ADMM and bits by rounding, both at once", _admm, ("progressive",),
+              takes_formats=True, quantizes=True, formats={"pattern": "2:4", "bits": "8"},
+              explained="trains weights that are rounded already towards a pattern of zeros in every row, so that few "
+                        "weights and few bits get used to each other"),
     MethodRow("surgeon", "cuts block after block, each where it costs least then", _surgeon,
               closed_form=True, ranking="surgeon", scope="global",
               explained="removes the blocks whose loss would cost least, estimated from second derivatives, and moves "

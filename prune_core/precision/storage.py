@@ -145,3 +145,10 @@ def index_bytes(kept: np.ndarray) -> tuple[int, int]:
 def gaps_of(flat: np.ndarray) -> np.ndarray:
     """How many blocks are cut before each kept one, since the last kept one."""
     return np.diff(np.concatenate([[-1], np.flatnonzero(flat)])) - 1
+
+
+def zeros(mask: BlockMask, formats: Formats) -> float:
+    """The share of zero weights of the prunable matrices, those of a pattern included: sparsity, 0 to 1."""
+    of = formats.of(mask.layout)
+    kept = sum(kept_weights(matrix, mask, of[matrix.name])[0] for matrix in mask.layout.matrices)
+    return 1.0 - kept / mask.layout.encoder_weights

@@ -123,8 +123,10 @@ class PruneConfig:
 
     @property
     def of_method(self) -> dict[str, object]:
-        """The settings that only its method knows."""
-        return {name: getattr(self, name) for name in METHODS[self.method].settings}
+        """The settings that only its method knows, and the formats where it trains towards them."""
+        row = METHODS[self.method]
+        own = {name: getattr(self, name) for name in row.settings}
+        return own | ({"formats": self.formats} if row.takes_formats else {})
 
     @property
     def formats(self) -> Formats:

@@ -2,7 +2,8 @@
 
     known.jsonl, one sealed line a score: {"key": ..., "mask": ..., "repaired": ..., "score": ..., "low": ...}
 
-A score in another arithmetic than fp32 has the `path` that it ran by as well: another path gives other bits.
+A score in another arithmetic than fp32 has the `path` that it ran by as well: another path gives other bits; one of
+weights in other formats than fp32 has these `formats`.
 A run that ships has those of its stages with it; all others come as they are computed, beside the run's later answers.
 """
 
@@ -31,8 +32,8 @@ def key(run: Run, stage: str, source: str | None, repaired: bool = False) -> str
     """The same text for the same weights, checkpoint, dev sentences and way to encode them.
 
     `source`: a folder in the layout of nyu-mll/glue, or None for where the run had its data; `repaired`: for scores of
-    repaired cuts, which depend on the training sentences too. None where a part of it is not at hand, or not at once: a
-    hub's data, another layout.
+    repaired cuts, which depend on the training sentences too (`of_train`). None where a part of it is not at hand, or
+    not at once: a hub's data, another layout.
     """
     sha = hashlib.sha256()
     try:
@@ -48,30 +49,42 @@ def key(run: Run, stage: str, source: str | None, repaired: bool = False) -> str
     return sha.hexdigest()[:24]
 
 
+def of_train(repaired: bool, formats: str) -> bool:
+    """Whether a score depends on the training sentences: what is weighed for a repair, and for ranges of tensors."""
+    return repaired or "a8-tensor" in formats.split(";")
+
+
 def kernels(path: str) -> str:
     """What a score depends on of the path that it ran by: fp32 is fp32, in one pass or module by module, up to
     rounding; a model is always run in one of the two ways."""
     return "fp32" if path == "modules" else path.removesuffix(", by modules")
 
 
-def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False, path: str = "fp32") -> dict | None:
-    """{score, low, high, examples, scores} of this cut, by this path of arithmetic; None where it is not known."""
+def find(run: Run, key: str | None, mask: BlockMask, repaired: bool = False, path: str = "fp32",
+         formats: str = "") -> dict | None:
+    """{score, low, high, examples, scores} of this cut, by this path of arithmetic; None where it is not known.
+
+    `formats`: in which what stays is stored, in the words that Formats has for them.
+    """
     path = kernels(path)
-    wanted = (key, mask.digest(), repaired, path)
+    wanted = (key, mask.digest(), repaired, path, formats)
     for folder in dict.fromkeys((run.path, run.later)):
         for line in files.read_sealed(folder / FILE):
-            of = (line.get("key"), line.get("mask"), line.get("repaired"), line.get("path", "fp32"))
+            of = (line.get("key"), line.get("mask"), line.get("repaired"), line.get("path", "fp32"),
+                  line.get("formats", ""))
             if key and of == wanted:
                 return {name: line[name] for name in NUMBERS}
     return None
 
 
-def keep(run: Run, key: str | None, mask: BlockMask, repaired: bool, score: dict, path: str = "fp32") -> None:
+def keep(run: Run, key: str | None, mask: BlockMask, repaired: bool, score: dict, path: str = "fp32",
+         formats: str = "") -> None:
     """Keep a score for the next time; where nothing can be written it is computed again."""
     path = kernels(path)
-    if key and find(run, key, mask, repaired, path) is None:
+    if key and find(run, key, mask, repaired, path, formats) is None:
         with contextlib.suppress(OSError):
             of = {"key": key, "mask": mask.digest(), "repaired": repaired} | ({} if path == "fp32" else {"path": path})
+            of |= {"formats": formats} if formats else {}
             files.append_sealed(run.later / FILE, of | {name: score[name] for name in NUMBERS})
 
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 
 from prune_core import InputError
 from prune_core.cutting import cuts
-from prune_core.cutting.answers import GRID, SurfacePoint, predict
-from prune_core.cutting.cuts import Cut
+from prune_core.cutting.answers import GRID, SurfacePoint, predict, predict_mixed
+from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
+from prune_core.precision.formats import Format, parse
+from prune_core.precision.storage import Storage, storage, zeros
 from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -44,11 +46,23 @@ class Setting:
         return self.cut.predicted_from(run.surfaces(saved)) if saved else None
 
     def numbers(self, run: Run) -> dict[str, float | None]:
-        """Sparsity, both compressions, and the predicted score: None where no surface was recorded for such cuts."""
-        mask, surface = self.mask(run), self.surface(run)
-        return {"sparsity": mask.sparsity, "compression_encoder": mask.compression_encoder,
-                "compression_model": mask.compression_model,
-                "predicted_score": predict(surface, mask.sparsity)[0] if surface else None}
+        """Sparsity, both compressions, and the predicted score: None where no surface tells it. Raises InputError.
+
+        Sparsity is the share of zero weights, a pattern's among them.
+        """
+        mask, formats = self.mask(run), parse(self.cut.formats, run.layout)
+        predicted = self.predicted(run, mask)
+        return {"sparsity": zeros(mask, formats), "compression_encoder": mask.compression_encoder,
+                "compression_model": mask.compression_model, "predicted_score": predicted and predicted[0]}
+
+    def predicted(self, run: Run, mask: BlockMask) -> tuple[float, float, float] | None:
+        """(score, low, high) off the surface of its kind; for several formats off the surfaces of all; else None."""
+        saved = run.snapshots[self.at].saved
+        return foretold(self.cut, mask, run.surfaces(saved)) if saved else None
+
+    def storage(self, run: Run) -> Storage:
+        """The bytes that it takes. Raises InputError."""
+        return storage(self.mask(run), parse(self.cut.formats, run.layout), run.embeddings)
 
     def to_json(self, run: Run) -> dict:
         """As `--settings` takes it, without what goes without saying."""
@@ -58,18 +72,39 @@ class Setting:
         return {key: value for key, value in said.items() if value is not None}
 
 
+def foretold(cut: Cut, mask: BlockMask,
+             surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]) -> tuple[float, float, float] | None:
+    """(score, low, high) of a cut that keeps `mask`, off these surfaces; None where they do not tell.
+
+    Of several formats as answers.predict_mixed has it. Raises InputError for formats of another layout.
+    """
+    if surface := cut.predicted_from(surfaces):
+        return predict(surface, mask.sparsity)
+    plain, formats = replace(cut, formats="").predicted_from(surfaces), parse(cut.formats, mask.layout)
+    if plain is None or formats.scope == "global":
+        return None
+    shares: dict[Format, float] = {}
+    of = formats.of(mask.layout)
+    for matrix in mask.layout.matrices:
+        share = matrix.m * matrix.n / mask.layout.encoder_weights
+        shares[of[matrix.name]] = shares.get(of[matrix.name], 0.0) + share
+    alone = {one: str(replace(formats, scope="global", weights=(one,))) for one in shares}
+    parts = [(share, replace(cut, formats=alone[one]).predicted_from(surfaces)) for one, share in shares.items()]
+    return predict_mixed(plain, parts, mask.sparsity)
+
+
 # ---------------------------------------------------------------- what goes without saying
 
 
 def usual(run: Run, at: int | None = None) -> Cut:
     """Where the run itself cuts: at a stage of some compression there, else (`at`: position of a snapshot) first.
 
-    What is retrained is as it is: nothing more is cut, there and wherever one steps from it.
+    What is retrained is as it is: nothing more is cut, there and wherever one steps from it, in its trained formats.
     """
     scope = run.config.scope if run.config.scope in SCOPES else "global"
     stage = run.snapshots[at].saved if at is not None else None
     if stage and stage.kind == "retrain":
-        return Cut(scope, 0.0)
+        return Cut(scope, 0.0, formats=run.trained_formats(stage))
     compression = (stage.compression if stage else None) or run.config.compressions[0]
     return Cut(scope, int(1e4 * sparsity_of(compression) + 1e-9) / 1e4)  # never more than the stage has cut
 
@@ -87,12 +122,15 @@ def opening(run: Run, at: int | None = None) -> Setting:
 
 
 def cut_of(run: Run, share: float | None = None, threshold: float | Mapping[str, float] | None = None,
-           scope: str | None = None, ranking: str = "norm", repaired: bool = False) -> Cut:
-    """A cut of this run: a share, one threshold for all scope keys, or one for each. `scope`: by default the run's."""
+           scope: str | None = None, ranking: str = "norm", repaired: bool = False, formats: str = "") -> Cut:
+    """A cut of this run: a share, one threshold for all scope keys, or one for each. `scope`: by default the run's.
+
+    `formats`: of what stays. Raises InputError where they do not fit the run.
+    """
     scope = scope or run.config.scope
     if isinstance(threshold, int | float):
         threshold = dict.fromkeys(by_scope(run.layout, scope), float(threshold))
-    return Cut(scope, share, threshold, ranking, repaired)
+    return Cut(scope, share, threshold, ranking, repaired, str(parse(formats, run.layout)))
 
 
 def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
@@ -116,7 +154,7 @@ def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
 def ends(run: Run) -> dict[Stage, Setting]:
     """The weights of every stage as they are: nothing more cut."""
     nothing = Cut("global", None, (("all", 0.0),))
-    return {s.saved: Setting(s.saved, at, nothing)
+    return {s.saved: Setting(s.saved, at, replace(nothing, formats=run.trained_formats(s.saved)))
             for at, s in enumerate(run.snapshots) if s.saved and at in run.with_norms}
 
 
@@ -142,7 +180,8 @@ def offered(run: Run) -> dict[str, Setting]:
         for kind, compression in ((kind, c) for kind in whole for c in READY if sparsity_of(c) > zeros + 0.01):
             name = f"{saved}, cut {compression:g}x by {kind.ranking}" + ", repaired" * kind.repaired
             name += "" if kind.scope == "global" else f", each {kind.scope}"
-            cut = Cut(kind.scope, round(sparsity_of(compression), 4), None, kind.ranking, kind.repaired)
+            name += f", {parse(kind.formats).words}" if kind.formats else ""
+            cut = Cut(kind.scope, round(sparsity_of(compression), 4), None, kind.ranking, kind.repaired, kind.formats)
             choices[name] = Setting(name, end.at, cut)
     return choices
 
@@ -156,7 +195,7 @@ def as_text(settings: Sequence[Setting], run: Run) -> str:
 
 
 def from_json(text: str, run: Run) -> list[Setting]:
-    """The settings of a JSON list of {at, scope, share or thresholds, by, repaired}. Raises InputError."""
+    """The settings of a JSON list of {at, scope, share or thresholds, by, repaired, formats}. Raises InputError."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):
@@ -176,6 +215,9 @@ def setting_of(name: str, said: Mapping, run: Run) -> Setting:
         raise InputError(f"{name}: at {str(said.get('at'))[:60]!r} is no recorded snapshot of run {run.name!r}; "
                          f"its stages: {known}")
     given = {"scope": said.get("scope", "global"), "share": said.get("share"), "thresholds": said.get("thresholds")}
+    formats = said.get("formats", "")
+    if not isinstance(formats, str):
+        raise InputError(f"{name}: formats {str(formats)[:40]!r} are no text; needed: as 'evaluate --json' prints them")
     cut = cuts.from_json(given, run.layout)
     if cut is None:
         raise InputError(f"{name}: needed: a scope (global, layer, type, matrix), and a share from 0 up to 1 "
@@ -185,4 +227,5 @@ def setting_of(name: str, said: Mapping, run: Run) -> Setting:
     if ranking not in known or not isinstance(repaired, bool):
         raise InputError(f"{name}: by {str(ranking)[:40]!r} and repaired {str(repaired)[:20]!r}; "
                          f"needed: one of {', '.join(known)}, and true or false")
-    return Setting(name, at, Cut(cut.scope, cut.share, cut.thresholds, ranking, repaired))
+    formats = str(parse(formats, run.layout))
+    return Setting(name, at, Cut(cut.scope, cut.share, cut.thresholds, ranking, repaired, formats))

@@ -25,15 +25,21 @@ class Snapshot:
     penalty: float | None = None  # times lambda, as it stands in the objective
     lam: float | None = None  # lambda, mean over scope keys
     zero_share: float | None = None
+    residuals: Mapping[str, float] | None = None  # of ADMM over ||W||: primal ||W - Z||, dual ||Z - Z_old||
     milestone: bool = False  # gamma was refreshed here
     scores: Mapping[str, float] | None = None  # every metric of the task
     examples: int | None = None  # dev examples behind `scores`
     surface: Sequence[SurfacePoint] | None = None
     surface_examples: int | None = None
     saved: Stage | None = None
-    point: Mapping[str, float] | None = None  # sparsity and both compressions of `saved`
+    point: Mapping[str, float] | None = None  # sparsity and both compressions of `saved`, and `blocks` with a pattern
     norms: Mapping[str, np.ndarray] | None = field(default=None, repr=False, compare=False)
     weights: Callable | None = field(default=None, repr=False, compare=False)  # -> tensors of `saved`
+
+    @property
+    def blocks(self) -> float:
+        """The share of weights that `saved` has cut by blocks: its sparsity, but where a pattern cuts as well."""
+        return self.point.get("blocks", self.point["sparsity"])
 
     @property
     def label(self) -> str:

@@ -51,14 +51,13 @@ class Pruning:
         self._kept: dict[str, Mapping[str, torch.Tensor]] | None = None if saved else {}
         self.position = Position(encoder, data.train, config, self.layout, self.plan,
                                  saved or (lambda name: self._kept[name]), self.spent)
-        self.scorer = Scorer(encoder, data, self.layout, config.scope, self.spent)
+        self.scorer = Scorer(encoder, data, self.layout, config.scope, self.spent, config.formats)
         torch.set_num_threads(config.threads)
 
     def __iter__(self) -> Events:
         while not self.position.at_end:
             self.position.begin_()
-            phases = {"dense": self._dense, "penalty": self._penalty, "retrain": self._retrain}
-            yield from phases[kind_of(self.position.phase)]()
+            yield from getattr(self, f"_{kind_of(self.position.phase)}")()
 
     def _dense(self) -> Events:
         """Fine-tune as it is; nothing to do, but to score it, where the encoder came fine-tuned."""
@@ -83,8 +82,8 @@ class Pruning:
             if milestone:
                 method.refresh_()
             zeros = zero_share({name: norms.numpy() for name, norms in method.norms.items()}, self.layout)
-            now = {"loss": loss, "penalty": method.penalty(), "milestone": milestone,
-                   "lam": float(np.mean(list(method.lam.values()))), "zero_share": zeros}
+            now = {"loss": loss, "penalty": method.penalty(), "milestone": milestone, "zero_share": zeros,
+                   "lam": float(np.mean(list(method.lam.values()))), "residuals": position.steps.residuals()}
             for compression in position.just_crossed(zeros, last):
                 yield from self._cross(compression)
             if last or milestone or step in looks:
@@ -104,11 +103,12 @@ class Pruning:
         for compression in config.compressions:
             self.encoder.load_(dense)
             cutting.cut_(sparsity_of(compression))
+            self.position.cut_pattern_(compression)
             end = self._end if compression == config.compressions[-1] else self._keep
             yield from end(Stage.of("penalty", compression), sparsity_of(compression))
 
     def _retrain(self) -> Events:
-        """Masked retraining: cut groups stay exactly zero, no penalty."""
+        """Masked retraining: what is cut stays exactly zero, no penalty; weights end on their levels."""
         yield from self._teach()
         yield from self._train_plainly(())
 
@@ -138,17 +138,18 @@ class Pruning:
         phase = self.position.phase
         for loss, last in self._steps():
             if last:
-                yield from self._end(phase, loss=loss)
+                yield from self._end(phase, loss=loss, quantization=self.position.steps.quantization)
             else:
                 now = self.scorer.look() if self.position.step in looks else {}
                 self.at_rest = True
-                yield Snapshot(phase, self.position.step, loss, **now)
+                yield Snapshot(phase, self.position.step, loss, residuals=self.position.steps.residuals(), **now)
 
     def _cross(self, compression: float) -> Events:
         """Keep and score the weights at a compression, cut but not retrained; then train on as if nothing was."""
         exact = self.encoder.copies()
         self.position.crossed.append(compression)
         self.position.steps.method.harden_()
+        self.position.cut_pattern_(compression, self.position.steps.method.importance)
         yield from self._keep(Stage.of("penalty", compression), sparsity_of(compression))
         self.encoder.load_(exact)
 
@@ -167,10 +168,7 @@ class Pruning:
                 self._kept[name] = event.weights()
             yield event
 
-    @property
-    def steps_done(self) -> int:
-        """Training steps done, over all phases."""
-        return self.position.steps_done
+    steps_done = property(lambda self: self.position.steps_done, doc="Training steps done, over all phases.")
 
     def seconds_left(self) -> float:
         """Expected seconds to the end: as counted at first, then by what steps and scores take here."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 
 from prune_core.cutting.blocks import Layout
-from prune_core.cutting.masks import mask_at_sparsity, sparsity_of
+from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.evaluation import dev_score
-from prune_core.methods.table import METHODS
+from prune_core.methods.qat import Quantization, kept_by
+from prune_core.methods.table import METHODS, USUAL
 from prune_core.models.encoders import Encoder
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.estimate import Work
@@ -62,19 +63,44 @@ class Position:
         """Set up the phase, unless it has begun: method, mask, optimizer."""
         if self.steps:
             return
-        config, (phase, count), method, mask = self.config, self.plan.phases[self.number], None, None
+        config, (phase, count), formats = self.config, self.plan.phases[self.number], self.config.formats
+        method = mask = quantization = None
         self.encoder.model.train(kind_of(phase) == "dense" or config.dropout)
         if phase == "penalty":
             row = METHODS[config.method]
             if not row.closed_form:
                 method = row.build(self.encoder.weights, self.layout, config.scope, **config.of_method)
+            if row.quantizes:
+                everything = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.encoder.weights.items()}
+                quantization = Quantization(self.encoder, self.layout, formats, USUAL, everything, count)
         elif kind_of(phase) == "retrain":
             compression = self.plan.compressions[self.number - 2]
             self.encoder.load_(self.saved(Stage.of("penalty", compression)))
             norms = self.encoder.norms(self.layout.block)
             mask = mask_at_sparsity(norms, self.layout, sparsity_of(compression), config.scope)
             dev_score.apply_mask_(self.encoder.weights, mask)
-        self.steps = Steps(self.encoder, self.train, config, phase, self.number, count, self.spent, method, mask)
+            if not formats.plain:
+                kept = self.patterned_(mask)
+                quantization = Quantization(self.encoder, self.layout, formats, config.quantizer, kept, count)
+        self.steps = Steps(self.encoder, self.train, config, phase, self.number, count, self.spent, method, mask,
+                           quantization)
+
+    def cut_pattern_(self, compression: float, importance: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Cut what a compression cuts of the weights as they are, and of what is kept what the run's pattern cuts."""
+        if any(one.pattern for one in self.config.formats.weights):
+            norms = self.encoder.norms(self.layout.block)
+            sparsity = sparsity_of(compression)
+            self.patterned_(mask_at_sparsity(norms, self.layout, sparsity, self.config.scope), importance)
+
+    @torch.no_grad()
+    def patterned_(self, mask: BlockMask,
+                   importance: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """Zero what the blocks of `mask` and the run's pattern cut; matrix name -> (m, n) bool: what they keep."""
+        weights = self.encoder.weights
+        kept = kept_by(mask, self.config.formats.of(self.layout), weights, importance)
+        for name, weight in weights.items():
+            weight *= kept[name]
+        return kept
 
     def next_(self) -> None:
         """Go to the next phase, without beginning it: the weights are those of this one."""
@@ -83,7 +109,7 @@ class Position:
     def just_crossed(self, zeros: float, last: bool) -> list[float]:
         """Compressions whose sparsity the zero groups have just reached; at the last step all that are left."""
         left = [c for c in self.config.compressions if c not in self.crossed]
-        return [c for c in left if last or zeros >= sparsity_of(c)]
+        return [c for c in left if last or (c > 1 and zeros >= sparsity_of(c))]
 
     def state(self) -> tuple[dict[str, torch.Tensor], dict]:
         """(tensors, numbers) from which `restore_` goes on bit for bit."""

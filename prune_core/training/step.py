@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from prune_core import InputError
 from prune_core.cutting.masks import BlockMask, sparsity_of
 from prune_core.evaluation import dev_score
 from prune_core.methods.method import Method
+from prune_core.methods.qat import Quantization
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import MIX, Teacher, hidden_loss, mixed
 from prune_core.runs.config import PruneConfig
@@ -43,13 +45,14 @@ class Steps:
     spent: Spent
     method: Method | None = None  # under the penalty
     mask: BlockMask | None = None  # in retraining: what it cuts gets no gradient
+    quantization: Quantization | None = None  # where weights or activations are trained to be in few bits
     done: int = 0
 
     def __post_init__(self):
         decayed = [p for p in self.encoder.trainable().values() if p.ndim > 1]
         others = [p for p in self.encoder.trainable().values() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay},
-                  {"params": others, "weight_decay": 0.0}]
+                  {"params": others, "weight_decay": 0.0}] + (self.quantization.group if self.quantization else [])
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
 
     @property
@@ -81,9 +84,13 @@ class Steps:
         torch.manual_seed(int(seed[0]) >> 1)
         inputs, labels = self.train.batch(rows)
         bf16 = torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16")
-        with bf16, _plain_attention(self.encoder.model):
+        if self.quantization:
+            self.quantization.before_(self.done, self.optimizer)
+        with bf16, _plain_attention(self.encoder.model), self.rounding(learning=True):
             loss, whole = self._losses(inputs, labels, teacher, rows)
         whole.backward()
+        if self.quantization:
+            self.quantization.after_()
         if self.method:
             self._timed(self._control_)
             self._timed(self.method.before_step_)
@@ -91,8 +98,10 @@ class Steps:
             dev_score.apply_mask_({name: w.grad for name, w in self.encoder.weights.items()}, self.mask)
         nn.utils.clip_grad_norm_(self.encoder.trainable().values(), MAX_GRADIENT)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("factor", 1.0)
         self.optimizer.step()
+        if self.quantization:
+            self.quantization.stepped_()
         self.optimizer.zero_grad()
         self.done += 1
         if self.method:
@@ -115,6 +124,14 @@ class Steps:
             there = teacher.model(**mixed(teacher.model, inputs, share)).logits.float()
             whole = whole + teacher.loss(model(**mixed(model, inputs, share)).logits, there)
         return out.loss, whole
+
+    def rounding(self, learning: bool = False) -> AbstractContextManager[None]:
+        """Inside, the model runs with its activations and embeddings rounded, where they are."""
+        return self.quantization.running(learning) if self.quantization else contextlib.nullcontext()
+
+    def residuals(self) -> dict[str, float] | None:
+        """How far ADMM's weights are from its constraint, and how far that moved; None where there is no ADMM."""
+        return getattr(self.method, "residuals", None) or (self.quantization and self.quantization.residuals()) or None
 
     def _timed(self, part: Callable, *arguments) -> None:
         """Time what the method adds to a step."""
@@ -141,17 +158,24 @@ class Steps:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What a checkpoint must hold beside the weights: the optimizer's moments, and what the method says."""
-        names = {p: name for name, p in self.encoder.trainable().items()}
+        names = {p: name for name, p in self._named().items()}
         moments = {f"adam.{slot}.{names[p]}": value for p, slots in self.optimizer.state.items()
                    for slot, value in slots.items()}
+        moments |= self.quantization.tensors() if self.quantization else {}
         return moments | (self.method.tensors() if self.method else {})
+
+    def _named(self) -> dict[str, nn.Parameter]:
+        """All that the optimizer changes."""
+        return self.encoder.trainable() | (self.quantization.learned if self.quantization else {})
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float], done: int) -> None:
         """Continue after so many steps, from `tensors` and the method's lambda."""
         self.done = done
         slots = {key.split(".", 2)[1] for key in tensors if key.startswith("adam.")}
-        for name, parameter in self.encoder.trainable().items():
+        for name, parameter in self._named().items():
             self.optimizer.state[parameter] = {slot: tensors[f"adam.{slot}.{name}"].clone() for slot in slots}
+        if self.quantization:
+            self.quantization.restore_(tensors)
         if self.method:
             self.method.restore_(tensors, lam)
 
