@@ -262,7 +262,7 @@ def test_explore_predicts_for_the_precision_of_the_address(runs_dir, dtype, path
     app = opened("explore", run="sample", dtype=dtype)
     assert app.segmented_control(key="dtype").value == dtype and said in texts(app)
     header = sent(app)
-    assert header["precision"] == dtype and [one["name"] for one in header["profile"]["paths"]] == [path]
+    assert header["precision"] == dtype and header["profile"]["takes"]["plain"]["names"] == [path]
 
 
 def test_a_pin_of_the_address_keeps_its_precision(runs_dir):

@@ -162,19 +162,21 @@ def hover(form: str, beside: str) -> str:
 
 
 def score_curve(
-    metric: str, *, surface: Sequence[SurfacePoint] = (), here: float | None = None, dense: float | None = None,
-    majority: float | None = None, retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
+    metric: str, *, surface: Sequence[SurfacePoint] = (), others: Mapping[str, Sequence[SurfacePoint]] | None = None,
+    here: float | None = None, dense: float | None = None, majority: float | None = None,
+    retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
     pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = (),
 ) -> go.Figure:
     """Dev score over encoder compression: the recorded surface with its 95% band, and marks on it.
 
-    A Pair is (compression, score). `here`: the present sparsity; `retrained`: run -> its points; `published`: of
-    others, open marks, never joined with ours.
+    A Pair is (compression, score). `here`: the present sparsity; `others`: name -> a surface in other formats;
+    `retrained`: run -> its points; `published`: of others, open marks, never joined with ours.
     """
     figure = go.Figure()
     points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
     if points:
         _add_surface(figure, points)
+    _add_other_surfaces(figure, others or {})
     colours = (GREEN, ORANGE, PINK, BLUE, GREY) * 3
     for (name, pairs), colour in zip((retrained or {}).items(), colours, strict=False):
         figure.add_trace(go.Scatter(
@@ -234,6 +236,15 @@ def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
     figure.add_trace(go.Scatter(
         x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded scores", marker_size=5,
         line=dict(color=BLUE, width=2), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", "recorded, not retrained")))
+
+
+def _add_other_surfaces(figure: go.Figure, surfaces: Mapping[str, Sequence[SurfacePoint]]) -> None:
+    """Thin grey lines, each with dashes of its own: what was recorded of the same blocks in other formats."""
+    for (name, surface), dash in zip(surfaces.items(), ("dash", "dot", "dashdot", "longdash") * 9, strict=False):
+        points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
+        figure.add_trace(go.Scatter(
+            x=[1 / (1 - p.sparsity) for p in points], y=[p.score for p in points], mode="lines", name=name,
+            line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", name)))
 
 
 def _add_pins(figure: go.Figure, pins: Mapping[str, Pair], form: str) -> None:
