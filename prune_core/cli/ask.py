@@ -29,6 +29,7 @@ from prune_core.cli.options import (
     Weights,
     cut_of,
     formats_of,
+    mixture_of,
     numbers,
 )
 from prune_core.cli.tell import say_taken, scored, tell

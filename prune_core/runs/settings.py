@@ -13,7 +13,7 @@ from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
 from prune_core.precision.formats import Format, parse
 from prune_core.precision.storage import Storage, storage, zeros
-from prune_core.runs import best
+from prune_core.runs import best, mixtures
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE, KINDS, Stage
@@ -207,7 +207,10 @@ def from_json(text: str, run: Run) -> list[Setting]:
 
 
 def setting_of(name: str, said: Mapping, run: Run) -> Setting:
-    """The setting that one such object names. Raises InputError."""
+    """The setting that one such object names, or {mixture}: one that a search found. Raises InputError."""
+    if isinstance(said.get("mixture"), str):
+        mixture = mixtures.named(run, said["mixture"], said.get("at"))
+        return Setting(name, run.saved(mixture.stage), mixture.cut)
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
     at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
     if at is None:
