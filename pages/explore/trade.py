@@ -12,12 +12,12 @@ import streamlit as st
 from pages.explore.view import View, send, waits
 from pages.shared import jobs, widgets
 from pages.shared.widgets import download
+from prune_core import InputError
 from prune_core.cutting import cuts
-from prune_core.cutting.answers import predict
 from prune_core.cutting.cuts import Cut
-from prune_core.precision import formats
 from prune_core.precision.storage import storage
 from prune_core.runs import mixtures
+from prune_core.runs import tried as kept
 from prune_core.runs.mixtures import Mixture
 from prune_core.runs.run import Run
 from prune_core.runs.tried import Tried
@@ -26,8 +26,8 @@ from prune_core.showing.trade import AXES, Point
 from prune_core.tasks.metrics import in_words
 
 SEARCH = 600.0  # seconds of a search on two cores, about
-NOTHING = ("Nothing was tried on {stage} yet. **Drag the threshold**, or set bits beside it: every exact score that "
-           "comes is kept here as a dot. Or have the best mixture searched for.")
+NOTHING = ("No other setting of this run was tried yet. **Drag the threshold**, or set bits beside it: every exact "
+           "score that is taken is kept here as a dot. Or have the best mixture searched for.")
 
 
 def show(run: Run, view: View) -> None:
@@ -40,9 +40,8 @@ def show(run: Run, view: View) -> None:
     given = trade.points(run, None if stages == "all" else [view.snapshot.saved or ""])
     if given:
         picture(run, view, given, by)
-    else:
-        st.info(NOTHING.format(stage=widgets.plain(view.label if stages != "all" else "these weights")),
-                icon=":material/scatter_plot:")
+    if not any(kept.read(run, stage) for stage in run.stages):
+        st.info(NOTHING, icon=":material/scatter_plot:")
     search(run, view)
     if waits():
         st.rerun()
@@ -101,23 +100,33 @@ def cut_of(run: Run, tried: Tried) -> Cut | None:
 
 
 def here(run: Run, view: View, given: list[Point]) -> Point | None:
-    """The setting in view: as it was tried, else where its score is predicted; None where neither is known."""
+    """The setting in view: as it was tried, else with its exact score, else where that is predicted; None: not known.
+    """
     stage, cut = view.snapshot.saved, view.cut
-    if not stage:
+    try:
+        stored = storage(view.mask, view.formats, run.embeddings)
+    except InputError:  # the size of the word table is not known, say
         return None
-    made = formats.parse(cut.formats, run.layout)
-    stored = storage(view.mask, made, run.embeddings)
+    of = (stage, stored.bytes, stored.encoder.stored, cut.formats, cut.repaired, view.dtype)
     for point in given:
         one = point.tried
-        if (point.stage, one.bytes, one.encoder_bytes, str(one.cut.get("formats") or "")) == (
-                stage, stored.bytes, stored.encoder.stored, cut.formats) and (
-                bool(one.cut.get("repaired")) == cut.repaired and one.dtype == view.dtype):
+        said = str(one.cut.get("formats") or ""), bool(one.cut.get("repaired"))
+        if of == (point.stage, one.bytes, one.encoder_bytes, *said, one.dtype):
             return point
-    if not view.surface:
+    exact, foreseen = known_now(run, view), view.foreseen
+    if not stage or not (exact or foreseen):
         return None
-    score, low, high = predict(view.surface, view.mask.sparsity)
-    return Point(stage, Tried({"formats": cut.formats}, score, low, high, 0, stored.bytes, stored.encoder.stored,
-                              view.mask.sparsity), exact=False)
+    score = (exact["score"], exact["low"], exact["high"]) if exact else (foreseen.score, foreseen.low, foreseen.high)
+    return Point(stage, Tried({"formats": cut.formats}, *score, 0, stored.bytes, stored.encoder.stored, view.sparsity),
+                 exact=bool(exact))
+
+
+def known_now(run: Run, view: View) -> dict | None:
+    """The exact score of the setting in view, where it has come in this session."""
+    cut = replace(view.cut, share=None, thresholds=tuple(view.thresholds.items()))
+    return next((result for question, result in st.session_state.get("exact scores", {}).items()
+                 if (question.run, question.stage, question.cut, question.dtype)
+                 == (str(run.path), view.snapshot.saved, cut, view.dtype)), None)
 
 
 def as_read(table: pd.DataFrame) -> pd.DataFrame:
