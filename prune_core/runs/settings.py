@@ -140,7 +140,7 @@ def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
     """
     there = {stage for stage in run.stages if run.has_weights(stage) or not weights}
     stages = [s.saved for s in run.snapshots if s.saved in there
-              and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == DENSE)]
+              and (share is None or s.blocks <= share + 0.01 or s.saved == DENSE)]
     if not stages:
         if weights:
             run.weights_file(DENSE)  # raises, and says how to get them
@@ -175,7 +175,7 @@ def offered(run: Run) -> dict[str, Setting]:
     choices = {}
     for saved, end in ends(run).items():
         choices[saved] = end
-        zeros = run.snapshots[end.at].point["sparsity"]
+        zeros = run.snapshots[end.at].blocks
         whole = [kind for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)]
         for kind, compression in ((kind, c) for kind in whole for c in READY if sparsity_of(c) > zeros + 0.01):
             name = f"{saved}, cut {compression:g}x by {kind.ranking}" + ", repaired" * kind.repaired
