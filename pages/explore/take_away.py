@@ -31,14 +31,9 @@ FASTER = {
     "onnx": "It is smaller and faster where whole neurons and heads are gone. Prunescope's own compact model skips "
             "single blocks as well.",
     "packed": "One file that stores only what is kept, in its bits, with index and scales: as small as the bytes "
-              "above say. Prunescope reads it back; other programs do not."}
+              "above say. The script beside it, load.py, makes the model of transformers from it."}
 FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)",
          "packed": "Packed (smallest file)"}
-QUANTIZED = {"hf": "Weights are written as the values that their levels stand for, in fp32: logits are equal, the file "
-                   "is as large as without fewer bits.",
-             "onnx": "Weights in 8 bits are written with quantize and dequantize nodes, other formats as values in "
-                     "fp32. An engine that fuses them computes a little otherwise; the score is Prunescope's own.",
-             "packed": ""}
 
 
 def show(run: Run, view: View) -> None:
@@ -99,7 +94,7 @@ def model(run: Run, view: View) -> None:
         _, told, content = made
         st.caption(scored(run, told))
         st.table(sizes(told))
-        st.caption(FASTER[to] + (f" {QUANTIZED[to]}" if cut.formats else ""))
+        st.caption(widgets.plain(f"{FASTER[to]} {told.get('note') or ''}".strip()))
         st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{stage}-{to}.zip",
                            "application/zip", icon=":material/download:", on_click="ignore")
 
