@@ -18,6 +18,7 @@ from prune_core.cli.options import (
     ByNamed,
     Dtype,
     EmbeddingBits,
+    Mixture,
     PatternOption,
     Phase,
     Repair,
@@ -27,6 +28,7 @@ from prune_core.cli.options import (
     Threshold,
     cut_of,
     formats_of,
+    mixture_of,
 )
 from prune_core.cli.tell import say_taken, tell
 from prune_core.cutting.cuts import Cut
@@ -176,8 +178,9 @@ def export(
     data: Annotated[str | None, Option(
         help="Where the task's data lies, for scores; default: where the run had it.")] = None,
     settings: Annotated[str | None, Option(
-        help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired}; default: the one "
-             "that the options name, else the run's own results.")] = None,
+        help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired} or {mixture}; "
+             "default: the one that the options name, else the run's own results.")] = None,
+    mixture: Mixture = None,
     title: Annotated[str, Option(help="Of a report.")] = "",
     audience: Annotated[str, Option(help="Of a report: short or technical.")] = "short",
     words: Annotated[str, Option(help="Your own words in a report.")] = "",
@@ -195,11 +198,11 @@ def export(
 
     if to not in KINDS:
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(KINDS)}")
-    one = sparsity is not None or threshold is not None
+    one = sparsity is not None or threshold is not None or mixture is not None
     if settings is not None and to not in finding.FORMS:
         raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
     if settings is not None and one:
-        raise InputError("give either --settings or one of --sparsity and --threshold")
+        raise InputError("give either --settings or one of --sparsity, --threshold and --mixture")
     if paths.check(dtype) != "fp32" and to == "notebook":
         raise InputError("--dtype is for the scores of a model or a report; a notebook computes in fp32")
     asked, cut = shelf.find(run, runs_dir), None
@@ -208,8 +211,12 @@ def export(
         known = [one.run for one in shelf.listing(runs_dir) if one.run]
         request = replace(request, better=best.told(best.better(asked, known, allow)))
     if one or to not in finding.FORMS:
-        cut = cut_of(asked, sparsity, threshold, scope, by, repair)
-        stage = phase or default_stage(asked, cut.share, weights=to in FOLDERS)
-        cut = replace(cut, formats=formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
+        if mixture is not None:
+            cut, phase = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope,
+                                    bits=bits, pattern=pattern)
+        else:
+            cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+            stage = phase or default_stage(asked, cut.share, weights=to in FOLDERS)
+            cut = replace(cut, formats=formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
     make, text = KINDS[to]
     tell(make(Wanted(to, out, asked, cut, phase, data, settings, request, measure)), as_json, text)
