@@ -76,7 +76,7 @@ def test_a_question_with_formats_is_answered_as_evaluate_does(made):
 
 def test_a_question_is_cancelled_while_it_is_quantized(copied):
     def stop(scoring, line: dict) -> None:
-        if line.get("doing") == "quantizing" and line["done"] == 3:
+        if (line["id"], line.get("doing"), line.get("done")) == (1, "quantizing", 3):
             scoring.take([json.dumps({"cancel": line["id"]})])
 
     said = answers(ask(copied, 1, formats="4", repair=True), ask(copied, 2, formats="4"), say=stop)
