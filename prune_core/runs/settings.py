@@ -13,7 +13,7 @@ from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
 from prune_core.precision.formats import Format, parse
 from prune_core.precision.storage import Storage, counts, storage
-from prune_core.runs import best
+from prune_core.runs import best, mixtures
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE, KINDS, Stage
@@ -139,7 +139,7 @@ def default_stage(run: Run, share: float | None, weights: bool = True) -> Stage:
     """
     there = {stage for stage in run.stages if run.has_weights(stage) or not weights}
     stages = [s.saved for s in run.snapshots if s.saved in there
-              and (share is None or s.point["sparsity"] <= share + 0.01 or s.saved == DENSE)]
+              and (share is None or s.blocks <= share + 0.01 or s.saved == DENSE)]
     if not stages:
         if weights:
             run.weights_file(DENSE)  # raises, and says how to get them
@@ -174,7 +174,7 @@ def offered(run: Run) -> dict[str, Setting]:
     choices = {}
     for saved, end in ends(run).items():
         choices[saved] = end
-        zeros = run.snapshots[end.at].point["sparsity"]
+        zeros = run.snapshots[end.at].blocks
         whole = [kind for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)]
         for kind, compression in ((kind, c) for kind in whole for c in READY if sparsity_of(c) > zeros + 0.01):
             name = f"{saved}, cut {compression:g}x by {kind.ranking}" + ", repaired" * kind.repaired
@@ -206,7 +206,10 @@ def from_json(text: str, run: Run) -> list[Setting]:
 
 
 def setting_of(name: str, said: Mapping, run: Run) -> Setting:
-    """The setting that one such object names. Raises InputError."""
+    """The setting that one such object names, or {mixture}: one that a search found. Raises InputError."""
+    if isinstance(said.get("mixture"), str):
+        mixture = mixtures.named(run, said["mixture"], said.get("at"))
+        return Setting(name, run.saved(mixture.stage), mixture.cut)
     by_label = {run.snapshots[at].label: at for at in run.with_norms}
     at = by_label.get(said["at"]) if isinstance(said.get("at"), str) else None
     if at is None:
