@@ -25,7 +25,7 @@ from prune_core.methods.activations import by_token
 from prune_core.precision.formats import parse
 from prune_core.precision.quantizers import kept_of, quantize
 from prune_core.precision.storage import counts, storage
-from prune_core.runs import known, tried
+from prune_core.runs import known, settings, tried
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
 
@@ -225,3 +225,26 @@ def test_which_arithmetic_runs_for_activations_in_8_bits(monkeypatch):
             paths.choose("int8", None, parse(text))
         with pytest.raises(InputError, match=why):
             paths.choose("auto", "int8 vnni", parse(text))
+
+
+# ---------------------------------------------------------------- stages that were trained in few bits
+
+
+@pytest.mark.parametrize("bits", ["4", "clusters-3"])
+def test_a_trained_stage_is_scored_on_its_own_grid(tiny_model, tiny_data, tmp_path, bits):
+    asked = tiny.settings(tiny_model, tiny_data, bits=bits, activation_bits=8, embedding_bits=8, train_embeddings=True)
+    run = tiny.make_run(asked, tmp_path, "trained")
+    stage, formats = "retrain-1.5x", run.trained_formats("retrain-1.5x")
+    assert formats == f"{bits};a8;e8"
+    bench, cut = Bench(run, stage), settings.usual(run, run.saved(stage))
+    mask = cut.mask(run.ranking(stage), run.layout)
+    for repaired in (False, True):
+        model, stored = bench.compressed(mask, repaired, parse(formats, run.layout))
+        for (name, own), one in zip(bench.encoder.model.state_dict().items(), model.state_dict().values(), strict=True):
+            assert torch.equal(own, one), name
+    for name, one in stored.matrices.items():
+        given = [one.scales, one.codebook]
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(given, bench._grids[name], strict=True)), name
+    told = exact.evaluate(run, stage, cut, threads=1)
+    assert told["formats"] == formats
+    assert told["score"] == pytest.approx(run.snapshots[run.saved(stage)].point[run.metric], abs=1 / 24 + 1e-9)
