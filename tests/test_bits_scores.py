@@ -247,4 +247,4 @@ def test_a_trained_stage_is_scored_on_its_own_grid(tiny_model, tiny_data, tmp_pa
         assert all(np.array_equal(mine, theirs) for mine, theirs in zip(given, bench._grids[name], strict=True)), name
     told = exact.evaluate(run, stage, cut, threads=1)
     assert told["formats"] == formats
-    assert told["score"] == pytest.approx(run.snapshots[run.saved(stage)].point[run.metric], abs=1 / 24 + 1e-9)
+    assert told["score"] == pytest.approx(run.snapshots[run.saved(stage)].scores[run.metric], abs=1 / 24 + 1e-9)
