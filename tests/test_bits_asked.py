@@ -181,3 +181,17 @@ def test_evaluate_in_few_bits(call, made):
 def test_what_is_wrong_is_told_in_one_line(call, wrong, why):
     code, out, error = call("--phase", "dense", *wrong)
     assert code == 2 and why in error and len(error.strip().splitlines()) == 1 and not out
+
+
+def test_surfaces_of_several_formats_and_flips(made, monkeypatch, capfd):
+    def called(*arguments) -> dict:
+        monkeypatch.setattr(sys, "argv", ["prune_core", arguments[0], "made", "--runs-dir", str(made.path.parent),
+                                          *arguments[1:], "--json"])
+        assert main() == 0
+        return json.loads(capfd.readouterr().out.splitlines()[-1])
+
+    told = called("surface", "--bits", "8,2:4", "--scope", "matrix", "--repair", "no", "--threads", "1")
+    assert [point["formats"] for point in told["points"]] == ["8"] * 20 + ["2:4"] * 20
+    kinds = {kind.formats: points for kind, points in Run(made.path).surfaces("dense").items()}
+    assert len(kinds["8"]) == len(kinds["2:4"]) == 20
+    assert called("flips", "--sparsities", "0.3", "--bits", "4", "--pattern", "2:4")["formats"] == "4/2:4"
