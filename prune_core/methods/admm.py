@@ -32,7 +32,8 @@ class ADMM:
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], layout: Layout, scope: str = "global",
-                 progressive: bool = True, constraint: Constraint | None = None, rho: float = RHO, rounds: int = ROUNDS):
+                 progressive: bool = True, constraint: Constraint | None = None, rho: float = RHO,
+                 rounds: int = ROUNDS):
         self.weights, self.layout, self.scope, self.progressive = weights, layout, scope, progressive
         self.constraint = constraint or Blocks(layout, scope)
         self.rounds = rounds
