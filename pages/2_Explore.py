@@ -75,7 +75,7 @@ def explore(run: Run) -> None:
         view = current(run)
         if follows():
             st.rerun()
-        if wrong := st.session_state.get("wrong"):
+        if wrong := " ".join(filter(None, map(st.session_state.get, ("wrong", "wrong formats")))):
             st.info(wrong, icon=":material/link_off:")
         line = st.container(key="exact-line")
         live_map.draw(content(run, view, st.session_state.get("present", False)), remember)

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from pages.explore import bits
 from pages.explore.exact_score import scope_words
 from pages.explore.view import View, precision
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.widgets import download
-from prune_core.cutting.answers import predict
+from prune_core.cutting.answers import SurfacePoint
+from prune_core.cutting.cuts import SurfaceKind
+from prune_core.latency import executed
 from prune_core.latency.profile import Profile
+from prune_core.precision.formats import parse
 from prune_core.runs.run import Run
 from prune_core.showing import figures, published
 from prune_core.showing.published import Published
@@ -58,7 +62,7 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
     """Dev score over compression, and the CSV of the recorded surfaces."""
     st.markdown(f"**Dev score over compression** at {widgets.plain(view.label)}")
     retrained = {f"{other.name}, retrained": pairs for other in (run, *others) if (pairs := _retrained(other))}
-    surface = view.surface or next(iter(view.surfaces.values()), ())
+    surface = view.surface or next(iter(_alike(view).values()), ())
     pinned = _pinned(view, "score")
     if not (surface or retrained or taken or pinned or shown):
         st.caption("No scores to draw yet: they are recorded at the end of a phase (dense, penalty, retrained).")
@@ -66,14 +70,39 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
     figure = figures.score_curve(
         run.metric, surface=surface, dense=run.dense_score, majority=run.majority_score, retrained=retrained,
         here=view.mask.sparsity if view.surface else None,  # only where the surface holds for this cut
+        others={kind_words(kind): points for kind, points in _others(view).items()},
         exact=[(1 / (1 - x), y) for x, y in taken if x < 1], pins=pinned, published=shown)
     st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
+    if view.cut.formats and _alike(view) and not any(kind.formats for kind in _alike(view)):
+        st.caption(f"The curve is of fp32: none was recorded in {widgets.plain(view.formats.words)}.")
     if view.surfaces:
-        table = pd.DataFrame([{"scope": kind.scope} | vars(point)
+        table = pd.DataFrame([{"scope": kind.scope, "formats": kind.formats} | vars(point)
                               for kind, points in view.surfaces.items() for point in points])
         download(f"Recorded scores of {view.label} (CSV)", table, f"{run.name}-{view.label}-surface.csv")
     else:
         st.caption("No scores were recorded for cuts of this snapshot. Stages (dense, penalty, retrained) have them.")
+
+
+def _alike(view: View) -> dict[SurfaceKind, Sequence[SurfacePoint]]:
+    """The recorded surfaces in the formats in view; where there are none, those in fp32."""
+    of = {formats: {kind: points for kind, points in view.surfaces.items() if kind.formats == formats}
+          for formats in (view.cut.formats, "")}
+    return of[view.cut.formats] or of[""]
+
+
+def _others(view: View) -> dict[SurfaceKind, Sequence[SurfacePoint]]:
+    """Surfaces that belong to the formats in view, besides their own: fp32, and each of several formats."""
+    if not view.cut.formats:
+        return {}
+    wanted = ["", *bits.uniform(view.formats, view.mask.layout)]
+    kinds = [SurfaceKind(view.cut.ranking, view.cut.scope, view.cut.repaired, text) for text in wanted]
+    return {kind: view.surfaces[kind] for kind in kinds
+            if kind in view.surfaces and view.surfaces[kind] is not next(iter(_alike(view).values()), None)}
+
+
+def kind_words(kind: SurfaceKind) -> str:
+    """'recorded in 8 bits'."""
+    return f"recorded in {parse(kind.formats).words}"
 
 
 def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
@@ -83,9 +112,11 @@ def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
     if not profile:
         st.caption("Predictions need a latency profile: calibrate this machine on **Speed**.")
         return
-    pairs = loaders.speedups(run, view.at, run.config.scope, profile, SETTING, dtype)
-    present = (view.mask.compression_encoder, profile.speedup(view.mask, SETTING, run.heads, dtype))
-    name = f"predicted, ranked by norm, {scope_words(run.config.scope)}"
+    runs = executed.restricted(profile, view.formats, dtype)  # what executes the formats in view
+    pairs = loaders.speedups(run, view.at, run.config.scope, runs, SETTING)
+    present = (view.mask.compression_encoder, runs.speedup(view.mask, SETTING, run.heads))
+    stored = f", {view.formats.words}" * bool(view.cut.formats)
+    name = f"predicted, ranked by norm, {scope_words(run.config.scope)}{stored}"
     figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
     st.plotly_chart(figure, key="speedups", config=widgets.chart(),
                     alt="Predicted speedup over encoder compression, with the proportional line")
@@ -112,11 +143,10 @@ def _pinned(view: View, number: str) -> dict[str, tuple[float, float]]:
 
 def compared(run: Run, view: View) -> None:
     """The present setting and the pinned ones side by side, with what the present one has more or less than each."""
-    profile, mask, dtype = loaders.usual_profile(), view.mask, precision()
-    now = {"sparsity": mask.sparsity, "encoder": mask.compression_encoder, "model": mask.compression_model,
-           "speedup": profile.speedup(mask, SETTING, run.heads, dtype) if profile else None,
-           "score": predict(view.surface, mask.sparsity)[0] if view.surface else None}
+    now = bits.numbers(run, view.cut, view.mask, view.surfaces, precision())
+    profile = loaders.usual_profile()
     names = {"sparsity": "Sparsity", "encoder": "Encoder compression", "model": "Model compression",
+             "encoderBytes": "Encoder, MB", "bytes": "Model, MB",
              "speedup": _speedup_title(profile), "score": f"Predicted {in_words(run.metric)}"}
     columns: dict[str, list] = {"": list(names.values()), "present": [now[name] for name in names]}
     for pin in view.pins:
@@ -134,7 +164,7 @@ def compared(run: Run, view: View) -> None:
 
 # Of a number in the table of pinned settings: its unit's size, its digits, what stands after it
 FORMS = {"sparsity": (100, 1, "%"), "encoder": (1, 2, "x"), "model": (1, 2, "x"), "speedup": (1, 2, "x"),
-         "score": (1, 3, "")}
+         "encoderBytes": (1e-6, 2, ""), "bytes": (1e-6, 2, ""), "score": (1, 3, "")}
 
 
 def _in_words(values: Sequence[float | None], forms: Sequence[tuple[float, int, str]], signed: bool) -> list[str]:

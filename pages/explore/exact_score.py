@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import streamlit as st
 
-from pages.explore import known, precision, rerun
-from pages.explore.view import View, go
+from pages.explore import bits, known, precision, rerun
+from pages.explore.view import View, ask_of_sidebar, go
 from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Answer, Question, ScoreClient
 from pages.shared.widgets import PRECISIONS, data
-from prune_core.cutting.answers import GRID, predict
+from prune_core.cutting.answers import GRID
 from prune_core.cutting.masks import zero_share
 from prune_core.methods.rankings import RANKINGS
+from prune_core.precision.formats import parse
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
 from prune_core.tasks.metrics import in_words
@@ -27,15 +28,42 @@ def words(run: Run, view: View) -> None:
     mask = view.mask
     kept, blocks = (sum(int(f(v)) for v in mask.kept.values()) for f in (lambda v: v.sum(), lambda v: v.size))
     zeros = zero_share(view.norms, run.layout)
-    counted = (f"{kept:,} of {blocks:,} blocks are kept at {widgets.plain(view.label)}, sparsity {mask.sparsity:.1%}. "
+    counted = (f"{kept:,} of {blocks:,} blocks are kept at {widgets.plain(view.label)}, sparsity {view.sparsity:.1%}. "
                "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
-    sentences = (counted, trained, _ranking_words(view), _score_words(run, view), precision.words(run, view))
+    more = view.sparsity - mask.sparsity
+    pattern = f"The pattern leaves out {more:.1%} of the prunable weights, the cut blocks the rest." if more else ""
+    stored = widgets.plain(bits.words(view.formats, bits.stored(run, view.cut, mask)))
+    sentences = (counted, pattern, trained, stored, _ranking_words(view), _score_words(run, view),
+                 precision.words(run, view))
     st.caption(" ".join(sentence for sentence in sentences if sentence))
     precision.not_calibrated()
-    if not view.surfaces:
+    if repair_helps(run, view):
+        offer_repair()
+    if _unrecorded(view):
         record_scores(run, view)
+
+
+def _unrecorded(view: View) -> bool:
+    """Whether no score is predicted for want of a surface, and not for thresholds of its own that the cut has."""
+    even = view.cut.scope == "global" or view.cut.share is not None
+    return not view.surfaces or even and view.foreseen is None and bool(view.cut.formats)
+
+
+def repair_helps(run: Run, view: View) -> bool:
+    """Whether what is in view is rounded, or thinned out by a pattern, after training and not repaired."""
+    stage, formats = view.snapshot.saved, view.cut.formats
+    return bool(stage and bits.rounded(view.formats) and not view.cut.repaired
+                and run.has_weights(stage) and formats != run.trained_formats(stage))
+
+
+def offer_repair() -> None:
+    """That repair makes up for rounding, and the button that switches it on."""
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="repair-helps"):
+        st.markdown(":material/healing: Rounded as it stands. Repair moves what stays to make up for it, without "
+                    "training.", width="content")
+        st.button("Repair", key="repair now", type="tertiary", on_click=ask_of_sidebar, kwargs={"repair": True})
 
 
 def record_scores(run: Run, view: View) -> None:
@@ -43,9 +71,12 @@ def record_scores(run: Run, view: View) -> None:
     stage, cut = view.snapshot.saved, view.cut
     if stage and run.has_weights(stage):
         repaired = ", repaired" * cut.repaired
-        seconds = jobs.seconds_of(run, stage, len(GRID), of_repair=2.0 if cut.repaired else 0.0)
-        options = (f"--by={cut.ranking}", f"--scope={cut.scope}", f"--repair={'yes' if cut.repaired else 'no'}")
-        jobs.job(f"surface {run.name} {stage} {options}", f"Record scores of such cuts{repaired}", seconds,
+        missing = bits.missing(view.cut, view.formats, run.layout, view.surfaces)
+        seconds = jobs.seconds_of(run, stage, len(GRID) * len(missing), of_repair=2.0 if cut.repaired else 0.0)
+        options = (f"--by={cut.ranking}", f"--scope={cut.scope}", f"--repair={'yes' if cut.repaired else 'no'}",
+                   f"--bits={','.join(one or '32' for one in missing)}")
+        stored = f" in {' and '.join(parse(one).words for one in missing)}" * any(missing)
+        jobs.job(f"surface {run.name} {stage} {options}", f"Record scores of such cuts{stored}{repaired}", seconds,
                  jobs.command(run, stage, "surface", *options),
                  f"Exact scores of {stage} at {len(GRID)} sparsities, from which any other is then predicted.")
 
@@ -60,21 +91,33 @@ def _ranking_words(view: View) -> str:
 
 def _score_words(run: Run, view: View) -> str:
     """Where the score beside the map is from."""
-    if view.surface:
-        score, low, high = predict(view.surface, view.mask.sparsity)
+    if said := view.foreseen:
         metric, stage = in_words(run.metric), view.snapshot.saved
-        points = [point for point in view.surface if abs(point.sparsity - view.mask.sparsity) < 1e-6]
-        told = (f"The **recorded** {metric}, {score:.3f}, is of this very cut of {stage}" if points else
-                f"The **predicted** {metric}, {score:.3f}, is estimated from recorded scores at nearby cuts of {stage}")
+        told = (f"The **recorded** {metric}, {said.score:.3f}, is of this very cut of {stage}" if said.how == "recorded"
+                else f"The **predicted** {metric}, {said.score:.3f}, is estimated from recorded scores at nearby cuts "
+                     f"of {stage}")
+        stored = _stored_words(view)
         repaired = ", repaired after cutting" if st.session_state.get("repair") else ""
         further = " further" if stage.kind == "retrain" else ""
         plain = "" if view.dtype == "fp32" else " It is of fp32 arithmetic."
-        return (f"{told}{repaired}, without{further} retraining: 95% interval {low:.3f} – {high:.3f}, "
-                f"{scope_words(view.cut.scope)}.{plain}")
-    if view.surfaces:
-        scopes = " or ".join(scope_words(kind.scope) for kind in view.surfaces)
+        return (f"{told}{stored}{repaired}, without{further} retraining: 95% interval {said.low:.3f} – {said.high:.3f},"
+                f" {scope_words(view.cut.scope)}.{plain}")
+    if alike := [kind for kind in view.surfaces if kind.formats == view.cut.formats]:
+        scopes = " or ".join(scope_words(kind.scope) for kind in alike)
         return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
+    if view.surfaces and view.formats.scope != "global":
+        return "No score is predicted: that takes scores recorded in each of these formats, and in fp32."
+    if view.surfaces and view.cut.formats:
+        return f"No score is predicted: none was recorded in {widgets.plain(view.formats.words)}."
     return "No score is predicted here: no scores were recorded for such cuts of this snapshot."
+
+
+def _stored_words(view: View) -> str:
+    """', in 8 bits, 2:4', and of several formats from what they are predicted; '' for fp32."""
+    if not view.cut.formats:
+        return ""
+    mixed = "" if view.surface else ", each by its share of the weights"
+    return f", in {widgets.plain(view.formats.words)}{mixed}"
 
 
 def scope_words(scope: str) -> str:
@@ -153,7 +196,8 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
         return f":material/info: Exact scores need the data of {widgets.plain(canvas.task_title(run))}{where}"
     if answer.doing == "done":
         result, repaired = answer.result, ", repaired after cutting" if question.cut.repaired else ""
-        return (f":material/fact_check: Exact dev {name}{repaired}{_arithmetic(question, answer)} "
+        stored = _stored_in(run, question)
+        return (f":material/fact_check: Exact dev {name}{stored}{repaired}{_arithmetic(question, answer)} "
                 f"**{result['score']:.4f}**, 95% interval {result['low']:.3f} – {result['high']:.3f} "
                 f"({result['examples']:,} examples, {_took(result['seconds'])})")
     if answer.score is not None:
@@ -164,10 +208,19 @@ def _told(run: Run, question: Question, answer: Answer, client: ScoreClient) -> 
     doing = {"loading": "loading weights and data, once",
              "waiting": f"{ahead} before it" if ahead else "starting"}.get(answer.doing, answer.doing)
     left = f", about {widgets.duration(answer.seconds_left)} left" if answer.seconds_left else ""
-    unit = {"measuring inputs": "sentences", "repairing": "matrices"}.get(answer.doing)
+    unit = {"measuring inputs": "sentences", "repairing": "matrices", "quantizing": "matrices"}.get(answer.doing)
     far = f", {answer.done:,} of {answer.total:,} {unit}" if unit and answer.total else ""
     name += _arithmetic(question, answer)
     return f":material/hourglass_top: Exact dev {name}: {widgets.plain(doing)}{far}{left} …"
+
+
+def _stored_in(run: Run, question: Question) -> str:
+    """', in 8 bits, 2:4 (post-training)': in which formats it was scored; '' for fp32."""
+    text = question.cut.formats
+    if not text:
+        return ""
+    how = "as trained" if text == run.trained_formats(question.stage) else "post-training"
+    return f", in {widgets.plain(parse(text).words)} ({how})"
 
 
 def _arithmetic(question: Question, answer: Answer) -> str:

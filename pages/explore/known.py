@@ -24,7 +24,7 @@ def cut_of(run: Run, view: View) -> dict:
     """Which cut of which weights is in view, as the browser compares it with its own."""
     return {"run": run.name, "moment": run.with_norms.index(view.at), "ranking": view.cut.ranking,
             "repaired": view.cut.repaired, "dtype": view.dtype, "scope": view.cut.scope,
-            "thresholds": dict(view.thresholds), "data": widgets.data()}
+            "thresholds": dict(view.thresholds), "formats": view.cut.formats, "data": widgets.data()}
 
 
 def tell(cut: dict, answer: Answer | None) -> None:

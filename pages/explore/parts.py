@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
 
-from pages.explore import proposals
+from pages.explore import bits, proposals
 from pages.explore.view import View, send
 from pages.shared import jobs, loaders, widgets
 from pages.shared.widgets import download
 from prune_core.cutting import sensitive
 from prune_core.cutting.answers import Sensitivity
 from prune_core.cutting.blocks import Matrix
-from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import by_scope, scope_key, thresholds_for
+from prune_core.precision.formats import Format, Formats
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE
 from prune_core.showing import figures
 
 KINDS_IN_WORDS = {"attention.output": "attention output", "output": "feed-forward output"}  # two outputs, told apart
 SHARES = 4  # of each part, at which `sensitivity` scores
+NUMBERS = ("32", "16", "8", "4", "3", "2", "ternary", "binary", "clusters-4", "2:4", "8/2:4", "4/2:4")  # of a part
 KINDS = {"layer": "Layers", "matrix": "Matrices", "type": "Types"}
 
 
@@ -95,13 +97,17 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
     shown = [row for row in rows if search.lower() in f"{row['Part']} {row['Alone']}".lower()]
     shown = pd.DataFrame(shown, columns=list(rows[0]))
     # Another name whenever the cut has changed: no edits are left over
-    name = f"parts {run.name} {view.label} {kind} {search} {hash(tuple(view.thresholds.items()))}"
+    name = f"parts {run.name} {view.label} {kind} {search} {hash((view.cut.formats, *view.thresholds.items()))}"
     st.data_editor(
         shown, key=name, hide_index=True, height=38 + 35 * max(1, min(len(shown), 12)), on_change=edited,
-        args=(run, view, kind, name, shown), disabled=["Part", "Cut", "Blocks kept", "Alone"], column_config={
+        args=(run, view, kind, name, shown), disabled=["Part", "Cut", "Blocks kept", "MB", "Alone"], column_config={
             "key": None, "Cut": st.column_config.ProgressColumn("Cut", format="percent", min_value=0, max_value=1),
             "Cut it": st.column_config.CheckboxColumn(width="small"),
             "Threshold": st.column_config.NumberColumn(format="%.4g", min_value=0.0),
+            "Bits": st.column_config.SelectboxColumn(options=list(dict.fromkeys([*NUMBERS, *shown["Bits"]])),
+                                                     required=True, help="In which format the kept weights are stored; "
+                                                                         "32 is fp32, 16 bf16"),
+            "MB": st.column_config.NumberColumn(format="%.3f", help="Values, index and scales as they are stored"),
             "Alone": st.column_config.TextColumn("Cost of cutting only this, in points", width="large")})
     download("Layers and matrices (CSV)", pd.DataFrame(rows), f"{run.name}-{view.label}-{kind}.csv")
 
@@ -109,30 +115,49 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
 def rows_of(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> list[dict]:
     """What the table says of each part."""
     dense, rows = unpruned(run, view.snapshot.saved or DENSE) if points else None, []
+    formats, bytes_of = view.formats.of(run.layout), bits.stored(run, view.cut, view.mask).matrices
     for key, matrices in by_scope(run.layout, kind).items():
         kept = sum(int(view.mask.kept[m.name].sum()) for m in matrices)
         blocks = sum(view.mask.kept[m.name].size for m in matrices)
         threshold = max(view.thresholds[scope_key(m, view.cut.scope)] for m in matrices)
         rows.append({"key": key, "Part": called(key, matrices), "Cut it": threshold > 0, "Threshold": threshold,
                      "Cut": 1 - kept / blocks, "Blocks kept": kept,
+                     "Bits": " | ".join(dict.fromkeys(str(formats[m.name]) for m in matrices)),
+                     "MB": sum(bytes_of[m.name].stored for m in matrices) / 1e6,
                      "Alone": sensitive.verdict([point for point in points if point.key == key], dense)})
     return rows
 
 
 def edited(run: Run, view: View, kind: str, name: str, shown: pd.DataFrame) -> None:
-    """Toggles and thresholds that were changed become the cut, with a threshold of its own for each part."""
+    """What was changed becomes the cut, with a threshold of its own for each part where thresholds were; bits too."""
+    changes = {shown.iloc[int(row)]["key"]: change for row, change in st.session_state[name]["edited_rows"].items()}
+    cut = replace(view.cut, formats=formats_of(run, view, kind, changes))
+    if all(change.keys() <= {"Bits"} for change in changes.values()):
+        send(cut)
+        return
     thresholds = {key: max(view.thresholds[scope_key(m, view.cut.scope)] for m in matrices)
                   for key, matrices in by_scope(run.layout, kind).items()}
     share = min(0.99, max(0.25, view.mask.sparsity))  # of a part that is now to be cut
-    for row, change in st.session_state[name]["edited_rows"].items():
-        key = shown.iloc[int(row)]["key"]
+    for key, change in changes.items():
         if change.get("Threshold") is not None:
             thresholds[key] = float(change["Threshold"])
         if change.get("Cut it") is False:
             thresholds[key] = 0.0
         elif change.get("Cut it"):
             thresholds[key] = thresholds_for(view.norms, run.layout, share, kind)[key]
-    send(Cut(kind, None, thresholds, view.cut.ranking, view.cut.repaired))
+    send(replace(cut, scope=kind, share=None, thresholds=thresholds))
+
+
+def formats_of(run: Run, view: View, kind: str, changes: Mapping[str, Mapping]) -> str:
+    """The formats in view with those of parts that were changed: scope key -> {"Bits": '8'}."""
+    formats = view.formats.of(run.layout)
+    for key, matrices in by_scope(run.layout, kind).items():
+        if "|" not in (text := changes.get(key, {}).get("Bits") or "|"):
+            formats |= {m.name: Format.parse(text) for m in matrices}
+    if formats == view.formats.of(run.layout):
+        return view.cut.formats
+    return str(Formats.of_each(run.layout, formats, activations=view.formats.activations,
+                               embeddings=view.formats.embeddings))
 
 
 def one_matrix(run: Run, view: View) -> None:

@@ -8,6 +8,7 @@ from pages.explore.view import View, precision
 from pages.shared import jobs, loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.widgets import PRECISIONS
+from prune_core.latency import executed
 from prune_core.latency.profile import not_timed
 from prune_core.runs.run import Run
 
@@ -27,7 +28,7 @@ def words(run: Run, view: View) -> str:
     profile = loaders.usual_profile()
     if profile is None:
         return "No speedup is predicted: **Speed** can calibrate this machine."
-    taken = profile.path_of(precision(), view.mask, SETTING, run.heads)
+    taken = executed.path_of(profile, view.formats, precision(), view.mask, SETTING, run.heads)
     rival, _ = profile.best_rival(run.layout, SETTING)
     where = widgets.mark(profile)
     of = "of this machine" if not where else f"of {widgets.plain(where.removeprefix('on '))}"
@@ -35,8 +36,17 @@ def words(run: Run, view: View) -> str:
     instead = f" ({taken.why})" if taken.why else ""
     return " ".join(sentence for sentence in (
         f"Speedup: **predicted** against the best dense engine {of} ({rival}), for {how}{instead}, {SETTING.words}; "
-        f"median error {profile.paths[taken.path].error:.0%}.", not_timed(profile),
+        f"median error {profile.paths[taken.path].error:.0%}.", _of_formats(view), not_timed(profile),
         "**Speed** has more.") if sentence)
+
+
+def _of_formats(view: View) -> str:
+    """What the formats in view do to the time; '' where they are fp32."""
+    kind, patterns = executed.executed_as(view.formats), any(one.pattern for one in view.formats.weights)
+    said = {"plain": "",
+            "weights": "Weights in few bits save bytes: they are read back as floats, which takes as long.",
+            "int8": "With activations in 8 bits, int8 arithmetic executes the stored integers as they are."}[kind]
+    return f"{said} {'A pattern saves bytes, not time.' if patterns else ''}".strip()
 
 
 def not_calibrated() -> None:

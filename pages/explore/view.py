@@ -11,15 +11,19 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from pages.explore import live_map
+from pages.explore import bits, live_map
+from pages.explore.bits import Foreseen
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
 from prune_core.cutting import cuts, masks
-from prune_core.cutting.answers import GRID, SurfacePoint, predict
+from prune_core.cutting.answers import SurfacePoint
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask, Norms, by_scope
 from prune_core.latency.profile import ASKED
 from prune_core.methods.rankings import RANKINGS
+from prune_core.precision import formats
+from prune_core.precision.formats import Formats
+from prune_core.precision.storage import zeros
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -27,7 +31,7 @@ from prune_core.runs.snapshots import Snapshot
 from prune_core.showing import canvas
 from prune_core.showing.canvas import Start
 
-ADDRESS = ("at", "cut", "key", "zoom", "pin")
+ADDRESS = ("at", "cut", "formats", "key", "zoom", "pin")
 SETTLED = 2.5  # seconds after which the browser has what a pin asked for
 
 
@@ -45,13 +49,28 @@ class View:
     pins: Sequence[Mapping]
     frames: str  # none, want or have: whether the snapshots of the whole run are in the browser
     snapshot: Snapshot
-    surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]  # recorded here for cuts ranked and repaired alike
+    surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]  # recorded here for cuts ranked and repaired alike, in
+    # whatever formats
     dtype: str = "fp32"  # the arithmetic of exact scores; those of surfaces are fp32
 
     @property
     def surface(self) -> Sequence[SurfacePoint] | None:
-        """What this cut is predicted from; None where nothing was recorded for cuts of its kind."""
+        """Recorded for cuts of this very kind; None where nothing was."""
         return self.cut.predicted_from(self.surfaces)
+
+    @property
+    def formats(self) -> Formats:
+        return formats.parse(self.cut.formats, self.mask.layout)
+
+    @property
+    def foreseen(self) -> Foreseen | None:
+        """What recorded scores say of this cut; None where they say nothing."""
+        return bits.foreseen(self.cut, self.mask, self.surfaces)
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zero weights, what a pattern leaves out included."""
+        return zeros(self.mask, self.formats)
 
 
 def forget() -> None:
@@ -82,7 +101,7 @@ def current(run: Run) -> View:
     pins = [pin for pin in said.get("pins", start.pins)
             if isinstance(pin, Mapping) and isinstance(pin.get("numbers"), Mapping)]
     view = View(at, snapshot.label, cut, norms, mask, thresholds, said.get("zoom", start.zoom), pins,
-                said.get("frames", "none"), snapshot, recorded(run, at, cut), score_dtype())
+                said.get("frames", "none"), snapshot, bits.recorded(run, at, cut), score_dtype())
     if said:
         _write(run, view, said.get("key"))
     return view
@@ -93,11 +112,13 @@ def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
 
     Thresholds on another ranking cut the same shares of this one: the sparsity stays.
     """
-    ranking = st.session_state.get("score") or "norm"
+    ranking, told = st.session_state.get("score") or "norm", said.get("cut") or {}
     ranking = ranking if ranking in rankings(run, at) else "norm"
     norms = _ranked(run, at, ranking)
-    cut = cuts.in_force(said.get("cut") or {}, run.layout, ranking, norms)
-    if cut is None:  # the map has not said anything yet
+    cut = cuts.in_force(told, run.layout, ranking, norms)
+    if cut:
+        cut = _stored(run, cut, told)
+    else:  # the map has not said anything yet
         name, start, first = st.session_state["start"]
         cut, on = start.cut, start.cut.ranking
         if cut.share is None and on != ranking and on in rankings(run, at):
@@ -106,6 +127,15 @@ def _cut(run: Run, at: int, said: Mapping) -> tuple[Cut, Norms]:
         cut = replace(cut, ranking=ranking)
         st.session_state["start"] = (name, replace(start, cut=cut), first)
     return replace(cut, repaired=bool(st.session_state.get("repair"))), norms
+
+
+def _stored(run: Run, cut: Cut, told: Mapping) -> Cut:
+    """The cut in the formats that the browser says of it, where they are any."""
+    text = told.get("formats", "")
+    found = bits.in_force(run, text)
+    st.session_state["wrong formats"] = "" if found is not None else (
+        f"The map's formats {widgets.code(str(text)[:80])} do not fit this run; counted here as fp32.")
+    return replace(cut, formats=found or "")
 
 
 def precision() -> str:
@@ -132,6 +162,8 @@ def _wrong(run: Run) -> str:
                      f"**{widgets.plain(run.snapshots[opening(run).at].label)}** instead.")
     if cut and cuts.parse(cut, run.layout) is None:
         lines.append(f"The link's cut {widgets.code(cut[:80])} does not fit this run; showing the run's own instead.")
+    if why := bits.wrong(run, st.query_params.get("formats", "")):
+        lines.append(f"The link's number formats are not shown: {widgets.plain(why)}.")
     return " ".join(lines)
 
 
@@ -145,13 +177,6 @@ def rankings(run: Run, at: int) -> list[str]:
     """What a threshold may be on at this snapshot."""
     saved = run.snapshots[at].saved
     return run.rankings(saved) if saved else ["norm"]
-
-
-def recorded(run: Run, at: int, cut: Cut) -> dict[SurfaceKind, Sequence[SurfacePoint]]:
-    """The whole surfaces recorded at this snapshot for cuts of every scope, ranked and repaired as this one."""
-    saved = run.snapshots[at].saved
-    whole = {kind: points for kind, points in run.surfaces(saved).items() if len(points) == len(GRID)} if saved else {}
-    return {kind: points for kind, points in whole.items() if kind._replace(scope=cut.scope) == cut.kind}
 
 
 def content(run: Run, view: View, present: bool) -> bytes:
@@ -186,10 +211,15 @@ def remember() -> None:
     if isinstance(asked, Mapping) and asked.get("id") != st.session_state.get("asked"):
         ranking = asked["ranking"] if asked.get("ranking") in RANKINGS else "norm"
         st.session_state["asked"] = asked.get("id")
-        st.session_state["wanted"] = (time.monotonic(), {
+        ask_of_sidebar(**{
             "score": ranking, "repair": asked.get("repaired") is True,
             "dtype": asked["precision"] if asked.get("precision") in ASKED else "auto",
             "score dtype": asked["dtype"] if asked.get("dtype") in ASKED else "fp32"})
+
+
+def ask_of_sidebar(**wanted) -> None:
+    """Have the sidebar show these values, by their keys, from the page's next run on."""
+    st.session_state["wanted"] = (time.monotonic(), wanted)
 
 
 def _wanted() -> dict:
@@ -217,7 +247,7 @@ def send(new: Cut, moment: int | None = None) -> None:
     where = {} if moment is None else {"moment": moment}
     # Else the sidebar would go back to norms, to auto and to scores in fp32
     how = {"ranking": new.ranking, "repaired": new.repaired, "precision": precision(), "dtype": score_dtype()}
-    st.session_state["command"] = {"id": number, "cut": new.to_json()} | how | where
+    st.session_state["command"] = {"id": number, "cut": canvas.as_sent(new)} | how | where
 
 
 def go(run: Run, stage: str) -> None:
@@ -237,9 +267,11 @@ def _write(run: Run, view: View, key: str | None) -> None:
     """Put the view into the address, so that its link opens it again."""
     pins = ["~".join([run.snapshots[at].label, cut.text(run.layout), *([cut.ranking] * (cut.ranking != "norm")),
                       *(["repaired"] * cut.repaired), *(["for-" + pin["precision"]] * _other(pin, "precision", "auto")),
-                      *([pin["dtype"]] * _other(pin, "dtype", "fp32"))])
+                      *([pin["dtype"]] * _other(pin, "dtype", "fp32")),
+                      *bits.word(run, at, cut.formats)])
             for pin, at, cut in _pins(run, view)]
-    address = {"at": view.label, "cut": view.cut.text(run.layout), "key": key, "zoom": view.zoom, "pin": pins}
+    address = {"at": view.label, "cut": view.cut.text(run.layout),
+               "formats": bits.to_address(run, view.at, view.cut.formats), "key": key, "zoom": view.zoom, "pin": pins}
     for name, value in address.items():
         if value:
             st.query_params[name] = value
@@ -256,7 +288,8 @@ def _pins(run: Run, view: View) -> list[tuple[Mapping, int, Cut]]:
     """The same with the whole pin in place of its name."""
     return [(pin, run.with_norms[pin["moment"]],
              replace(cut, ranking=pin["ranking"] if pin.get("ranking") in RANKINGS else "norm",
-                     repaired=pin.get("repaired") is True))
+                     repaired=pin.get("repaired") is True,
+                     formats=bits.in_force(run, pin["cut"].get("formats")) or ""))
             for pin in view.pins if (cut := cuts.from_json(pin.get("cut") or {}, run.layout))
             and isinstance(pin.get("moment"), int) and 0 <= pin["moment"] < len(run.with_norms)]
 
@@ -275,7 +308,9 @@ def opening(run: Run) -> Setting:
 def _start(run: Run) -> Start:
     """What the address says of the cut; what it does not say, or says wrongly, is as the run itself did it."""
     address, names = st.query_params, {m.name for m in run.layout.matrices}
-    cut = cuts.parse(address.get("cut", ""), run.layout) or opening(run).cut
+    opened = opening(run)
+    cut = cuts.parse(address.get("cut", ""), run.layout) or opened.cut
+    cut = replace(cut, formats=bits.of_address(run, opened.at, address.get("formats")))
     key, zoom = address.get("key"), address.get("zoom")
     pins = [pin for letter, text in zip("ABCDEFGH", address.get_all("pin"), strict=False)
             if (pin := _pin(run, letter, text))]
@@ -285,36 +320,27 @@ def _start(run: Run) -> Start:
 
 def _pin(run: Run, name: str, text: str) -> dict | None:
     """A pinned setting from the address, 'snapshot~cut', then its ranking, 'repaired', 'for-bf16', the precision of its
-    speedup, and 'bf16', the arithmetic of its exact score.
+    speedup, 'bf16', the arithmetic of its exact score, and 'f=8', its formats.
 
     Its numbers are counted anew.
     """
-    where, what, *how = [*text.split("~"), ""][:6]
+    where, what, *how = [*text.split("~"), ""][:7]
     at = {run.snapshots[at].label: at for at in run.with_norms}.get(where)
     if at is None or (cut := cuts.parse(what, run.layout)) is None:
         return None
     words = {"for-" + dtype: dtype for dtype in ASKED}
     wanted = next((words[word] for word in how if word in words), "auto")
     dtype = next((word for word in how if word in ASKED), "fp32")
-    ranking = next((word for word in how if word not in ("", "repaired", *words, *ASKED)), "norm")
-    if ranking not in rankings(run, at):
+    said = next((word.removeprefix("f=") for word in how if word.startswith("f=")), None)
+    ranking = next((word for word in how if word not in ("", "repaired", *words, *ASKED) and word[:2] != "f="), "norm")
+    if ranking not in rankings(run, at) or said is not None and bits.in_force(run, said) is None:
         return None
-    cut, norms = replace(cut, ranking=ranking, repaired="repaired" in how), _ranked(run, at, ranking)
+    cut = replace(cut, ranking=ranking, repaired="repaired" in how, formats=bits.of_address(run, at, said))
+    norms = _ranked(run, at, ranking)
     thresholds = cut.resolved(norms, run.layout)
     mask = masks.mask_at(norms, run.layout, thresholds, cut.scope)
     more = {} if cut.share is not None else {
         "ranking": ranking, "shares": masks.shares_up_to(norms, run.layout, thresholds, cut.scope)}
-    return {"name": name, "moment": run.with_norms.index(at), "cut": cut.to_json() | more, "ranking": ranking,
+    return {"name": name, "moment": run.with_norms.index(at), "cut": canvas.as_sent(cut) | more, "ranking": ranking,
             "repaired": cut.repaired, "precision": wanted, "dtype": dtype, "thresholds": thresholds,
-            "numbers": _numbers(run, at, cut, mask, wanted)}
-
-
-def _numbers(run: Run, at: int, cut: Cut, mask: BlockMask, dtype: str) -> dict:
-    """What a pin keeps: sparsity, compressions, speedup in this precision, and the score with how it is known."""
-    profile, surface = loaders.usual_profile(), cut.predicted_from(recorded(run, at, cut))
-    encoder, same = mask.compression_encoder, any(abs(p.sparsity - mask.sparsity) < 1e-6 for p in surface or ())
-    return {"sparsity": mask.sparsity, "encoder": encoder if encoder != float("inf") else None,
-            "model": mask.compression_model,
-            "speedup": profile.speedup(mask, SETTING, run.heads, dtype) if profile else None,
-            "score": predict(surface, mask.sparsity)[0] if surface else None,
-            "how": ("recorded" if same else "predicted") if surface else None}
+            "numbers": bits.numbers(run, cut, mask, bits.recorded(run, at, cut), wanted)}

@@ -252,7 +252,7 @@ def speedups(run: Run, at: int, scope: str, profile: Profile, setting: Batch,
 
     Raises RunError.
     """
-    key = f"{_prints(run, [at])} {profile.created} {profile.machine.get('cpu')}"
+    key = f"{_prints(run, [at])} {profile.created} {profile.machine.get('cpu')} {' '.join(profile.paths)}"
     return _speedups(run, at, scope, profile, setting, dtype, key)
 
 

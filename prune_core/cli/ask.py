@@ -17,6 +17,7 @@ from prune_core.cli.options import (
     Data,
     Dtype,
     EmbeddingBits,
+    Mixture,
     PatternOption,
     Phase,
     Repair,
@@ -28,6 +29,7 @@ from prune_core.cli.options import (
     Weights,
     cut_of,
     formats_of,
+    mixture_of,
     numbers,
 )
 from prune_core.cli.tell import say_taken, scored, tell
@@ -119,6 +121,7 @@ def evaluate(
     activation_bits: ActivationBits = None,
     embedding_bits: EmbeddingBits = None,
     dtype: Dtype = "fp32",
+    mixture: Mixture = None,
     path: Annotated[str | None, Option(
         help="Kernels to force: bf16 amx, bf16 avx512, int8 amx, int8 vnni; default: the fastest here.")] = None,
     exact: Annotated[bool, Option(
@@ -131,9 +134,13 @@ def evaluate(
     from prune_core.evaluation.exact import evaluate as evaluated
 
     asked = shelf.find(run, runs_dir)
-    stage = phase or default_stage(asked, sparsity)
-    cut = cut_of(asked, sparsity, threshold, scope, by, repair,
-                 formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
+    if mixture is not None:
+        cut, stage = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope, bits=bits,
+                                pattern=pattern, activation_bits=activation_bits, embedding_bits=embedding_bits)
+    else:
+        stage = phase or default_stage(asked, sparsity)
+        cut = cut_of(asked, sparsity, threshold, scope, by, repair,
+                     formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
     show = _show_running if exact else lambda running: None
     result = evaluated(asked, stage, cut, data, threads, show, exact, dtype=dtype, path=path, taken=say_taken,
                        compare=True)

@@ -12,9 +12,14 @@ from typer import Argument, Option
 
 from prune_core import InputError
 from prune_core.cli.options import (
+    ActivationBits,
     AsJson,
+    Bits,
     ByNamed,
     Dtype,
+    EmbeddingBits,
+    Mixture,
+    PatternOption,
     Phase,
     Repair,
     RunsDir,
@@ -22,6 +27,8 @@ from prune_core.cli.options import (
     Sparsity,
     Threshold,
     cut_of,
+    formats_of,
+    mixture_of,
 )
 from prune_core.cli.tell import say_taken, tell
 from prune_core.cutting.cuts import Cut
@@ -72,7 +79,8 @@ def _model_text(r: dict) -> str:
     return (f"{r['path']}: {r['folder_bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
             f"the model packed {r['bytes']:,} bytes ({r['bytes_without_index']:,} without its index), dense in fp32 "
             f"{r['bytes_dense']:,}; of these the encoder {r['encoder_bytes']:,} "
-            f"({r['encoder_bytes_without_index']:,}), dense {r['encoder_bytes_dense']:,}")
+            f"({r['encoder_bytes_without_index']:,}), dense {r['encoder_bytes_dense']:,}"
+            + (f"\n{r['note']}" if r["note"] else ""))
 
 
 def _notebook(wanted: Wanted) -> dict:
@@ -135,10 +143,13 @@ def _report_text(r: dict) -> str:
     return f"{r['path']}: {r['bytes']:,} bytes. {r['advice']}. {r['rule']}"
 
 
+FOLDERS = ("hf", "onnx", "packed")  # of a model
+
 # `--to` -> what makes it, and how that is told
 KINDS = {
     "hf": (_model, _model_text),
     "onnx": (_model, _model_text),
+    "packed": (_model, _model_text),
     "notebook": (_notebook, _notebook_text),
     "report": (_report, _report_text),
     "markdown": (_report, _report_text),
@@ -151,19 +162,25 @@ def export(
     run: str,
     out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook or a report, a new file.")],
     to: Annotated[str, Option(
-        help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), notebook, report "
-             "(one HTML file with the live map), markdown, or both.")] = "hf",
+        help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), packed (only what "
+             "is kept, in its bits, and a script that loads it), notebook, report (one HTML file with the live map), "
+             "markdown, or both.")] = "hf",
     sparsity: Sparsity = None,
     threshold: Threshold = None,
     scope: Scope = None,
     phase: Phase = None,
     repair: Repair = False,
     by: ByNamed = "norm",
+    bits: Bits = None,
+    pattern: PatternOption = None,
+    activation_bits: ActivationBits = None,
+    embedding_bits: EmbeddingBits = None,
     data: Annotated[str | None, Option(
         help="Where the task's data lies, for scores; default: where the run had it.")] = None,
     settings: Annotated[str | None, Option(
-        help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired}; default: the one "
-             "that the options name, else the run's own results.")] = None,
+        help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired} or {mixture}; "
+             "default: the one that the options name, else the run's own results.")] = None,
+    mixture: Mixture = None,
     title: Annotated[str, Option(help="Of a report.")] = "",
     audience: Annotated[str, Option(help="Of a report: short or technical.")] = "short",
     words: Annotated[str, Option(help="Your own words in a report.")] = "",
@@ -181,11 +198,11 @@ def export(
 
     if to not in KINDS:
         raise InputError(f"--to {to!r} is unknown; one of {', '.join(KINDS)}")
-    one = sparsity is not None or threshold is not None
+    one = sparsity is not None or threshold is not None or mixture is not None
     if settings is not None and to not in finding.FORMS:
         raise InputError("--settings is for a report; the model and the notebook take --sparsity or --threshold")
     if settings is not None and one:
-        raise InputError("give either --settings or one of --sparsity and --threshold")
+        raise InputError("give either --settings or one of --sparsity, --threshold and --mixture")
     if paths.check(dtype) != "fp32" and to == "notebook":
         raise InputError("--dtype is for the scores of a model or a report; a notebook computes in fp32")
     asked, cut = shelf.find(run, runs_dir), None
@@ -194,6 +211,12 @@ def export(
         known = [one.run for one in shelf.listing(runs_dir) if one.run]
         request = replace(request, better=best.told(best.better(asked, known, allow)))
     if one or to not in finding.FORMS:
-        cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+        if mixture is not None:
+            cut, phase = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope,
+                                    bits=bits, pattern=pattern)
+        else:
+            cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+            stage = phase or default_stage(asked, cut.share, weights=to in FOLDERS)
+            cut = replace(cut, formats=formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
     make, text = KINDS[to]
     tell(make(Wanted(to, out, asked, cut, phase, data, settings, request, measure)), as_json, text)

@@ -15,11 +15,11 @@ import torch
 
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity
-from prune_core.evaluation import exact, limits, losses
+from prune_core.evaluation import exact, limits, losses, trials
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.limits import Limit, Target
 from prune_core.evaluation.losses import HeldOut
-from prune_core.execution import native
+from prune_core.execution import native, paths
 from prune_core.precision import mixture, storage
 from prune_core.precision.formats import Format, Formats
 from prune_core.precision.mixture import Found, Search, Setting, Table
@@ -31,7 +31,7 @@ from prune_core.tasks import metrics
 
 ORDER = ("The order of this search is ours: that of NxMiFormer (arXiv 2206.15014) is not known from its abstract. "
          "Losses of one matrix alone, greedy by least loss per byte saved, measured anew on the way, then swaps.")
-BY = "dense"  # the loss that decides: against the outputs of the stage itself (losses.py)
+BY = "outputs"  # the loss that decides (losses.py)
 SCORED = 10  # steps of the descent that are scored on the dev set
 RIVALS = 3  # uniform settings that are scored, the best by loss first
 Step = tuple[int, int, object]  # done, of about how many, what is done; at last the answer
@@ -190,18 +190,18 @@ class _Search:
         labels = self.bench.dev[task.dev[0]].labels
         for step in chosen:
             yield self._count(total, "scores of the path")
-            _, mask, formats = self._model(found.path[step])
-            outputs = self.held_out.dev_answers(mask, formats)
-            score, (low, high) = metrics.score(task, outputs, labels)[task.metrics[0]], metrics.interval(
-                task, outputs, labels)
-            stored, cut = storage.storage(mask, self.table.formats(found.path[step])), self._cut(found.path[step])
-            kept = sum(storage.kept_weights(m, mask, formats[m.name])[0] for m in self.run.layout.matrices)
-            sparsity = 1 - kept / self.run.layout.encoder_weights
-            one = Tried(cut_json(cut), score, low, high, len(labels), stored.bytes, stored.encoder.stored, sparsity,
+            setting = found.path[step]
+            mask, formats = self.table.mask(setting), self.table.formats(setting)
+            outputs = self.held_out.dev_answers(mask, formats.of(self.run.layout))
+            score, interval = metrics.score(task, outputs, labels), metrics.interval(task, outputs, labels)
+            stored = storage.storage(mask, formats)
+            one = Tried(cut_json(self._cut(setting)), score[task.metrics[0]], *interval, len(labels), stored.bytes,
+                        stored.encoder.stored, storage.counts(mask, formats)["sparsity"],
+                        ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32")),
                         search=self.target.name, step=step)
             tried.keep(self.run, self.stage, one)
-            rows.append({"step": step, "bytes": stored.bytes, "encoder_bytes": stored.encoder.stored, "score": score,
-                         "low": low, "high": high})
+            rows.append({name: getattr(one, name) for name in ("step", "bytes", "encoder_bytes", "score", "low",
+                                                               "high")})
         return rows
 
     def _answer(self, found: Found, rivals: list[tuple[float, Uniform]], path: list[dict], cut: Cut,
@@ -218,7 +218,7 @@ class _Search:
             "target": self.target.to_json(), "by": self.by,
             "setting": {name: option.words for name, option in self.table.at(found.setting).items()},
             "cut": cut_json(cut), **stored.to_json(), "ratio": stored.encoder.dense / stored.encoder.stored,
-            "sparsity": path[-1].get("sparsity", mask.sparsity), "dense_score": self.run.dense_score,
+            "sparsity": mine["sparsity"], "dense_score": self.run.dense_score,
             "score": mine["score"], "low": mine["low"], "high": mine["high"], "examples": mine["examples"],
             "loss": found.loss, "loss_of": self.wanted.loss, "swaps": found.swaps, "steps": len(found.path) - 1,
             "path": path, "asked": found.asked, "measured": self.held_out.measured, "order": ORDER,

@@ -10,6 +10,8 @@ nothing here.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prune_core.cutting.masks import BlockMask
 from prune_core.latency.profile import PLAIN, Profile, Taken, dtype_of
 from prune_core.latency.work import Batch
@@ -40,13 +42,17 @@ def candidates(profile: Profile, executed: str, dtype: str) -> tuple[list[str], 
     return floats, "weights in these formats run as floats" if dtype == "int8" else ""
 
 
+def restricted(profile: Profile, formats: Formats, dtype: str) -> Profile:
+    """The same profile with no other paths than those that may run: what `auto` then takes. Raises InputError."""
+    names, _ = candidates(profile, executed_as(formats), dtype)
+    return replace(profile, paths={name: profile.paths[name] for name in names})
+
+
 def path_of(profile: Profile, formats: Formats, dtype: str, mask: BlockMask, setting: Batch,
             heads: int | None = None) -> Taken:
     """The path with the least predicted milliseconds of those that may run. Raises InputError."""
-    names, why = candidates(profile, executed_as(formats), dtype)
-    times = {name: profile.path_ms(name, mask, setting, heads) for name in names}
-    best = min(times, key=times.get)
-    return Taken(best, dtype_of(best), times[best], why)
+    _, why = candidates(profile, executed_as(formats), dtype)
+    return restricted(profile, formats, dtype).path_of("auto", mask, setting, heads)._replace(why=why)
 
 
 def speedup(profile: Profile, formats: Formats, dtype: str, mask: BlockMask, setting: Batch,

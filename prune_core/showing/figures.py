@@ -162,19 +162,19 @@ def hover(form: str, beside: str) -> str:
 
 
 def score_curve(
-    metric: str, *, surface: Sequence[SurfacePoint] = (), here: float | None = None, dense: float | None = None,
-    majority: float | None = None, retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
+    metric: str, *, surface: Sequence[SurfacePoint] = (), others: Mapping[str, Sequence[SurfacePoint]] | None = None,
+    here: float | None = None, dense: float | None = None, majority: float | None = None,
+    retrained: Mapping[str, Sequence[Pair]] | None = None, exact: Sequence[Pair] = (),
     pins: Mapping[str, Pair] | None = None, published: Sequence[Published] = (),
 ) -> go.Figure:
     """Dev score over encoder compression: the recorded surface with its 95% band, and marks on it.
 
-    A Pair is (compression, score). `here`: the present sparsity; `retrained`: run -> its points; `published`: of
-    others, open marks, never joined with ours.
+    A Pair is (compression, score). `here`: the present sparsity; `others`: name -> a surface in other formats;
+    `retrained`: run -> its points; `published`: of others, open marks, never joined with ours.
     """
     figure = go.Figure()
     points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
-    if points:
-        _add_surface(figure, points)
+    _add_surfaces(figure, points, others or {})
     colours = (GREEN, ORANGE, PINK, BLUE, GREY) * 3
     for (name, pairs), colour in zip((retrained or {}).items(), colours, strict=False):
         figure.add_trace(go.Scatter(
@@ -223,6 +223,18 @@ def add_level(figure: go.Figure, words: str, value: float, ends: Pair, dash: str
     """A grey line across, from end to end, with an entry in the legend."""
     figure.add_trace(go.Scatter(x=list(ends), y=[value, value], mode="lines", name=words,
                                 line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{y:.3f}", words)))
+
+
+def _add_surfaces(figure: go.Figure, points: Sequence[SurfacePoint],
+                  others: Mapping[str, Sequence[SurfacePoint]]) -> None:
+    """The surface of these points, if any, and thin grey lines, each with its own dashes, of those in other formats."""
+    if points:
+        _add_surface(figure, points)
+    for (name, surface), dash in zip(others.items(), ("dash", "dot", "dashdot", "longdash") * 9, strict=False):
+        known = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
+        figure.add_trace(go.Scatter(
+            x=[1 / (1 - p.sparsity) for p in known], y=[p.score for p in known], mode="lines", name=name,
+            line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", name)))
 
 
 def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
