@@ -202,6 +202,7 @@ def course(run: Run) -> None:
                    "that copy moves. Both fall as the two come to agree.")
         st.plotly_chart(drawn, key="residuals", config=widgets.chart(), alt="Residuals of ADMM over the steps")
     table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,
-                           "zero_share": s.zero_share, **(s.residuals or {}), run.metric: (s.scores or {}).get(run.metric)}
+                           "zero_share": s.zero_share, **(s.residuals or {}),
+                           run.metric: (s.scores or {}).get(run.metric)}
                           for s in run.snapshots])
     download("Training history (CSV)", table, f"{run.name}-history.csv")
