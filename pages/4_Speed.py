@@ -136,7 +136,7 @@ def chosen_share(run: Run, stage: Stage) -> float:
     norms = loaders.norms(run, at)
     zeros = masks.zero_share(norms, run.layout)
     least = min(99.0, round(100 * zeros, 1))
-    reached = run.snapshots[at].point["sparsity"] or sparsity_of(run.config.compressions[0])
+    reached = run.snapshots[at].blocks or sparsity_of(run.config.compressions[0])
     reached = max(least, round(100 * reached, 1))
     most = max(95.0, least + 0.5)
     if state.get("sparsity of", (run.name, stage)) != (run.name, stage):

@@ -37,7 +37,7 @@ def timed(run: Run, stage: str) -> float | None:
 
 def timing(run: Run, stage: str) -> dict | None:
     """All that `measure` said then; None where it was not asked, or timed no other dense engine than torch fp32."""
-    wanted, sparsity = (stage, SETTING.batch, SETTING.length), run.snapshots[run.saved(stage)].point["sparsity"]
+    wanted, sparsity = (stage, SETTING.batch, SETTING.length), run.snapshots[run.saved(stage)].blocks
     return next((one for one in reversed(timings(run)) if abs(one["sparsity"] - sparsity) < 0.005
                  and (one["phase"], one["batch"], one["length"]) == wanted and len(one["rivals_ms"]) > 1), None)
 

@@ -112,7 +112,7 @@ def _recorded(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
     snapshot = run.snapshots[setting.at]
     if not snapshot.saved or not snapshot.scores or setting.cut.repaired:
         return None
-    if abs(mask.sparsity - snapshot.point["sparsity"]) > 1e-9:
+    if abs(mask.sparsity - snapshot.blocks) > 1e-9 or setting.cut.formats != run.trained_formats(snapshot.saved):
         return None
     value, low, high = snapshot.scores[run.metric], None, None
     if snapshot.surface and snapshot.surface_examples == snapshot.examples:

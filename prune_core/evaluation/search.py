@@ -196,7 +196,7 @@ class _Search:
             score, interval = metrics.score(task, outputs, labels), metrics.interval(task, outputs, labels)
             stored = storage.storage(mask, formats)
             one = Tried(cut_json(self._cut(setting)), score[task.metrics[0]], *interval, len(labels), stored.bytes,
-                        stored.encoder.stored, storage.zeros(mask, formats),
+                        stored.encoder.stored, storage.counts(mask, formats)["sparsity"],
                         ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32")),
                         search=self.target.name, step=step)
             tried.keep(self.run, self.stage, one)

@@ -99,6 +99,7 @@ class CompactLinear(nn.Module):
         """Stock torch: one dense product over the columns that any strip keeps."""
         used = full.any(0) & live.cols
         masked = weight * torch.from_numpy(full)
+        self.rows = np.flatnonzero(live.rows)  # those of the dense layer that are left
         self.dense = masked[torch.from_numpy(live.rows)][:, torch.from_numpy(used)].contiguous()
         self.used = None if used.sum() == live.cols.sum() else torch.from_numpy(np.flatnonzero(used[live.cols]))
         self.executed = "dense torch" if self.dense.numel() == weight.numel() else "smaller dense torch"

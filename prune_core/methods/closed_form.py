@@ -19,15 +19,18 @@ import torch
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.methods import repair
+from prune_core.methods.compress import compress_
 from prune_core.methods.rankings import SENTENCES
 from prune_core.methods.repair import Gram
 from prune_core.methods.surgeon import Surgeon
 from prune_core.models.encoders import Encoder
+from prune_core.precision.formats import Format, Formats
 from prune_core.tasks.encoding import Encoded
 
 RHO = 1.0  # times the diagonal of the scaled H
 DAMP = 0.1  # of the diagonal of the scaled H
 ITERATIONS, RISING = 20, 15
+PLAIN = Formats()
 
 
 class ClosedForm:
@@ -42,10 +45,16 @@ class ClosedForm:
         """Matrix name -> (groups down, groups across): the lowest go at this sparsity."""
         raise NotImplementedError
 
-    def cut_(self, sparsity: float) -> None:
-        """Zero the share `sparsity` of the dense weights' groups, and move what is kept."""
+    def cut_(self, sparsity: float, formats: Formats = PLAIN) -> None:
+        """Zero the share `sparsity` of the dense weights' groups, and what the patterns of `formats` cut of the others;
+        move what is kept. Rounding is a matter of the retraining.
+        """
         mask = mask_at_sparsity(self.ranks(sparsity), self.layout, sparsity, self.scope)
-        repair.repair_(self.encoder.linears, mask, self.grams)
+        if any(one.pattern for one in formats.weights):
+            patterns = Formats(formats.scope, tuple(Format(pattern=one.pattern) for one in formats.weights))
+            compress_(self.encoder.linears, mask, patterns, self.grams)
+        else:
+            repair.repair_(self.encoder.linears, mask, self.grams)
 
 
 class SurgeonCut(ClosedForm):

@@ -28,7 +28,7 @@ from prune_core.precision import quantizers
 from prune_core.precision.formats import Format, Formats
 from prune_core.precision.quantizers import Quantized
 
-CONTROLS = 100  # times in a phase that ADMM projects onto the levels
+CONTROLS = 50  # times in a phase that ADMM projects onto the levels
 GROWTHS = 9  # times that its rho doubles
 
 

@@ -28,6 +28,8 @@ LOADING = 15.0  # seconds before the first step: libraries, model, data
 SURGERY = 150.0  # seconds for the embedded checkpoint, two cores: choosing the groups in closed form, and repair
 WEIGHED = 1024  # training sentences whose inputs are weighed, as training/importance.py does
 STEP = 0.04  # seconds of a training step beside its products: optimizer, embeddings (0.04 to 0.05 in the recorded runs)
+ROUNDING = 0.06  # seconds of a step of the embedded checkpoint that rounding its weights adds: a pass over them, on one
+# core 0.06 by ste and 0.08 by lsq, 0.3 by clusters
 FORWARD = 1 / 3  # of a training step's products
 LETTERS = 4.4  # of a token, over the GLUE tasks (3.9 to 4.9); two tokens of each example are marks
 TIMES = ("per_step", "per_scored", "asking", "cutting")
@@ -82,7 +84,10 @@ def work(config: PruneConfig, size: Size) -> Work:
         cutting += SURGERY * (size.weights / MINILM_WEIGHTS) ** (5 / 3)  # width^5, where depth grows with width
     elif not RANKINGS[config.ranking].build:
         cutting = 0.0
-    return Work(planned, products + STEP, _scored(config, planned, size),
+    rounded = planned.retrain * len(config.compressions) + planned.penalty * METHODS[config.method].quantizes
+    rounding = ROUNDING * (size.weights / MINILM_WEIGHTS) * (rounded / max(1, planned.steps))
+    rounding *= any(one.kind != "float" for one in config.formats.weights)
+    return Work(planned, products + STEP + rounding, _scored(config, planned, size),
                 per_sentence * min(size.dev_tokens, config.max_length) / min(size.tokens, config.max_length),
                 asking, cutting)
 

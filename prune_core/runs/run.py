@@ -217,7 +217,7 @@ def _stored(run: Run, stage: Stage) -> Storage | None:
     """Of retrained weights what is not zero, of others what the run keeps there at its sparsity."""
     try:
         at, norms = run.saved(stage), run.ranking(stage)
-        retrained, share = stage.kind == "retrain", run.snapshots[at].point["sparsity"]
+        retrained, share = stage.kind == "retrain", run.snapshots[at].blocks
         mask = (mask_at(norms, run.layout, 0.0) if retrained else
                 mask_at_sparsity(norms, run.layout, share, run.config.scope))
         return storage(mask, formats.parse(run.trained_formats(stage), run.layout), run.embeddings)

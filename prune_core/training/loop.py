@@ -102,7 +102,7 @@ class Pruning:
         cutting = METHODS[config.method].build(self.encoder, self.layout, config.scope, *seen, **config.of_method)
         for compression in config.compressions:
             self.encoder.load_(dense)
-            cutting.cut_(sparsity_of(compression))
+            cutting.cut_(sparsity_of(compression), config.formats)
             self.position.cut_pattern_(compression)
             end = self._end if compression == config.compressions[-1] else self._keep
             yield from end(Stage.of("penalty", compression), sparsity_of(compression))

@@ -62,6 +62,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
     encoder = _encoder(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
+    config.formats.check(layout)
     loading = [*encoder.notes, *_fits(encoder, data, config)]
     probe(encoder, layout.block, config.distill_hidden > 0, config.mixkd)
     expected = outlook(config) if data.source != "practice" else ""

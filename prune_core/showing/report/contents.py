@@ -49,7 +49,7 @@ def described(one: Finding, run: Run, audience: str) -> dict[str, str]:
 def _how(finding: Finding, run: Run) -> str:
     """How the setting is cut: as the run did it, or by what shares a threshold or a share."""
     cut, sparsity, snapshot = finding.setting.cut, finding.mask.sparsity, run.snapshots[finding.setting.at]
-    if snapshot.saved and cut.ranking == "norm" and 0 < sparsity and abs(sparsity - snapshot.point["sparsity"]) < 1e-9:
+    if snapshot.saved and cut.ranking == "norm" and 0 < sparsity and abs(sparsity - snapshot.blocks) < 1e-9:
         return "as the run cut it"
     if cut.scope == "global":
         return "one threshold for all"
