@@ -216,8 +216,8 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
         "Model": number(format="%.2fx", help="Dense / kept weights of the whole model."),
         "Formats": st.column_config.TextColumn(help="In which the weights were trained; – is fp32."),
         "MB": number(format="%.1f", help="Of the whole model as a packed file: values, index, scales and all else."),
-        "Fewer": number("Fewer bytes", format="%.2fx", help="Of the whole model, embeddings too, than in fp32."),
-        "Fewer, encoder": number("Encoder's", format="%.2fx",
+        "Fewer": number("Fewer bytes, model", format="%.2fx", help="Of the whole model, embeddings too, than in fp32."),
+        "Fewer, encoder": number("Fewer bytes, encoder", format="%.2fx",
                                  help="Fewer bytes of the prunable matrices alone than in fp32, index included."),
         "Spread": number(format="%.3f", help="Standard deviation over the seeds.")})
     download("Comparison (CSV)", pd.read_csv(io.StringIO(compare.as_csv(rows, allowed))), f"{task}-compared.csv")

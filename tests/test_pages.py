@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from sample_run import make_norms, make_profile, make_run
 from streamlit.testing.v1 import AppTest
 
+from pages.explore import take_away
 from pages.prune import estimate
 from pages.shared import jobs, loaders, processes, timings
 from pages.shared.processes import Failed, Report
@@ -456,7 +457,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     app = opened("explore", at="dense", cut=f"{scope}@{share}")
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
-    assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
+    assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None, "formats": ""}
     hint = "Scores were recorded only for cuts with one threshold for the whole encoder"
     assert (hint in texts(app)) == (scope != "global")
 
@@ -735,8 +736,14 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     assert asked[0][:3] == ("sample", runs_dir, "hf") and (asked[0][4], asked[0][5].scope) == ("penalty-2x", "global")
     text = texts(checked(app)).replace("\\", "")
     assert "accuracy 0.8750" in text and "neither smaller nor faster" in text
-    assert list(app.table[0].value["Size"]) == ["91.0 MB", "90.0 MB", "70.0 MB"]
+    assert list(app.table[0].value["Size"]) == ["91.0 MB", "90.0 MB", "70.0 MB", "69.9 MB"]
+    assert "--to=hf --phase=penalty-2x --scope=global --sparsity=0.5" in app.code[0].value
+    assert "--bits" not in app.code[0].value
     assert len(app.get("download_button")) == 2 and not [b for b in app.button if b.label == "Prepare"]
+
+    app.segmented_control(key="take as").set_value("packed").run()
+    next(b for b in checked(app).button if b.label == "Prepare").click().run()
+    assert asked[1][2] == "packed" and "stores only what is kept" in texts(checked(app))
 
     def fail(*_):
         raise Failed("the model cannot be written")
@@ -745,6 +752,15 @@ def test_the_exploration_is_offered_as_a_notebook_and_a_model_only_where_weights
     app = opened("explore", view="Export", at="penalty-2x")
     next(b for b in app.button if b.label == "Prepare").click().run()
     assert "the model cannot be written" in texts(checked(app))
+
+
+def test_the_command_that_writes_a_model_says_its_formats(runs_dir):
+    run = Run(make_run(runs_dir))
+    cut = Cut("matrix", None, (("a", 0.5),), "surgeon", True, "8/2:4;a8;e8")
+    assert take_away.command(run, "packed", "penalty-2x", cut, "int8") == (
+        "python -m prune_core export sample FOLDER --to=packed --phase=penalty-2x --scope=matrix "
+        """'--threshold={"a": 0.5}' --by=surgeon --bits=8 --pattern=2:4 --activation-bits=8 --embedding-bits=8 """
+        "--repair --dtype=int8")
 
 
 # ---------------------------------------------------------------- compare

@@ -313,6 +313,7 @@ def test_the_file_works_offline_with_a_live_map(run, offline, tmp_path):
         offline.get_by_role("button", name=f"Setting {letter}").click()
         offline.wait_for_timeout(100)
         assert shown(offline) == counted(run, settings[at])
+    offline.locator("canvas.histogram").scroll_into_view_if_needed()
     box = offline.locator("canvas.histogram").bounding_box()
     offline.mouse.move(box["x"] + box["width"] * 0.3, box["y"] + 40)
     offline.mouse.down()

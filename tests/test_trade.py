@@ -12,8 +12,10 @@ from pages.explore import trade as page
 from prune_core.cutting.cuts import Cut
 from prune_core.precision import formats
 from prune_core.precision.storage import storage
+from prune_core.runs import shelf
 from prune_core.runs import tried as kept
 from prune_core.runs.run import Run
+from prune_core.runs.stages import Stage
 from prune_core.runs.tried import Tried
 from prune_core.showing import trade
 
@@ -99,6 +101,17 @@ def test_rows_say_the_same_as_the_dots(run):
         assert row["on_line"] == (point in trade.front(given)) and row["score"] == point.tried.score
         assert row["fewer_bytes"] == pytest.approx(4 * run.layout.model_weights / point.tried.bytes)
         assert row["points_lost"] == pytest.approx(100 * (dense.score - point.tried.score))
+
+
+def test_stages_as_the_run_scored_them_are_points_too():
+    run = shelf.find("sst2-minilm-64x1-surgeon")
+    for row in run.points:
+        stage = Stage.of("retrain", row["compression"])
+        end = trade.end_of(run, stage)
+        assert (end.score, end.bytes, end.sparsity) == (row["score_retrained"], row["bytes"], row["sparsity"])
+        assert end.low < end.score < end.high
+        assert any(point.stage == stage and point.tried.bytes == end.bytes for point in trade.points(run))
+    assert trade.dense_of(shelf.find("sst2-minilm-64x1")).low is not None
 
 
 def test_damaged_or_foreign_settings_are_left_out_or_plain(run):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shlex
 import tempfile
 import zipfile
 from dataclasses import replace
@@ -14,7 +16,9 @@ import streamlit as st
 from pages.explore.view import View, go, pinned
 from pages.shared import jobs, loaders, processes, widgets
 from pages.shared.processes import Failed
+from prune_core import InputError
 from prune_core.cutting.cuts import Cut
+from prune_core.precision.formats import as_options
 from prune_core.runs import advice
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, Setting
@@ -25,8 +29,11 @@ FASTER = {
     "hf": "It stores what was cut as zeros, so by itself it is neither smaller nor faster than the dense model. "
           "Compact, with Prunescope or as an ONNX graph, it is faster.",
     "onnx": "It is smaller and faster where whole neurons and heads are gone. Prunescope's own compact model skips "
-            "single blocks as well."}
-FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)"}
+            "single blocks as well.",
+    "packed": "One file that stores only what is kept, in its bits, with index and scales: as small as the bytes "
+              "above say. The script beside it, load.py, makes the model of transformers from it."}
+FORMS = {"hf": "For transformers (safetensors)", "onnx": "For ONNX Runtime (compact graph)",
+         "packed": "Packed (smallest file)"}
 
 
 def show(run: Run, view: View) -> None:
@@ -38,8 +45,13 @@ def show(run: Run, view: View) -> None:
         st.caption(f"The present setting{pinned}: counts the same numbers again with `prune_core`, shows what is cut "
                    "of each matrix, and computes the exact score where weights and data are there.")
         file = f"{run.name}-{view.label}.ipynb".replace(" ", "-")
-        st.download_button("Notebook", notebook.exploration(run, settings(run, view)), file,
-                           "application/x-ipynb+json", icon=":material/menu_book:", on_click="ignore")
+        try:
+            content = notebook.exploration(run, settings(run, view))
+        except InputError as error:  # the size of the word table is not known, say
+            st.error(widgets.plain(str(error)), icon=":material/error:")
+        else:
+            st.download_button("Notebook", content, file, "application/x-ipynb+json", icon=":material/menu_book:",
+                               on_click="ignore")
         st.markdown("**A report of it**")
         st.caption("One file to hand out, with the live map: a recommendation, sizes, scores, speedups, what is lost.")
         st.session_state["report settings"] = (run.name, settings(run, view)[:MOST])
@@ -76,13 +88,26 @@ def model(run: Run, view: View) -> None:
     made = st.session_state.get("taken")
     if not made or made[0] != request:
         made = prepared(request)
+    with st.expander("The same on a command line", icon=":material/terminal:"):
+        st.code(command(run, to, stage, view.cut, view.dtype), language="sh", wrap_lines=True)
     if made:
         _, told, content = made
         st.caption(scored(run, told))
         st.table(sizes(told))
-        st.caption(FASTER[to])
+        st.caption(widgets.plain(f"{FASTER[to]} {told.get('note') or ''}".strip()))
         st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{stage}-{to}.zip",
                            "application/zip", icon=":material/download:", on_click="ignore")
+
+
+def command(run: Run, to: str, stage: str, cut: Cut, dtype: str) -> str:
+    """What writes this model from a shell."""
+    given = (f"--sparsity={cut.share:.12g}" if cut.share is not None else
+             f"--threshold={json.dumps(dict(cut.thresholds))}")
+    trained = run.trained_formats(stage)
+    return shlex.join(["python", "-m", "prune_core", "export", run.name, "FOLDER", f"--to={to}", f"--phase={stage}",
+                       f"--scope={cut.scope}", given, *([f"--by={cut.ranking}"] if cut.ranking != "norm" else []),
+                       *(as_options(cut.formats) if cut.formats or trained else []),
+                       *(["--repair"] if cut.repaired else []), *([f"--dtype={dtype}"] if dtype != "fp32" else [])])
 
 
 def prepared(request: tuple) -> tuple | None:
@@ -131,6 +156,6 @@ def packed(name: str, to: str, stage: str, cut: Cut, data: str, dtype: str) -> t
         told = processes.export(name, loaders.runs_dir(), to, out, stage, cut, data, dtype)
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-            for path in sorted(out.rglob("*")):
-                archive.write(path, Path(f"{name}-{to}") / path.relative_to(out))
+            for path in [out] if out.is_file() else sorted(out.rglob("*")):
+                archive.write(path, Path(f"{name}-{to}") / (path.name if out.is_file() else path.relative_to(out)))
     return told, content.getvalue()

@@ -12,11 +12,13 @@ import streamlit as st
 from pages.explore.view import View, send, waits
 from pages.shared import jobs, widgets
 from pages.shared.widgets import download
+from prune_core import InputError
 from prune_core.cutting import cuts
-from prune_core.cutting.answers import predict
 from prune_core.cutting.cuts import Cut
-from prune_core.precision import formats
 from prune_core.precision.storage import storage
+from prune_core.runs import mixtures
+from prune_core.runs import tried as kept
+from prune_core.runs.mixtures import Mixture
 from prune_core.runs.run import Run
 from prune_core.runs.tried import Tried
 from prune_core.showing import trade
@@ -24,8 +26,8 @@ from prune_core.showing.trade import AXES, Point
 from prune_core.tasks.metrics import in_words
 
 SEARCH = 600.0  # seconds of a search on two cores, about
-NOTHING = ("Nothing was tried on {stage} yet. **Drag the threshold**, or set bits beside it: every exact score that "
-           "comes is kept here as a dot. Or have the best mixture searched for.")
+NOTHING = ("No other setting of this run was tried yet. **Drag the threshold**, or set bits beside it: every exact "
+           "score that is taken is kept here as a dot. Or have the best mixture searched for.")
 
 
 def show(run: Run, view: View) -> None:
@@ -38,9 +40,8 @@ def show(run: Run, view: View) -> None:
     given = trade.points(run, None if stages == "all" else [view.snapshot.saved or ""])
     if given:
         picture(run, view, given, by)
-    else:
-        st.info(NOTHING.format(stage=widgets.plain(view.label if stages != "all" else "these weights")),
-                icon=":material/scatter_plot:")
+    if not any(kept.read(run, stage) for stage in run.stages):
+        st.info(NOTHING, icon=":material/scatter_plot:")
     search(run, view)
     if waits():
         st.rerun()
@@ -74,22 +75,21 @@ def chosen(run: Run, given: Sequence[Point], key: str) -> None:
     at = next((int(at) for at in (*dots, *(selection.get("rows") or ()))), None)
     if at is not None and 0 <= at < len(given):
         st.session_state["trade opened"] = st.session_state.get("trade opened", 0) + 1
-        open_(run, given[at])
+        open_(run, given[at].stage, cut_of(run, given[at].tried))
 
 
-def open_(run: Run, point: Point) -> None:
+def open_(run: Run, stage: str, cut: Cut | None) -> None:
     """Have the map show this setting: its stage, cut, ranking, repair and formats; it can be undone there.
 
     Before the page is drawn: the sidebar follows.
     """
-    cut = cut_of(run, point.tried)
-    if cut is None:
+    if cut is None or stage not in run.stages:
         st.toast("This setting is of another layout and cannot be opened here.", icon=":material/link_off:")
         return
     if "score" in st.session_state or cut.ranking != "norm":
         st.session_state["score"] = cut.ranking
     st.session_state["repair"] = cut.repaired
-    send(cut, run.with_norms.index(run.saved(point.stage)))
+    send(cut, run.with_norms.index(run.saved(stage)))
 
 
 def cut_of(run: Run, tried: Tried) -> Cut | None:
@@ -100,23 +100,33 @@ def cut_of(run: Run, tried: Tried) -> Cut | None:
 
 
 def here(run: Run, view: View, given: list[Point]) -> Point | None:
-    """The setting in view: as it was tried, else where its score is predicted; None where neither is known."""
+    """The setting in view: as it was tried, else with its exact score, else where that is predicted; None: not known.
+    """
     stage, cut = view.snapshot.saved, view.cut
-    if not stage:
+    try:
+        stored = storage(view.mask, view.formats, run.embeddings)
+    except InputError:  # the size of the word table is not known, say
         return None
-    made = formats.parse(cut.formats, run.layout)
-    stored = storage(view.mask, made, run.embeddings)
+    of = (stage, stored.bytes, stored.encoder.stored, cut.formats, cut.repaired, view.dtype)
     for point in given:
         one = point.tried
-        if (point.stage, one.bytes, one.encoder_bytes, str(one.cut.get("formats") or "")) == (
-                stage, stored.bytes, stored.encoder.stored, cut.formats) and (
-                bool(one.cut.get("repaired")) == cut.repaired and one.dtype == view.dtype):
+        said = str(one.cut.get("formats") or ""), bool(one.cut.get("repaired"))
+        if of == (point.stage, one.bytes, one.encoder_bytes, *said, one.dtype):
             return point
-    if not view.surface:
+    exact, foreseen = known_now(run, view), view.foreseen
+    if not stage or not (exact or foreseen):
         return None
-    score, low, high = predict(view.surface, view.mask.sparsity)
-    return Point(stage, Tried({"formats": cut.formats}, score, low, high, 0, stored.bytes, stored.encoder.stored,
-                              view.mask.sparsity), exact=False)
+    score = (exact["score"], exact["low"], exact["high"]) if exact else (foreseen.score, foreseen.low, foreseen.high)
+    return Point(stage, Tried({"formats": cut.formats}, *score, 0, stored.bytes, stored.encoder.stored, view.sparsity),
+                 exact=bool(exact))
+
+
+def known_now(run: Run, view: View) -> dict | None:
+    """The exact score of the setting in view, where it has come in this session."""
+    cut = replace(view.cut, share=None, thresholds=tuple(view.thresholds.items()))
+    return next((result for question, result in st.session_state.get("exact scores", {}).items()
+                 if (question.run, question.stage, question.cut, question.dtype)
+                 == (str(run.path), view.snapshot.saved, cut, view.dtype)), None)
 
 
 def as_read(table: pd.DataFrame) -> pd.DataFrame:
@@ -154,24 +164,24 @@ def search(run: Run, view: View) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         ratio = st.number_input("Times fewer bytes of the encoder", 1.5, 64.0, 8.0, 0.5, format="%.1f", width=230,
                                 key="search ratio", help="Than in fp32, index and scales included.")
-        key = f"search {run.name} {stage} {ratio:g}"
-        jobs.job(key, "Search for the best mixture", SEARCH, jobs.command(run, stage, "search", f"--ratio={ratio:g}"),
-                 f"Tries formats, patterns and shares of blocks for each matrix of {stage}, by exact scores. "
+        jobs.job(f"search {run.name} {stage} {ratio:g}", "Search for the best mixture", SEARCH,
+                 jobs.command(run, stage, "search", f"--ratio={ratio:g}"),
+                 f"Tries formats, patterns and shares of blocks for each matrix of {stage}, by the loss on training "
+                 "sentences; what it ends with is scored exactly, beside the best setting that is the same for all. "
                  "It goes on where it was stopped.")
-    if found := jobs.answer(key):
-        result(run, stage, found)
+    for one in mixtures.found(run).values():
+        if one.stage == stage:
+            result(run, one)
 
 
-def result(run: Run, stage: str, found: dict) -> None:
-    """What the search ended with, and the button that opens it."""
-    if not isinstance(found.get("score"), float) or not isinstance(found.get("bytes"), int):
-        return
-    uniform = found.get("uniform_score")
-    beside = f", against {uniform:.4f} with one setting for all of the same bytes" if uniform is not None else ""
-    st.markdown(f"**The search found {in_words(run.metric)} {found['score']:.4f} in {found['bytes'] / trade.MB:.2f} MB"
-                f"{beside}.**")
-    ends = [point for point in trade.points(run, [stage])
-            if point.tried.search and point.tried.bytes == found["bytes"] and point.tried.score == found["score"]]
-    if ends:
-        st.button("Open it on the map", icon=":material/grid_on:", key="open what was found", on_click=open_,
-                  args=(run, ends[-1]))
+def result(run: Run, one: Mixture) -> None:
+    """What a search ended with, beside the best uniform setting, and the button that opens it."""
+    about = one.about
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(widgets.plain(
+            f"{one.name}: {in_words(run.metric)} {about['score']:.4f} ({about['low']:.3f} – {about['high']:.3f}), the "
+            f"encoder {about['ratio']:.2f} times fewer bytes than in fp32, the model {about['bytes'] / trade.MB:.1f} "
+            f"MB. {about['words'][:1].upper()}{about['words'][1:]}"), width="content",
+            help=widgets.plain(about.get("order", "")) or None)
+        st.button("Open it on the map", icon=":material/grid_on:", key=f"open mixture {one.name}", on_click=open_,
+                  args=(run, one.stage, one.cut), type="tertiary")

@@ -29,7 +29,7 @@ from prune_core.models import packed as packed_file
 from prune_core.models.encoders import Encoder, quiet
 from prune_core.precision import unpack
 from prune_core.precision.formats import Formats, parse
-from prune_core.precision.storage import Storage, storage, zeros
+from prune_core.precision.storage import Storage, counts, storage
 from prune_core.runs import origin
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -251,8 +251,7 @@ def about(taken: CutModel) -> dict:
     formats = parse(cut.formats, run.layout)
     return {
         "run": run.name, "phase": str(taken.stage), "by": cut.ranking, "repaired": cut.repaired,
-        "formats": str(formats), "sparsity": zeros(mask, formats), "compression_encoder": mask.compression_encoder,
-        "compression_model": mask.compression_model, "data": run.data, "metric": run.metric,
+        "formats": str(formats), **counts(mask, formats), "data": run.data, "metric": run.metric,
         **{name: score.get(name) for name in ("score", "low", "high", "examples", "dtype", "executed")}}
 
 

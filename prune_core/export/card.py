@@ -10,7 +10,7 @@ import numpy as np
 from prune_core.evaluation import arithmetic
 from prune_core.execution.compact import shrunk
 from prune_core.precision.formats import parse
-from prune_core.precision.storage import zeros
+from prune_core.precision.storage import counts
 from prune_core.runs.run import Run
 from prune_core.tasks import glue
 from prune_core.tasks.metrics import in_words
@@ -101,15 +101,15 @@ pipeline_tag: text-classification
 tags: [pruned, block-sparse]
 ---
 
-# {model} on {of}, encoder pruned {mask.compression_encoder:.2f}x
+# {model} on {of}, encoder pruned {counted[compression_encoder]:.2f}x
 
 | | |
 |---|---|
 | dev {metric} | {score} |
 | dev {metric} before pruning | {dense} |
 | always the most frequent answer | {run.majority_score:.4f} |
-| sparsity of the encoder | {zeros:.1%}, {mask.sparsity:.1%} of it in blocks of {run.layout.block} |
-| compression | encoder {mask.compression_encoder:.2f}x, whole model {mask.compression_model:.2f}x |
+| sparsity of the encoder | {counted[sparsity]:.1%}, {mask.sparsity:.1%} of it in blocks of {run.layout.block} |
+| compression | encoder {counted[compression_encoder]:.2f}x, whole model {counted[compression_model]:.2f}x |
 | the model, dense in fp32 | {stored.dense:,} bytes, of these the encoder {stored.encoder.dense:,} |
 | packed: what is kept, {formats} | {stored.bytes:,} bytes ({stored.without_index:,} without the index), \
 of these the encoder {stored.encoder.stored:,} ({encoder_without_index:,}) |
@@ -146,7 +146,7 @@ def card(taken, use: str, notes: Sequence[str] = ()) -> str:
         ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
         loading=_read(run), use="\n".join([use, *(f"{note}\n" for note in notes)]).rstrip() + "\n",
-        zeros=zeros(taken.mask, parse(cut.formats, run.layout)))
+        counted=counts(taken.mask, parse(cut.formats, run.layout)))
 
 
 def _sizes(taken) -> dict:

@@ -54,6 +54,21 @@ shown = pd.DataFrame(json.loads({shown!r})).T
 pd.testing.assert_frame_equal(table.astype(float), shown.astype(float), rtol=1e-9)
 print("the same numbers as shown")"""
 
+_STORED = """\
+## Bytes
+
+What a packed file takes: values, index, scales and all that stays in fp32; `encoder_` is of the prunable matrices \
+alone. Papers often leave the index out, and count the encoder: ask of each number what it counts."""
+
+_BYTES = """\
+stored = pd.DataFrame({setting.name: setting.storage(run).to_json() for setting in settings}).T
+stored"""
+
+_BYTES_SHOWN = """\
+shown = pd.DataFrame(json.loads({shown!r})).T
+pd.testing.assert_frame_equal(stored, shown)
+print("the same bytes as shown")"""
+
 _MATRICES = """\
 shares = {}
 for setting in settings:
@@ -101,6 +116,7 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
     from nbformat import v4, writes
 
     shown = {setting.name: setting.numbers(run) for setting in settings}
+    bytes_ = {setting.name: setting.storage(run).to_json() for setting in settings}
     head = _HEAD.format(title=f"{run.name}: {', '.join(shown)}", about=_about(run), version=__version__)
     asked = pprint.pformat({setting.name: _said(setting) for setting in settings}, width=120, sort_dicts=False)
     cells = [
@@ -109,6 +125,9 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
         v4.new_markdown_cell(_SIZES),
         v4.new_code_cell(_TABLE),
         v4.new_code_cell(_SHOWN.format(shown=json.dumps(shown))),
+        v4.new_markdown_cell(_STORED),
+        v4.new_code_cell(_BYTES),
+        v4.new_code_cell(_BYTES_SHOWN.format(shown=json.dumps(bytes_))),
         v4.new_markdown_cell("## What is cut of each matrix"),
         v4.new_code_cell(_MATRICES),
         v4.new_markdown_cell(_WEIGHTS.format(metric=in_words(run.metric))),

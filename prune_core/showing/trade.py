@@ -11,7 +11,9 @@ import plotly.graph_objects as go
 
 from prune_core import InputError
 from prune_core.cutting.blocks import Layout
+from prune_core.cutting.cuts import Cut
 from prune_core.precision import formats
+from prune_core.runs import settings
 from prune_core.runs import tried as kept
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE
@@ -77,16 +79,35 @@ def _formats(tried: Tried, layout: Layout) -> formats.Formats:
 def points(run: Run, stages: Sequence[str] | None = None) -> list[Point]:
     """What was tried of these stages, of all where none are named; the last where one setting was scored twice.
 
-    The smallest file first.
+    And the stages themselves, as the run scored them. The smallest file first.
     """
     found = {}
-    for stage in run.stages if stages is None else stages:
-        for one in kept.read(run, stage):
+    for stage in (one for one in run.stages if stages is None or one in stages):
+        own = kept.read(run, stage)
+        end = end_of(run, stage)
+        if end and not any((one.bytes, one.score) == (end.bytes, end.score) for one in own):
+            found[stage] = Point(str(stage), end)
+        for one in own:
             if not isinstance(one.cut, Mapping):
                 continue
             key = (stage, one.search, one.step, one.bytes, one.dtype, repr(sorted(one.cut.items(), key=str)))
             found[key] = Point(str(stage), one)
     return sorted(found.values(), key=lambda point: (point.tried.bytes, -point.tried.score))
+
+
+def end_of(run: Run, stage: str) -> Tried | None:
+    """A stage as it is, with the score that the run took of it; None where that has no interval, or no norms."""
+    at, stored = run.saved(stage), run.stored(stage)
+    snapshot = run.snapshots[at]
+    score = (snapshot.scores or {}).get(run.metric)
+    same = next((p for kind, surface in run.surfaces(stage).items() for p in surface if not kind.repaired
+                 and score is not None and abs(p.score - score) < 1e-9
+                 and abs(p.sparsity - snapshot.point["sparsity"]) < 1e-9), None)
+    if stored is None or same is None:
+        return None
+    cut = settings.usual(run, at) if stage.kind == "penalty" else Cut("global", 0.0, formats=run.trained_formats(stage))
+    return Tried(cut.to_json() | {"by": "norm", "repaired": False, "formats": cut.formats}, score, same.low, same.high,
+                 snapshot.examples or 0, stored.bytes, stored.encoder.stored, snapshot.point["sparsity"])
 
 
 def front(given: Sequence[Point], by: str = "bytes") -> list[Point]:
@@ -109,11 +130,7 @@ def dense_of(run: Run) -> Dense | None:
     if run.dense_score is None:
         return None
     layout = run.layout
-    ends = [p for surface in run.surfaces(DENSE).values() for p in surface if p.sparsity == 0] if (
-        DENSE in run.stages) else []
-    ends += [one.tried for one in points(run, [DENSE] if DENSE in run.stages else [])
-             if one.tried.sparsity == 0 and not one.tried.cut.get("formats")]
-    same = next((p for p in ends if abs(p.score - run.dense_score) < 1e-9), None)
+    same = next((one.tried for one in points(run, [DENSE]) if abs(one.tried.score - run.dense_score) < 1e-9), None)
     return Dense(run.dense_score, same and same.low, same and same.high, 4 * layout.model_weights,
                  4 * layout.encoder_weights)
 

@@ -200,8 +200,7 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
     missing = [f"{what} of {absent}" for what, absent in (
         ("no score", letters(lambda finding: not finding.score)),
         ("no speedup", letters(lambda finding: not finding.speed))) if absent]
-    counted = ["sparsity, compression and sizes (what is kept and its index, as a packed file has them), from the "
-               "recorded block norms"]
+    counted = ["sparsity, compression and sizes (packed, with the index), from the recorded block norms"]
     return {"counted": counted, "measured": measured, "predicted": predicted, "missing": missing}
 
 
