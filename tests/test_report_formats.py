@@ -53,7 +53,7 @@ def test_both_forms_tell_formats_bytes_and_what_they_do_not_save(run, some):
     stored = [storage(one.mask, formats.parse(one.setting.cut.formats, run.layout)) for one in some]
     page, text = (made(run, some, Request(audience="technical"), DAY) for made in (write.html, write.markdown))
     for told in (page, text):
-        assert "8 bits, rounded after training, what stays repaired" in told
+        assert "8 bits, rounded after training" in told and "then repaired" in told
         assert "4 bits, 2:4, rounded after training" in told and "trained in them" not in told
         assert "save bytes, not time" in told
         for one in stored:
