@@ -457,7 +457,7 @@ def test_the_address_says_what_is_cut(runs_dir, scope, share):
     app = opened("explore", at="dense", cut=f"{scope}@{share}")
     mask = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, share, scope)
     assert f"at dense, sparsity {mask.sparsity:.1%}" in texts(app)
-    assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None}
+    assert sent(app)["start"]["cut"] == {"scope": scope, "share": share, "thresholds": None, "formats": ""}
     hint = "Scores were recorded only for cuts with one threshold for the whole encoder"
     assert (hint in texts(app)) == (scope != "global")
 

@@ -101,9 +101,11 @@ def test_losses_are_those_of_the_outputs(made):
     logits = dev_score.outputs(bench.encoder.model, encoded).astype(np.float64)
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert said["labels"] == pytest.approx(-np.log(chances[np.arange(len(logits)), data.train.labels]).mean(), rel=1e-4)
-    assert abs(said["dense"]) < 1e-9
-    four = held_out.loss("four", none, dict.fromkeys(fp32, Format.parse("2")))
-    assert four["dense"] > 1e-4
+    assert abs(said["answers"]) < 1e-9 and abs(said["outputs"]) < 1e-9
+    four = held_out.loss("four", none, two := dict.fromkeys(fp32, Format.parse("2")))
+    other = held_out._exchange.outputs(held_out._weights(none, two)).numpy().astype(np.float64)
+    apart = (other[:, 1] - other[:, 0]) - (logits[:, 1] - logits[:, 0])
+    assert four["outputs"] == pytest.approx((apart**2).mean() / 4, rel=1e-3) and four["answers"] > 1e-4
     again = losses.HeldOut(bench, data.train, b"")
     assert again.known("four") == four and again.known("other") is None
     assert losses.HeldOut(bench, data.train, b"another ranking").known("four") is None

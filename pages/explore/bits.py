@@ -9,13 +9,13 @@ from typing import NamedTuple
 from pages.shared import loaders
 from pages.shared.loaders import SETTING
 from prune_core import InputError
-from prune_core.cutting.answers import GRID, SurfacePoint, predict, predict_mixed
+from prune_core.cutting.answers import GRID, SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask
 from prune_core.latency import executed
 from prune_core.precision.formats import Formats, parse
-from prune_core.precision.storage import Storage, kept_weights, storage
+from prune_core.precision.storage import Storage, storage, zeros
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 
@@ -87,16 +87,6 @@ def stored(run: Run, cut: Cut, mask: BlockMask) -> Storage:
     return storage(mask, parse(cut.formats, run.layout), run.embeddings)
 
 
-def sparsity(cut: Cut, mask: BlockMask) -> float:
-    """The share of zero weights, what a pattern leaves out included."""
-    layout = mask.layout
-    formats = parse(cut.formats, layout).of(layout)
-    if not any(one.pattern for one in formats.values()):
-        return mask.sparsity
-    kept = sum(kept_weights(matrix, mask, formats[matrix.name])[0] for matrix in layout.matrices)
-    return 1 - kept / layout.encoder_weights
-
-
 def compressions(share: float, layout: Layout) -> tuple[float, float]:
     """(of the encoder, of the whole model) where this share of the prunable weights is zero."""
     kept = layout.encoder_weights * (1 - share)
@@ -107,9 +97,9 @@ def compressions(share: float, layout: Layout) -> tuple[float, float]:
 def numbers(run: Run, cut: Cut, mask: BlockMask, surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]],
             dtype: str) -> dict:
     """What a pin keeps: sparsity, compressions, bytes, speedup in this precision, the score with how it is known."""
-    profile, one, share = loaders.usual_profile(), stored(run, cut, mask), sparsity(cut, mask)
+    profile, one, formats = loaders.usual_profile(), stored(run, cut, mask), parse(cut.formats, run.layout)
+    share, said = zeros(mask, formats), foreseen(cut, mask, surfaces)
     encoder, model = compressions(share, run.layout)
-    said, formats = foreseen(cut, run.layout, surfaces, mask.sparsity), parse(cut.formats, run.layout)
     return {"sparsity": share, "encoder": encoder if encoder != float("inf") else None, "model": model,
             "bytes": one.bytes, "encoderBytes": one.encoder.stored,
             "speedup": executed.speedup(profile, formats, dtype, mask, SETTING, run.heads) if profile else None,
@@ -149,23 +139,13 @@ def recorded(run: Run, at: int, cut: Cut) -> dict[SurfaceKind, Sequence[SurfaceP
             if (kind.ranking, kind.repaired) == (cut.ranking, cut.repaired)}
 
 
-def foreseen(cut: Cut, layout: Layout, surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]],
-             share: float) -> Foreseen | None:
-    """What recorded scores say of a cut whose blocks leave out this share; None where they say nothing.
-
-    Formats that are one for all have a surface of their own or none; of several, each has to have one.
-    """
-    if surface := cut.predicted_from(surfaces):
-        same = any(abs(point.sparsity - share) < SAME for point in surface)
-        return Foreseen(*predict(surface, share), "recorded" if same else "predicted")
-    formats = parse(cut.formats, layout)
-    if formats.scope == "global":
+def foreseen(cut: Cut, mask: BlockMask, surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]]) -> Foreseen | None:
+    """What recorded scores say of a cut that keeps `mask`; None where they say nothing."""
+    told = settings.foretold(cut, mask, surfaces)
+    if told is None:
         return None
-    parts = [(part, replace(cut, formats=text).predicted_from(surfaces))
-             for text, part in uniform(formats, layout).items()]
-    plain = replace(cut, formats="").predicted_from(surfaces)
-    mixed = predict_mixed(plain, parts, share) if plain else None
-    return Foreseen(*mixed, "predicted") if mixed else None
+    same = any(abs(point.sparsity - mask.sparsity) < SAME for point in cut.predicted_from(surfaces) or ())
+    return Foreseen(*told, "recorded" if same else "predicted")
 
 
 def uniform(formats: Formats, layout: Layout) -> dict[str, float]:
@@ -176,3 +156,9 @@ def uniform(formats: Formats, layout: Layout) -> dict[str, float]:
         text = str(replace(formats, scope="global", weights=(of[matrix.name],)))
         shares[text] = shares.get(text, 0.0) + matrix.m * matrix.n / layout.encoder_weights
     return shares
+
+
+def missing(cut: Cut, formats: Formats, layout: Layout, surfaces: Mapping[SurfaceKind, object]) -> list[str]:
+    """The formats, each for all, whose surfaces would have this cut predicted and are not recorded."""
+    wanted = [*([""] if formats.scope != "global" else []), *uniform(formats, layout)]
+    return [one for one in dict.fromkeys(wanted) if cut.kind._replace(formats=one) not in surfaces]

@@ -73,6 +73,8 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
         others={kind_words(kind): points for kind, points in _others(view).items()},
         exact=[(1 / (1 - x), y) for x, y in taken if x < 1], pins=pinned, published=shown)
     st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
+    if view.cut.formats and _alike(view) and not any(kind.formats for kind in _alike(view)):
+        st.caption(f"The curve is of fp32: none was recorded in {widgets.plain(view.formats.words)}.")
     if view.surfaces:
         table = pd.DataFrame([{"scope": kind.scope, "formats": kind.formats} | vars(point)
                               for kind, points in view.surfaces.items() for point in points])

@@ -32,8 +32,8 @@ def words(run: Run, view: View) -> None:
                "Compression = original ÷ remaining weights, once for the prunable matrices (encoder) and once for the "
                "whole model, embeddings included.")
     trained = f"Training has set {zeros:.1%} of the weights to exactly zero." if zeros > 0.001 else ""
-    pattern = (f"Of these, the pattern leaves out {view.sparsity - mask.sparsity:.1%}." if view.sparsity > mask.sparsity
-               else "")
+    more = view.sparsity - mask.sparsity
+    pattern = f"The pattern leaves out {more:.1%} of the prunable weights, the cut blocks the rest." if more else ""
     stored = widgets.plain(bits.words(view.formats, bits.stored(run, view.cut, mask)))
     sentences = (counted, pattern, trained, stored, _ranking_words(view), _score_words(run, view),
                  precision.words(run, view))
@@ -41,8 +41,14 @@ def words(run: Run, view: View) -> None:
     precision.not_calibrated()
     if repair_helps(run, view):
         offer_repair()
-    if not any(kind.formats == view.cut.formats for kind in view.surfaces):
+    if _unrecorded(view):
         record_scores(run, view)
+
+
+def _unrecorded(view: View) -> bool:
+    """Whether no score is predicted for want of a surface, and not for thresholds of its own that the cut has."""
+    even = view.cut.scope == "global" or view.cut.share is not None
+    return not view.surfaces or even and view.foreseen is None and bool(view.cut.formats)
 
 
 def repair_helps(run: Run, view: View) -> bool:
@@ -65,10 +71,11 @@ def record_scores(run: Run, view: View) -> None:
     stage, cut = view.snapshot.saved, view.cut
     if stage and run.has_weights(stage):
         repaired = ", repaired" * cut.repaired
-        seconds = jobs.seconds_of(run, stage, len(GRID), of_repair=2.0 if cut.repaired else 0.0)
+        missing = bits.missing(view.cut, view.formats, run.layout, view.surfaces)
+        seconds = jobs.seconds_of(run, stage, len(GRID) * len(missing), of_repair=2.0 if cut.repaired else 0.0)
         options = (f"--by={cut.ranking}", f"--scope={cut.scope}", f"--repair={'yes' if cut.repaired else 'no'}",
-                   f"--bits={cut.formats or '32'}")
-        stored = f" in {view.formats.words}" * bool(cut.formats)
+                   f"--bits={','.join(one or '32' for one in missing)}")
+        stored = f" in {' and '.join(parse(one).words for one in missing)}" * any(missing)
         jobs.job(f"surface {run.name} {stage} {options}", f"Record scores of such cuts{stored}{repaired}", seconds,
                  jobs.command(run, stage, "surface", *options),
                  f"Exact scores of {stage} at {len(GRID)} sparsities, from which any other is then predicted.")
@@ -98,6 +105,8 @@ def _score_words(run: Run, view: View) -> str:
     if alike := [kind for kind in view.surfaces if kind.formats == view.cut.formats]:
         scopes = " or ".join(scope_words(kind.scope) for kind in alike)
         return f"Scores were recorded only for cuts with {scopes}: none is predicted for yours."
+    if view.surfaces and view.formats.scope != "global":
+        return "No score is predicted: that takes scores recorded in each of these formats, and in fp32."
     if view.surfaces and view.cut.formats:
         return f"No score is predicted: none was recorded in {widgets.plain(view.formats.words)}."
     return "No score is predicted here: no scores were recorded for such cuts of this snapshot."

@@ -23,6 +23,7 @@ from prune_core.latency.profile import ASKED
 from prune_core.methods.rankings import RANKINGS
 from prune_core.precision import formats
 from prune_core.precision.formats import Formats
+from prune_core.precision.storage import zeros
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -64,12 +65,12 @@ class View:
     @property
     def foreseen(self) -> Foreseen | None:
         """What recorded scores say of this cut; None where they say nothing."""
-        return bits.foreseen(self.cut, self.mask.layout, self.surfaces, self.mask.sparsity)
+        return bits.foreseen(self.cut, self.mask, self.surfaces)
 
     @property
     def sparsity(self) -> float:
         """The share of zero weights, what a pattern leaves out included."""
-        return bits.sparsity(self.cut, self.mask)
+        return zeros(self.mask, self.formats)
 
 
 def forget() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
 from prune_core.precision.formats import parse
-from prune_core.precision.storage import storage, zeros
+from prune_core.precision.storage import counts, storage
 from prune_core.runs import known
 from prune_core.runs.run import Run
 
@@ -301,7 +301,7 @@ def known_before(question: Question, ran: dict | None = None) -> dict | None:
         text = str(formats)
         key = known.key(run, question.stage, question.data or None, known.of_train(cut.repaired, text))
         found = known.find(run, key, mask, cut.repaired, ran["path"], text)
-        return found and found | {"seconds": 0.0, "sparsity": zeros(mask, formats), "executed": ran, "formats": text,
+        return found and found | {"seconds": 0.0, "executed": ran, "formats": text, **counts(mask, formats),
                                   **storage(mask, formats, run.embeddings).to_json()}
     return None
 

@@ -12,10 +12,14 @@ from typer import Argument, Option
 
 from prune_core import InputError
 from prune_core.cli.options import (
+    ActivationBits,
     AsJson,
+    Bits,
     ByNamed,
     Dtype,
+    EmbeddingBits,
     Mixture,
+    PatternOption,
     Phase,
     Repair,
     RunsDir,
@@ -23,6 +27,7 @@ from prune_core.cli.options import (
     Sparsity,
     Threshold,
     cut_of,
+    formats_of,
     mixture_of,
 )
 from prune_core.cli.tell import say_taken, tell
@@ -74,7 +79,8 @@ def _model_text(r: dict) -> str:
     return (f"{r['path']}: {r['folder_bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
             f"the model packed {r['bytes']:,} bytes ({r['bytes_without_index']:,} without its index), dense in fp32 "
             f"{r['bytes_dense']:,}; of these the encoder {r['encoder_bytes']:,} "
-            f"({r['encoder_bytes_without_index']:,}), dense {r['encoder_bytes_dense']:,}")
+            f"({r['encoder_bytes_without_index']:,}), dense {r['encoder_bytes_dense']:,}"
+            + (f"\n{r['note']}" if r["note"] else ""))
 
 
 def _notebook(wanted: Wanted) -> dict:
@@ -137,10 +143,13 @@ def _report_text(r: dict) -> str:
     return f"{r['path']}: {r['bytes']:,} bytes. {r['advice']}. {r['rule']}"
 
 
+FOLDERS = ("hf", "onnx", "packed")  # of a model
+
 # `--to` -> what makes it, and how that is told
 KINDS = {
     "hf": (_model, _model_text),
     "onnx": (_model, _model_text),
+    "packed": (_model, _model_text),
     "notebook": (_notebook, _notebook_text),
     "report": (_report, _report_text),
     "markdown": (_report, _report_text),
@@ -153,14 +162,19 @@ def export(
     run: str,
     out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook or a report, a new file.")],
     to: Annotated[str, Option(
-        help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), notebook, report "
-             "(one HTML file with the live map), markdown, or both.")] = "hf",
+        help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), packed (only what "
+             "is kept, in its bits, and a script that loads it), notebook, report (one HTML file with the live map), "
+             "markdown, or both.")] = "hf",
     sparsity: Sparsity = None,
     threshold: Threshold = None,
     scope: Scope = None,
     phase: Phase = None,
     repair: Repair = False,
     by: ByNamed = "norm",
+    bits: Bits = None,
+    pattern: PatternOption = None,
+    activation_bits: ActivationBits = None,
+    embedding_bits: EmbeddingBits = None,
     data: Annotated[str | None, Option(
         help="Where the task's data lies, for scores; default: where the run had it.")] = None,
     settings: Annotated[str | None, Option(
@@ -198,8 +212,11 @@ def export(
         request = replace(request, better=best.told(best.better(asked, known, allow)))
     if one or to not in finding.FORMS:
         if mixture is not None:
-            cut, phase = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope)
+            cut, phase = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope,
+                                    bits=bits, pattern=pattern)
         else:
             cut = cut_of(asked, sparsity, threshold, scope, by, repair)
+            stage = phase or default_stage(asked, cut.share, weights=to in FOLDERS)
+            cut = replace(cut, formats=formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
     make, text = KINDS[to]
     tell(make(Wanted(to, out, asked, cut, phase, data, settings, request, measure)), as_json, text)

@@ -78,13 +78,13 @@ def predict(surface: Sequence[SurfacePoint], sparsity: float) -> tuple[float, fl
 
 def predict_mixed(plain: Sequence[SurfacePoint], parts: Sequence[tuple[float, Sequence[SurfacePoint] | None]],
                   sparsity: float) -> tuple[float, float, float] | None:
-    """(score, low, high) of a cut whose matrices have several formats; None where one of these has no surface.
+    """(score, low, high) of a mixture of formats: the plain surface less the drops of its parts, at this sparsity.
 
-    `parts`: of each format the share of the prunable weights that have it, and the surface where all of them do (of
-    fp32 the plain one). The plain surface less the drop of each, by its share: as if drops added up.
+    `parts`: of each format the share of the weights that have it, and the surface where all have it (for fp32 the plain
+    one). The drop of a part counts by its share; None where a surface is missing.
     """
-    if not plain or any(not surface for share, surface in parts if share > 0):
+    if not plain or any(surface is None or not surface for share, surface in parts if share > 0):
         return None
-    score = np.array(predict(plain, sparsity))
-    drops = sum(share * (score - np.array(predict(surface, sparsity))) for share, surface in parts if share > 0)
-    return tuple(float(value) for value in score - drops)
+    score, low, high = predict(plain, sparsity)
+    drop = sum(share * (score - predict(surface, sparsity)[0]) for share, surface in parts if share > 0)
+    return score - drop, low - drop, high - drop

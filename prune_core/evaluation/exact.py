@@ -18,7 +18,7 @@ from prune_core.evaluation.dev_score import DevScore, Running
 from prune_core.execution import native, paths
 from prune_core.execution.paths import Choice
 from prune_core.precision.formats import Formats, parse
-from prune_core.precision.storage import storage, zeros
+from prune_core.precision.storage import counts, storage
 from prune_core.runs.run import Run
 
 
@@ -58,9 +58,8 @@ def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads:
     trials.keep(run, stage, replace(cut, formats=str(formats)), mask, score, stored, choice)
     return {"run": run.name, "phase": str(stage), "scope": cut.scope, "data": run.data, "by": cut.ranking,
             "repaired": cut.repaired, "formats": str(formats), "dtype": dtype, "executed": arithmetic.executed(choice),
-            "sparsity": zeros(mask, formats), "threshold": next(iter(thresholds.values())) if alike else thresholds,
-            "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
-            **stored.to_json(),
+            **counts(mask, formats), **stored.to_json(),
+            "threshold": next(iter(thresholds.values())) if alike else thresholds,
             "metric": run.metric, "score": score.scores[run.metric], "low": score.low, "high": score.high,
             "scores": dict(score.scores), "examples": score.examples, "changed": changed,
             "seconds_to_first": first, "seconds": seconds}

@@ -1,8 +1,10 @@
 """The loss of a model of which every matrix has a setting of its own, on training sentences that no repair has seen.
 
-A loss falls smoothly where a score jumps, and the dev set is left to judge what was found. Two are measured at once:
-`labels`, cross-entropy or squared error, and `dense`, how far the outputs are from those of the stage itself:
-Kullback-Leibler divergence of the answers' probabilities, or squared difference.
+A loss falls smoothly where a score jumps, and the dev set is left to judge what was found. Three are measured at once:
+
+    labels    cross-entropy, or squared error
+    answers   Kullback-Leibler divergence from the answers' probabilities of the stage itself; of regression as outputs
+    outputs   squared difference from the outputs of the stage itself, each sentence's about their mean
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ class HeldOut:
         if text not in self._known:
             start = self._near(*near) if near else None
             outputs = self._exchange.outputs(self._weights(mask, formats), start)
-            losses = {"labels": self._to_labels(outputs), "dense": self._to_dense(outputs)}
+            losses = {"labels": self._to_labels(outputs), "answers": self._to_answers(outputs),
+                      "outputs": self._to_outputs(outputs)}
             mixtures.keep_loss(self._bench.run, self._bench.stage, self._key, text, losses)
             self._known[text], self.measured = losses, self.measured + 1
         return self._known[text]
@@ -137,8 +140,12 @@ class HeldOut:
             return float(F.mse_loss(outputs[:, 0].double(), labels.double()))
         return float(F.cross_entropy(outputs.double(), labels))
 
-    def _to_dense(self, outputs: torch.Tensor) -> float:
+    def _to_answers(self, outputs: torch.Tensor) -> float:
         if outputs.shape[1] == 1:
-            return float(F.mse_loss(outputs.double(), self._dense.double()))
+            return self._to_outputs(outputs)
         said, dense = outputs.double().log_softmax(1), self._dense.double().log_softmax(1)
         return float(F.kl_div(said, dense, log_target=True, reduction="batchmean"))
+
+    def _to_outputs(self, outputs: torch.Tensor) -> float:
+        apart = outputs.double() - self._dense.double()
+        return float((apart if apart.shape[1] == 1 else apart - apart.mean(1, keepdim=True)).square().mean())

@@ -31,7 +31,7 @@ from prune_core.tasks import metrics
 
 ORDER = ("The order of this search is ours: that of NxMiFormer (arXiv 2206.15014) is not known from its abstract. "
          "Losses of one matrix alone, greedy by least loss per byte saved, measured anew on the way, then swaps.")
-BY = "dense"  # the loss that decides: against the outputs of the stage itself (losses.py)
+BY = "outputs"  # the loss that decides (losses.py)
 SCORED = 10  # steps of the descent that are scored on the dev set
 RIVALS = 3  # uniform settings that are scored, the best by loss first
 Step = tuple[int, int, object]  # done, of about how many, what is done; at last the answer
@@ -196,7 +196,7 @@ class _Search:
             score, interval = metrics.score(task, outputs, labels), metrics.interval(task, outputs, labels)
             stored = storage.storage(mask, formats)
             one = Tried(cut_json(self._cut(setting)), score[task.metrics[0]], *interval, len(labels), stored.bytes,
-                        stored.encoder.stored, storage.zeros(mask, formats),
+                        stored.encoder.stored, storage.counts(mask, formats)["sparsity"],
                         ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32")),
                         search=self.target.name, step=step)
             tried.keep(self.run, self.stage, one)

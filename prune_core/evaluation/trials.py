@@ -7,9 +7,10 @@ from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.dev_score import DevScore
 from prune_core.evaluation.speedup import usual_profile
 from prune_core.execution.paths import Choice
+from prune_core.latency.executed import executed_as
 from prune_core.latency.profile import Batch, dtype_of
 from prune_core.precision.formats import Formats, parse
-from prune_core.precision.storage import Storage, zeros
+from prune_core.precision.storage import Storage, counts
 from prune_core.runs import tried
 from prune_core.runs.run import Run
 from prune_core.runs.tried import Tried
@@ -22,7 +23,7 @@ def keep(run: Run, stage: str, cut: Cut, mask: BlockMask, score: DevScore, store
     formats = parse(cut.formats, run.layout)
     said = cut.to_json() | {"by": cut.ranking, "repaired": cut.repaired, "formats": str(formats)}
     tried.keep(run, stage, Tried(said, score.scores[run.metric], score.low, score.high, score.examples, stored.bytes,
-                                 stored.encoder.stored, zeros(mask, formats), choice.dtype,
+                                 stored.encoder.stored, counts(mask, formats)["sparsity"], choice.dtype,
                                  predicted_ms(run, mask, formats, choice)))
 
 
@@ -34,7 +35,7 @@ def predicted_ms(run: Run, mask: BlockMask, formats: Formats, choice: Choice) ->
     profile = usual_profile()
     if profile is None or formats.activations == "tensor":
         return None
-    dtype, ran = "int8" if formats.activations else choice.dtype, choice.path.removesuffix(", by modules")
+    dtype, ran = "int8" if executed_as(formats) == "int8" else choice.dtype, choice.path.removesuffix(", by modules")
     paths = [path for path in profile.paths if dtype_of(path) == dtype]
     return min((profile.path_ms(path, mask, USUAL, run.heads) for path in ([ran] if ran in paths else paths)),
                default=None)

@@ -1,7 +1,9 @@
 """A model in few bits as ONNX: whole numbers with QuantizeLinear and DequantizeLinear, as engines know them.
 
-    weights       levels, ternary, binary: int8, up to 4 bits int4, DequantizeLinear with a scale for each output;
-                  clusters: their places, a Gather from the values; bf16 and fp32 as they are
+    weights       levels, ternary, binary: int8, up to 4 bits int4, DequantizeLinear with a scale for each output, of a
+                  tensor 1 x inputs x outputs: of a matrix ONNX Runtime 1.31 makes a product that rounds activations to
+                  8 bits as well, unasked, and logits are off by 0.006; clusters: their places, and a Gather from the
+                  values; bf16 and fp32 as they are
     embeddings    int8; the rows of a sentence are taken out, then multiplied by their scales
     activations   a scale for each tensor: QuantizeLinear, DequantizeLinear with the calibrated range; for each token:
                   from its least to its largest value, found in the graph
@@ -20,49 +22,42 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.execution import engines
+from prune_core.execution.activations import STEPS, per_token
 from prune_core.execution.compact import CompactLinear
+from prune_core.methods.compress import Compressed
 from prune_core.precision.quantizers import Quantized
 
 OPSET = 21  # the first with int4
-ACTIVATIONS_OPSET = 20  # what the exporter writes
-MOST = 255  # of a byte
-SMALLEST = 1e-20
+WRITTEN = 20  # by the exporter
 
 
-class Tokens(nn.Module):
-    """x (..., width) in 8 bits, from the least to the largest value of each token: x = least + byte * step."""
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        least = x.amin(-1, keepdim=True)
-        step = (x.amax(-1, keepdim=True) - least).clamp_min(SMALLEST) / MOST
-        return least + torch.round((x - least) / step) * step
-
-
-class Tensor(nn.Module):
-    """x in 8 bits of one range for all: a byte is `zero` + x / step, cut off at 0 and 255."""
+class Ends:
+    """x (..., width) fp32 in 8 bits between the ends of a tensor, as `activations.per_tensor` has it: in a graph two
+    nodes."""
 
     def __init__(self, low: float, high: float):
-        super().__init__()
-        low, high = min(low, 0.0), max(high, 0.0)
-        step = max(high - low, SMALLEST) / MOST
-        self.register_buffer("step", torch.tensor(step), persistent=False)
-        self.register_buffer("zero", torch.tensor(round(-low / step), dtype=torch.uint8), persistent=False)
+        step = (high - low) / STEPS
+        self.step, self.zero = torch.tensor(step), torch.tensor(round(-low / step), dtype=torch.uint8)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.onnx.is_in_onnx_export():
-            return torch.fake_quantize_per_tensor_affine(x, float(self.step), int(self.zero), 0, MOST)
-        node, more = torch.onnx.ops.symbolic, {"shape": x.shape, "version": ACTIVATIONS_OPSET}
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        node, more = torch.onnx.ops.symbolic, {"shape": x.shape, "version": WRITTEN}
         byte = node("QuantizeLinear", (x, self.step, self.zero), dtype=torch.uint8, **more)
         return node("DequantizeLinear", (byte, self.step, self.zero), dtype=torch.float32, **more)
 
 
-def quantize_inputs_(model: nn.Module, names: list[str], activations: str,
-                     ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Let the modules of these names see their input in 8 bits, of each 'token', or of the 'tensor' by its range."""
-    for name in names if activations else ():
-        parent, _, own = name.rpartition(".")
-        cast = Tokens() if activations == "token" else Tensor(*ranges[name])
-        setattr(model.get_submodule(parent), own, nn.Sequential(cast, model.get_submodule(name)))
+def to_onnx(small: nn.Module, compressed: Compressed, table: torch.Tensor, path: Path, types: bool = False) -> Path:
+    """Write a compact model (without kernels), whose weights are in fp32 what `compressed` stores, and return `path`.
+
+    `table`: the word embeddings; inputs and outputs as engines.to_onnx has them. Raises InputError.
+    """
+    weights, formats = weights_of(small, compressed.matrices), compressed.formats
+    for name in compressed.matrices if formats.activations else ():
+        low, high = compressed.ranges.get(name, (0.0, 0.0))
+        tensor = Ends(low, high) if high > low else None
+        small.get_submodule(name).rounding = per_token if formats.activations == "token" else tensor
+    engines.to_onnx(small, path, types)
+    words = compressed.embeddings and (table.detach().float().numpy(), compressed.embeddings)
+    return write(path, weights, words or None)
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class _Weight:
 
 
 def weights_of(small: nn.Module, matrices: Mapping[str, Quantized]) -> dict[str, tuple[np.ndarray, _Weight]]:
-    """By matrix what a graph of the compact model (before `quantize_inputs_`) multiplies by, (inputs, outputs) in fp32,
+    """By matrix what a graph of the compact model multiplies by, (inputs, outputs) in fp32,
     and how it is stored."""
     found = {}
     for name, one in matrices.items():
@@ -110,8 +105,8 @@ def write(path: Path, weights: Mapping[str, tuple[np.ndarray, _Weight]],
     for name, (dense, weight) in weights.items():
         own = _found(floats, dense)
         if own is None:
-            raise InputError(f"the graph does not multiply by the weights of {name} as they are; needed: --to packed or "
-                             "--to hf")
+            raise InputError(f"the graph does not multiply by the weights of {name} as they are; needed: --to packed "
+                             "or --to hf")
         nodes += _stored(graph, own, floats.pop(own).shape == dense.shape, weight)
     for node in reversed(nodes):
         graph.node.insert(0, node)
@@ -141,9 +136,13 @@ def _stored(graph, own: str, as_is: bool, weight: _Weight) -> list:
         _add(graph, f"{own}_values", weight.codebook)
         return [helper.make_node("Cast", [f"{own}_places"], [f"{own}_at"], to=TensorProto.INT32),
                 helper.make_node("Gather", [f"{own}_values", f"{own}_at"], [own])]
-    _add(graph, f"{own}_quantized", codes.astype(np.int8), TensorProto.INT4 if weight.bits <= 4 else TensorProto.INT8)
+    kind = TensorProto.INT4 if weight.bits <= 4 else TensorProto.INT8
+    _add(graph, f"{own}_quantized", codes[None].astype(np.int8), kind)
     _add(graph, f"{own}_scale", weight.scales.astype(np.float32))
-    return [helper.make_node("DequantizeLinear", [f"{own}_quantized", f"{own}_scale"], [own], axis=1 if as_is else 0)]
+    _add(graph, f"{own}_axis", np.zeros(1, np.int64))
+    return [helper.make_node("DequantizeLinear", [f"{own}_quantized", f"{own}_scale"], [f"{own}_floats"],
+                             axis=2 if as_is else 1),
+            helper.make_node("Squeeze", [f"{own}_floats", f"{own}_axis"], [own])]
 
 
 def _table(graph, own: str | None, table: Quantized) -> None:

@@ -28,14 +28,15 @@ from prune_core.precision.quantizers import (
     codebook_for,
     full_scale,
     keep_pattern,
-    scales_for,
     to_bf16,
 )
 
 PIECE = 64  # columns between two updates of all that follow
 FACTOR_BYTES = 100e6  # of the factors of strips that go together
 STEPS, BETWEEN, SOLVING = 4, 5, 10  # of a pattern: rounds, and of conjugate gradients between them and at the end
-FITTING = 8  # rounds of alternating least squares for a scale
+STARTS = tuple(0.08 * at for at in range(1, 13))  # shares of the full scale, from which rounds of least squares begin
+FITTING = 4  # such rounds
+CLUSTERING = 10  # rounds of k-means for a codebook
 Nearest = Callable[[torch.Tensor], torch.Tensor]  # wanted values of a column, (..., rows) -> levels
 
 
@@ -100,22 +101,22 @@ def _level(format: Format, scales: torch.Tensor) -> Nearest:
 
 
 def scales_of(wanted: torch.Tensor, format: Format, importance: torch.Tensor) -> torch.Tensor:
-    """(m,) scales for levels of `wanted` (m, n), zero where nothing is kept: the better of two starts, by alternating
-    least squares, columns weighted by `importance` (n,). In 8 bits the largest weight is the highest level."""
-    start = scales_for(wanted, format)
+    """(m,) scales for levels of `wanted` (m, n), zero where nothing is kept: the least squared error, columns weighted
+    by `importance` (n,), in rounds from the best of STARTS. In 8 bits the largest weight is the highest level."""
+    full = full_scale(wanted, format.top)
     if format.bits >= 8:
-        return start
-    weights = (wanted != 0) * importance
-
-    def fitted(scales: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        for _ in range(FITTING):
-            codes = _level(format, scales)(wanted.T).T / scales[:, None]
-            square = (codes.square() * weights).sum(1)
-            scales = torch.where(square > 0, (codes * wanted * weights).sum(1) / square, scales).clamp_min(SMALLEST)
-        return scales, ((wanted - _level(format, scales)(wanted.T).T).square() * weights).sum(1)
-
-    (one, error), (other, more) = fitted(start), fitted(full_scale(wanted, format.top))
-    return torch.where(error <= more, one, other)
+        return full
+    columns = wanted.T.contiguous()  # (n, m), as all that follows
+    weights = (columns != 0) * importance[:, None]
+    scales, least = full, torch.full_like(full, torch.inf)
+    for share in STARTS:
+        error = ((columns - _level(format, share * full)(columns)).square_() * weights).sum(0)
+        scales, least = torch.where(error < least, share * full, scales), torch.minimum(error, least)
+    for _ in range(FITTING):
+        codes = (_level(format, scales)(columns) / scales).mul_(weights)
+        square = (codes * _level(format, scales)(columns)).sum(0) / scales
+        scales = torch.where(square > 0, (codes * columns).sum(0) / square, scales).clamp_min(SMALLEST)
+    return scales
 
 
 def _refitted(weight: torch.Tensor, codes: torch.Tensor, products: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
@@ -127,17 +128,33 @@ def _refitted(weight: torch.Tensor, codes: torch.Tensor, products: torch.Tensor,
 
 def _clustered(weight: torch.Tensor, wanted: torch.Tensor, kept: torch.Tensor, stays: torch.Tensor,
                products: torch.Tensor, plain: Quantized, given: bool) -> Quantized:
-    book = plain.codebook if given else codebook_for(wanted.numpy(), plain.format)
-    levels = torch.from_numpy(book)
-    edges = (levels[1:] + levels[:-1]) / 2
+    levels = torch.from_numpy(plain.codebook) if given else codebook_of(wanted, stays, plain.format,
+                                                                        products.diagonal())
 
     def nearest(x: torch.Tensor) -> torch.Tensor:
-        return levels[torch.bucketize(x, edges)]
+        return levels[_place(x, levels)]
 
     values = by_columns(wanted, kept, stays, products, lambda rows: nearest)
     values = descended(weight, values, stays, products, nearest)
-    codes = (torch.bucketize(values, edges) + 1) * stays
-    return Quantized(plain.format, stays.numpy(), codes.numpy().astype(np.int16), codebook=book)
+    codes = (_place(values, levels) + 1) * stays
+    return Quantized(plain.format, stays.numpy(), codes.numpy().astype(np.int16), codebook=levels.numpy())
+
+
+def _place(x: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    """Of the nearest of `levels` (k,), ascending."""
+    return torch.bucketize(x.contiguous(), (levels[1:] + levels[:-1]) / 2)
+
+
+def codebook_of(wanted: torch.Tensor, stays: torch.Tensor, format: Format, importance: torch.Tensor) -> torch.Tensor:
+    """(k,) values for what `stays` (m, n, bool) of `wanted` (m, n): k-means, columns weighted by `importance` (n,)."""
+    levels = torch.from_numpy(codebook_for(wanted.numpy(), format))
+    given, weights = wanted[stays], importance.expand_as(wanted)[stays]
+    for _ in range(CLUSTERING):
+        place = _place(given, levels)
+        total = torch.bincount(place, weights, len(levels))
+        means = torch.bincount(place, weights * given, len(levels)) / total
+        levels = torch.where(total > 0, means.float(), levels).sort().values
+    return levels
 
 
 # ---------------------------------------------------------------- patterns

@@ -27,7 +27,7 @@ FORM = "packed"
 
 def write(parameters: Mapping[str, torch.Tensor], mask: BlockMask, formats: Formats, matrices: Mapping[str, Quantized],
           embeddings: tuple[str, Quantized] | None = None) -> bytes:
-    """The file of a whole model. `matrices`: each as it is stored; `embeddings`: name of the word table, and it in int8.
+    """The file of a whole model. `matrices`: each as it is stored; `embeddings`: the word table's name, and it in int8.
 
     Raises InputError where the header takes more than is counted for it.
     """

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
+from math import log
 
 from prune_core import InputError
 from prune_core.cutting.blocks import Layout
@@ -142,7 +143,14 @@ class Search:
         self.mild = (0,) * len(costs)
         self._lost = [[0.0] * len(one) for one in costs]  # what is expected of each option, beyond the mildest
         self._known: dict[Setting, float] = {}
-        self._expected = 1 + sum(len(one) - 1 for one in costs) + 2 * NEAR * len(costs) + TRIES
+        self._expected = 1 + sum(len(one) - 1 for one in costs)
+        self._expected += self._marks * (1 + len(costs)) + NEAR * len(costs) + TRIES
+
+    @property
+    def _marks(self) -> int:
+        """How often losses will be measured anew on the way."""
+        start = self.total(self.mild)
+        return max(0, int(log(self.limit / start) / log(AGAIN))) if 0 < self.limit < start else 0
 
     @property
     def least(self) -> Setting:

@@ -147,8 +147,10 @@ def gaps_of(flat: np.ndarray) -> np.ndarray:
     return np.diff(np.concatenate([[-1], np.flatnonzero(flat)])) - 1
 
 
-def zeros(mask: BlockMask, formats: Formats) -> float:
-    """The share of zero weights of the prunable matrices, those of a pattern included: sparsity, 0 to 1."""
-    of = formats.of(mask.layout)
-    kept = sum(kept_weights(matrix, mask, of[matrix.name])[0] for matrix in mask.layout.matrices)
-    return 1.0 - kept / mask.layout.encoder_weights
+def counts(mask: BlockMask, formats: Formats) -> dict[str, float]:
+    """sparsity, compression_encoder and compression_model, as BlockMask has them, with what a pattern cuts as well."""
+    layout, of = mask.layout, formats.of(mask.layout)
+    kept = sum(kept_weights(matrix, mask, of[matrix.name])[0] for matrix in layout.matrices)
+    return {"sparsity": 1.0 - kept / layout.encoder_weights,
+            "compression_encoder": layout.encoder_weights / kept if kept else float("inf"),
+            "compression_model": layout.model_weights / (layout.model_weights - layout.encoder_weights + kept)}

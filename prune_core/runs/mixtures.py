@@ -1,6 +1,6 @@
 """What searches for a mixture of settings measured and found, kept with a run: a killed search goes on from there.
 
-    search-<stage>.jsonl   one sealed line a measured loss: {key, setting, labels, dense}
+    search-<stage>.jsonl   one sealed line a measured loss: {key, setting, labels, answers, outputs}
     mixtures.jsonl         one sealed line a mixture found, by name: all that `search --json` tells of it
 
 `key`: the same for the same weights, sentences and ranking; `setting`: its options, matrix by matrix.
@@ -17,7 +17,7 @@ from prune_core.cutting.cuts import Cut
 from prune_core.runs.run import Run
 
 FILE = "mixtures.jsonl"
-Losses = dict[str, float]  # by what is lost against: the labels, the outputs of the dense model
+Losses = dict[str, float]  # as evaluation/losses.py has them
 
 
 @dataclass(frozen=True)

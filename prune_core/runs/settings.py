@@ -12,7 +12,7 @@ from prune_core.cutting.answers import GRID, SurfacePoint, predict, predict_mixe
 from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import SCOPES, BlockMask, Norms, by_scope, sparsity_of
 from prune_core.precision.formats import Format, parse
-from prune_core.precision.storage import Storage, storage, zeros
+from prune_core.precision.storage import Storage, counts, storage
 from prune_core.runs import best, mixtures
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
@@ -48,12 +48,11 @@ class Setting:
     def numbers(self, run: Run) -> dict[str, float | None]:
         """Sparsity, both compressions, and the predicted score: None where no surface tells it. Raises InputError.
 
-        Sparsity is the share of zero weights, a pattern's among them.
+        A pattern's zeros are among the zeros.
         """
         mask, formats = self.mask(run), parse(self.cut.formats, run.layout)
         predicted = self.predicted(run, mask)
-        return {"sparsity": zeros(mask, formats), "compression_encoder": mask.compression_encoder,
-                "compression_model": mask.compression_model, "predicted_score": predicted and predicted[0]}
+        return counts(mask, formats) | {"predicted_score": predicted and predicted[0]}
 
     def predicted(self, run: Run, mask: BlockMask) -> tuple[float, float, float] | None:
         """(score, low, high) off the surface of its kind; for several formats off the surfaces of all; else None."""

@@ -174,9 +174,7 @@ def score_curve(
     """
     figure = go.Figure()
     points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
-    if points:
-        _add_surface(figure, points)
-    _add_other_surfaces(figure, others or {})
+    _add_surfaces(figure, points, others or {})
     colours = (GREEN, ORANGE, PINK, BLUE, GREY) * 3
     for (name, pairs), colour in zip((retrained or {}).items(), colours, strict=False):
         figure.add_trace(go.Scatter(
@@ -227,6 +225,18 @@ def add_level(figure: go.Figure, words: str, value: float, ends: Pair, dash: str
                                 line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{y:.3f}", words)))
 
 
+def _add_surfaces(figure: go.Figure, points: Sequence[SurfacePoint],
+                  others: Mapping[str, Sequence[SurfacePoint]]) -> None:
+    """The surface of these points, if any, and thin grey lines, each with its own dashes, of those in other formats."""
+    if points:
+        _add_surface(figure, points)
+    for (name, surface), dash in zip(others.items(), ("dash", "dot", "dashdot", "longdash") * 9, strict=False):
+        known = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
+        figure.add_trace(go.Scatter(
+            x=[1 / (1 - p.sparsity) for p in known], y=[p.score for p in known], mode="lines", name=name,
+            line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", name)))
+
+
 def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
     """The recorded scores as a line with marks, after the band of their intervals."""
     xs = [1 / (1 - p.sparsity) for p in points]
@@ -236,15 +246,6 @@ def _add_surface(figure: go.Figure, points: Sequence[SurfacePoint]) -> None:
     figure.add_trace(go.Scatter(
         x=xs, y=[p.score for p in points], mode="lines+markers", name="recorded scores", marker_size=5,
         line=dict(color=BLUE, width=2), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", "recorded, not retrained")))
-
-
-def _add_other_surfaces(figure: go.Figure, surfaces: Mapping[str, Sequence[SurfacePoint]]) -> None:
-    """Thin grey lines, each with dashes of its own: what was recorded of the same blocks in other formats."""
-    for (name, surface), dash in zip(surfaces.items(), ("dash", "dot", "dashdot", "longdash") * 9, strict=False):
-        points = sorted({p.sparsity: p for p in surface if p.sparsity < 1}.values(), key=lambda p: p.sparsity)
-        figure.add_trace(go.Scatter(
-            x=[1 / (1 - p.sparsity) for p in points], y=[p.score for p in points], mode="lines", name=name,
-            line=dict(color=GREY, width=1.5, dash=dash), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", name)))
 
 
 def _add_pins(figure: go.Figure, pins: Mapping[str, Pair], form: str) -> None:

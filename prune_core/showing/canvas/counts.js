@@ -28,11 +28,9 @@ function alike(header, cut) {
 // its share of the weights; as prune_core's answers.py has it. null where one of them has no surface
 function predictMixed(plain, parts, sparsity) {
   if (!plain || parts.some(([, surface]) => !surface)) return null;
-  return [1, 2, 3].map((column) => {
-    const dense = interpolate(plain, sparsity, column);
-    return parts.reduce((score, [share, surface]) => score - share * (dense - interpolate(surface, sparsity, column)),
-      dense);
-  });
+  const [score, low, high] = [1, 2, 3].map((column) => interpolate(plain, sparsity, column));
+  const drop = parts.reduce((sum, [share, surface]) => sum + share * (score - interpolate(surface, sparsity, 1)), 0);
+  return [score - drop, low - drop, high - drop];
 }
 
 // [share of the weights, surface recorded where all have this format] of every format of the cut

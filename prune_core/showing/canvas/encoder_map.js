@@ -149,7 +149,7 @@ class EncoderMap {
     const mine = chosenBy(part);
     context.lineWidth = 2;
     context.strokeStyle = this.theme.ink;
-    for (const [m, { x, y, w, h }] of places) if (mine(m)) context.strokeRect(x - 1, y - 1, w + 2, h + 2);
+    for (const [m, { x, y, w, h }] of places) if (mine(m)) context.strokeRect(x + 1, y + 1, w - 2, h - 2);
   }
 
   formatOf(matrix) {

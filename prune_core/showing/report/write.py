@@ -83,8 +83,8 @@ def _answers(run: Run, finding: Finding) -> list[dict]:
     cut, dtype = setting.cut, _dtype(finding)
     return [{"run": run.name, "moment": 0, "ranking": cut.ranking, "repaired": cut.repaired, "scope": cut.scope,
              "dtype": dtype, "arithmetic": None if dtype == "fp32" else dtype,
-             "thresholds": cut.resolved(setting.ranking(run), run.layout), "data": "", "doing": "done",
-             "score": score.value, "low": score.low, "high": score.high}]
+             "thresholds": cut.resolved(setting.ranking(run), run.layout), "formats": cut.formats, "data": "",
+             "doing": "done", "score": score.value, "low": score.low, "high": score.high}]
 
 
 def _dtype(finding: Finding) -> str:
