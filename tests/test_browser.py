@@ -616,7 +616,7 @@ def test_in_a_narrow_window_the_sidebar_is_folded_until_it_is_opened(app, page):
 
 @pytest.mark.parametrize("page", [(800, "light")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Learn", "Learn?step=4.+A+sentence", "Learn?step=7.+Where+it+breaks",
-                                  "Speed?run=recorded", "Compare"])
+                                  "Learn?step=8.+Fewer+bits", "Speed?run=recorded", "Compare"])
 def test_in_a_narrow_window_nothing_is_cut_off(app, page, path):
     page.goto(f"{app}/{path}")
     page.get_by_test_id("stMain").get_by_role("heading").first.wait_for()
