@@ -103,7 +103,7 @@ def test_without_data_a_range_of_activations_is_not_guessed(made, tmp_path):
 SURGEON = "sst2-minilm-64x1-surgeon"
 
 
-@pytest.mark.parametrize(("text", "share"), [("8", 0.5), ("4/2:4;e8", 0.5), ("8;a8", 0.5)])
+@pytest.mark.parametrize(("text", "share"), [("4/2:4;e8", 0.5), ("8;a8", 0.5)])
 def test_minilm_as_it_ships(tmp_path, text, share):
     """The real size, and the real weights, on random ids: within 1e-3 of ours, and smaller by as much as is told."""
     run = Run(files.PROJECT / "data" / "recorded" / SURGEON)
