@@ -75,6 +75,8 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
     st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
     if view.cut.formats and _alike(view) and not any(kind.formats for kind in _alike(view)):
         st.caption(f"The curve is of fp32: none was recorded in {widgets.plain(view.formats.words)}.")
+    if view.sparsity > view.mask.sparsity:
+        st.caption("Along the curve compression counts the blocks alone; pins and exact scores count the pattern too.")
     if view.surfaces:
         table = pd.DataFrame([{"scope": kind.scope, "formats": kind.formats} | vars(point)
                               for kind, points in view.surfaces.items() for point in points])
@@ -197,7 +199,12 @@ def course(run: Run) -> None:
         return
     st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
                     alt="Training loss, penalty, share of zero weights and dev score over the steps")
+    if (drawn := figures.residuals(run.snapshots)) is not None:
+        st.caption("ADMM: how far the weights are from the pruned or rounded copy that they are drawn to, and how far "
+                   "that copy moves. Both fall as the two come to agree.")
+        st.plotly_chart(drawn, key="residuals", config=widgets.chart(), alt="Residuals of ADMM over the steps")
     table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,
-                           "zero_share": s.zero_share, run.metric: (s.scores or {}).get(run.metric)}
+                           "zero_share": s.zero_share, **(s.residuals or {}),
+                           run.metric: (s.scores or {}).get(run.metric)}
                           for s in run.snapshots])
     download("Training history (CSV)", table, f"{run.name}-history.csv")
