@@ -10,7 +10,7 @@ import pytest
 from sample_run import make_layout, make_norms
 
 from prune_core import InputError
-from prune_core.cutting.masks import BYTES, BlockMask
+from prune_core.cutting.masks import BYTES, BlockMask, mask_at_sparsity
 from prune_core.precision import mixture, storage
 from prune_core.precision.descent import Found, Search
 from prune_core.precision.formats import Format, Formats
@@ -103,6 +103,33 @@ def test_a_swap_finds_what_the_descent_missed():
     assert (found.loss, found.swaps, found.start) == (1.6, 1, None)
 
 
+def test_swaps_begin_where_there_is_least_loss():
+    # the last option of each is there for the start alone: the descent leaves it out
+    costs, losses, errors = [[10, 2, 5], [10, 2, 5]], [[0, 9.0, 1.0], [0, 9.0, 1.0]], [[0, 0.9, 0.1], [0, 0.9, 0.1]]
+    options = {"starts": [(2, 2)], "errors": errors, "own": [2, 2]}
+    found, asked = answered(Search(costs, 12, **options), added(losses))
+    assert (found.path, found.start, found.trail) == (((0, 0), (1, 0)), 0, ((2, 2),)) and found.loss == 2.0
+    assert [one.setting for one in asked if one.doing == "one at a time"] == [(0, 0), (1, 0), (0, 1)]
+    search = Search(costs, 12, **options)
+    answered(search, added(losses))
+    assert search.lost[0][2] == pytest.approx(1.0)  # 9 of 0.9, so 1 of 0.1
+    bad, _ = answered(Search(costs, 12, **options), lambda setting: added(losses)(setting) + 20 * (setting == (2, 2)))
+    assert bad.start is None and bad.trail[0] == (1, 0)
+
+
+def test_never_worse_than_what_it_starts_from():
+    for seed in range(10):
+        costs, losses = convex(seed, matrices=6)
+        limit = 0.5 * sum(one[0] for one in costs) + 0.5 * sum(one[-1] for one in costs)
+        random = np.random.default_rng(seed)
+        starts = [start for start in random.integers(0, 4, (40, 6)).tolist()
+                  if sum(one[at] for one, at in zip(costs, start, strict=True)) <= limit][:3]
+        found, _ = answered(Search(costs, limit, starts=[tuple(one) for one in starts]), added(losses))
+        assert starts and found.loss <= min(added(losses)(one) for one in (*starts, found.path[-1]))
+        on_the_way = [added(losses)(one) for one in found.trail]
+        assert on_the_way == sorted(on_the_way, reverse=True) and found.trail[-1] == found.setting
+
+
 # ---------------------------------------------------------------- against brute force
 
 
@@ -191,6 +218,32 @@ def test_a_setting_costs_what_the_whole_model_is_stored_in():
         shares = table.shares(setting)
         mask = table.mask(setting)
         assert all(mask.matrix_sparsity(name) == pytest.approx(share, abs=0.01) for name, share in shares.items())
+
+
+def test_what_another_option_beats_is_left_out():
+    table = mixture.table(LAYOUT, NORMS, (0.5,), ("2:4",), ("8", "4"))
+    assert [str(one) for one in table.options[0]] == ["0 8", "0 8/2:4", "0.5 8", "0 4", "0 4/2:4", "0.5 4"]
+    errors = [[0.0, 0.2, 0.4, 0.05, 0.25, 0.45]] * len(table.options)
+    some, theirs = table.promising(errors)
+    assert [str(one) for one in some.options[0]] == ["0 8", "0 4", "0 4/2:4", "0.5 4"]
+    assert some.costs[0] == tuple(table.costs[0][at] for at in (0, 3, 4, 5)) and theirs[0] == (0.0, 0.05, 0.25, 0.45)
+    alike, _ = table.promising([[0.0] * 6] * len(table.options))  # the smallest of those that are equally far off
+    assert [str(one) for one in alike.options[0]] == ["0.5 4"]
+
+
+@pytest.mark.parametrize("scope", ["global", "matrix"])
+def test_a_uniform_setting_among_the_options(scope):
+    table, four = mixture.table(LAYOUT, NORMS, (0.5,), ("2:4",), ("8", "4")), Format.parse("4")
+    for share in (0.0, 0.017, 0.1234, 0.5, 0.77):
+        mask = mask_at_sparsity(NORMS, LAYOUT, share, scope)
+        joined, setting = table.joined(mask, four)
+        assert joined.mask(setting).digest() == mask.digest()
+        assert joined.formats(setting).of(LAYOUT) == dict.fromkeys((m.name for m in LAYOUT.matrices), four)
+        stored = storage.storage(mask, Formats(weights=(four,))).encoder.stored
+        assert stored == sum(one[at] for one, at in zip(joined.costs, setting, strict=True))
+        assert all(one[:6] == other for one, other in zip(joined.options, table.options, strict=True))
+        if share == 0:
+            assert joined == table
 
 
 def test_a_larger_ratio_never_takes_more_and_every_ratio_is_kept():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from prune_core.evaluation.search import Wanted
 from prune_core.execution.exchange import Exchange
 from prune_core.latency.profile import uncut
 from prune_core.models import encoders
+from prune_core.precision import mixture
 from prune_core.precision.formats import Format, parse
 from prune_core.precision.storage import storage
 from prune_core.runs import mixtures, tried
@@ -122,22 +124,57 @@ def test_losses_are_those_of_the_outputs(made):
 
 def test_what_it_finds_is_within_the_limit_and_scored_exactly(made):
     answer = found(made, Target(ratio=8))
-    (mixture,) = mixtures.found(made).values()
-    assert (mixture.name, mixture.stage) == ("8x", "dense")
-    mask, formats = mixture.cut.mask(made.norms(made.saved("dense")), made.layout), parse(
-        mixture.cut.formats, made.layout)
+    (kept,) = mixtures.found(made).values()
+    assert (kept.name, kept.stage) == ("8x", "dense")
+    mask, formats = kept.cut.mask(made.norms(made.saved("dense")), made.layout), parse(
+        kept.cut.formats, made.layout)
     stored = storage(mask, formats)
     assert stored.to_json() == {name: answer[name] for name in stored.to_json()}
     assert answer["ratio"] == BYTES * made.layout.encoder_weights / stored.encoder.stored >= 8
-    real = exact.evaluate(made, "dense", mixture.cut, threads=1, fresh=True)
+    real = exact.evaluate(made, "dense", kept.cut, threads=1, fresh=True)
     assert (real["score"], real["low"], real["high"]) == (answer["score"], answer["low"], answer["high"])
     assert real["encoder_bytes"] == answer["encoder_bytes"]
     assert set(answer["setting"]) == {m.name for m in made.layout.matrices}
-    assert answer["uniform"] and answer["uniforms"][0]["loss"] == min(one["loss"] for one in answer["uniforms"])
+    first = answer["uniforms"][0]
+    assert answer["uniform"] == first["setting"] and first["second_loss"] == min(
+        one["second_loss"] for one in answer["uniforms"])
     assert all(one["encoder_bytes"] <= BYTES * made.layout.encoder_weights / 8 for one in answer["uniforms"])
     assert "ours" in answer["order"] and "2206.15014" in answer["order"] and answer["seconds"] > 0
     assert answer["difference"]["difference"] == pytest.approx(answer["score"] - answer["uniform_score"], abs=1e-9)
     assert ("does not beat" in answer["words"]) == (answer["difference"]["low"] <= 0)
+
+
+def test_other_sentences_decide_and_a_uniform_setting_never_has_less_loss(made):
+    for ratio in (5, 8, 10.5):
+        answer = found(made, Target(ratio=ratio))
+        seconds = [one["second_loss"] for one in answer["candidates"]]
+        assert seconds == sorted(seconds) and answer["second_loss"] == seconds[0]
+        assert answer["chosen"] == answer["candidates"][0]["what"] and len(answer["uniforms"]) == 3
+        assert all(answer["second_loss"] <= one["second_loss"] for one in answer["uniforms"])
+        whats = [one["what"] for one in answer["candidates"]]
+        assert len(set(whats)) == len(whats) > 3 and {one["setting"] for one in answer["uniforms"]} <= set(whats)
+        assert min(one["loss"] for one in answer["candidates"]) <= min(one["loss"] for one in answer["uniforms"])
+        if answer["chosen"] == answer["uniform"]:
+            assert answer["difference"]["difference"] == 0 and "it is that setting" in answer["words"]
+            assert answer["score"] == answer["uniform_score"] and answer["encoder_bytes"] == answer["uniforms"][0][
+                "encoder_bytes"]
+
+
+def test_errors_are_those_of_the_outputs(made):
+    bench = Bench(made, "dense")
+    matrices = Matrices(bench, b"")
+    table = mixture.table(made.layout, made.ranking("dense", "norm"), (0.5,), ("2:4",), ("8", "4"))
+    list(matrices.measure(table))
+    matrix, gram = made.layout.matrices[1], bench.grams()[made.layout.matrices[1].name]
+    own = bench.encoder.linears[matrix.name].weight.detach().double()
+    products = gram.centred().double()
+    setting = (0, table.options[1].index(mixture.Option(0.5, Format.parse("4"))), *[0] * (len(table.options) - 2))
+    there = matrices.of(table.mask(setting), {n: o.format for n, o in table.at(setting).items()})[matrix.name][0]
+    off = own - there.double()
+    real = torch.trace(off @ products @ off.T) / torch.trace(own @ products @ own.T)
+    assert matrices.errors(table)[1][setting[1]] == pytest.approx(float(real), rel=1e-3) and 0 < real < 1
+    again = Matrices(bench, b"")
+    assert again.errors(table) == matrices.errors(table)  # kept
 
 
 def test_its_steps_are_kept_as_tried_settings(made):
@@ -173,7 +210,8 @@ def test_killed_and_asked_again_it_ends_where_it_would_have(made, tmp_path, tiny
 
 
 def test_a_second_limit_takes_little_more(made):
-    first, second = found(made, Target(ratio=6)), found(made, Target(ratio=9))
+    more = replace(FEW, shares=(0.5, 0.75, 0.9), bits=("16", "8", "4"))
+    first, second = found(made, Target(ratio=6), wanted=more), found(made, Target(ratio=9), wanted=more)
     assert second["measured"] < 0.7 * first["measured"] and second["encoder_bytes"] <= first["encoder_bytes"]
     assert {one.name for one in mixtures.found(made).values()} == {"6x", "9x"}
 

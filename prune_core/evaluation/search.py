@@ -273,7 +273,8 @@ class _Search:
                 "words": SAME if same else in_words(apart, low, high)}
 
 
-SAME = "The best mixture that was found is a uniform setting: no other had less loss on the sentences that decide."
+SAME = ("The mixture does not beat the best uniform setting: it is that setting, as no other had less loss on the "
+        "sentences that decide.")
 
 
 def in_words(apart: float, low: float, high: float) -> str:

@@ -227,7 +227,7 @@ def _round_(values: torch.Tensor, wanted: torch.Tensor, stays: torch.Tensor, pro
     there = columns >= 0
     system = products[columns[:, :, None], columns[:, None]] * (there[:, :, None] & there[:, None])
     factor = _upper(system + torch.diag_embed((~there).float()))
-    factor /= factor.diagonal(dim1=1, dim2=2)[:, None]
+    factor /= factor.diagonal(dim1=1, dim2=2)[:, None].clone()  # else it would divide by what it writes
     at, valid = (rows[:, None], columns[:, :, None]), there[:, :, None] & (rows >= 0)[:, None]
     target, on = wanted[at] * valid, stays[at] & valid  # (strips, k, r), as all that follows
     off = torch.zeros_like(target)

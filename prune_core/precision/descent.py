@@ -24,7 +24,9 @@ from prune_core.precision.mixture import Errors, Setting, changed
 
 AGAIN = 0.75  # of the cost at the last time: then losses are measured anew
 MOST = 8.0  # times as much, or as little, that one correction may make of what a step is expected to lose
-NEAR = 2  # milder and harsher options of a matrix that a swap may take
+MILDER, HARSHER = 2, 1  # options of a matrix that a swap may take
+SMALL = 0.002  # of the largest error of a matrix: an option that is less off loses in proportion
+DIFFERENT = 0.7  # of the error of the next harsher option: what is nearer to that is not measured
 TRIES = 24  # swaps in a row that do not help before the search ends
 BETTER = 0.998  # of the loss before a swap: what it must come down to
 
@@ -78,8 +80,8 @@ class Search:
         self.mild, self.own = (0,) * len(costs), own or [len(one) for one in costs]
         self.lost = [[0.0] * len(one) for one in costs]  # what is expected of each option, beyond the mildest
         self._known: dict[Setting, float] = {}
-        self._expected = 1 + len(starts) + sum(self.own) - len(costs)
-        self._expected += self._marks * (1 + len(costs)) + NEAR * len(costs) + TRIES
+        self._expected = 1 + len(starts) + sum(map(len, map(self._looked_at, range(len(costs)))))
+        self._expected += self._marks * (1 + len(costs)) + (MILDER + HARSHER) * len(costs) + TRIES
 
     @property
     def _marks(self) -> int:
@@ -98,7 +100,8 @@ class Search:
             raise InputError(f"{self.limit:g} cannot be reached; needed: {self.total(self.least):g} or more")
         yield from self._alone()
         path = yield from self._descend()
-        self._tell_others()
+        for at, (lost, own) in enumerate(zip(self.lost, self.own, strict=True)):
+            self._tell(at, range(own, len(lost)))  # anew, as the way has corrected the others
         starts = [path[-1], *self.starts]
         losses = []
         for start in starts:
@@ -117,9 +120,29 @@ class Search:
     def _alone(self) -> Generator[Asked, float, None]:
         base = yield from self.ask(self.mild, self.mild, "one at a time")
         for at, lost in enumerate(self.lost):
-            for option in range(1, self.own[at]):
+            for option in self._looked_at(at):
                 loss = yield from self.ask(changed(self.mild, at, option), self.mild, "one at a time")
                 lost[option] = loss - base
+            self._tell(at, [option for option in range(1, len(lost)) if option not in self._looked_at(at)])
+
+    def _looked_at(self, at: int) -> list[int]:
+        """Options of a matrix that are measured alone: of known errors those that differ, and are not small."""
+        if self.errors is None:
+            return list(range(1, self.own[at]))
+        errors, some = self.errors[at], []
+        for option in sorted(range(1, self.own[at]), key=errors.__getitem__, reverse=True):
+            if not some or SMALL * max(errors) < errors[option] < DIFFERENT * errors[some[-1]]:
+                some.append(option)
+        return sorted(some)
+
+    def _tell(self, at: int, options: Sequence[int]) -> None:
+        """What these options are expected to lose, by their errors, from what is known of the others."""
+        if options:
+            errors, lost = self.errors[at], self.lost[at]
+            others = sorted(set(range(self.own[at])) - set(options), key=errors.__getitem__)
+            known = [errors[o] for o in others], [lost[o] for o in others]
+            for option in options:
+                lost[option] = float(np.interp(errors[option], *known))
 
     # ---- descend
 
@@ -146,6 +169,8 @@ class Search:
 
     def _correct(self, setting: Setting) -> Generator[Asked, float, None]:
         """Measure all together, and the next step of each; scale what its further steps are expected to lose."""
+        if self.errors and all(of[at] <= SMALL * max(of) for of, at in zip(self.errors, setting, strict=True)):
+            return  # near zero losses add
         together = yield from self.ask(setting, setting, "together")
         steps = [step for at in range(len(setting)) if (step := self._step(setting, at))]
         expected = {at: self.lost[at][o] - self.lost[at][setting[at]] for _, at, o in steps}
@@ -161,14 +186,6 @@ class Search:
                 new = {o: lost[o] + measured - expected[at] for o in further}
             for o in further:
                 lost[o] = new[o]
-
-    def _tell_others(self) -> None:
-        """What the options of starts are expected to lose, by their errors, from those that were measured."""
-        for at, (lost, own) in enumerate(zip(self.lost, self.own, strict=True)):
-            if len(lost) > own:
-                order = sorted(range(own), key=self.errors[at].__getitem__)
-                known = [self.errors[at][o] for o in order], [lost[o] for o in order]
-                lost[own:] = np.interp(self.errors[at][own:], *known).tolist()
 
 
 class Swaps:
@@ -202,12 +219,12 @@ class Swaps:
         """The next milder and harsher options that are expected to be the best of their cost."""
         cost, lost, now = self._search.costs[at], self._search.lost[at], self._setting[at]
         front, least = [], float("inf")
-        for o in sorted(range(len(cost)), key=lambda o: (cost[o], lost[o])):  # harshest first
+        for o in sorted(range(self._search.own[at]), key=lambda o: (cost[o], lost[o])):  # harshest first
             if lost[o] < least:
                 front, least = [*front, o], lost[o]
         harsher = [o for o in front if cost[o] < cost[now] and o != now]
         milder = [o for o in front if cost[o] > cost[now]]
-        return harsher[-NEAR:] + milder[:NEAR]
+        return harsher[-HARSHER:] + milder[:MILDER]
 
     def _first_better(self, moves: dict[int, list[tuple[int, float]]],
                       refused: set[Setting]) -> Generator[Asked, float, Setting | None]:
