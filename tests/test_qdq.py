@@ -108,8 +108,8 @@ SURGEON = "sst2-minilm-64x1-surgeon"
 def test_minilm_as_it_ships(tmp_path, text, share):
     """The real size, and the real weights, on random ids: within 1e-3 of ours, and smaller by as much as is told.
 
-    With activations in 8 bits a last bit of fp32 moves some value to the next byte, and six layers carry that on: our own
-    kernels and stock torch are then 0.03 apart, and that is what the engine is held to.
+    With activations in 8 bits a last bit of fp32 moves some value to the next byte, and six layers carry that on: our
+    own kernels and stock torch are then 0.03 apart, and that is what the engine is held to.
     """
     run = Run(files.PROJECT / "data" / "recorded" / SURGEON)
     stage, formats = "retrain-2x", parse(text, run.layout)
