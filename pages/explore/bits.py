@@ -15,7 +15,7 @@ from prune_core.cutting.cuts import Cut, SurfaceKind
 from prune_core.cutting.masks import BlockMask
 from prune_core.latency import executed
 from prune_core.precision.formats import Formats, parse
-from prune_core.precision.storage import Storage, storage, zeros
+from prune_core.precision.storage import Storage, counts, storage
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 
@@ -87,20 +87,14 @@ def stored(run: Run, cut: Cut, mask: BlockMask) -> Storage:
     return storage(mask, parse(cut.formats, run.layout), run.embeddings)
 
 
-def compressions(share: float, layout: Layout) -> tuple[float, float]:
-    """(of the encoder, of the whole model) where this share of the prunable weights is zero."""
-    kept = layout.encoder_weights * (1 - share)
-    return (layout.encoder_weights / kept if round(kept) else float("inf"),
-            layout.model_weights / (layout.model_weights - layout.encoder_weights + kept))
-
-
 def numbers(run: Run, cut: Cut, mask: BlockMask, surfaces: Mapping[SurfaceKind, Sequence[SurfacePoint]],
             dtype: str) -> dict:
     """What a pin keeps: sparsity, compressions, bytes, speedup in this precision, the score with how it is known."""
     profile, one, formats = loaders.usual_profile(), stored(run, cut, mask), parse(cut.formats, run.layout)
-    share, said = zeros(mask, formats), foreseen(cut, mask, surfaces)
-    encoder, model = compressions(share, run.layout)
-    return {"sparsity": share, "encoder": encoder if encoder != float("inf") else None, "model": model,
+    counted, said = counts(mask, formats), foreseen(cut, mask, surfaces)
+    encoder = counted["compression_encoder"]
+    return {"sparsity": counted["sparsity"], "encoder": encoder if encoder != float("inf") else None,
+            "model": counted["compression_model"],
             "bytes": one.bytes, "encoderBytes": one.encoder.stored,
             "speedup": executed.speedup(profile, formats, dtype, mask, SETTING, run.heads) if profile else None,
             "score": said.score if said else None, "how": said.how if said else None}

@@ -75,6 +75,8 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
     st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
     if view.cut.formats and _alike(view) and not any(kind.formats for kind in _alike(view)):
         st.caption(f"The curve is of fp32: none was recorded in {widgets.plain(view.formats.words)}.")
+    if view.sparsity > view.mask.sparsity:
+        st.caption("Along the curve compression counts the blocks alone; pins and exact scores count the pattern too.")
     if view.surfaces:
         table = pd.DataFrame([{"scope": kind.scope, "formats": kind.formats} | vars(point)
                               for kind, points in view.surfaces.items() for point in points])

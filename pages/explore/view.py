@@ -23,7 +23,7 @@ from prune_core.latency.profile import ASKED
 from prune_core.methods.rankings import RANKINGS
 from prune_core.precision import formats
 from prune_core.precision.formats import Formats
-from prune_core.precision.storage import zeros
+from prune_core.precision.storage import counts
 from prune_core.runs import settings
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -70,7 +70,7 @@ class View:
     @property
     def sparsity(self) -> float:
         """The share of zero weights, what a pattern leaves out included."""
-        return zeros(self.mask, self.formats)
+        return counts(self.mask, self.formats)["sparsity"]
 
 
 def forget() -> None:
