@@ -616,7 +616,7 @@ def test_in_a_narrow_window_the_sidebar_is_folded_until_it_is_opened(app, page):
 
 @pytest.mark.parametrize("page", [(800, "light")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Learn", "Learn?step=4.+A+sentence", "Learn?step=7.+Where+it+breaks",
-                                  "Speed?run=recorded", "Compare"])
+                                  "Learn?step=8.+Fewer+bits", "Speed?run=recorded", "Compare"])
 def test_in_a_narrow_window_nothing_is_cut_off(app, page, path):
     page.goto(f"{app}/{path}")
     page.get_by_test_id("stMain").get_by_role("heading").first.wait_for()
@@ -745,3 +745,23 @@ def test_a_stage_without_weights_leads_to_one_that_has_them(app, page, packed):
     playwright.expect(page.get_by_text("blocks are kept at retrain-3x")).to_be_visible()
     playwright.expect(there).to_have_count(0)
     assert "at=retrain-3x" in page.url and not page.problems
+
+
+def test_a_click_on_a_dot_of_the_trade_opens_it_on_the_map(app, page, runs_dir):
+    """The setting with 8 bits is a square; the map then shows its stage, cut and formats, and the address has them."""
+    from test_trade import setting
+
+    from prune_core.runs import tried
+
+    run = Run(runs_dir / "scored")
+    tried.keep(run, "dense", setting(run, 0.25, 0.7, "8"))
+    opened(page, f"{app}/Explore?run=scored&at=penalty-2x&view=Trade")
+    square = """() => [...document.querySelectorAll(".scatterlayer .trace")]
+        .find(one => one.__data__[0].trace.name === "fewer bits")?.querySelector(".points path")"""
+    page.wait_for_function(square)
+    page.evaluate_handle(square).as_element().scroll_into_view_if_needed()
+    still(page)
+    box = page.evaluate_handle(square).as_element().bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_url(re.compile(r"at=dense.*formats=8"))
+    assert "cut=global%400.25" in page.url and not page.problems

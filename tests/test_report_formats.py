@@ -12,7 +12,7 @@ from test_report import DAY, finding
 from prune_core.precision import formats
 from prune_core.precision.storage import storage
 from prune_core.runs.run import Run
-from prune_core.showing.report import recommend, write
+from prune_core.showing.report import chart, recommend, write
 from prune_core.showing.report.finding import Finding, Request
 
 
@@ -53,7 +53,7 @@ def test_both_forms_tell_formats_bytes_and_what_they_do_not_save(run, some):
     stored = [storage(one.mask, formats.parse(one.setting.cut.formats, run.layout)) for one in some]
     page, text = (made(run, some, Request(audience="technical"), DAY) for made in (write.html, write.markdown))
     for told in (page, text):
-        assert "8 bits, rounded after training, what stays repaired" in told
+        assert "8 bits, rounded after training" in told and "then repaired" in told
         assert "4 bits, 2:4, rounded after training" in told and "trained in them" not in told
         assert "save bytes, not time" in told
         for one in stored:
@@ -62,6 +62,14 @@ def test_both_forms_tell_formats_bytes_and_what_they_do_not_save(run, some):
     for one in (page, text):
         plain = one.replace("&#39;", "'")
         assert "--bits=8 --repair" in plain and "--bits=4 --pattern=2:4" in plain
+
+
+def test_the_chart_is_over_bytes_where_bits_are_in_play(run, some):
+    drawn = chart.places(run, some, 1)
+    assert drawn["axis"] == "times fewer bytes of the encoder than in fp32" and not drawn["line"]
+    at = {mark["letter"]: mark["x"] for mark in drawn["marks"]}
+    assert at["A"] < at["B"] < at["C"]
+    assert chart.places(run, some[:1], 0)["axis"] == "encoder compression"
 
 
 def test_a_report_without_formats_says_nothing_of_them(run):

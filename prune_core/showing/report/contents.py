@@ -80,7 +80,8 @@ def contents(run: Run, findings: Sequence[Finding], request: Request, made: date
         "busy": any(finding.speed and finding.speed.busy for finding in findings),
         "commands": [_command(run, finding, request) for finding in findings], "option": _option(request),
         "made_by": run.command(), "machine": run.about.get("machine") or {},
-        "long": len(request.words) > 400 or (request.audience == "technical" and len(rows) > 2),
+        "long": len(request.words) > 400 or (
+            len(rows) > 2 and bool(request.audience == "technical" or _of_formats(rows))),
         "settings": shlex.quote(as_text([finding.setting for finding in findings], run))}
 
 
@@ -124,7 +125,7 @@ def _formats(finding: Finding, run: Run) -> str:
         return ""
     if saved and run.trained_formats(saved) == cut.formats:
         return f"{made.words}, trained in them"
-    return f"{made.words}, rounded after training" + ", what stays repaired" * cut.repaired
+    return f"{made.words}, rounded after training"
 
 
 def _of_formats(rows: Sequence[Mapping]) -> str:
@@ -132,8 +133,9 @@ def _of_formats(rows: Sequence[Mapping]) -> str:
     if not any(row["formats"] for row in rows):
         return ""
     return ("Formats: weights that stay are stored in fewer bits, or so many of every few inputs are kept (N:M). MB "
-            "counts all that a file needs: values, index, scales and the parts left in fp32. Fewer bits of the weights "
-            "alone, and N:M patterns, save bytes, not time: their speedup is that of the blocks.")
+            "counts all that a file needs: values, index, scales and the parts left in fp32; of the encoder, how many "
+            "times fewer bytes than in fp32. Fewer bits of the weights alone, and N:M patterns, save bytes, not time: "
+            "their speedup is that of the blocks.")
 
 
 def _doubts(finding: Finding, audience: str) -> list[str]:
@@ -184,9 +186,9 @@ def _known(findings: Sequence[Finding]) -> dict[str, list[str]]:
         return ", ".join(letter for letter, finding in zip("ABCD", findings, strict=False) if fits(finding))
 
     measured, predicted = ["dev score of the dense model, recorded with the run"], []
-    for one in dict.fromkeys(finding.score.arithmetic for finding in findings if finding.score):
+    for one in dict.fromkeys(_arithmetic_of(finding) for finding in findings if finding.score):
         if exact := letters(lambda finding, one=one: finding.score and finding.score.exact
-                            and finding.score.arithmetic == one):
+                            and _arithmetic_of(finding) == one):
             measured.append(f"dev score of {exact}, on all examples" + (f", in {one}" if one != "fp32" else ""))
     if read_off := letters(lambda finding: finding.score and not finding.score.exact):
         predicted.append(f"dev score of {read_off}, read off the score surface recorded with the run, "
@@ -213,9 +215,14 @@ def _timed(finding: Finding) -> str:
             f"{speed.threads} thread{'s' * (speed.threads > 1)} of {speed.cpu}{sure}")
 
 
+def _arithmetic_of(finding: Finding) -> str:
+    """In which its score was taken: fp32 is fp32, in one pass or module by module."""
+    return finding.score.arithmetic.removesuffix(" (modules)")
+
+
 def _arithmetic(findings: Sequence[Finding]) -> str:
     """In which arithmetic scores were taken and speedups measured, in a sentence; '' where all of it is fp32."""
-    scored = sorted({one.score.arithmetic for one in findings if one.score and one.score.exact})
+    scored = sorted({_arithmetic_of(one) for one in findings if one.score and one.score.exact})
     timed = sorted({one.speed.arithmetic for one in findings if one.speed and one.speed.measured})
     if {*scored, *timed} <= {"fp32"}:
         return ""
