@@ -213,7 +213,7 @@ def test_undo_redo_and_reset(app, page):
 def test_keyboard_only(app, page, runs_dir):
     run = Run(runs_dir / "recorded")
     opened(page, f"{app}/Explore?run=recorded&at=dense")
-    for _ in range(40):  # from the top of the page, by Tab alone
+    for _ in range(50):  # from the top of the page, by Tab alone; eight of them lead through the bits
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.shadowRoot?.activeElement?.className") == "handle":
             break
