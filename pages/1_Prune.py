@@ -15,7 +15,7 @@ from pages.shared.widgets import SHOWING
 from prune_core import InputError
 from prune_core.cutting.masks import SCOPES
 from prune_core.methods import rankings, table
-from prune_core.methods.table import METHODS
+from prune_core.methods.table import METHODS, QUANTIZERS, USUAL, MethodRow
 from prune_core.runs import shelf
 from prune_core.runs.config import PENALTIES, PRESETS, PruneConfig, preset
 from prune_core.tasks import table_files
@@ -23,6 +23,8 @@ from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
 from prune_core.tasks.table_files import SUFFIXES
 
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
+BITS = ("", "8", "4", "3", "2", "ternary", "binary", "clusters-4")
+PATTERNS = ("", "2:4", "1:4", "1:2", "4:8")
 PRESET_WORDS = {"quick": "to see reweighting at work, not to judge it",
                 "standard": "by the method that scored best (the surgeon), at most an hour of training on two cores",
                 "full": "as long as the task wants, by the surgeon too"}
@@ -98,7 +100,8 @@ def settings() -> tuple[PruneConfig, DeltaGenerator]:
     words = st.empty()
     words.caption(f"{chosen}: {PRESET_WORDS[chosen]}.")
     with st.expander("More settings"):
-        more = how(chosen) | reading((model or "").strip())
+        more = how(chosen)
+        more |= few_bits(METHODS[more["method"]]) | reading((model or "").strip())
     if wrong:
         raise wrong
     if data == "practice":
@@ -134,6 +137,31 @@ def how(chosen: str) -> dict[str, object]:
     seed = st.number_input("Seed", min_value=0, max_value=2**31, value=0, help="A seed fixes the result.")
     return {"method": method.name, "penalty": penalty, "scope": scope, "spare": spare, "reweighted": reweighted,
             "ranking": ranking, "distill": distill, "seed": int(seed)}
+
+
+def few_bits(method: MethodRow) -> dict[str, object]:
+    """In which number formats, and with which pattern, the weights are retrained."""
+    usual = method.formats or {}
+    one, two = st.columns(2)
+    bits = one.selectbox("Bits of a weight", BITS, BITS.index(usual.get("bits", "")), accept_new_options=True,
+                         key=f"bits, usually {usual.get('bits', '')}", format_func=lambda bits: bits or "32",
+                         help="In retraining, weights are rounded to so many bits, so that they get used to it. Or one "
+                              "for each layer, type or matrix: layer:8,8,4,4,8,8.")
+    pattern = two.selectbox("Pattern", PATTERNS, PATTERNS.index(usual.get("pattern", "")), accept_new_options=True,
+                            key=f"pattern, usually {usual.get('pattern', '')}", format_func=lambda n: n or "none",
+                            help="2:4: of every 4 weights beside each other in a row at most 2 stay. It saves bytes; "
+                                 "processors are no faster for it.")
+    quantizer = st.selectbox("Onto the levels by", list(QUANTIZERS), key="quantizer", disabled=not bits,
+                             format_func=lambda name: f"{name}: {QUANTIZERS[name].words}",
+                             help="How weights come onto the few values that they may have.")
+    one, two = st.columns(2)
+    activations = one.toggle("Activations in 8 bits", key="activations", help="What goes into the pruned matrices is "
+                             "rounded too, so that int8 arithmetic can execute them.")
+    embeddings = two.toggle("Word embeddings in 8 bits", key="embeddings",
+                            help="About half of the bytes of a small model.")
+    return {"bits": (bits or "").strip(), "pattern": (pattern or "").strip(),
+            "quantizer": quantizer if bits else USUAL, "activation_bits": 8 if activations else None,
+            "embedding_bits": 8 if embeddings else None}
 
 
 def reading(model: str) -> dict[str, object]:

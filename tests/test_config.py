@@ -47,6 +47,34 @@ def test_a_setting_out_of_range_is_refused_by_name(bad, named):
         PruneConfig(**bad)
 
 
+@pytest.mark.parametrize("bad, said", [
+    ({"bits": "0"}, "bits '0' are none that weights can have"), ({"bits": "9"}, "8 to 2, ternary, binary"),
+    ({"pattern": "5:4"}, "pattern '5:4' is not N:M"), ({"activation_bits": 4}, "activation bits 4 are out of range"),
+    ({"embedding_bits": 4}, "embedding bits 4"), ({"bits": "8", "quantizer": "magic"}, "ste, interval, lsq"),
+    ({"quantizer": "lsq"}, "has no bits to bring weights to"),
+    ({"quantizer": "admm", "pattern": "2:4"}, "needed: bits"),
+    ({"bits": "ternary", "quantizer": "lsq"}, "does not train ternary; needed: one of ste, admm, iterative"),
+    ({"pattern": "2:4", "block": "16x3"}, "pattern 2:4 and block 16x3 contradict each other"),
+    ({"bits": "4/2:4", "pattern": "1:4"}, "name another"), ({"bits": "8,4"}, "are several"),
+    ({"method": "nxm-qat", "bits": "8"}, "trains a pattern and bits at once; needed: a pattern")])
+def test_formats_that_do_not_go_are_refused_in_one_line(bad, said):
+    with pytest.raises(InputError) as error:
+        PruneConfig(**bad)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_run_of_before_there_were_formats_has_none():
+    before = {name: value for name, value in PruneConfig().to_json().items()
+              if name not in ("bits", "pattern", "activation_bits", "embedding_bits", "quantizer")}
+    assert PruneConfig.from_json(before).formats.plain and not PruneConfig().of_method.get("formats")
+
+
+def test_formats_are_said_as_they_are_read():
+    asked = PruneConfig(bits="layer:8,4/2:4", activation_bits=8, embedding_bits=8)
+    assert str(asked.formats) == "layer:8,4/2:4;a8;e8" and PruneConfig.from_json(asked.to_json()) == asked
+    assert str(PruneConfig(method="nxm-qat").formats) == "8/2:4"
+
+
 def test_a_setting_from_the_future_is_refused():
     with pytest.raises(InputError, match="warp"):
         PruneConfig.from_json(PruneConfig().to_json() | {"warp": 9})

@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OTHERS = {"bf16": "bf16 avx512", "int8": "int8 vnni", "auto": "int8 vnni"}
 
 
-def choose(dtype: str, path: str | None = None) -> Choice:
+def choose(dtype: str, path: str | None = None, formats=None) -> Choice:
     """As on a machine that runs all three."""
     if paths.check(dtype) == "fp32":
         return Choice("fp32", "fp32", "fp32")
@@ -48,7 +48,7 @@ def choose(dtype: str, path: str | None = None) -> Choice:
 @pytest.fixture
 def machine(monkeypatch):
     """A machine of which every other arithmetic turns the outputs of some sentences around, each of others."""
-    def small_model(model, mask, dtype="fp32", path=None):
+    def small_model(model, mask, dtype="fp32", path=None, *formats):
         small = whole.small_model(model, mask)
         small.choice = paths.choose(dtype, path)
 
@@ -130,7 +130,7 @@ def test_what_a_model_cannot_run_is_kept_as_what_it_ran(run, machine, monkeypatc
     """The machine can, this model cannot: that is found as it is made, said, and kept as fp32."""
     usual, why = bench.small_model, "this architecture has no pass of its own"
 
-    def refuses(model, mask, dtype="fp32", path=None):
+    def refuses(model, mask, dtype="fp32", path=None, *formats):
         small = usual(model, mask)
         small.choice = Choice(dtype, "fp32", "fp32", why if dtype != "fp32" else "")
         return small

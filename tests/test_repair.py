@@ -16,7 +16,7 @@ from prune_core.evaluation.bench import Bench
 from prune_core.methods import repair
 from prune_core.methods.repair import Gram
 from prune_core.models import encoders
-from prune_core.runs import shelf
+from prune_core.runs import places, shelf
 from prune_core.runs.run import Run
 from prune_core.tasks import encoding, glue
 from prune_core.tasks.glue import Examples
@@ -232,8 +232,9 @@ def test_a_repaired_score_is_that_of_the_repaired_model_and_kept_apart(made):
     assert torch.equal(Bench(made, "dense").grams()[first].total, kept[first].total)
 
 
-def test_repair_saves_most_of_the_shipped_model(glue_folder):
-    """SST-2, half of every matrix cut, no training: the first 200 dev sentences."""
+def test_repair_saves_most_of_the_shipped_model(glue_folder, tmp_path, monkeypatch):
+    """SST-2, half of every matrix cut, no training: the first 200 dev sentences. Kept apart from scores of all."""
+    monkeypatch.setattr(places, "RUNS", tmp_path)
     run = shelf.find("sst2-minilm-64x1")
     bench = Bench(run, "dense", str(glue_folder))
     examples = glue.load("sst2", str(glue_folder)).main_dev.some(200)

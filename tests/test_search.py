@@ -208,6 +208,10 @@ def test_the_command_and_what_opens_its_mixture(made, tmp_path):
     real = json.loads(done.stdout.splitlines()[-1])
     assert (real["score"], real["bytes"], real["formats"]) == (answer["score"], answer["bytes"],
                                                               answer["cut"]["formats"])
+    done = prune_core("export", "made", tmp_path / "out", runs, "--mixture=8x", "--to=packed", "--json")
+    assert done.returncode == 0, done.stderr
+    (packed,) = (tmp_path / "out").glob("*.safetensors")
+    assert packed.stat().st_size == answer["bytes"]
     (setting,) = from_json('[{"mixture": "8x"}]', Run(made.path))
     assert setting.cut == mixtures.named(made, "8x").cut
     for words, more in (("one of the two", ("--mixture=8x", "--sparsity=0.5")), ("no mixture '9x'", ("--mixture=9x",))):

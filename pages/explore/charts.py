@@ -199,7 +199,12 @@ def course(run: Run) -> None:
         return
     st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
                     alt="Training loss, penalty, share of zero weights and dev score over the steps")
+    if (drawn := figures.residuals(run.snapshots)) is not None:
+        st.caption("ADMM: how far the weights are from the pruned or rounded copy that they are drawn to, and how far "
+                   "that copy moves. Both fall as the two come to agree.")
+        st.plotly_chart(drawn, key="residuals", config=widgets.chart(), alt="Residuals of ADMM over the steps")
     table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,
-                           "zero_share": s.zero_share, run.metric: (s.scores or {}).get(run.metric)}
+                           "zero_share": s.zero_share, **(s.residuals or {}),
+                           run.metric: (s.scores or {}).get(run.metric)}
                           for s in run.snapshots])
     download("Training history (CSV)", table, f"{run.name}-history.csv")

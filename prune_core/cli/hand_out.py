@@ -213,7 +213,8 @@ def export(
     if one or to not in finding.FORMS:
         if mixture is not None:
             cut, phase = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope,
-                                    bits=bits, pattern=pattern)
+                                    bits=bits, pattern=pattern, activation_bits=activation_bits,
+                                    embedding_bits=embedding_bits)
         else:
             cut = cut_of(asked, sparsity, threshold, scope, by, repair)
             stage = phase or default_stage(asked, cut.share, weights=to in FOLDERS)

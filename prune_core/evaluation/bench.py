@@ -162,19 +162,15 @@ class Bench:
         ranges = self._ranges if own else {}
         weighed = repaired or formats.activations == "tensor" and not ranges
         grams = self.grams(doing) if weighed else None
-        model = self._copy(formats)
+        model = _copied(self.encoder, formats)
         linears = {name: model.get_submodule(name) for name in self.encoder.linears}
         if formats.plain:
             repair.repair_(linears, mask, grams, report=lambda done, total: doing("repairing", done, total))
             return model, None
         stored = compress.compress_(linears, mask, formats, grams if repaired else None,
                                     self._grids if own else None, lambda *at: doing("quantizing", *at),
-                                    self._words(model) if formats.embeddings == 8 else None)
+                                    _words(model) if formats.embeddings == 8 else None)
         return model, replace(stored, ranges=ranges or compress.ranges(formats, grams))
-
-    def _words(self, model: nn.Module) -> tuple[str, nn.Module]:
-        """(name, module) of the word embeddings."""
-        return next((name, one) for name, one in model.named_modules() if one is model.get_input_embeddings())
 
     @cached_property
     def _grids(self) -> compress.Grids:
@@ -186,13 +182,18 @@ class Bench:
         """Of activations, likewise."""
         return ranges_of(self.run, self.stage)
 
-    def _copy(self, formats: Formats) -> nn.Module:
-        """The model, with copies of what `formats` or a repair move."""
-        whole = self.encoder.model
-        moved = list(self.encoder.linears.values()) + [whole.get_input_embeddings()] * (formats.embeddings == 8)
-        own = {id(one) for module in moved for one in module.parameters(recurse=False)}
-        return copy.deepcopy(whole, {id(one): one for one in (*whole.parameters(), *whole.buffers())
-                                     if id(one) not in own})
+
+def _copied(encoder: Encoder, formats: Formats) -> nn.Module:
+    """The model, with copies of what `formats` or a repair move."""
+    whole = encoder.model
+    moved = list(encoder.linears.values()) + [whole.get_input_embeddings()] * (formats.embeddings == 8)
+    own = {id(one) for module in moved for one in module.parameters(recurse=False)}
+    return copy.deepcopy(whole, {id(one): one for one in (*whole.parameters(), *whole.buffers()) if id(one) not in own})
+
+
+def _words(model: nn.Module) -> tuple[str, nn.Module]:
+    """(name, module) of the word embeddings."""
+    return next((name, one) for name, one in model.named_modules() if one is model.get_input_embeddings())
 
 
 def _of(mask: BlockMask, repaired: bool, choice: Choice, formats: Formats) -> tuple[str, bool, str, str]:

@@ -10,7 +10,7 @@ from prune_core.execution.paths import Choice
 from prune_core.latency.executed import executed_as
 from prune_core.latency.profile import Batch, dtype_of
 from prune_core.precision.formats import Formats, parse
-from prune_core.precision.storage import Storage, counts
+from prune_core.precision.storage import Storage, zeros
 from prune_core.runs import tried
 from prune_core.runs.run import Run
 from prune_core.runs.tried import Tried
@@ -23,7 +23,7 @@ def keep(run: Run, stage: str, cut: Cut, mask: BlockMask, score: DevScore, store
     formats = parse(cut.formats, run.layout)
     said = cut.to_json() | {"by": cut.ranking, "repaired": cut.repaired, "formats": str(formats)}
     tried.keep(run, stage, Tried(said, score.scores[run.metric], score.low, score.high, score.examples, stored.bytes,
-                                 stored.encoder.stored, counts(mask, formats)["sparsity"], choice.dtype,
+                                 stored.encoder.stored, zeros(mask, formats), choice.dtype,
                                  predicted_ms(run, mask, formats, choice)))
 
 

@@ -1,9 +1,4 @@
-"""Activations in 8 bits, imitated in fp32: what goes into a matrix becomes what its bytes would stand for.
-
-    token     x = least + byte * step, from the least to the largest value of each token, as the int8 kernels have it
-              (pass.hpp)
-    tensor    x = (byte - zero) * step, from fixed ends with zero between them, beyond which is cut off
-"""
+"""Activations in 8 bits where the kernels take floats: what goes into a matrix becomes what its bytes stand for."""
 
 from __future__ import annotations
 
@@ -12,10 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from prune_core.cutting.blocks import Layout
+from prune_core.methods.activations import by_tensor, by_token
 from prune_core.precision.formats import Formats
-
-STEPS = 255  # from the least byte to the largest
-SMALLEST = 1e-20  # range of a token
 
 
 class Rounding:
@@ -29,31 +22,17 @@ class Rounding:
         self._given = self._made = None
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., width) -> the same, fp32."""
+        """(..., width) -> the same."""
         if x is not self._given:
-            made = per_token(x.float()) if self._ends is None else per_tensor(x.float(), *self._ends)
-            self._given, self._made = x, made
+            self._given, self._made = x, by_token(x) if self._ends is None else by_tensor(x, *self._ends)
         return self._made
 
 
-def per_token(x: torch.Tensor) -> torch.Tensor:
-    """(..., width) fp32, each token (the last axis) between its least and its largest value."""
-    least, most = x.aminmax(dim=-1, keepdim=True)
-    span = (most - least).clamp_min(SMALLEST)
-    return (x - least).mul_(STEPS / span).round_().mul_(span * (1 / STEPS)).add_(least)
-
-
-def per_tensor(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """(..., width) fp32 between `low` and `high`, at most and at least zero: which is a value of its own."""
-    step = (high - low) / STEPS
-    if step <= 0:
-        return x
-    zero = round(-low / step)
-    return (x / step).round_().clamp_(-zero, STEPS - zero).mul_(step)
-
-
 def roundings(formats: Formats, layout: Layout, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Rounding]:
-    """Matrix name -> how its inputs are rounded; {} where they are not. Matrices of a layer with one range share it."""
+    """Matrix name -> how its inputs are rounded; {} where they are not. Matrices of a layer with one range share it.
+
+    `ranges`: of what has one scale for a tensor; what is not among them is left as it is.
+    """
     if not formats.activations:
         return {}
     shared: dict[tuple, Rounding] = {}

@@ -22,8 +22,8 @@ from torch import nn
 
 from prune_core import InputError
 from prune_core.execution import engines
-from prune_core.execution.activations import STEPS, per_token
 from prune_core.execution.compact import CompactLinear
+from prune_core.methods.activations import TOP, by_token
 from prune_core.methods.compress import Compressed
 from prune_core.precision.quantizers import Quantized
 
@@ -36,7 +36,7 @@ class Ends:
     nodes."""
 
     def __init__(self, low: float, high: float):
-        step = (high - low) / STEPS
+        step = (high - low) / TOP
         self.step, self.zero = torch.tensor(step), torch.tensor(round(-low / step), dtype=torch.uint8)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -54,7 +54,7 @@ def to_onnx(small: nn.Module, compressed: Compressed, table: torch.Tensor, path:
     for name in compressed.matrices if formats.activations else ():
         low, high = compressed.ranges.get(name, (0.0, 0.0))
         tensor = Ends(low, high) if high > low else None
-        small.get_submodule(name).rounding = per_token if formats.activations == "token" else tensor
+        small.get_submodule(name).rounding = by_token if formats.activations == "token" else tensor
     engines.to_onnx(small, path, types)
     words = compressed.embeddings and (table.detach().float().numpy(), compressed.embeddings)
     return write(path, weights, words or None)

@@ -20,6 +20,7 @@ from prune_core.cutting.masks import by_scope, scope_key
 from prune_core.methods.constraints import Blocks, Constraint
 
 RHO = 1e-3
+ROUNDS = 200  # times in a phase that it projects: the share of blocks rises with them
 GROWTH = 2.0  # of rho, at a milestone
 
 
@@ -27,14 +28,16 @@ class ADMM:
     """`norms` are those of Z: zero where the projection has cut, though W is only drawn there.
 
     `residuals`: since it projected last, ||W - Z|| / ||W|| (the weights are so far from fulfilling the constraint) and
-    ||Z - Z_old|| / ||W|| (what they are drawn to moves so far); {} before.
+    ||Z - Z_old|| / ||W|| (what they are drawn to moves so far); {} before. `rounds`: times in a phase to project.
     """
 
     def __init__(self, weights: Mapping[str, torch.Tensor], layout: Layout, scope: str = "global",
-                 progressive: bool = True, constraint: Constraint | None = None):
+                 progressive: bool = True, constraint: Constraint | None = None, rho: float = RHO,
+                 rounds: int = ROUNDS):
         self.weights, self.layout, self.scope, self.progressive = weights, layout, scope, progressive
         self.constraint = constraint or Blocks(layout, scope)
-        self.lam = dict.fromkeys(by_scope(layout, scope), RHO)  # rho, under the name that every method has
+        self.rounds = rounds
+        self.lam = dict.fromkeys(by_scope(layout, scope), rho)  # rho, under the name that every method has
         self.importance: dict[str, torch.Tensor] = {}
         self.residuals: dict[str, float] = {}
         self._keys = {matrix.name: scope_key(matrix, scope) for matrix in layout.matrices}

@@ -28,8 +28,9 @@ from prune_core.precision import quantizers
 from prune_core.precision.formats import Format, Formats
 from prune_core.precision.quantizers import Quantized
 
-CONTROLS = 50  # times in a phase that ADMM projects onto the levels
-GROWTHS = 9  # times that its rho doubles
+ROUNDS = 10  # times in a phase that ADMM projects onto the levels, and that its rho doubles: where the weights have no
+# time to follow, U makes what they are drawn to flicker between two levels, and they come no nearer
+RHO = 0.1  # at first: rounding is a tenth of what pruning takes away, so that pruning's own is too weak
 
 
 class Quantization:
@@ -45,7 +46,7 @@ class Quantization:
         weights = {name: encoder.weights[name] for name in self.formats}
         if weights and quantizer == "admm":
             self.levels = constraints.Chain(constraints.of_numbers(self.formats))
-            self.drawn = ADMM(weights, _only(layout, weights), constraint=self.levels)
+            self.drawn = ADMM(weights, _only(layout, weights), constraint=self.levels, rho=RHO, rounds=ROUNDS)
         else:
             with torch.no_grad():
                 self.parts = {name: rounding(quantizer, weight.detach(), self.formats[name], kept[name], count)
@@ -66,9 +67,9 @@ class Quantization:
     @torch.no_grad()
     def before_(self, done: int, optimizer: torch.optim.Optimizer) -> None:
         """Before the forward pass of a step."""
-        if self.drawn and done and done % max(1, self.count // (GROWTHS + 1)) == 0:
-            self.drawn.refresh_()
-        if self.drawn and done % max(1, self.count // CONTROLS) == 0:
+        if self.drawn and done % max(1, self.count // ROUNDS) == 0:
+            if done:
+                self.drawn.refresh_()
             self.drawn.control_(0.0, 0.0)
         for name, part in self.parts.items():
             weight = self.encoder.weights[name]

@@ -49,8 +49,12 @@ def _movement(weights, layout, scope):
 def _admm(weights, layout, scope, progressive, formats):
     from prune_core.methods.admm import ADMM
     from prune_core.methods.constraints import Blocks, Chain, of_pattern
-    constraint = Chain([Blocks(layout, scope), *of_pattern(formats.of(layout))])
-    return ADMM(weights, layout, scope, progressive, constraint)
+    pattern = of_pattern(formats.of(layout))
+    if not pattern:
+        return ADMM(weights, layout, scope, progressive)
+    # A pattern is whole from the start. Projected as often as blocks are, the weights have no time to follow, and are
+    # half their size away from it at the end; of 20 rounds and ten times the rho a third
+    return ADMM(weights, layout, scope, progressive, Chain([Blocks(layout, scope), *pattern]), rho=1e-2, rounds=20)
 
 
 def _surgeon(*measured):

@@ -154,3 +154,8 @@ def counts(mask: BlockMask, formats: Formats) -> dict[str, float]:
     return {"sparsity": 1.0 - kept / layout.encoder_weights,
             "compression_encoder": layout.encoder_weights / kept if kept else float("inf"),
             "compression_model": layout.model_weights / (layout.model_weights - layout.encoder_weights + kept)}
+
+
+def zeros(mask: BlockMask, formats: Formats) -> float:
+    """The share of zero weights of the prunable matrices, those of a pattern included: 0 to 1."""
+    return counts(mask, formats)["sparsity"]

@@ -496,6 +496,23 @@ def history(snapshots: Sequence[Snapshot], metric: str) -> go.Figure:
     return _clear(figure, 460, margin=dict(t=62))
 
 
+def residuals(snapshots: Sequence[Snapshot]) -> go.Figure | None:
+    """How far ADMM's weights are from what they are drawn to, and how far that moves, over the steps; None without."""
+    told, starts = [s for s in snapshots if s.residuals], phase_starts(snapshots)
+    if not told:
+        return None
+    figure = go.Figure()
+    for part, name, colour, dash in (("primal", "weights from their target", BLUE, "solid"),
+                                     ("dual", "target from the last one", ORANGE, "dash")):
+        points = _thinned([(starts[s.phase] + s.step, s.residuals[part], s.phase) for s in told])
+        figure.add_trace(go.Scatter(
+            **_xy(points), text=[phase for *_, phase in points], name=name, mode="lines",
+            line=dict(color=colour, width=2, dash=dash), hovertemplate=hover("%{text}, step %{x}: %{y:.1%}", name)))
+    figure.update_yaxes(title_text="of the weights' norm", tickformat=".0%", zeroline=False, rangemode="tozero")
+    figure.update_xaxes(title_text="step", showgrid=False, zeroline=False)
+    return with_legend(figure, 300)
+
+
 def _thinned(points: list[tuple[int, float, str]], most: int = 400) -> list[tuple[int, float, str]]:
     """(step, value, phase) of at most about `most` points, so that curves stay readable.
 

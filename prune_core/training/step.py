@@ -28,6 +28,7 @@ from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
 
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
+CONTROLS = 200  # times in a phase
 HORIZON = 0.1  # lambda is set to be on the line this share of the phase ahead
 MAX_GRADIENT = 1.0
 
@@ -148,8 +149,9 @@ class Steps:
         return peak if self.kind == "penalty" else peak * (self.count - step) / max(1, self.count - warm)
 
     def _control_(self) -> None:
-        """Set lambda anew about 200 times in the phase, aiming at the line HORIZON ahead."""
-        if self.config.lam is not None or self.done % max(1, self.count // 200):
+        """Set lambda anew CONTROLS times in the phase, or as the method has it, aiming at the line HORIZON ahead."""
+        controls = getattr(self.method, "rounds", CONTROLS)
+        if self.config.lam is not None or self.done % max(1, self.count // controls):
             return
         ahead = max(1, round(HORIZON * self.count))
         share = self.method.share(min(1.0, (self.done + ahead) / (RAMP * self.count)))
