@@ -755,7 +755,8 @@ def test_a_click_on_a_dot_of_the_trade_opens_it_on_the_map(app, page, runs_dir):
 
     run = Run(runs_dir / "scored")
     tried.keep(run, "dense", setting(run, 0.25, 0.7, "8"))
-    opened(page, f"{app}/Explore?run=scored&at=penalty-2x&view=Trade")
+    page.goto(f"{app}/Explore?run=scored&at=penalty-3x&view=Trade")
+    page.wait_for_selector(DRAWN)
     square = """() => [...document.querySelectorAll(".scatterlayer .trace")]
         .find(one => one.__data__[0].trace.name === "fewer bits")?.querySelector(".points path")"""
     page.wait_for_function(square)
