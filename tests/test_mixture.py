@@ -12,11 +12,12 @@ from sample_run import make_layout, make_norms
 from prune_core import InputError
 from prune_core.cutting.masks import BYTES, BlockMask
 from prune_core.precision import mixture, storage
+from prune_core.precision.descent import Found, Search
 from prune_core.precision.formats import Format, Formats
-from prune_core.precision.mixture import Option, Search
+from prune_core.precision.mixture import Option
 
 
-def answered(search: Search, loss) -> tuple[mixture.Found, list]:
+def answered(search: Search, loss) -> tuple[Found, list]:
     """The search with its questions answered by `loss(setting)`; what was asked."""
     asking, asked = search.run(), []
     try:
@@ -62,7 +63,7 @@ def test_by_hand():
 def test_a_step_goes_to_the_corner_of_the_hull_not_to_what_lies_above_it():
     costs, losses = [[10, 8, 4]], [[0.0, 5.0, 6.0]]  # 2.5 a unit first, 1 a unit to the last
     found, _ = answered(Search(costs, 9), added(losses))
-    assert found.path == ((0,), (2,), (1,))  # the descent; then the milder one, which the limit allows
+    assert found.path == ((0,), (2,)) and found.trail == ((2,), (1,))  # the limit allows the milder one
     assert (found.setting, found.loss) == ((1,), 5.0)
 
 
@@ -84,12 +85,12 @@ def test_one_that_cannot_be_met():
 
 def test_losses_that_do_not_add_are_measured_anew():
     """Alone each of the first two costs nothing; together they cost much, which only a second look tells."""
-    costs = [[100, 50], [100, 50], [100, 50]]
+    costs = [[100, 20], [100, 20], [100, 20]]
 
     def loss(setting):
         return [0, 0.01, 10][setting[0] + setting[1]] + 0.5 * setting[2]
 
-    found, asked = answered(Search(costs, 200), loss)
+    found, asked = answered(Search(costs, 150), loss)
     assert found.loss == pytest.approx(0.51) and sum(found.setting) == 2 and found.setting[2] == 1
     assert "together" in {one.doing for one in asked}
 
@@ -98,7 +99,8 @@ def test_a_swap_finds_what_the_descent_missed():
     # a loses least a unit (0.5 against 0.53), but 3 are enough, and b has them for less
     costs, losses = [[10, 2], [10, 7]], [[0, 4.0], [0, 1.6]]
     found, _ = answered(Search(costs, 17), added(losses))
-    assert found.path == ((0, 0), (1, 0), (0, 1)) and (found.loss, found.swaps) == (1.6, 1)
+    assert found.path == ((0, 0), (1, 0)) and found.trail == ((1, 0), (0, 1))
+    assert (found.loss, found.swaps, found.start) == (1.6, 1, None)
 
 
 # ---------------------------------------------------------------- against brute force

@@ -17,6 +17,7 @@ from prune_core.cutting.masks import BYTES
 from prune_core.evaluation import dev_score, exact, limits, losses, search
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.limits import Target
+from prune_core.evaluation.matrices import Matrices
 from prune_core.evaluation.search import Wanted
 from prune_core.execution.exchange import Exchange
 from prune_core.latency.profile import uncut
@@ -82,18 +83,23 @@ def test_exchanged_weights_give_what_the_model_with_them_gives(architecture, tmp
 def test_held_out_sentences_are_none_that_a_repair_sees():
     texts = [(str(i),) for i in range(5000)]
     train = glue.Examples(texts, np.arange(5000) % 2)
-    some, note = losses.held_out(train, 512)
+    some, other, note = losses.held_out(train, 512)
     repair = {one for one, in train.some(losses.GRAM_SENTENCES).texts}
-    assert len(some) == 512 and not note and not repair & {one for one, in some.texts}
+    assert len(some) == len(other) == 512 and not note and not repair & {one for one, in (*some.texts, *other.texts)}
+    assert not {one for one, in some.texts} & {one for one, in other.texts}
     assert [int(one) % 2 for one, in some.texts] == some.labels.tolist()
-    few, note = losses.held_out(glue.Examples(texts[:64], np.zeros(64, int)), 512)
-    assert len(few) == 64 and "64 training sentences" in note
+    few, others, note = losses.held_out(glue.Examples(texts[:64], np.zeros(64, int)), 512)
+    assert len(few) == len(others) == 32 and "64 training sentences" in note
+    phrases = [("one two",) if i % 2 else (" ".join(["word"] * 18),) for i in range(9000)]
+    some, *_ = losses.held_out(glue.Examples(phrases, np.zeros(9000, int)), 200)
+    assert sum(len(one) > 10 for one, in some.texts) == pytest.approx(180, abs=8)  # 9 of 10 words stand in long ones
 
 
 def test_losses_are_those_of_the_outputs(made):
     bench = Bench(made, "dense")
     data = glue.load("sst2", made.data)
-    held_out = losses.HeldOut(bench, data.train, b"")
+    matrices = Matrices(bench, b"")
+    held_out = losses.HeldOut(matrices, data.train)
     layout, plain = made.layout, Format.parse("32")
     none, fp32 = uncut(layout), dict.fromkeys((m.name for m in layout.matrices), plain)
     said = held_out.loss("plain", none, fp32)
@@ -103,12 +109,12 @@ def test_losses_are_those_of_the_outputs(made):
     assert said["labels"] == pytest.approx(-np.log(chances[np.arange(len(logits)), data.train.labels]).mean(), rel=1e-4)
     assert abs(said["answers"]) < 1e-9 and abs(said["outputs"]) < 1e-9
     four = held_out.loss("four", none, two := dict.fromkeys(fp32, Format.parse("2")))
-    other = held_out._exchange.outputs(held_out._weights(none, two)).numpy().astype(np.float64)
+    other = held_out._exchange.outputs(matrices.of(none, two)).numpy().astype(np.float64)
     apart = (other[:, 1] - other[:, 0]) - (logits[:, 1] - logits[:, 0])
     assert four["outputs"] == pytest.approx((apart**2).mean() / 4, rel=1e-3) and four["answers"] > 1e-4
-    again = losses.HeldOut(bench, data.train, b"")
+    again = losses.HeldOut(matrices, data.train)
     assert again.known("four") == four and again.known("other") is None
-    assert losses.HeldOut(bench, data.train, b"another ranking").known("four") is None
+    assert losses.HeldOut(Matrices(bench, b"another ranking"), data.train).known("four") is None
 
 
 # ---------------------------------------------------------------- the search

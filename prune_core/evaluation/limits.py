@@ -13,8 +13,9 @@ from prune_core.evaluation.speedup import usual_profile
 from prune_core.latency.profile import Profile
 from prune_core.latency.work import Batch
 from prune_core.precision import mixture, storage
+from prune_core.precision.descent import Search
 from prune_core.precision.formats import Format
-from prune_core.precision.mixture import Search, Setting, Table
+from prune_core.precision.mixture import Setting, Table
 from prune_core.runs.run import Run
 
 SHARES_FOR_SPEED = (0.25, 0.5, 0.75, 0.9)

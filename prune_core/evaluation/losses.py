@@ -12,63 +12,56 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional as F
 
-from prune_core.cutting.blocks import Matrix
 from prune_core.cutting.masks import BlockMask
-from prune_core.evaluation.bench import GRAM_SENTENCES, Bench
-from prune_core.execution.exchange import Exchange, Near, Pair
-from prune_core.methods.compress import compress_
-from prune_core.methods.repair import DAMP
-from prune_core.precision.formats import Format, Formats
+from prune_core.evaluation.bench import GRAM_SENTENCES
+from prune_core.evaluation.matrices import Matrices
+from prune_core.execution.exchange import Exchange, Near
+from prune_core.precision.formats import Format
 from prune_core.runs import mixtures
 from prune_core.runs.mixtures import Losses
 from prune_core.tasks import encoding
 from prune_core.tasks.glue import Examples
 
-SENTENCES = 512
-KEPT_BYTES = 800e6  # of matrices that were compressed
-VERSION = 1  # of what a loss depends on beside weights, sentences and ranking
+SENTENCES = 384
 
 
-def held_out(train: Examples, count: int = SENTENCES) -> tuple[Examples, str]:
-    """(up to `count` examples spread over those that no repair sees, or over all where too few are left; a note)."""
+def held_out(train: Examples, count: int = SENTENCES) -> tuple[Examples, Examples, str]:
+    """(up to `count` examples, as many others, a note): of those that no repair sees, or of all where these are few.
+
+    The longer an example, the likelier it is taken: every word is as likely as another. Many of SST-2's training
+    examples are phrases of two or three words, which tell little.
+    """
     seen = np.linspace(0, len(train) - 1, min(GRAM_SENTENCES, len(train))).round().astype(int)
     rest, note = np.setdiff1d(np.arange(len(train)), seen), ""
-    if len(rest) < count / 2:
+    if len(rest) < count:
         rest = np.arange(len(train))
         note = (f"only {len(train):,} training sentences, so losses are measured on sentences that repairs have seen")
-    at = rest[np.linspace(0, len(rest) - 1, min(count, len(rest))).round().astype(int)]
-    return Examples([train.texts[i] for i in at], train.labels[at]), note
+    ends = np.cumsum([max(1, sum(len(text.split()) for text in train.texts[i])) for i in rest])
+    words = (np.arange(2 * count) + 0.5) / (2 * count) * ends[-1]
+    at = rest[np.unique(np.searchsorted(ends, words))] if len(rest) > 2 * count else rest
+    return (*(Examples([train.texts[i] for i in some], train.labels[some]) for some in (at[::2], at[1::2])), note)
 
 
 class HeldOut:
-    """Losses of settings, each measured only once ever; matrices are compressed one by one, and kept while in use."""
+    """Losses of settings on some sentences, each measured only once ever."""
 
-    def __init__(self, bench: Bench, examples: Examples, about: bytes):
-        """`about`: what else losses depend on, the ranking."""
-        self._bench, run = bench, bench.run
-        length = bench.encoder.max_length(run.config.max_length)
+    def __init__(self, matrices: Matrices, examples: Examples):
+        self._matrices, bench = matrices, matrices.bench
+        self._run, self._stage = bench.run, bench.stage
+        length = bench.encoder.max_length(self._run.config.max_length)
         self._data = encoding.encode(examples, bench.encoder.tokenizer, length)
-        self._exchange = Exchange(bench.encoder.model, run.layout, self._data)
-        self._made: OrderedDict[tuple, Pair] = OrderedDict()
+        self._exchange = Exchange(bench.encoder.model, self._run.layout, self._data)
         self._nears: OrderedDict[str, Near] = OrderedDict()
-        self._key = self._digest(about)
-        self._known = mixtures.losses(run, bench.stage, self._key)
+        seen = repr((matrices.digest, self._data.inputs, self._data.labels.tolist()))
+        self._key = hashlib.sha256(seen.encode()).hexdigest()[:24]
+        self._known = mixtures.losses(self._run, self._stage, self._key)
         self.measured = 0  # here, not found
-
-    def _digest(self, about: bytes) -> str:
-        sha = hashlib.sha256(about + repr((VERSION, DAMP, self._bench.train.inputs)).encode())
-        sha.update(repr((self._data.inputs, self._data.labels.tolist())).encode())
-        for name, tensor in sorted(self._bench.encoder.model.state_dict().items()):
-            sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
-        return sha.hexdigest()[:24]
 
     def known(self, text: str) -> Losses | None:
         """What was measured of this setting; None where nothing was."""
@@ -79,53 +72,19 @@ class HeldOut:
         """Of a setting, which `text` names; `near`: another one, with most of its matrices, from which to start."""
         if text not in self._known:
             start = self._near(*near) if near else None
-            outputs = self._exchange.outputs(self._weights(mask, formats), start)
+            outputs = self._exchange.outputs(self._matrices.of(mask, formats), start)
             losses = {"labels": self._to_labels(outputs), "answers": self._to_answers(outputs),
                       "outputs": self._to_outputs(outputs)}
-            mixtures.keep_loss(self._bench.run, self._bench.stage, self._key, text, losses)
+            mixtures.keep_loss(self._run, self._stage, self._key, text, losses)
             self._known[text], self.measured = losses, self.measured + 1
         return self._known[text]
 
-    def dev_answers(self, mask: BlockMask, formats: Mapping[str, Format]) -> np.ndarray:
-        """(examples, outputs) on the main dev split, of matrices that are compressed already where they are kept."""
-        return self._on_dev.outputs(self._weights(mask, formats)).numpy()
-
-    @cached_property
-    def _on_dev(self) -> Exchange:
-        bench = self._bench
-        return Exchange(bench.encoder.model, bench.run.layout, bench.dev[bench.task.dev[0]])
-
-    # ---- models
-
     def _near(self, text: str, mask: BlockMask, formats: Mapping[str, Format]) -> Near:
         if text not in self._nears:
-            self._nears[text] = self._exchange.near(self._weights(mask, formats))
+            self._nears[text] = self._exchange.near(self._matrices.of(mask, formats))
             if len(self._nears) > 2:  # the first is where most start
                 del self._nears[list(self._nears)[1]]
         return self._nears[text]
-
-    def _weights(self, mask: BlockMask, formats: Mapping[str, Format]) -> dict[str, Pair]:
-        """Matrix name -> weight and bias, the same objects as long as they are kept."""
-        weights = {m.name: self._compressed(m, mask, formats[m.name]) for m in mask.layout.matrices}
-        while sum(weight.nbytes for weight, _ in self._made.values()) > KEPT_BYTES and len(self._made) > len(weights):
-            self._made.popitem(last=False)
-        return weights
-
-    def _compressed(self, matrix: Matrix, mask: BlockMask, format: Format) -> Pair:
-        kept = mask.kept[matrix.name]
-        key = matrix.name, format, np.packbits(kept).tobytes()
-        if key not in self._made:
-            own = self._bench.encoder.linears[matrix.name]
-            linear = nn.Linear(matrix.n, matrix.m, bias=own.bias is not None, device="meta")
-            linear.weight = nn.Parameter(own.weight.detach().float().clone())
-            if own.bias is not None:
-                linear.bias = nn.Parameter(own.bias.detach().float().clone())
-            alone = BlockMask(replace(mask.layout, matrices=(matrix,)), {matrix.name: kept})
-            with torch.no_grad():
-                compress_({matrix.name: linear}, alone, Formats(weights=(format,)), self._bench.grams())
-            self._made[key] = (linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
-        self._made.move_to_end(key)
-        return self._made[key]
 
     # ---- losses
 

@@ -1,7 +1,10 @@
 """The best mixture of settings for a run under a limit: losses decide, the dev set judges at the end.
 
+First every matrix is compressed alone in every way, which tells how far its outputs are off; what is beaten in bytes
+and in that is not looked at again. Then losses on some training sentences find settings (precision/descent.py), from
+the best uniform setting too; losses on other training sentences decide between those found.
 Everything that is measured is kept as it comes (runs/mixtures.py): a killed search goes on, a second limit is nearly
-free. Beside the mixture stands the best uniform setting within the same limit, chosen by the same loss.
+free. Beside the mixture stands the best uniform setting within the same limit, chosen by the same losses.
 """
 
 from __future__ import annotations
@@ -9,20 +12,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from prune_core.cutting.cuts import Cut
-from prune_core.cutting.masks import BlockMask, mask_at_sparsity
-from prune_core.evaluation import exact, limits, losses, trials
+from prune_core.cutting.masks import BlockMask
+from prune_core.evaluation import exact, limits, losses, rivals, trials
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.limits import Limit, Target
+from prune_core.evaluation.limits import Target
 from prune_core.evaluation.losses import HeldOut
+from prune_core.evaluation.matrices import Matrices
+from prune_core.evaluation.rivals import Uniform
 from prune_core.execution import native, paths
 from prune_core.precision import mixture, storage
+from prune_core.precision.descent import Found, Search
 from prune_core.precision.formats import Format, Formats
-from prune_core.precision.mixture import Found, Search, Setting, Table
+from prune_core.precision.mixture import Errors, Setting, Table
 from prune_core.runs import best, mixtures, tried
 from prune_core.runs.data import data_of
 from prune_core.runs.run import Run
@@ -30,10 +36,13 @@ from prune_core.runs.tried import Tried
 from prune_core.tasks import metrics
 
 ORDER = ("The order of this search is ours: that of NxMiFormer (arXiv 2206.15014) is not known from its abstract. "
-         "Losses of one matrix alone, greedy by least loss per byte saved, measured anew on the way, then swaps.")
+         "Losses of one matrix alone, greedy by least loss per byte saved, measured anew on the way, then swaps, from "
+         "the best uniform setting too; other sentences decide between what was found.")
 BY = "outputs"  # the loss that decides (losses.py)
 SCORED = 10  # steps of the descent that are scored on the dev set
-RIVALS = 3  # uniform settings that are scored, the best by loss first
+MEASURED = 6  # uniform settings of which the loss is measured, those first that are likely to be the best
+RIVALS = 3  # of these, how many are judged and scored
+JUDGED = 6  # settings on the way of the swaps that are judged
 Step = tuple[int, int, object]  # done, of about how many, what is done; at last the answer
 
 
@@ -51,24 +60,20 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """One setting for all matrices, cut as little as the limit allows: a rival."""
+class Candidate:
+    """Something found. `loss` on the sentences that it was found with, `second` on those that decide."""
 
-    scope: str
-    share: float
-    format: Format
+    what: str
+    text: str
     mask: BlockMask
+    formats: Mapping[str, Format]
+    loss: float
+    second: float = float("nan")
+    uniform: Uniform | None = None
+    setting: Setting = ()
 
-    @property
-    def words(self) -> str:
-        if not self.share:
-            return mixture.Option(0.0, self.format).words
-        where = "one threshold" if self.scope == "global" else "of every matrix"
-        return f"blocks {self.share:.3f} ({where}), {self.format.words}"
-
-    @property
-    def text(self) -> str:
-        return f"uniform {self.scope} {self.share!r} {self.format}"
+    def to_json(self) -> dict:
+        return {"what": self.what, "loss": self.loss, "second_loss": self.second}
 
 
 def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), source: str | None = None,
@@ -81,14 +86,16 @@ def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), sour
     torch.set_num_threads(threads or os.cpu_count() or 1)
     start, by = time.perf_counter(), wanted.by or best.ranking(run, stage)
     table = limits.table_for(run, stage, by, target, wanted.shares, wanted.patterns, wanted.bits)
-    limit = limits.of(run, table, target, wanted.dtype)
+    limits.of(run, table, target, wanted.dtype)
     native.build()
     bench = Bench(run, stage, source)
-    examples, note = losses.held_out(data_of(run, source).train, wanted.sentences)
-    about = b"".join(name.encode() + values.tobytes() for name, values in sorted(table.ranking.items()))
-    made = _Search(run, stage, target, wanted, by, table, limit, HeldOut(bench, examples, about), bench)
-    answer = yield from made.steps()
-    answer |= {"sentences": len(examples), "notes": [note] * bool(note), "seconds": time.perf_counter() - start}
+    first, second, note = losses.held_out(data_of(run, source).train, wanted.sentences)
+    matrices = Matrices(bench, b"".join(name.encode() + values.tobytes() for name, values in
+                                        sorted(table.ranking.items())))
+    made = _Search(run, stage, target, wanted, by, matrices, HeldOut(matrices, first), HeldOut(matrices, second))
+    answer = yield from made.steps(table)
+    answer |= {"sentences": len(first), "second_sentences": len(second), "notes": [note] * bool(note),
+               "seconds": time.perf_counter() - start}
     mixtures.keep(run, target.name, answer)
     yield made.done, made.done, answer
 
@@ -96,44 +103,89 @@ def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), sour
 class _Search:
     """One search of one run; `steps` does it."""
 
-    def __init__(self, run: Run, stage: str, target: Target, wanted: Wanted, by: str, table: Table, limit: Limit,
-                 held_out: HeldOut, bench: Bench):
+    def __init__(self, run: Run, stage: str, target: Target, wanted: Wanted, by: str, matrices: Matrices,
+                 first: HeldOut, second: HeldOut):
         self.run, self.stage, self.target, self.wanted, self.by = run, stage, target, wanted, by
-        self.table, self.limit, self.held_out, self.bench, self.done = table, limit, held_out, bench, 0
+        self.matrices, self.bench, self.first, self.second, self.done = matrices, matrices.bench, first, second, 0
 
-    def steps(self) -> Iterator[Step]:
-        """The search, its rivals, their dev scores; returns the answer."""
-        found = yield from self._search()
-        total = self.done + len(rivals := self._uniforms()) + SCORED + RIVALS + 1
-        by_loss = []
-        for uniform in rivals:
-            yield self._count(total, "uniform settings")
-            said = self.held_out.loss(uniform.text, uniform.mask, self._alike(uniform.format))
-            by_loss.append((said[self.wanted.loss], uniform))
-        by_loss.sort(key=lambda one: one[0])
-        path = yield from self._path(found, total)
-        cuts = [self._cut(found.setting), *(self._uniform_cut(uniform) for _, uniform in by_loss[:RIVALS])]
+    def steps(self, whole: Table) -> Iterator[Step]:
+        """The rivals, the search, the choice, dev scores; returns the answer."""
+        errors = yield from self._errors(whole)
+        uniforms = yield from self._uniforms(whole, errors)
+        found = yield from self._search(*whole.promising(errors), uniforms)
+        chosen, uniforms, candidates = yield from self._judge(found, uniforms)
+        path = yield from self._path(found, chosen)
         answers = []
-        for cut in cuts:
-            yield self._count(total, "exact scores")
-            answers.append(exact.evaluate(self.run, self.stage, cut, bench=self.bench))
-        return self._answer(found, by_loss, path, cuts[0], answers)
+        for one in (chosen, *uniforms):
+            yield self._count("exact scores", RIVALS + 1 - len(answers))
+            answers.append(exact.evaluate(self.run, self.stage, self._cut(one), bench=self.bench))
+        return self._answer(found, chosen, uniforms, candidates, path, answers)
 
-    def _count(self, total: int, doing: str) -> Step:
+    def _count(self, doing: str, left: int) -> Step:
+        """`left`: how much of this there is still to do."""
         self.done += 1
-        return self.done - 1, max(total, self.done), doing
+        return self.done - 1, self.done + left, doing
 
-    def _search(self) -> Iterator[Step]:
-        looking = Search(self.limit.costs, self.limit.most, self.limit.total).run()
+    # ---- what is found
+
+    def _errors(self, table: Table) -> Iterator[Step]:
+        """Of each matrix's options; each matrix is a step."""
+        for done, _ in enumerate(self.matrices.measure(table)):
+            yield self._count("errors of every matrix", 20 * (len(table.options) - done))
+        return self.matrices.errors(table)
+
+    def _uniforms(self, table: Table, errors: Errors) -> Iterator[Step]:
+        """Those with the least loss, the best first."""
+        limit, found = limits.of(self.run, table, self.target, self.wanted.dtype), []
+        likely = sorted(rivals.uniforms(table, limit), key=lambda one: rivals.expected(one, table, errors))
+        for at, one in enumerate(likely[:MEASURED]):
+            yield self._count("uniform settings", 15 * len(errors) - at)
+            loss = self.first.loss(one.text, one.mask, one.formats)[self.wanted.loss]
+            found.append(Candidate(one.words, one.text, one.mask, one.formats, loss, uniform=one))
+        return sorted(found, key=lambda one: one.loss)[:RIVALS]
+
+    def _search(self, table: Table, errors: Errors, uniforms: Sequence[Candidate]) -> Iterator[Step]:
+        """What the search finds, which may begin from the best uniform setting too."""
+        own, starts = [len(one) for one in table.options], []
+        if uniforms:
+            joined, setting = table.joined(uniforms[0].mask, uniforms[0].uniform.format)
+            if joined.mask(setting).digest() == uniforms[0].mask.digest():
+                table, starts = joined, [setting]
+                errors = yield from self._errors(table)
+        self.table, self.limit = table, limits.of(self.run, table, self.target, self.wanted.dtype)
+        looking = Search(self.limit.costs, self.limit.most, self.limit.total, starts, errors, own).run()
         try:
             asked = next(looking)
             while True:
-                yield asked.done, asked.total + 2 * SCORED + RIVALS, asked.doing
-                self.done = asked.done + 1
-                said = self.held_out.loss(*self._model(asked.setting), self._model(asked.near))
+                yield self._count(asked.doing, asked.total - asked.done + 2 * SCORED + RIVALS)
+                said = self.first.loss(*self._model(asked.setting), self._model(asked.near))
                 asked = looking.send(said[self.wanted.loss])
         except StopIteration as ended:
             return ended.value
+
+    def _judge(self, found: Found, uniforms: Sequence[Candidate]) -> Iterator[Step]:
+        """(the best, the uniform ones, all), the best first, by the loss on the second sentences."""
+        last = len(found.trail) - 1
+        some = sorted({round(last * i / (JUDGED - 1)) for i in range(JUDGED)})
+        settings = [(f"{at} swaps", found.trail[at]) for at in some if at or found.start is None]
+        if found.path[-1] not in found.trail:
+            settings = [("descent", found.path[-1]), *settings]
+        ours = [Candidate(what, *self._model(one), self.first.loss(*self._model(one))[self.wanted.loss], setting=one)
+                for what, one in settings]
+        judged = []
+        for at, one in enumerate((*ours, *uniforms)):
+            yield self._count("other sentences", len(ours) + len(uniforms) - at + SCORED + RIVALS)
+            said = self.second.loss(one.text, one.mask, one.formats)
+            judged.append(replace(one, second=said[self.wanted.loss]))
+        judged.sort(key=lambda one: one.second)
+        return self._as_mixture(judged[0]), [one for one in judged if one.uniform], judged
+
+    def _as_mixture(self, one: Candidate) -> Candidate:
+        """With thresholds of every matrix, where it is a uniform setting."""
+        if one.uniform is None:
+            return one
+        self.table, setting = self.table.joined(one.mask, one.uniform.format)
+        return replace(one, uniform=None, setting=setting, mask=self.table.mask(setting))
 
     # ---- settings
 
@@ -143,100 +195,85 @@ class _Search:
         return ("; ".join(map(str, options.values())), self.table.mask(setting),
                 {name: option.format for name, option in options.items()})
 
-    def _cut(self, setting: Setting) -> Cut:
+    def _cut(self, one: Candidate) -> Cut:
+        if one.uniform:
+            formats = Formats(weights=(one.uniform.format,))
+            return Cut(one.uniform.scope, one.uniform.share, None, self.by, True, str(formats))
+        return self._cut_of(one.setting)
+
+    def _cut_of(self, setting: Setting) -> Cut:
         return Cut("matrix", None, self.table.thresholds(setting), self.by, True, str(self.table.formats(setting)))
-
-    def _uniform_cut(self, uniform: Uniform) -> Cut:
-        return Cut(uniform.scope, uniform.share, None, self.by, True, str(Formats(weights=(uniform.format,))))
-
-    def _alike(self, format: Format) -> dict[str, Format]:
-        return dict.fromkeys((m.name for m in self.run.layout.matrices), format)
-
-    def _uniforms(self) -> list[Uniform]:
-        """Every format, alone and with as few blocks cut as the limit asks for."""
-        formats = dict.fromkeys(option.format for one in self.table.options for option in one)
-        rivals: dict[tuple, Uniform] = {}
-        for format in formats:
-            for scope in ("global", "matrix"):
-                uniform = self._least_cut(scope, format)
-                if uniform is not None:
-                    rivals.setdefault((format, uniform.mask.digest()), uniform)
-        return list(rivals.values())
-
-    def _least_cut(self, scope: str, format: Format) -> Uniform | None:
-        """The smallest share of this scope that is within the limit, to a ten-thousandth; None where none up to 0.95
-        is."""
-        def at(share: float) -> Uniform:
-            return Uniform(scope, share, format, mask_at_sparsity(self.table.ranking, self.run.layout, share, scope))
-
-        def fits(uniform: Uniform) -> bool:
-            return self.limit.of_mask(uniform.mask, self._alike(format)) <= self.limit.most
-
-        low, high = 0, 9500
-        if not fits(at(high / 1e4)):
-            return None
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if fits(at(middle / 1e4)) else (middle + 1, high)
-        return at(high / 1e4)
 
     # ---- scores
 
-    def _path(self, found: Found, total: int) -> Iterator[Step]:
-        """[{step, bytes, ...}] of some steps of the descent and of what was found; each kept with the run."""
-        last = len(found.path) - 1
-        chosen = sorted({round(last * i / (SCORED - 1)) for i in range(SCORED)})
-        rows, task = [], self.bench.task
-        labels = self.bench.dev[task.dev[0]].labels
-        for step in chosen:
-            yield self._count(total, "scores of the path")
-            setting = found.path[step]
-            mask, formats = self.table.mask(setting), self.table.formats(setting)
-            outputs = self.held_out.dev_answers(mask, formats.of(self.run.layout))
-            score, interval = metrics.score(task, outputs, labels), metrics.interval(task, outputs, labels)
-            stored = storage.storage(mask, formats)
-            one = Tried(cut_json(self._cut(setting)), score[task.metrics[0]], *interval, len(labels), stored.bytes,
-                        stored.encoder.stored, storage.counts(mask, formats)["sparsity"],
-                        ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32")),
-                        search=self.target.name, step=step)
-            tried.keep(self.run, self.stage, one)
+    def _path(self, found: Found, chosen: Candidate) -> Iterator[Step]:
+        """[{step, bytes, ...}] of some steps of the descent and of what was chosen; each kept with the run."""
+        path = list(dict.fromkeys((*(one for one in found.path if one != chosen.setting), chosen.setting)))
+        rows, last = [], len(path) - 1
+        for step in sorted({round(last * i / (SCORED - 1)) for i in range(SCORED)}):
+            yield self._count("scores of the path", SCORED - len(rows) + RIVALS + 1)
+            one = self._scored(path[step], step)
             rows.append({name: getattr(one, name) for name in ("step", "bytes", "encoder_bytes", "score", "low",
                                                                "high")})
         return rows
 
-    def _answer(self, found: Found, rivals: list[tuple[float, Uniform]], path: list[dict], cut: Cut,
-                answers: list[dict]) -> dict:
-        mask, formats = self.table.mask(found.setting), self.table.formats(found.setting)
-        stored, first = storage.storage(mask, formats), rivals[0][1] if rivals else None
-        mine, *others = answers
-        uniforms = [{"setting": uniform.words, "cut": cut_json(self._uniform_cut(uniform)), "loss": loss,
-                     **storage.storage(uniform.mask, Formats(weights=(uniform.format,))).to_json(),
-                     "score": one["score"], "low": one["low"], "high": one["high"]}
-                    for (loss, uniform), one in zip(rivals, others, strict=False)]
+    def _scored(self, setting: Setting, step: int) -> Tried:
+        """A setting on the dev set."""
+        task = self.bench.task
+        mask, formats, labels = self.table.mask(setting), self.table.formats(setting), self._labels
+        outputs = self.matrices.dev_answers(mask, formats.of(self.run.layout))
+        score, interval = metrics.score(task, outputs, labels), metrics.interval(task, outputs, labels)
+        stored = storage.storage(mask, formats)
+        one = Tried(cut_json(self._cut_of(setting)), score[task.metrics[0]], *interval, len(labels), stored.bytes,
+                    stored.encoder.stored, storage.counts(mask, formats)["sparsity"],
+                    ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32")),
+                    search=self.target.name, step=step)
+        tried.keep(self.run, self.stage, one)
+        return one
+
+    @property
+    def _labels(self):
+        return self.bench.dev[self.bench.task.dev[0]].labels
+
+    def _answer(self, found: Found, chosen: Candidate, uniforms: Sequence[Candidate], candidates: Sequence[Candidate],
+                path: list[dict], answers: list[dict]) -> dict:
+        formats = self.table.formats(chosen.setting)
+        stored, (mine, *others) = storage.storage(chosen.mask, formats), answers
+        told = [{"setting": one.uniform.words, "cut": cut_json(self._cut(one)), "loss": one.loss,
+                 "second_loss": one.second,
+                 **storage.storage(one.mask, Formats(weights=(one.uniform.format,))).to_json(),
+                 "score": score["score"], "low": score["low"], "high": score["high"]}
+                for one, score in zip(uniforms, others, strict=True)]
         answer = {
             "run": self.run.name, "phase": str(self.stage), "metric": self.run.metric, "name": self.target.name,
             "target": self.target.to_json(), "by": self.by,
-            "setting": {name: option.words for name, option in self.table.at(found.setting).items()},
-            "cut": cut_json(cut), **stored.to_json(), "ratio": stored.encoder.dense / stored.encoder.stored,
+            "setting": {name: option.words for name, option in self.table.at(chosen.setting).items()},
+            "cut": cut_json(self._cut_of(chosen.setting)), **stored.to_json(),
+            "ratio": stored.encoder.dense / stored.encoder.stored,
             "sparsity": mine["sparsity"], "dense_score": self.run.dense_score,
             "score": mine["score"], "low": mine["low"], "high": mine["high"], "examples": mine["examples"],
-            "loss": found.loss, "loss_of": self.wanted.loss, "swaps": found.swaps, "steps": len(found.path) - 1,
-            "path": path, "asked": found.asked, "measured": self.held_out.measured, "order": ORDER,
+            "chosen": chosen.what, "loss": chosen.loss, "second_loss": chosen.second, "loss_of": self.wanted.loss,
+            "candidates": [one.to_json() for one in candidates],
+            "started_from": "the descent" if found.start is None else "the best uniform setting",
+            "swaps": found.swaps, "steps": len(found.path) - 1,
+            "path": path, "asked": found.asked, "measured": self.first.measured + self.second.measured, "order": ORDER,
             "commands": commands(self.run, self.stage, self.target.name),
-            **self.limit.told(mask), "uniforms": uniforms, "uniform": None, "uniform_score": None,
+            **self.limit.told(chosen.mask), "uniforms": told, "uniform": None, "uniform_score": None,
             "difference": None, "words": "no uniform setting is within the limit"}
-        return answer if first is None else answer | self._against(found, first, uniforms[0], mine["score"])
+        return answer | self._against(chosen, uniforms[0], told[0]) if uniforms else answer
 
-    def _against(self, found: Found, uniform: Uniform, told: dict, score: float) -> dict:
+    def _against(self, chosen: Candidate, uniform: Candidate, told: dict) -> dict:
         """The mixture beside the best uniform setting, on the same dev sentences."""
-        task = self.bench.task
-        mine = self.held_out.dev_answers(*self._model(found.setting)[1:])
-        other = self.held_out.dev_answers(uniform.mask, self._alike(uniform.format))
-        apart, low, high = metrics.paired(task, mine, other, self.bench.dev[task.dev[0]].labels)
+        mine, other = (self.matrices.dev_answers(one.mask, one.formats) for one in (chosen, uniform))
+        apart, low, high = metrics.paired(self.bench.task, mine, other, self._labels)
         said = {"difference": apart, "low": low, "high": high, "interval": 0.95, "beats": low > 0}
-        return {"uniform": uniform.words, "uniform_cut": told["cut"], "uniform_bytes": told["bytes"],
+        same = chosen.mask.digest() == uniform.mask.digest() and chosen.formats == uniform.formats
+        return {"uniform": told["setting"], "uniform_cut": told["cut"], "uniform_bytes": told["bytes"],
                 "uniform_score": told["score"], "uniform_loss": told["loss"], "difference": said,
-                "words": in_words(apart, low, high)}
+                "words": SAME if same else in_words(apart, low, high)}
+
+
+SAME = "The best mixture that was found is a uniform setting: no other had less loss on the sentences that decide."
 
 
 def in_words(apart: float, low: float, high: float) -> str:

@@ -1,6 +1,7 @@
 """What searches for a mixture of settings measured and found, kept with a run: a killed search goes on from there.
 
-    search-<stage>.jsonl   one sealed line a measured loss: {key, setting, labels, answers, outputs}
+    search-<stage>.jsonl   one sealed line a measured loss: {key, setting, labels, answers, outputs}, or error of one
+                           matrix in one of its options: {key, setting, error}
     mixtures.jsonl         one sealed line a mixture found, by name: all that `search --json` tells of it
 
 `key`: the same for the same weights, sentences and ranking; `setting`: its options, matrix by matrix.
