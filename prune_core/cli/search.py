@@ -35,7 +35,8 @@ def search(
     shares: Annotated[str, Option(help="Shares of a matrix's blocks to cut.")] = "0.5,0.75,0.9",
     patterns: Annotated[str, Option(help="N:M patterns, or none.")] = ",".join(mixture.PATTERNS),
     bits: Annotated[str, Option(help="Bits of the weights that stay.")] = ",".join(mixture.BITS),
-    sentences: Annotated[int, Option(help="Training sentences behind every loss, none of which a repair sees; as many others decide.")] = 384,
+    sentences: Annotated[int, Option(
+        help="Training sentences behind every loss, none of which a repair sees; as many others decide.")] = 384,
     dtype: Annotated[str, Option(help="Arithmetic of --speedup: fp32, bf16, int8, or auto.")] = "auto",
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
