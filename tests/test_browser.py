@@ -213,7 +213,7 @@ def test_undo_redo_and_reset(app, page):
 def test_keyboard_only(app, page, runs_dir):
     run = Run(runs_dir / "recorded")
     opened(page, f"{app}/Explore?run=recorded&at=dense")
-    for _ in range(40):  # from the top of the page, by Tab alone
+    for _ in range(50):  # from the top of the page, by Tab alone; eight of them lead through the bits
         page.keyboard.press("Tab")
         if page.evaluate("document.activeElement.shadowRoot?.activeElement?.className") == "handle":
             break
@@ -755,7 +755,8 @@ def test_a_click_on_a_dot_of_the_trade_opens_it_on_the_map(app, page, runs_dir):
 
     run = Run(runs_dir / "scored")
     tried.keep(run, "dense", setting(run, 0.25, 0.7, "8"))
-    opened(page, f"{app}/Explore?run=scored&at=penalty-2x&view=Trade")
+    page.goto(f"{app}/Explore?run=scored&at=penalty-3x&view=Trade")
+    page.wait_for_selector(DRAWN)
     square = """() => [...document.querySelectorAll(".scatterlayer .trace")]
         .find(one => one.__data__[0].trace.name === "fewer bits")?.querySelector(".points path")"""
     page.wait_for_function(square)

@@ -294,7 +294,8 @@ EVEN, OWN = {"scope": "global", "share": 0.3}, {"scope": "layer", "share": None}
 def test_the_card_says_how_a_score_is_known(page, header, cut, sparsity, told, how, score, words):
     said = page.evaluate("""([header, cut, sparsity, told]) => {
         const even = alike(header, cut) ? scoreAt(header.surfaces[cut.scope], sparsity) : {};
-        return known(header, cut, { sparsity, ...even }, told); }""", [HEADER | header, cut, sparsity, told])
+        return known(header, cut, { sparsity, cut: sparsity, ...even }, told); }""",
+                         [HEADER | header, cut, sparsity, told])
     assert (said["how"], said["words"]) == (how, words)
     assert said.get("score") == (None if score is None else pytest.approx(score, abs=1e-6))
 

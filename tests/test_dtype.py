@@ -211,7 +211,7 @@ def test_the_command_says_it_in_words(run, machine, capsys, monkeypatch):
     assert f"{told['changed']['answers']} of 24 answers differ" in line
     assert "note: auto was asked for, int8 (int8 vnni) is taken" in said("--dtype", "auto").err
     assert "accuracy in" not in said().out
-    monkeypatch.setattr(paths, "choose", lambda dtype, path=None: Choice(dtype, "fp32", "fp32", "no such kernels"))
+    monkeypatch.setattr(paths, "choose", lambda dtype, *more: Choice(dtype, "fp32", "fp32", "no such kernels"))
     ended = said("--dtype", "bf16")
     assert "note: bf16 was asked for, fp32 is taken: no such kernels" in ended.err and "in fp32: " in ended.out
 

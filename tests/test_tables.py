@@ -140,7 +140,7 @@ def test_help_names_them():
 
 def test_without_the_rows_nothing_knows_them(call, runs_dir, tiny_model, tiny_data):
     assert call("prune", *small(tiny_model, tiny_data), "--method", "toy").endswith(
-        "method 'toy' is unknown; one of group-lasso, magnitude, movement, admm, surgeon, admm-closed")
+        "method 'toy' is unknown; one of group-lasso, magnitude, movement, admm, nxm-qat, surgeon, admm-closed")
     assert call("prune", *small(tiny_model, tiny_data), "--score", "taylor").endswith(
         "score 'taylor' is unknown; one of norm, activation, surgeon")
     with pytest.raises(InputError, match="score 'norm' is unknown; one of norm, activation, taylor, loss, surgeon"):
@@ -155,9 +155,10 @@ def test_rows_stand_under_their_own_names():
 @pytest.mark.parametrize("row", METHODS.values(), ids=lambda row: row.name)
 def test_settings_and_variants_of_a_method_are_settings_of_a_run(row):
     assert set(row.settings) <= set(vars(PruneConfig(method=row.name)))
-    assert list(PruneConfig(method=row.name).of_method) == list(row.settings)
+    formats = ["formats"] * row.takes_formats  # towards which it trains, whatever method they are said for
+    assert list(PruneConfig(method=row.name).of_method) == [*row.settings, *formats]
     for settings in (row.variants or {}).values():
-        assert set(settings) <= set(row.settings)
+        assert set(settings) <= {*row.settings, *["pattern"] * row.takes_formats}
 
 
 def test_what_compare_offers():

@@ -36,7 +36,7 @@ def search(
     patterns: Annotated[str, Option(help="N:M patterns, or none.")] = ",".join(mixture.PATTERNS),
     bits: Annotated[str, Option(help="Bits of the weights that stay.")] = ",".join(mixture.BITS),
     sentences: Annotated[int, Option(
-        help="Training sentences behind every loss, none that a repair sees; as many others decide at the end.")] = 384,
+        help="Training sentences behind every loss, none of which a repair sees; as many others decide.")] = 384,
     dtype: Annotated[str, Option(help="Arithmetic of --speedup: fp32, bf16, int8, or auto.")] = "auto",
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
@@ -97,5 +97,5 @@ def _text(r: dict) -> str:
     lines += [f"uniform: {one['setting']}: {r['metric']} {one['score']:.4f}, encoder {one['encoder_bytes']:,} bytes"
               for one in r["uniforms"]]
     lines += [r["words"], f"{r['seconds']:.0f} s, {r['measured']} of {r['asked']} losses measured on {r['sentences']} "
-              f"training sentences and {r['second_sentences']} others, which decide, never on the dev set", r["order"]]
+              "training sentences, never on the dev set", r["order"]]
     return "\n".join(lines + [f"Open it: {line}" for line in r["commands"]])

@@ -32,7 +32,7 @@ WRITTEN = 20  # by the exporter
 
 
 class Ends:
-    """x (..., width) fp32 in 8 bits between the ends of a tensor, as `activations.per_tensor` has it: in a graph two
+    """x (..., width) fp32 in 8 bits between the ends of a tensor, as `activations.by_tensor` has it: in a graph two
     nodes."""
 
     def __init__(self, low: float, high: float):

@@ -57,7 +57,7 @@ for name, bits in {dead}.items():
 '''
 TENSORS = '''\
 def rounded(step, zero):  # activations in 8 bits, with one scale for each matrix
-    return lambda module, inputs: (inputs[0] / step).round().clamp(-zero, 255 - zero) * step
+    return lambda module, inputs: torch.fake_quantize_per_tensor_affine(inputs[0], step, zero, 0, 255)
 for name, (low, high) in {ranges}.items():
     step = (high - low) / 255
     model.get_submodule(name).register_forward_pre_hook(rounded(step, round(-low / step)))
