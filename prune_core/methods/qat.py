@@ -6,7 +6,8 @@
     stepped_   after the optimizer's step
     settle_    at the end of the phase: the weights are on their levels, exactly
 
-For a symmetric quantizer with a level at zero, pruning and rounding commute: which comes first is no matter.
+For a symmetric quantizer with a level at zero pruning and rounding commute at an equal scale; here weights are pruned
+first, and the scale is that of what is left.
 """
 
 from __future__ import annotations
