@@ -106,7 +106,7 @@ def command(run: Run, to: str, stage: str, cut: Cut, dtype: str) -> str:
     trained = run.trained_formats(stage)
     return shlex.join(["python", "-m", "prune_core", "export", run.name, "FOLDER", f"--to={to}", f"--phase={stage}",
                        f"--scope={cut.scope}", given, *([f"--by={cut.ranking}"] if cut.ranking != "norm" else []),
-                       *(as_options(cut.formats) if cut.formats or trained else []),
+                       *(as_options(cut.formats, trained) if cut.formats or trained else []),
                        *(["--repair"] if cut.repaired else []), *([f"--dtype={dtype}"] if dtype != "fp32" else [])])
 
 

@@ -268,7 +268,7 @@ def _line(question: Question) -> dict:
 
 def _kind(question: Question) -> tuple[str, ...]:
     """Of questions that are executed alike."""
-    return question.run, question.stage, question.dtype, question.cut.formats.partition(";")[2]
+    return question.run, question.stage, question.dtype, question.cut.formats
 
 
 def _ran(question: Question, said: dict) -> dict[tuple[str, ...], dict]:

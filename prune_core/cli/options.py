@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,21 +41,31 @@ Bits = Annotated[str | None, Option(
     help="Bits of the weights that stay: 32, 16, 8 to 2, ternary, binary, clusters-8 to clusters-2; with a pattern "
          "4/2:4; several as layer:8,8,4 in the order of the layers; default: as they were trained.")]
 PatternOption = Annotated[str | None, Option(
-    "--pattern", help="N:M: at most N of every M consecutive inputs of a row stay, as 2:4.")]
+    "--pattern", help="N:M: at most N of every M consecutive inputs of a row stay, as 2:4; or none.")]
 ActivationBits = Annotated[int | None, Option(
-    help="8: the inputs of every matrix in 8 bits, with a scale for each token.")]
-EmbeddingBits = Annotated[int | None, Option(help="8: word embeddings in 8 bits, with a scale for each row.")]
+    help="8: the inputs of every matrix in 8 bits, with a scale for each token; 32: not.")]
+EmbeddingBits = Annotated[int | None, Option(
+    help="8: word embeddings in 8 bits, with a scale for each row; 32: not.")]
 
 
 def formats_of(run: Run, bits: str | None = None, pattern: str | None = None, activation_bits: int | None = None,
                embedding_bits: int | None = None, stage: str | None = None) -> str:
-    """The formats that these options ask for, as Cut has them: none of them given, those of the stage's training.
+    """The formats that these options ask for, as Cut has them: what is not given is that of the stage's training.
 
-    Checked against the run's layout. Raises InputError.
+    A mixture of both is told on stderr. Checked against the run's layout. Raises InputError.
     """
+    trained = run.trained_formats(stage) if stage else ""
     if {bits, pattern, activation_bits, embedding_bits} == {None}:
-        return run.trained_formats(stage) if stage else ""
-    return str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
+        return trained
+    if bits is not None and not bits.strip():
+        raise InputError("bits '' are empty; needed: for example 8, 4/2:4, or 32 for fp32")
+    asked = str(formats.chosen(bits, pattern, activation_bits, embedding_bits, run.layout))
+    made = str(formats.over(formats.parse(trained, run.layout), run.layout, bits, pattern, activation_bits,
+                            embedding_bits))
+    if made != asked:
+        print(f"note: {stage} was trained in {trained}, and what was not given is as trained: {made} is taken; "
+              "32 stands for none, and --pattern none", file=sys.stderr, flush=True)
+    return made
 
 
 Mixture = Annotated[str | None, Option(

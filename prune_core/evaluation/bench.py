@@ -21,7 +21,7 @@ from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.arithmetic import Answers
 from prune_core.evaluation.dev_score import DevScore, Running, outputs, stream
 from prune_core.evaluation.inputs import Doing, Inputs, quiet
-from prune_core.evaluation.weights import encoder_of, grids_of, ranges_of
+from prune_core.evaluation.weights import Trained, encoder_of, trained_of
 from prune_core.execution import paths
 from prune_core.execution.paths import Choice
 from prune_core.execution.whole import small_model
@@ -71,9 +71,9 @@ class Bench:
         return self.inputs.grams(doing, keep)
 
     def choice(self, dtype: str = "fp32", path: str | None = None, formats: Formats = FP32) -> Choice:
-        """What runs where this arithmetic is asked for, as the last such model of these weights took it, else as this
-        machine would. Raises InputError."""
-        return self._choices.get((dtype, path, formats.activations)) or paths.choose(dtype, path, formats)
+        """What runs where this arithmetic is asked for, as the last model of these weights in these formats took it,
+        else as this machine would. Raises InputError."""
+        return self._choices.get((dtype, path, str(formats))) or paths.choose(dtype, path, formats)
 
     def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False, doing: Doing = quiet,
                dtype: str = "fp32", path: str | None = None, formats: Formats = FP32) -> Iterator[Running]:
@@ -143,7 +143,7 @@ class Bench:
                                 stored.ranges if stored else {})
         finally:
             torch.set_num_threads(threads)
-        self._choices[dtype, path, formats.activations] = small.choice
+        self._choices[dtype, path, str(formats)] = small.choice
         return small
 
     def repaired(self, mask: BlockMask, doing: Doing = quiet) -> nn.Module:
@@ -158,8 +158,7 @@ class Bench:
         """
         if formats.plain and not repaired:
             return self.encoder.model, None
-        own = str(formats) == self.run.trained_formats(self.stage)
-        ranges = self._ranges if own else {}
+        ranges = self.trained.ranges_for(formats)
         weighed = repaired or formats.activations == "tensor" and not ranges
         grams = self.grams(doing) if weighed else None
         model = _copied(self.encoder, formats)
@@ -168,19 +167,15 @@ class Bench:
             repair.repair_(linears, mask, grams, report=lambda done, total: doing("repairing", done, total))
             return model, None
         stored = compress.compress_(linears, mask, formats, grams if repaired else None,
-                                    self._grids if own else None, lambda *at: doing("quantizing", *at),
+                                    self.trained.grids_for(formats, mask.layout),
+                                    lambda *at: doing("quantizing", *at),
                                     _words(model) if formats.embeddings == 8 else None)
         return model, replace(stored, ranges=ranges or compress.ranges(formats, grams))
 
     @cached_property
-    def _grids(self) -> compress.Grids:
-        """Those that the stage was trained on."""
-        return grids_of(self.run, self.stage)
-
-    @cached_property
-    def _ranges(self) -> dict[str, tuple[float, float]]:
-        """Of activations, likewise."""
-        return ranges_of(self.run, self.stage)
+    def trained(self) -> Trained:
+        """The grids and ranges that the stage was trained on."""
+        return trained_of(self.run, self.stage)
 
 
 def _copied(encoder: Encoder, formats: Formats) -> nn.Module:

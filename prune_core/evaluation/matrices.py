@@ -27,7 +27,8 @@ VERSION = 2  # of what errors and losses depend on beside weights, sentences and
 
 
 class Matrices:
-    """Weights of a stage, repaired, as each setting has them; kept while in use. `about`: the ranking."""
+    """Weights of a stage, repaired, as each setting has them, on the grids of its training where these fit; kept while
+    in use. `about`: the ranking."""
 
     def __init__(self, bench: Bench, about: bytes):
         self.bench = bench
@@ -35,6 +36,8 @@ class Matrices:
         sha = hashlib.sha256(about + repr((VERSION, DAMP, bench.train.inputs)).encode())
         for name, tensor in sorted(bench.encoder.model.state_dict().items()):
             sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
+        for name, grid in sorted(bench.trained.grids.items()):  # two stages may have the same weights on two grids
+            sha.update(name.encode() + b"".join(b"-" if one is None else one.tobytes() for one in grid))
         self.digest = sha.hexdigest()
 
     def of(self, mask: BlockMask, formats: Mapping[str, Format]) -> dict[str, Pair]:
@@ -98,8 +101,10 @@ class Matrices:
             if own.bias is not None:
                 linear.bias = nn.Parameter(own.bias.detach().float().clone())
             alone = BlockMask(replace(mask.layout, matrices=(matrix,)), {matrix.name: kept})
+            one = Formats(weights=(format,))
             with torch.no_grad():
-                compress_({matrix.name: linear}, alone, Formats(weights=(format,)), self.bench.grams())
+                compress_({matrix.name: linear}, alone, one, self.bench.grams(),
+                          self.bench.trained.grids_for(one, alone.layout))
             self._made[key] = (linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
         self._made.move_to_end(key)
         return self._made[key]

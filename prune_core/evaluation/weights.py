@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from prune_core import files
+from prune_core.cutting.blocks import Layout
 from prune_core.models import encoders, identity, packed, stored, tensors
 from prune_core.models.encoders import Encoder
 from prune_core.precision import formats
+from prune_core.precision.formats import Format, Formats
 from prune_core.runs import origin, places
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run, source_among
@@ -50,20 +53,42 @@ def tensors_of(run: Run, stage: str) -> dict[str, torch.Tensor]:
         raise _do_not_fit(run, stage, error) from None
 
 
-def grids_of(run: Run, stage: str) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
-    """Matrix name -> (scales (m,), codebook (k,)) of its levels, one of them None, of the matrices that a stage trained
-    in few bits; the word embeddings' among them. Raises RunError like `encoder_of`."""
+@dataclass(frozen=True)
+class Trained:
+    """What the weights of a stage were trained to be on; nothing of a stage in fp32.
+
+    `grids`: matrix name -> (scales (m,), codebook (k,)) of its levels, one of them None, the word embeddings' among
+    them; `ranges`: matrix name -> the least and the largest of its inputs, zero among them.
+    """
+
+    of: Mapping[str, Format] = field(default_factory=dict)
+    grids: Mapping[str, tuple[np.ndarray | None, np.ndarray | None]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def grids_for(self, asked: Formats, layout: Layout) -> dict[str, tuple[np.ndarray | None, np.ndarray | None]]:
+        """Those that weights stay on in the formats that are asked for: of the same kind and bits, whatever the
+        pattern; of embeddings always, as there is one way to store them in 8 bits."""
+        wanted = asked.of(layout)
+        return {name: grid for name, grid in self.grids.items() if name not in self.of or
+                name in wanted and replace(wanted[name], pattern=None) == replace(self.of[name], pattern=None)}
+
+    def ranges_for(self, asked: Formats) -> dict[str, tuple[float, float]]:
+        """Those of inputs that have one scale for each tensor; {} where none are asked for, or none were trained."""
+        return dict(self.ranges) if asked.activations == "tensor" else {}
+
+
+def trained_of(run: Run, stage: str) -> Trained:
+    """Read with a stage's weights. Raises RunError like `encoder_of`."""
+    made = formats.parse(run.trained_formats(stage), run.layout)
+    if made.plain:
+        return Trained()
     tensors = {name: one.float().numpy() for name, one in tensors_of(run, stage).items()}
-    ends = (".weight.scale", ".weight.codebook")
-    names = {name.removesuffix(end) for name in tensors for end in ends if name.endswith(end)}
-    return {name: (tensors.get(name + ends[0]), tensors.get(name + ends[1])) for name in names}
-
-
-def ranges_of(run: Run, stage: str) -> dict[str, tuple[float, float]]:
-    """Matrix name -> the least and the largest of its inputs, zero among them, as a stage was trained with them."""
-    end = ".input.range"
-    found = {name.removesuffix(end): one.tolist() for name, one in tensors_of(run, stage).items() if name.endswith(end)}
-    return {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()}
+    scale, codebook, range_ = ".weight.scale", ".weight.codebook", ".input.range"
+    names = {name.removesuffix(end) for name in tensors for end in (scale, codebook) if name.endswith(end)}
+    found = {name.removesuffix(range_): one.tolist() for name, one in tensors.items() if name.endswith(range_)}
+    return Trained(made.of(run.layout), {name: (tensors.get(name + scale), tensors.get(name + codebook))
+                                         for name in names},
+                   {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in found.items()})
 
 
 def _do_not_fit(run: Run, stage: str, error: Exception) -> RunError:

@@ -18,7 +18,7 @@ from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation import dev_score, exact
 from prune_core.evaluation.bench import Bench
-from prune_core.evaluation.weights import encoder_of, grids_of, ranges_of, revision_of
+from prune_core.evaluation.weights import encoder_of, revision_of, trained_of
 from prune_core.execution import engines, paths, qdq
 from prune_core.execution.compact import compact
 from prune_core.execution.paths import Choice
@@ -99,7 +99,7 @@ def take(run: Run, stage: str, cut: Cut, source: str | None = None, dtype: str =
     except RunError:
         raise
     except InputError:
-        if cut.repaired or (formats.activations == "tensor" and not _trained(run, stage, formats)):
+        if cut.repaired or (formats.activations == "tensor" and not trained_of(run, stage).ranges_for(formats)):
             raise
         bench, score = None, None
     else:
@@ -114,16 +114,12 @@ def take(run: Run, stage: str, cut: Cut, source: str | None = None, dtype: str =
     return CutModel(run, stage, cut, mask, encoder, score, compressed, bench and (bench.task, bench.dev))
 
 
-def _trained(run: Run, stage: str, formats: Formats) -> bool:
-    return not formats.plain and str(formats) == run.trained_formats(stage)
-
-
 def _cut_(encoder: Encoder, run: Run, stage: str, mask: BlockMask, formats: Formats) -> Compressed:
     """Cut the model, in place, to the nearest levels, or those it was trained on: what needs no data."""
-    own, table = _trained(run, stage, formats), encoder.model.get_input_embeddings()
+    trained, table = trained_of(run, stage), encoder.model.get_input_embeddings()
     words = next((name, one) for name, one in encoder.model.named_modules() if one is table)
-    made = compress_(encoder.linears, mask, formats, given=grids_of(run, stage) if own else None, words=words)
-    return replace(made, ranges=ranges_of(run, stage)) if own else made
+    made = compress_(encoder.linears, mask, formats, given=trained.grids_for(formats, run.layout), words=words)
+    return replace(made, ranges=trained.ranges_for(formats))
 
 
 def hf(taken: CutModel, out: Path) -> dict:

@@ -22,6 +22,7 @@ from prune_core.methods.constraints import Blocks, Constraint
 RHO = 1e-3
 ROUNDS = 200  # times in a phase that it projects: the share of blocks rises with them
 GROWTH = 2.0  # of rho, at a milestone
+RESIDUALS = ("primal", "dual")
 
 
 class ADMM:
@@ -61,7 +62,8 @@ class ADMM:
         before, self._z = self._z, self.constraint.project(wanted)
         self._u = {name: value - self._z[name] for name, value in wanted.items()}
         size = _norm(self.weights) or 1.0
-        self.residuals = {"primal": _norm(self.weights, self._z) / size, "dual": _norm(self._z, before) / size}
+        apart = _norm(self.weights, self._z) / size, _norm(self._z, before) / size
+        self.residuals = dict(zip(RESIDUALS, apart, strict=True))
         self.measure_()
 
     @torch.no_grad()
@@ -98,12 +100,16 @@ class ADMM:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         both = {f"u.{name}": u for name, u in self._u.items()} | {f"z.{name}": z for name, z in self._z.items()}
+        if self.residuals:
+            both["residuals"] = torch.tensor([self.residuals[name] for name in RESIDUALS], dtype=torch.float64)
         return both | self.constraint.tensors()
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
         self._u = {name: tensors[f"u.{name}"].clone() for name in self._u}
         self._z = {name: tensors[f"z.{name}"].clone() for name in self._z}
         self.lam = dict(lam)
+        told = tensors["residuals"].tolist() if "residuals" in tensors else []
+        self.residuals = dict(zip(RESIDUALS, told, strict=False))
         self.constraint.restore_(tensors)
         self.measure_()
 

@@ -6,8 +6,8 @@
     stepped_   after the optimizer's step
     settle_    at the end of the phase: the weights are on their levels, exactly
 
-For a symmetric quantizer with a level at zero pruning and rounding commute at an equal scale; here weights are pruned
-first, and the scale is that of what is left.
+At equal scales pruning and rounding commute where zero is a level: which comes first is no matter. Here scales are
+fitted to what is kept, so cutting comes first, everywhere.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Quantization:
     @torch.no_grad()
     def before_(self, done: int, optimizer: torch.optim.Optimizer) -> None:
         """Before the forward pass of a step."""
-        if self.drawn and done % max(1, self.count // ROUNDS) == 0:
+        if self.drawn and done * ROUNDS // self.count > (done - 1) * ROUNDS // self.count:  # -1 before the first
             if done:
                 self.drawn.refresh_()
             self.drawn.control_(0.0, 0.0)

@@ -79,9 +79,10 @@ class Rounded:
 class Learned(Rounded):
     """The step of each row is learned with the weights.
 
-    d Q(w) / d s = round(w/s) - w/s inside the levels, the outermost level beyond; times 1 / sqrt(weights * K). As we
-    use it: begun at the scale of the format's own rule, not at the paper's; and what is learned is the factor on that,
-    at LEARNING times the learning rate, so that Adam's steps fit scales of any size.
+    d Q(w) / d s = round(w/s) - w/s up to |w/s| = K, K with the sign of w beyond; times 1 / sqrt(weights * K). Up to
+    there a weight has a gradient too. As we use it: begun at the scale of the format's own rule, not at the paper's;
+    and what is learned is the factor on that, at LEARNING times the learning rate, so that Adam's steps fit scales of
+    any size.
     """
 
     def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int):
@@ -98,9 +99,9 @@ class Learned(Rounded):
 
     def straight_(self, weight: torch.Tensor, gradient: torch.Tensor) -> None:
         ratio = weight / self.scales[:, None]
-        whole, top = ratio.round(), self.format.top
-        inside = whole.abs() <= top
-        slope = torch.where(inside, whole - ratio, whole.clamp(-top, top))
+        top = self.format.top
+        inside = ratio.abs() <= top
+        slope = torch.where(inside, ratio.round() - ratio, top * ratio.sign())
         self.learned.grad = (gradient * slope).sum(1) * self.damp * self.start
         gradient *= inside
 

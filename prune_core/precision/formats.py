@@ -21,6 +21,7 @@ KINDS = ("float", "levels", "ternary", "binary", "clusters")
 MOST_GROUP = 64  # weights of a group of a pattern
 _PATTERN = re.compile(r"([1-9]\d?):([1-9]\d?)")
 ACTIVATIONS = {"a8": "token", "a8-tensor": "tensor"}
+NONE = "none"  # in place of a pattern
 
 
 @dataclass(frozen=True)
@@ -181,19 +182,25 @@ class Formats:
         return ", ".join(said + ["embeddings 8 bits"] * (self.embeddings == 8))
 
 
-def as_options(text: str) -> list[str]:
+def as_options(text: str, trained: str | None = None) -> list[str]:
     """What says these formats on a command line: ['--bits=8', '--pattern=2:4', '--embedding-bits=8'].
 
-    fp32 is said too, as what goes without saying is what a stage was trained in. Raises InputError.
+    What a stage was `trained` in goes without saying (`over`), so what of that is not wanted is said too; None: it is
+    not known, so all of it is. Raises InputError.
     """
-    made = parse(text)
+    made, before = parse(text), parse("1:2;a8;e8" if trained is None else trained)
+    given, undone = (any(one.pattern for one in each.weights) for each in (made, before))
     one = made.weights[0]
-    if made.activations == "tensor":  # for which there is no option but the whole text
-        return [f"--bits={made}"]
-    said = ([f"--bits={replace(one, pattern=None)}", *([f"--pattern={one.pattern}"] if one.pattern else [])]
-            if made.scope == "global" else [f"--bits={made.scope}:{','.join(map(str, made.weights))}"])
-    said += ["--activation-bits=8"] if made.activations else []
-    return said + ["--embedding-bits=8"] * (made.embeddings == 8)
+    if made.scope == "global":
+        said, pattern = [f"--bits={replace(one, pattern=None)}"], one.pattern or NONE
+    else:
+        said, pattern = [f"--bits={made.scope}:{','.join(map(str, made.weights))}"], NONE
+    if made.activations == "tensor":  # for which there is no option but a text
+        said[0] += ";a8-tensor"
+    said += [f"--pattern={pattern}"] if (given and pattern != NONE) or (undone and not given) else []
+    if made.activations != "tensor" and (made.activations or before.activations):
+        said += [f"--activation-bits={8 if made.activations else 32}"]
+    return said + [f"--embedding-bits={made.embeddings}"] * (8 in (made.embeddings, before.embeddings))
 
 
 def parse(text: str, layout: Layout | None = None) -> Formats:
@@ -217,18 +224,39 @@ def parse(text: str, layout: Layout | None = None) -> Formats:
 def chosen(bits: str | None, pattern: str | None, activation_bits: int | None, embedding_bits: int | None,
            layout: Layout | None = None, activations: str = "token") -> Formats:
     """What options ask for: one format for all, or `bits` as `parse` has them. Raises InputError."""
-    for name, value, fits in (("activation bits", activation_bits, (8,)), ("embedding bits", embedding_bits, (8, 32))):
-        if value is not None and value not in fits:
-            raise InputError(f"{name} {value} are out of range; needed: {' or '.join(map(str, fits))}")
+    for name, value in (("activation bits", activation_bits), ("embedding bits", embedding_bits)):
+        if value not in (None, 8, 32):
+            raise InputError(f"{name} {value} are out of range; needed: 8 or 32")
     made = parse(bits or "")
-    if pattern:
+    if pattern and pattern != NONE:
         one = Pattern.parse(pattern)
         if any(each.pattern not in (None, one) for each in made.weights):
             raise InputError(f"pattern {pattern!r} beside bits {bits!r}, which name another; needed: one of the two")
         made = replace(made, weights=tuple(replace(each, pattern=one) for each in made.weights))
-    made = replace(made, activations=activations if activation_bits else made.activations,
+    if pattern == NONE and any(each.pattern for each in made.weights):
+        raise InputError(f"pattern {NONE!r} beside bits {bits!r}, which name one; needed: one of the two")
+    made = replace(made, activations={None: made.activations, 8: activations, 32: ""}[activation_bits],
                    embeddings=embedding_bits or made.embeddings)
     return made if layout is None else made.check(layout)
+
+
+def over(trained: Formats, layout: Layout, bits: str | None, pattern: str | None, activation_bits: int | None,
+         embedding_bits: int | None) -> Formats:
+    """What options ask for of a stage in `trained` formats: numbers, patterns, activations and embeddings, each as it
+    was trained where it is not given. Raises InputError."""
+    asked = chosen(bits, pattern, activation_bits, embedding_bits, layout)
+    numbers, *more = (bits or "").split(";")
+    said = bool(pattern) or any(one.pattern for one in asked.weights)
+    made = asked if numbers.strip() else trained
+    if said and not numbers.strip():
+        only = asked.weights[0].pattern
+        made = replace(trained, weights=tuple(replace(one, pattern=only) for one in trained.weights))
+    elif not said and any(one.pattern for one in trained.weights):
+        own, wanted = trained.of(layout), made.of(layout)
+        mixed = {name: replace(wanted[name], pattern=one.pattern) for name, one in own.items()}
+        made = made if wanted == mixed else Formats.of_each(layout, mixed)
+    return replace(made, activations=(asked if activation_bits or {*more} & {*ACTIVATIONS} else trained).activations,
+                   embeddings=(asked if embedding_bits or "e8" in more else trained).embeddings).check(layout)
 
 
 def fits_block(pattern: Pattern, block: BlockShape) -> bool:

@@ -155,7 +155,7 @@ def round_to(weight, format: Format, scales, kept=None):
 def codebook_for(weight: np.ndarray, format: Format, start: np.ndarray | None = None) -> np.ndarray:
     """(k,) float32 values for the weights that are not zero, by k-means (Lloyd), from a line between least and largest.
 
-    Zero is a value of its own beside them: nothing kept becomes zero, and nothing cut another value.
+    Zero is a value of its own beside them: nothing else becomes zero, and zero no other value.
     """
     given = np.sort(np.asarray(weight, np.float64)[np.asarray(weight) != 0])
     if not len(given):
@@ -193,7 +193,7 @@ def quantize(weight: np.ndarray, format: Format, kept: np.ndarray | None = None,
         return Quantized(format, kept, floats=weight if format.bits == 32 else to_bf16(weight))
     if format.kind == "clusters":
         codebook = codebook_for(weight, format) if codebook is None else codebook
-        return Quantized(format, kept, cluster(weight, codebook, kept), codebook=codebook)
+        return Quantized(format, kept, cluster(weight, codebook, kept & (weight != 0)), codebook=codebook)
     scales = scales_for(weight, format).astype(np.float32) if scales is None else scales
     return Quantized(format, kept, round_to(weight, format, scales, kept).astype(np.int16), scales)
 

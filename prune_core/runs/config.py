@@ -159,14 +159,16 @@ class PruneConfig:
 
 def _settle_formats_(config: PruneConfig) -> None:
     """A method's own formats where none are said. Raises InputError for formats that there are not, or not here."""
-    usual = METHODS[config.method].formats
-    if usual and not (config.bits or config.pattern):
-        for name, value in usual.items():
-            object.__setattr__(config, name, value)
+    usual = METHODS[config.method].formats or {}
+    if usual and not config.bits:
+        object.__setattr__(config, "bits", usual["bits"])
+    if usual and not config.pattern and not any(one.pattern for one in config.formats.weights):
+        object.__setattr__(config, "pattern", usual["pattern"])
     given, block, quantizer = config.formats.weights, BlockShape.parse(config.block), QUANTIZERS[config.quantizer]
     patterns, kinds = {one.pattern for one in given if one.pattern}, {one.kind for one in given} - {"float"}
-    _needs(patterns or not usual, f"method {config.method!r} trains a pattern and bits at once; needed: a pattern "
-           f"beside bits {config.bits!r}, for example 2:4")
+    _needs(not usual or all(one.kind != "float" and one.pattern for one in given), f"method {config.method!r} trains "
+           f"few bits and a pattern in every matrix; bits {config.bits!r} are not that; needed: for example "
+           f"--bits {usual.get('bits')} --pattern {usual.get('pattern')}")
     for pattern in patterns:
         _needs(number_formats.fits_block(pattern, block), f"pattern {pattern} and block {block} contradict each other; "
                f"needed: {pattern.fitting}")

@@ -253,7 +253,7 @@ def _command(run: Run, finding: Finding, request: Request) -> str | None:
     given = (f"--sparsity {cut.share!r}" if cut.share is not None
              else f"--threshold {shlex.quote(json.dumps(dict(cut.thresholds)))}")
     ranked = f" --by {cut.ranking}" if cut.ranking != "norm" else ""
-    if cut.formats or run.trained_formats(saved):
-        ranked += "".join(f" {shlex.quote(option)}" for option in formats.as_options(cut.formats))
+    if (trained := run.trained_formats(saved)) or cut.formats:
+        ranked += "".join(f" {shlex.quote(option)}" for option in formats.as_options(cut.formats, trained))
     options = f"--phase {saved} --scope {cut.scope} {given}{ranked}" + " --repair" * cut.repaired
     return f"python -m prune_core evaluate {run.name} {options}{_option(request)}"
