@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sample_run import make_run
 
+from pages.home import best_results
 from prune_core.cutting.masks import BYTES, mask_at
 from prune_core.precision import formats
 from prune_core.precision.storage import storage
@@ -53,3 +54,11 @@ def test_where_bytes_are_not_known_what_is_cut_counts(tmp_path):
     unknown = best.Result(four, best.of([four])[0].stage, 0.885, 0.9, 1.5, 1.3)
     assert unknown.fewer == 1.5
     assert best.best([unknown, *best.of([plain])], 0.02).run is plain
+
+
+def test_home_tells_formats_and_bytes_where_there_are_any(tmp_path):
+    four, plain = made(tmp_path, "four", 1.5, "4"), made(tmp_path, "plain", 2.0)
+    result = best.of([four])[0]
+    assert best_results.words(four) == (f"Best: **a third of the encoder cut, 4 bits, {result.fewer:.1f}x fewer bytes, "
+                                        "0.885** of 0.900 dense, 1.5 points lost")
+    assert best_results.words(plain) == "Best: **half of the encoder cut, 0.885** of 0.900 dense, 1.5 points lost"

@@ -70,5 +70,6 @@ def test_the_newest_mixture_of_a_name_is_taken(made):
     about = {"cut": {"scope": "matrix", "thresholds": {"a": 0.5}, "by": "norm", "repaired": True, "formats": "8"}}
     for stage in ("dense", "retrain-3x", "dense"):
         mixtures.keep(made, "6x", about | {"phase": stage})
-    assert mixtures.named(made, "6x").stage == "dense" and mixtures.named(made, "6x", "retrain-3x").stage == "retrain-3x"
+    assert mixtures.named(made, "6x").stage == "dense"
+    assert mixtures.named(made, "6x", "retrain-3x").stage == "retrain-3x"
     assert json.dumps(mixtures.named(made, "6x").about["cut"]) == json.dumps(about["cut"])

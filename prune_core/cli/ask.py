@@ -307,7 +307,7 @@ def _several(text: str, layout: Layout) -> list[str]:
                          "format for all, or several of these, as 8,4,4/2:4; a mixture is predicted from theirs")
     parts = [part.strip() for part in text.split(",")]
     if not all(parts):
-        raise InputError(f"bits {text[:80]!r} has an empty part; needed: formats between the commas, as 8,4; fp32 is 32")
+        raise InputError(f"bits {text[:80]!r} has an empty part; needed: formats between commas, as 8,4; fp32 is 32")
     return list(dict.fromkeys(str(parse(part, layout)) for part in parts))
 
 
