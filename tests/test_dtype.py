@@ -262,7 +262,8 @@ def test_the_question_is_put_with_its_arithmetic_and_the_path_is_learnt():
     try:
         while not (answer := client.want("me", question)).ended:
             pass
-        assert answer.executed["dtype"] == "int8" and client._executed["r", "dense", "int8", CUT.formats]["path"] == "int8 path"
+        ran = client._executed["r", "dense", "int8", CUT.formats]
+        assert answer.executed["dtype"] == "int8" and ran["path"] == "int8 path"
     finally:
         client.close()
 
