@@ -162,6 +162,15 @@ def test_pieces_and_batches_of_strips_change_nothing(monkeypatch):
     torch.testing.assert_close(found(), whole)
 
 
+def test_strips_with_one_kept_column():
+    kept, seen = torch.zeros(M, N, dtype=torch.bool), gram()
+    kept[: M // 2, 3] = kept[M // 2 :, 7] = True
+    weight, scales = draw(M, N) * kept, torch.full((M,), 0.3)
+    found = columns.by_columns(weight, kept, kept, damped(seen).float(),
+                               lambda rows: columns._level(Format("levels", 4), scales[rows]))
+    torch.testing.assert_close(found, (weight / 0.3).round().clamp(-7, 7) * 0.3)  # nothing is left to make up for it
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("text", TEXTS)
 def test_never_farther_off_than_cutting_and_rounding(text, share):

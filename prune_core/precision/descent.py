@@ -28,7 +28,7 @@ MILDER, HARSHER = 2, 1  # options of a matrix that a swap may take
 SMALL = 0.002  # of the largest error of a matrix: an option that is less off loses in proportion
 DIFFERENT = 0.7  # of the error of the next harsher option: what is nearer to that is not measured
 TRIES = 24  # swaps in a row that do not help before the search ends
-BETTER = 0.998  # of the loss before a swap: what it must come down to
+BETTER = 0.99  # of the loss before a swap: what it must come down to
 
 
 @dataclass(frozen=True)
