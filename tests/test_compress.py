@@ -134,19 +134,6 @@ def test_columns_are_rounded_as_plain_loops_do(share):
     assert off(weight, found, seen).sum() < 0.9 * off(weight, nearest, seen).sum()
 
 
-@pytest.mark.parametrize("keeps", [{0: 1}, {0: 1, 2: 1, 4: 0}])
-def test_a_strip_that_keeps_one_column_goes_to_its_nearest_levels(keeps):
-    """Nothing is left to make up for its errors."""
-    linear, _ = one()
-    kept = torch.zeros(M, N, dtype=torch.bool)
-    for row, count in keeps.items():
-        kept[row : row + 2, 3 + row : 3 + row + count] = True
-    weight, scales = linear.weight.detach() * kept, torch.full((M,), 0.05)
-    found = columns.by_columns(weight, kept, kept, damped(gram()).float(),
-                               lambda rows: columns._level(Format("levels", 4), scales[rows]))
-    torch.testing.assert_close(found, (weight / 0.05).round().clamp(-7, 7) * 0.05)
-
-
 def test_pieces_and_batches_of_strips_change_nothing(monkeypatch):
     linear, mask = one(share=0.5)
     kept, seen = mask.layout.block.expand(torch.from_numpy(mask.kept["a"]), M, N), gram()
