@@ -135,15 +135,13 @@ def evaluate(
     than in fp32."""
     from prune_core.evaluation.exact import evaluate as evaluated
 
-    asked = shelf.find(run, runs_dir)
+    asked, where = shelf.find(run, runs_dir), {"sparsity": sparsity, "threshold": threshold, "scope": scope, "by": by}
+    few = {"bits": bits, "pattern": pattern, "activation_bits": activation_bits, "embedding_bits": embedding_bits}
     if mixture is not None:
-        cut, stage = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope, by=by,
-                                bits=bits, pattern=pattern, activation_bits=activation_bits,
-                                embedding_bits=embedding_bits)
+        cut, stage = mixture_of(asked, mixture, phase, **where, **few)
     else:
         stage = phase or default_stage(asked, sparsity)
-        cut = cut_of(asked, sparsity, threshold, scope, by, repair,
-                     formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
+        cut = cut_of(asked, **where, repair=repair, formats=formats_of(asked, **few, stage=stage))
     show = _show_running if exact else lambda running: None
     result = evaluated(asked, stage, cut, data, threads, show, exact, dtype=dtype, path=path, taken=say_taken,
                        compare=True)
