@@ -73,6 +73,7 @@ def explore(run: Run) -> None:
     """The map, what it counts in words, its exact score: only this is run again at once when the hand rests."""
     try:
         view = current(run)
+        exact_score.repair_by_itself(run, view)
         if follows():
             st.rerun()
         if wrong := " ".join(filter(None, map(st.session_state.get, ("wrong", "wrong formats")))):

@@ -145,8 +145,7 @@ def test_bits_are_chosen_with_the_keyboard_alone(app, page):
 @pytest.mark.parametrize("text", ["8", "4"])
 def test_the_exact_score_of_what_is_stored_in_few_bits_comes_by_itself(app, page, runs_dir, text):
     run = Run(runs_dir / "scored")
-    opened(page, f"{app}/Explore?run=scored&at=dense&cut=global@0.4")
-    page.locator(f".bits [data-bits='{text}']").click()
+    opened(page, f"{app}/Explore?run=scored&at=dense&cut=global@0.4&formats={text}")
     card = page.locator("[data-number=score]")
     playwright.expect(card).to_have_attribute("data-how", "exact")
     said = re.compile(rf"Exact dev accuracy, in {text} bits \(post-training\)")
@@ -157,4 +156,19 @@ def test_the_exact_score_of_what_is_stored_in_few_bits_comes_by_itself(app, page
     page.get_by_role("button", name="Repair", exact=True).click()
     playwright.expect(page.get_by_text(re.compile(r"in \d bits \(post-training\), repaired"))).to_be_visible()
     playwright.expect(page.get_by_text("Rounded as it stands")).to_have_count(0)
+    assert not page.problems
+
+
+def test_repair_is_switched_on_with_the_first_bits_and_stays_as_a_hand_sets_it(app, page):
+    opened(page, f"{app}/Explore?run=scored&at=dense&cut=global@0.4")
+    page.locator(".bits [data-bits='4']").click()
+    line = page.get_by_text("Repair was switched on: it makes up for rounding")
+    playwright.expect(line).to_be_visible()
+    playwright.expect(page.get_by_text(re.compile(r"in 4 bits \(post-training\), repaired"))).to_be_visible()
+    playwright.expect(page).to_have_url(re.compile("repair=true"))
+    page.get_by_text("Repair after cutting").click()
+    playwright.expect(page.get_by_text("Rounded as it stands")).to_be_visible()
+    page.locator(".bits [data-bits='8']").click()
+    playwright.expect(page.get_by_text(re.compile(r"in 8 bits \(post-training\)"))).to_be_visible()
+    playwright.expect(line).to_have_count(0)
     assert not page.problems

@@ -8,7 +8,7 @@ from datetime import date
 
 import pytest
 from sample_run import make_layout, make_profile, make_run
-from test_pages import opened, sent, texts
+from test_pages import checked, opened, sent, texts
 
 from prune_core import files, machine
 from prune_core.cutting.cuts import Cut
@@ -132,3 +132,63 @@ def test_a_report_has_the_formats_in_its_map(tmp_path):
     finding = Finding(setting, setting.mask(run), score, None, None, "no weights")
     page = write.html(run, [finding], Request(), date(2026, 1, 1))
     assert '"formats":"8/2:4"' in page and "function storageOf" in page and "class Bits" in page
+
+
+# ---------------------------------------------------------------- repair by itself
+
+
+def says(app, cut: dict, **more):
+    """The page run again, as when the map has said that this is cut."""
+    cut = {"scope": "global", "share": None, "thresholds": {"all": 0.4}} | cut
+    said = {"run": "sample", "cut": cut, "number": 1} | more
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pages.explore.live_map.said", lambda: said)
+        return checked(app.run())
+
+
+@pytest.fixture
+def weighty(runs_dir, monkeypatch) -> Run:
+    """A run whose stages have weights, as far as it is asked."""
+    monkeypatch.setattr(Run, "has_weights", lambda run, stage: True)
+    return Run(make_run(runs_dir))
+
+
+def switch(app):
+    return next(one for one in app.toggle if one.key == "repair")
+
+
+def test_the_first_bits_that_are_chosen_switch_repair_on(weighty):
+    app = says(opened("explore", at="dense", cut="global@0.5"), {"formats": ""})
+    assert not switch(app).value
+    app = says(app, {"formats": "4"})
+    assert switch(app).value and "Repair was switched on: it makes up for rounding" in texts(app)
+    assert sent(app)["repaired"] is True
+    switch(app).set_value(False)
+    app = says(app, {"formats": "4"})
+    assert not switch(app).value and "Rounded as it stands" in texts(app)
+    app = says(says(app, {"formats": ""}), {"formats": "8"})
+    assert not switch(app).value and "Repair was switched on" not in texts(app)
+
+
+def test_repair_stays_as_a_hand_has_set_it(weighty):
+    app = opened("explore", at="dense", cut="global@0.5")
+    for value in (True, False):
+        app = checked(switch(app).set_value(value).run())
+    assert not switch(says(app, {"formats": "4"})).value
+
+
+def test_repair_stays_as_the_link_says(weighty):
+    app = opened("explore", at="dense", cut="global@0.5", formats="8")
+    assert not switch(app).value and "Rounded as it stands" in texts(app)
+    assert not switch(says(app, {"formats": "4"})).value
+
+
+def test_what_was_trained_in_its_bits_is_not_repaired(weighty, monkeypatch):
+    monkeypatch.setattr(Run, "trained_formats", lambda run, stage: "8" if stage.startswith("retrain") else "")
+    app = opened("explore", at="retrain-2x")
+    assert sent(app)["start"]["cut"]["formats"] == "8" and not switch(app).value
+    at = Run(weighty.path)
+    moment = at.with_norms.index(at.saved("retrain-2x"))
+    app = says(app, {"formats": "8"}, moment=moment)
+    assert "retrain-2x, sparsity" in texts(app) and not switch(app).value
+    assert switch(says(app, {"formats": "4"}, moment=moment)).value

@@ -104,5 +104,8 @@ def test_a_block_and_a_pattern_that_contradict_each_other(block, pattern, fits):
     if fits:
         assert chosen("8", pattern, None, None, layout).weights[0].pattern == Pattern.parse(pattern)
     else:
-        with pytest.raises(InputError, match=f"pattern {pattern} and block {block} contradict each other"):
+        with pytest.raises(InputError, match=f"pattern {pattern} and block {block} contradict each other") as raised:
             chosen("8", pattern, None, None, layout)
+        fit = {"1:4": "one column or a multiple of 4,", "2:8": "one column, 2 or a multiple of 8,",
+               "4:16": "one column, 2, 4 or a multiple of 16,"}[pattern]
+        assert f"needed: blocks of {fit} or no pattern" in str(raised.value)

@@ -280,6 +280,14 @@ def test_what_cannot_be_chosen_from(more, words):
         mixture.table(LAYOUT, NORMS, **more)
 
 
+def test_of_the_usual_patterns_those_that_fit_are_taken():
+    assert mixture.usual_patterns(LAYOUT) == (mixture.PATTERNS, "")
+    fit, why = mixture.usual_patterns(make_layout(block="1x2"))
+    assert fit == ("2:4",) and why.startswith("without 1:4, ") and "contradict each other" in why and "\n" not in why
+    fit, why = mixture.usual_patterns(make_layout(block="1x3", hidden=66, inner=132))
+    assert fit == () and why.startswith("without 2:4 and 1:4, ")
+
+
 def test_a_pattern_that_contradicts_the_blocks():
     layout = replace(make_layout(block="16x4"))
     with pytest.raises(InputError, match="pattern 1:3"):

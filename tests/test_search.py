@@ -204,6 +204,7 @@ def test_killed_and_asked_again_it_ends_where_it_would_have(made, tmp_path, tiny
     before = len(path.read_bytes().splitlines())
     again = found(made, Target(ratio=8))
     assert lasting(again) == lasting(whole) and again["measured"] < whole["measured"]
+    assert whole["measured"] == whole["asked"]  # uniform settings and the other sentences count as well
     assert before > 60
     once_more = found(made, Target(ratio=8))
     assert lasting(once_more) == lasting(whole) and once_more["measured"] == 0
@@ -269,6 +270,17 @@ def test_the_command_and_what_opens_its_mixture(made, tmp_path):
     for words, more in (("one of the two", ("--mixture=8x", "--sparsity=0.5")), ("no mixture '9x'", ("--mixture=9x",))):
         done = prune_core("evaluate", "made", runs, *more)
         assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_usual_patterns_that_do_not_fit_are_left_out_and_named_ones_refused(tiny_model, tiny_data, tmp_path):
+    run = tiny.make_run(tiny.settings(tiny_model, tiny_data, block="1x2", compressions=(2.0,)), tmp_path, "narrow")
+    options = ("search", run.name, f"--runs-dir={tmp_path}", "--ratio=6", "--shares=0.5", "--bits=8,4",
+               "--sentences=16", "--threads=1", "--json")
+    done = prune_core(*options)
+    assert done.returncode == 0 and "note: without 1:4, as nothing was said of patterns" in done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["patterns"] == ["2:4"]
+    done = prune_core(*options, "--patterns=1:4")
+    assert done.returncode == 2 and "pattern 1:4 and block 1x2 contradict" in done.stderr and not done.stdout
 
 
 @pytest.mark.parametrize("options, words", [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import tiny
 from sample_run import make_run
 from test_pages import checked, opened, runs_dir, texts  # noqa: F401  a fixture and what reads a page
 
@@ -112,6 +113,21 @@ def test_stages_as_the_run_scored_them_are_points_too():
         assert end.low < end.score < end.high
         assert any(point.stage == stage and point.tried.bytes == end.bytes for point in trade.points(run))
     assert trade.dense_of(shelf.find("sst2-minilm-64x1")).low is not None
+
+
+@pytest.mark.parametrize("more", [{"bits": "4", "pattern": "2:4"}, {"bits": "8"}])
+def test_stages_trained_in_formats_are_points_too(tiny_model, tiny_data, tmp_path, more):
+    """A surface counts blocks alone, a stage its pattern as well; a penalty stage is cut between two points."""
+    run = tiny.make_run(tiny.settings(tiny_model, tiny_data, surface_examples=1000, **more), tmp_path, "few")
+    shown = {point.stage: point.tried for point in trade.points(run)}
+    assert {"penalty-1.5x", "penalty-3x", "retrain-1.5x", "retrain-3x"} <= shown.keys()
+    for stage in run.stages:
+        snapshot, end = run.snapshots[run.saved(stage)], trade.end_of(run, stage)
+        assert (end.score, end.sparsity) == (snapshot.scores[run.metric], snapshot.point["sparsity"])
+        assert end.low < end.score < end.high <= 1 and end.cut["formats"] == run.trained_formats(stage)
+    fewer = tiny.make_run(tiny.settings(tiny_model, tiny_data, surface_examples=12, bits="8"), tmp_path, "fewer")
+    between = next(one for one in fewer.stages if one == "penalty-3x")
+    assert trade.end_of(fewer, between) is None  # its surface is of fewer sentences
 
 
 def test_damaged_or_foreign_settings_are_left_out_or_plain(run):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import streamlit as st
 
 from pages.explore import bits, known, precision, rerun
-from pages.explore.view import View, ask_of_sidebar, go
+from pages.explore.view import View, ask_of_sidebar, go, wanted
 from pages.shared import jobs, loaders, widgets
 from pages.shared.score_client import Answer, Question, ScoreClient
 from pages.shared.widgets import PRECISIONS, data
@@ -41,6 +41,8 @@ def words(run: Run, view: View) -> None:
     precision.not_calibrated()
     if repair_helps(run, view):
         offer_repair()
+    elif view.cut.repaired and bits.rounded(view.formats) and st.session_state.get("repair by") == "itself":
+        st.markdown(":material/healing: Repair was switched on: it makes up for rounding.")
     if _unrecorded(view):
         record_scores(run, view)
 
@@ -56,6 +58,28 @@ def repair_helps(run: Run, view: View) -> bool:
     stage, formats = view.snapshot.saved, view.cut.formats
     return bool(stage and bits.rounded(view.formats) and not view.cut.repaired
                 and run.has_weights(stage) and formats != run.trained_formats(stage))
+
+
+def repair_by_itself(run: Run, view: View) -> None:
+    """Switch repair on when formats are chosen that it makes up for, once in a session.
+
+    Not where somebody has decided: by the switch, or with a link, a pin or another setting that has these formats.
+    """
+    if "repair by" in st.session_state or not repair_helps(run, view):
+        return
+    _, start, at = st.session_state["start"]
+    link = start.cut.formats not in ("", bits.usual(run, at)) or "repair" in st.query_params
+    sent = (st.session_state.get("command") or {}).get("cut") or {}
+    decided = link or "repair" in wanted() or sent.get("formats") == view.cut.formats
+    st.session_state["repair by"] = "other" if decided else "itself"
+    if not decided:
+        ask_of_sidebar(repair=True)
+
+
+def _repair_by_hand() -> None:
+    """The switch stays as somebody has set it, whatever was asked of it a moment ago."""
+    st.session_state["repair by"] = "hand"
+    wanted().pop("repair", None)
 
 
 def offer_repair() -> None:
@@ -254,7 +278,7 @@ def ranking(run: Run) -> None:
 
 def exact_settings(run: Run) -> None:
     """How exact scores are taken, asked for in the sidebar: repaired or not, in which arithmetic, on which data."""
-    st.toggle("Repair after cutting", key="repair", bind="query-params",
+    st.toggle("Repair after cutting", key="repair", bind="query-params", on_change=_repair_by_hand,
               help="Adjusts the kept weights so that each matrix's output stays as close as possible to what it was. "
                    "Least squares on 1,024 training sentences, no training.")
     _dtype()

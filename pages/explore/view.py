@@ -222,7 +222,7 @@ def ask_of_sidebar(**wanted) -> None:
     st.session_state["wanted"] = (time.monotonic(), wanted)
 
 
-def _wanted() -> dict:
+def wanted() -> dict:
     """What a pin has asked of the sidebar a moment ago: what the browser says meanwhile may still be the old state."""
     at, wanted = st.session_state.get("wanted") or (0.0, {})
     return wanted if time.monotonic() - at < SETTLED else {}
@@ -230,12 +230,12 @@ def _wanted() -> dict:
 
 def follows() -> bool:
     """Whether the sidebar has yet to show what a pin asked for: the whole page then runs again."""
-    return any(st.session_state.get(name) != value for name, value in _wanted().items())
+    return any(st.session_state.get(name) != value for name, value in wanted().items())
 
 
 def settle() -> None:
     """Before the sidebar is drawn: it shows what a pin asked for."""
-    st.session_state.update(_wanted())
+    st.session_state.update(wanted())
 
 
 def send(new: Cut, moment: int | None = None) -> None:

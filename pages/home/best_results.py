@@ -7,6 +7,7 @@ import streamlit as st
 from pages.shared import loaders, widgets
 from pages.shared.loaders import SETTING
 from prune_core.cutting.masks import mask_at
+from prune_core.precision.formats import parse
 from prune_core.runs import best
 from prune_core.runs.best import ALLOWED, Result
 from prune_core.runs.run import Run
@@ -34,9 +35,11 @@ def table(runs: list[Run]) -> None:
     profile = next(iter(loaders.profiles()), "")
     speed = (f" Speedups are predicted for {widgets.plain(profile)}, in the fastest precision, over the best dense "
              "engine.") if profile else ""
+    few = ", or where bits or patterns are in play the encoder in the fewest bytes," * any(
+        result.formats for run in runs for result in best.of([run]))
     st.caption(
-        f"For each task the largest cut that stays within {points(ALLOWED)} of the dense model it was made from, else "
-        "the one that loses least. ± is how far a score on so few dev examples can be trusted (half of its 95% "
+        f"For each task the largest cut{few} that stays within {points(ALLOWED)} of the dense model it was made from, "
+        "else the one that loses least. ± is how far a score on so few dev examples can be trusted (half of its 95% "
         "interval): a pruned model that scores a little higher is as good as the dense one, not better."
         f"{speed}")
 
@@ -44,7 +47,8 @@ def table(runs: list[Run]) -> None:
 def cells(task: str, metric: str, result: Result) -> tuple[str, ...]:
     """What the line of a task says."""
     name = f"**{widgets.plain(task)}** {widgets.plain(in_words(metric))}"
-    return (name, share(result), f"**{result.score:.3f}** of {result.dense:.3f}", against(result), speedup(result))
+    return (name, share(result) + stored(result), f"**{result.score:.3f}** of {result.dense:.3f}", against(result),
+            speedup(result))
 
 
 def against(result: Result) -> str:
@@ -66,13 +70,19 @@ def words(run: Run) -> str:
     lost = result.dense - result.score
     after = "" if best.keeps(result, ALLOWED) else f", {points(lost)} lost"
     after += ", no better than guessing" if result.useless else ""
-    return f"Best: **{share(result)} of the encoder cut, {result.score:.3f}** of {result.dense:.3f} dense{after}"
+    size = f"{share(result)} of the encoder cut{stored(result)}"
+    return f"Best: **{size}, {result.score:.3f}** of {result.dense:.3f} dense{after}"
 
 
 def share(result: Result) -> str:
     """How much of the encoder is cut: 'half', or '36.0%' where there is no such word."""
     cut = 1 - 1 / result.compression_encoder
     return next((word for value, word in SHARES.items() if abs(value - cut) < 0.006), f"{cut:.1%}")
+
+
+def stored(result: Result) -> str:
+    """', 4 bits, 7.9x fewer bytes' of what was trained in formats; '' of fp32."""
+    return f", {parse(result.formats).words}, {result.fewer:.1f}x fewer bytes" if result.formats else ""
 
 
 def speedup(result: Result) -> str:

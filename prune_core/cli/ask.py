@@ -33,7 +33,9 @@ from prune_core.cli.options import (
     numbers,
 )
 from prune_core.cli.tell import say_taken, scored, tell
+from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import SurfaceKind
+from prune_core.cutting.masks import SCOPES, times
 from prune_core.methods import rankings
 from prune_core.precision.formats import parse
 from prune_core.runs import places, shelf
@@ -114,7 +116,7 @@ def evaluate(
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
-    by: ByNamed = "norm",
+    by: ByNamed = None,
     repair: Repair = False,
     bits: Bits = None,
     pattern: PatternOption = None,
@@ -133,14 +135,13 @@ def evaluate(
     than in fp32."""
     from prune_core.evaluation.exact import evaluate as evaluated
 
-    asked = shelf.find(run, runs_dir)
+    asked, where = shelf.find(run, runs_dir), {"sparsity": sparsity, "threshold": threshold, "scope": scope, "by": by}
+    few = {"bits": bits, "pattern": pattern, "activation_bits": activation_bits, "embedding_bits": embedding_bits}
     if mixture is not None:
-        cut, stage = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope, bits=bits,
-                                pattern=pattern, activation_bits=activation_bits, embedding_bits=embedding_bits)
+        cut, stage = mixture_of(asked, mixture, phase, **where, **few)
     else:
         stage = phase or default_stage(asked, sparsity)
-        cut = cut_of(asked, sparsity, threshold, scope, by, repair,
-                     formats_of(asked, bits, pattern, activation_bits, embedding_bits, stage))
+        cut = cut_of(asked, **where, repair=repair, formats=formats_of(asked, **few, stage=stage))
     show = _show_running if exact else lambda running: None
     result = evaluated(asked, stage, cut, data, threads, show, exact, dtype=dtype, path=path, taken=say_taken,
                        compare=True)
@@ -158,7 +159,7 @@ def _evaluated_text(r: dict) -> str:
     score = f"{r['metric']} {r['score']:.4f}" if r["dtype"] == "fp32" else _score_in(r)
     formats = f" in {parse(r['formats']).words}" if r["formats"] else ""
     return (f"{r['run']} {r['phase']}{repaired}{formats}: {score}{synthetic} at sparsity "
-            f"{r['sparsity']:.4f}, encoder {r['compression_encoder']:.2f}x, model {r['compression_model']:.2f}x, "
+            f"{r['sparsity']:.4f}, encoder {times(r['compression_encoder'])}, model {r['compression_model']:.2f}x, "
             f"{r['examples']} examples, {r['seconds']:.2f} s (first after {r['seconds_to_first']:.2f} s)"
             + (f"\n{_bytes_text(r)}" if r["formats"] else ""))
 
@@ -167,9 +168,9 @@ def _bytes_text(r: dict) -> str:
     """How many times fewer bytes than in fp32 with nothing cut, the whole model's and the prunable matrices'."""
     said = []
     for what, each in (("encoder", "encoder_bytes"), ("model", "bytes")):
-        dense = r[f"{each}_dense"]
+        dense, less = r[f"{each}_dense"], r[f"{each}_without_index"]
         said.append(f"{what} {r[each]:,} bytes, {dense / r[each]:.1f}x fewer than in fp32, index included "
-                    f"({dense / r[f'{each}_without_index']:.1f}x without)")
+                    f"({dense / less:.1f}x without)" if less else f"{what} {r[each]:,} bytes of index, nothing kept")
     return "; ".join(said)
 
 
@@ -213,7 +214,7 @@ def propose(
 
 
 def _proposed_text(r: dict) -> str:
-    lines = [f"{c['sparsity']:6.1%} zero, {c['compression_encoder']:5.2f}x"
+    lines = [f"{c['sparsity']:6.1%} zero, {times(c['compression_encoder']):>6}"
              + (f", {c['speedup']:5.2f} times as fast" if c["speedup"] else "")
              + f": {r['metric']} {c['score']:.4f} ({c['low']:.3f} to {c['high']:.3f}), "
              f"{-100 * c['loss']:+.1f} points  {c['how']}" for c in r["candidates"]]
@@ -289,12 +290,23 @@ def surface(
     if repaired is None:
         raise InputError(f"repair {repair!r} is none of no, yes, both")
     asked = shelf.find(run, runs_dir)
-    formats = [str(parse(one, asked.layout)) for one in (bits.split(",") if bits else [asked.trained_formats(phase)])]
+    formats = _several(bits, asked.layout) if bits else [asked.trained_formats(phase)]
     kinds = [SurfaceKind(ranking, where, after, each)
              for each in formats for ranking in by.split(",") for where in scope.split(",") for after in repaired]
     steps = scored(surfaces(asked, phase, kinds, data, threads))
     rows = [kind.to_json() | vars(point) for *_, kind, point in steps]
     tell({"run": asked.name, "phase": phase, "metric": asked.metric, "points": rows}, as_json, _surface_text)
+
+
+def _several(text: str, layout: Layout) -> list[str]:
+    """Formats of surfaces, each one for all matrices. Raises InputError."""
+    if named := next((scope for scope in SCOPES if text.strip().startswith(f"{scope}:")), None):
+        raise InputError(f"bits {text[:80]!r}: a surface cannot be recorded of a format for each {named}; needed: one "
+                         "format for all, or several of these, as 8,4,4/2:4; a mixture is predicted from theirs")
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise InputError(f"bits {text[:80]!r} has an empty part; needed: formats between commas, as 8,4; fp32 is 32")
+    return list(dict.fromkeys(str(parse(part, layout)) for part in parts))
 
 
 def _surface_text(r: dict) -> str:

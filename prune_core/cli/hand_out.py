@@ -32,6 +32,7 @@ from prune_core.cli.options import (
 )
 from prune_core.cli.tell import say_taken, tell
 from prune_core.cutting.cuts import Cut
+from prune_core.cutting.masks import times
 from prune_core.runs import advice, best, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting, default_stage, from_json, results
@@ -76,7 +77,7 @@ def _model(wanted: Wanted) -> dict:
 def _model_text(r: dict) -> str:
     in_ = f" in {r['executed']['dtype']}" if r["executed"] and r["dtype"] != "fp32" else ""
     score = "not scored: the data is not there" if r["score"] is None else f"{r['metric']} {r['score']:.4f}{in_}"
-    return (f"{r['path']}: {r['folder_bytes']:,} bytes, encoder {r['compression_encoder']:.2f}x, {score}; "
+    return (f"{r['path']}: {r['folder_bytes']:,} bytes, encoder {times(r['compression_encoder'])}, {score}; "
             f"the model packed {r['bytes']:,} bytes ({r['bytes_without_index']:,} without its index), dense in fp32 "
             f"{r['bytes_dense']:,}; of these the encoder {r['encoder_bytes']:,} "
             f"({r['encoder_bytes_without_index']:,}), dense {r['encoder_bytes_dense']:,}"
@@ -170,7 +171,7 @@ def export(
     scope: Scope = None,
     phase: Phase = None,
     repair: Repair = False,
-    by: ByNamed = "norm",
+    by: ByNamed = None,
     bits: Bits = None,
     pattern: PatternOption = None,
     activation_bits: ActivationBits = None,
@@ -213,7 +214,7 @@ def export(
     if one or to not in finding.FORMS:
         if mixture is not None:
             cut, phase = mixture_of(asked, mixture, phase, sparsity=sparsity, threshold=threshold, scope=scope,
-                                    bits=bits, pattern=pattern, activation_bits=activation_bits,
+                                    by=by, bits=bits, pattern=pattern, activation_bits=activation_bits,
                                     embedding_bits=embedding_bits)
         else:
             cut = cut_of(asked, sparsity, threshold, scope, by, repair)

@@ -30,8 +30,9 @@ Phase = Annotated[str | None, Option(
     help="dense, penalty-2x, retrain-2x ...; default: the most trained that is not sparser.")]
 Weights = Annotated[str, Option(help="Weights of which stage: dense, penalty-2x, retrain-2x ...")]
 By = Annotated[str, Option(help="What is cut first: norm, or a ranking that `score` has recorded.")]
-ByNamed = Annotated[str, Option(
-    help=f"What is cut first: norm, or a ranking that `score` has recorded: {', '.join(rankings.recordable())}.")]
+ByNamed = Annotated[str | None, Option(
+    help=f"What is cut first: norm, the default, or a ranking that `score` has recorded: "
+         f"{', '.join(rankings.recordable())}.")]
 Repair = Annotated[bool, Option(
     "--repair", help="Move what is kept to make up for what is cut, in closed form, no training.")]
 
@@ -89,14 +90,14 @@ def numbers(text: str, what: str = "compression") -> tuple[float, ...]:
         raise InputError(f"{what} {text!r} is not a number or a list of numbers like {like}") from None
 
 
-def cut_of(run: Run, sparsity: float | None, threshold: str | None, scope: str | None, by: str = "norm",
+def cut_of(run: Run, sparsity: float | None, threshold: str | None, scope: str | None, by: str | None = None,
            repair: bool = False, formats: str = "") -> Cut:
     """The cut that these options ask for; with `formats` alone nothing more is cut. Raises InputError."""
     if sparsity is None and threshold is None and formats:
         sparsity = 0.0
     if (sparsity is None) == (threshold is None):
         raise InputError("give either --sparsity or --threshold")
-    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by, repair, formats)
+    return settings.cut_of(run, sparsity, _threshold(threshold), scope, by or "norm", repair, formats)
 
 
 def _threshold(text: str | None) -> float | dict[str, float] | None:

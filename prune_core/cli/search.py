@@ -33,7 +33,8 @@ def search(
     by: Annotated[str | None, Option(
         help="What is cut first: norm, or a ranking that `score` has recorded; default: the best recorded.")] = None,
     shares: Annotated[str, Option(help="Shares of a matrix's blocks to cut.")] = "0.5,0.75,0.9",
-    patterns: Annotated[str, Option(help="N:M patterns, or none.")] = ",".join(mixture.PATTERNS),
+    patterns: Annotated[str | None, Option(
+        help=f"N:M patterns, or none; default: those of {', '.join(mixture.PATTERNS)} that fit the blocks.")] = None,
     bits: Annotated[str, Option(help="Bits of the weights that stay.")] = ",".join(mixture.BITS),
     sentences: Annotated[int, Option(
         help="Training sentences behind every loss, none of which a repair sees; as many others decide.")] = 384,
@@ -54,9 +55,12 @@ def search(
     target.check()
     if sentences < 1:
         raise InputError(f"sentences {sentences} are out of range; needed: 1 or more")
-    wanted = searching.Wanted(numbers(shares, "share") if shares != "none" else (), _words(patterns), _words(bits), by,
+    wanted = searching.Wanted(numbers(shares, "share") if shares != "none" else (),
+                              None if patterns is None else _words(patterns), _words(bits), by,
                               sentences=sentences, dtype=paths.check(dtype))
     asked = shelf.find(run, runs_dir)
+    if patterns is None and speedup is None and (line := mixture.usual_patterns(asked.layout)[1]):
+        print(f"note: {line}", file=sys.stderr, flush=True)
     answer = _last(searching.search(asked, phase, target, wanted, data, threads))
     tell(answer, as_json, _text)
 

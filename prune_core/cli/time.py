@@ -14,6 +14,7 @@ from typer import Option
 from prune_core import InputError, files
 from prune_core.cli.options import AsJson, Dtype, Phase, RunsDir, Scope, Sparsity, Threads, Threshold, cut_of
 from prune_core.cli.tell import clock, tell
+from prune_core.cutting.masks import times
 from prune_core.latency.profile import Batch
 from prune_core.runs import places, shelf
 from prune_core.runs.settings import default_stage
@@ -76,7 +77,7 @@ def _progress() -> Iterator[Callable[[float, str], None]]:
 
 def _measured_text(r: dict) -> str:
     predicted = f", predicted {r['predicted_ms']:.1f} ms" if r["predicted_ms"] else ""
-    lines = [f"{r['run']} {r['phase']} at sparsity {r['sparsity']:.4f} (encoder {r['compression_encoder']:.2f}x), "
+    lines = [f"{r['run']} {r['phase']} at sparsity {r['sparsity']:.4f} (encoder {times(r['compression_encoder'])}), "
              f"batch {r['batch']}, length {r['length']}, {r['threads']} threads, {r['engine']}, "
              f"{_executed(r)}, on {r['processor']}{predicted}: {_headline(r)}"]
     for name, ms in sorted(r["rivals_ms"].items(), key=lambda item: item[1]):

@@ -38,6 +38,11 @@ def by_scope(layout: Layout, scope: str) -> dict[str, list[Matrix]]:
     return parts
 
 
+def times(compression: float) -> str:
+    """'2.50x'; 'nothing kept' where that is infinite."""
+    return f"{compression:.2f}x" if np.isfinite(compression) else "nothing kept"
+
+
 @dataclass(frozen=True)
 class BlockMask:
     """Which groups are kept: matrix name -> bool (groups down, groups across), True = kept."""

@@ -21,6 +21,7 @@ MEASURED = 6  # of so many the loss is measured at most
 LIKELY = 3.0  # and only of those whose errors are at most as many times the least
 JUDGED = 6  # settings on the way of the swaps that are judged
 LATER = 24  # steps after the search, about
+Model = tuple[str, BlockMask, Mapping[str, Format]]  # what it is called in losses, its mask, formats by matrix
 Step = tuple[int, int, object]  # done, of about how many, what is done; at last the answer
 
 
@@ -61,6 +62,7 @@ class Finder:
                  matrices: Matrices):
         self.run, self.target, self.by, self.matrices = matrices.bench.run, target, by, matrices
         self.first, self.second, self.done, self.loss, self._dtype = first, second, 0, loss, dtype
+        self._asked: set[tuple[HeldOut, str]] = set()
 
     def find(self, whole: Table) -> Iterator[Step]:
         """Step by step; returns an Outcome."""
@@ -73,6 +75,15 @@ class Finder:
     def measured(self) -> int:
         """Losses that were not known before."""
         return self.first.measured + self.second.measured
+
+    @property
+    def asked(self) -> int:
+        """Losses that decided, uniform settings' too, whether they were known before or not."""
+        return len(self._asked)
+
+    def _loss(self, held_out: HeldOut, model: Model, near: Model | None = None) -> float:
+        self._asked.add((held_out, model[0]))
+        return held_out.loss(*model, near)[self.loss]
 
     def count(self, doing: str, left: int) -> Step:
         """`left`: how much there is still to do."""
@@ -93,7 +104,7 @@ class Finder:
         likely = [one for off, at, one in ordered if off <= LIKELY * ordered[0][0]][:MEASURED]
         for at, one in enumerate(max(likely, [one for *_, one in ordered[:RIVALS]], key=len)):
             yield self.count("uniform settings", 15 * len(errors) - at)
-            loss = self.first.loss(one.text, one.mask, one.formats)[self.loss]
+            loss = self._loss(self.first, (one.text, one.mask, one.formats))
             found.append(Candidate(one.words, one.text, one.mask, one.formats, loss, uniform=one))
         return sorted(found, key=lambda one: one.loss)[:RIVALS]
 
@@ -111,8 +122,7 @@ class Finder:
             asked = next(looking)
             while True:
                 yield self.count(asked.doing, asked.total - asked.done + LATER)
-                said = self.first.loss(*self.model(asked.setting), self.model(asked.near))
-                asked = looking.send(said[self.loss])
+                asked = looking.send(self._loss(self.first, self.model(asked.setting), self.model(asked.near)))
         except StopIteration as ended:
             return ended.value
 
@@ -123,13 +133,12 @@ class Finder:
         settings = [(f"{at} swaps", found.trail[at]) for at in some if at or found.start is None]
         if found.path[-1] not in found.trail:
             settings = [("descent", found.path[-1]), *settings]
-        ours = [Candidate(what, *self.model(one), self.first.loss(*self.model(one))[self.loss], setting=one)
+        ours = [Candidate(what, *self.model(one), self._loss(self.first, self.model(one)), setting=one)
                 for what, one in settings]
         judged = []
         for at, one in enumerate((*ours, *uniforms)):
             yield self.count("other sentences", len(ours) + len(uniforms) - at + LATER)
-            said = self.second.loss(one.text, one.mask, one.formats)
-            judged.append(replace(one, second=said[self.loss]))
+            judged.append(replace(one, second=self._loss(self.second, (one.text, one.mask, one.formats))))
         judged.sort(key=lambda one: one.second)
         return Outcome(found, self._as_mixture(judged[0]), [one for one in judged if one.uniform], judged)
 
@@ -142,7 +151,7 @@ class Finder:
 
     # ---- settings
 
-    def model(self, setting: Setting) -> tuple[str, BlockMask, Mapping[str, Format]]:
+    def model(self, setting: Setting) -> Model:
         """(text, mask, formats by matrix) of a setting."""
         options = self.table.at(setting)
         return ("; ".join(map(str, options.values())), self.table.mask(setting),

@@ -42,10 +42,13 @@ SCORED = 10  # steps of the descent that are scored on the dev set
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a search may choose from, and what decides. `by`: a ranking; None: the best that is recorded."""
+    """What a search may choose from, and what decides. `patterns`: None: the usual ones that fit the blocks.
+
+    `by`: a ranking; None: the best that is recorded.
+    """
 
     shares: Sequence[float] = mixture.SHARES
-    patterns: Sequence[str] = mixture.PATTERNS
+    patterns: Sequence[str] | None = None
     bits: Sequence[str] = mixture.BITS
     by: str | None = None
     loss: str = BY
@@ -62,7 +65,8 @@ def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), sour
     target.check()
     torch.set_num_threads(threads or os.cpu_count() or 1)
     start, by = time.perf_counter(), wanted.by or best.ranking(run, stage)
-    table = limits.table_for(run, stage, by, target, wanted.shares, wanted.patterns, wanted.bits)
+    patterns = mixture.usual_patterns(run.layout)[0] if wanted.patterns is None else wanted.patterns
+    table = limits.table_for(run, stage, by, target, wanted.shares, patterns, wanted.bits)
     limits.of(run, table, target, wanted.dtype)
     native.build()
     bench = Bench(run, stage, source)
@@ -73,6 +77,7 @@ def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), sour
                     matrices)
     answer = yield from _Search(run, stage, target, finder).steps(table)
     answer |= {"sentences": len(first), "second_sentences": len(second), "notes": [note] * bool(note),
+               "patterns": [] if target.speedup else list(patterns),
                "seconds": time.perf_counter() - start}
     mixtures.keep(run, target.name, answer)
     yield finder.done, finder.done, answer
@@ -146,7 +151,7 @@ class _Search:
             "candidates": [one.to_json() for one in outcome.candidates],
             "started_from": "the descent" if found.start is None else "the best uniform setting",
             "swaps": found.swaps, "steps": len(found.path) - 1,
-            "path": path, "asked": found.asked, "measured": self.finder.measured, "order": ORDER,
+            "path": path, "asked": self.finder.asked, "measured": self.finder.measured, "order": ORDER,
             "commands": commands(self.run, self.stage, self.target.name),
             **self.finder.limit.told(chosen.mask), "uniforms": told, "uniform": None, "uniform_score": None,
             "difference": None, "words": "no uniform setting is within the limit"}

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prune_core.cutting.masks import times
 from prune_core.evaluation import arithmetic
 from prune_core.execution.compact import shrunk
 from prune_core.precision.formats import parse
@@ -101,15 +102,15 @@ pipeline_tag: text-classification
 tags: [pruned, block-sparse]
 ---
 
-# {model} on {of}, encoder pruned {counted[compression_encoder]:.2f}x
+# {model} on {of}, {pruned}
 
 | | |
 |---|---|
 | dev {metric} | {score} |
 | dev {metric} before pruning | {dense} |
 | always the most frequent answer | {run.majority_score:.4f} |
-| sparsity of the encoder | {counted[sparsity]:.1%}, {mask.sparsity:.1%} of it in blocks of {run.layout.block} |
-| compression | encoder {counted[compression_encoder]:.2f}x, whole model {counted[compression_model]:.2f}x |
+| sparsity of the encoder | {sparsity} |
+| compression | encoder {encoder}, whole model {counted[compression_model]:.2f}x |
 | the model, dense in fp32 | {stored.dense:,} bytes, of these the encoder {stored.encoder.dense:,} |
 | packed: what is kept, {formats} | {stored.bytes:,} bytes ({stored.without_index:,} without the index), \
 of these the encoder {stored.encoder.stored:,} ({encoder_without_index:,}) |
@@ -146,7 +147,18 @@ def card(taken, use: str, notes: Sequence[str] = ()) -> str:
         ranking=cut.ranking,
         repaired=", what is kept repaired by least squares" if cut.repaired else "", command=run.command(),
         loading=_read(run), use="\n".join([use, *(f"{note}\n" for note in notes)]).rstrip() + "\n",
-        counted=counts(taken.mask, parse(cut.formats, run.layout)))
+        **_counted(taken))
+
+
+def _counted(taken) -> dict:
+    """What the card says of weights that are zero: by blocks of what size, and where a pattern adds to them both."""
+    counted, block = counts(taken.mask, parse(taken.cut.formats, taken.run.layout)), taken.run.layout.block
+    zero, by_blocks = counted["sparsity"], taken.mask.sparsity
+    encoder, entirely = times(counted["compression_encoder"]), zero == 1
+    return {"counted": counted, "encoder": encoder,
+            "pruned": "all of the encoder pruned" if entirely else f"encoder pruned {encoder}",
+            "sparsity": f"{zero:.1%} zero; blocks of {block} alone {by_blocks:.1%}" if abs(zero - by_blocks) > 1e-9 else
+                        f"{zero:.1%} zero, in blocks of {block}"}
 
 
 def _sizes(taken) -> dict:
@@ -170,8 +182,6 @@ def _scored(taken) -> str:
     score, low, high, examples = (taken.score[name] for name in ("score", "low", "high", "examples"))
     return (f"{score:.4f}, 95% interval {low:.3f} to {high:.3f}, {examples:,} dev examples, "
             f"in {arithmetic.named(taken.score['executed'])}")
-
-
 
 
 def note_of(taken, to: str) -> str:

@@ -1,8 +1,8 @@
 """On which paths weights of some number formats run, and how long that takes: what executes them, not what stores them.
 
 plain    fp32 weights: every path
-int8     integers with a scale for each row, and activations in 8 bits: the int8 pass has these very integers
-weights  all other formats: read back as floats, so fp32 and bf16
+int8     integers with a scale for each row, and activations in 8 bits by tokens: the int8 pass has these very integers
+weights  all other formats, activations by tensors too: read back as floats, so fp32 and bf16
 
 A pattern leaves zeros where the processor multiplies all the same, and embeddings are read back once: both change
 nothing here.
@@ -22,7 +22,7 @@ EXECUTED = ("plain", "weights", "int8")
 
 def executed_as(formats: Formats) -> str:
     """One of EXECUTED."""
-    if formats.activations and all(one.executable for one in formats.weights):
+    if formats.activations == "token" and all(one.executable for one in formats.weights):
         return "int8"
     floats = all((one.kind, one.bits) == ("float", 32) for one in formats.weights)
     return "plain" if floats and not formats.activations else "weights"

@@ -44,6 +44,12 @@ class Pattern:
     def __str__(self) -> str:
         return f"{self.n}:{self.m}"
 
+    @property
+    def fitting(self) -> str:
+        """Which blocks go with it, in words."""
+        fit = ["one column", *(str(cols) for cols in range(2, self.n + 1) if self.m % cols == 0)]
+        return f"blocks of {', '.join(fit)} or a multiple of {self.m}, or no pattern"
+
     def check(self, layout: Layout) -> None:
         """Raises InputError where it does not divide the inputs of a matrix, or contradicts the blocks."""
         for matrix in layout.matrices:
@@ -53,8 +59,7 @@ class Pattern:
             cols = layout.block.sides(matrix.m, matrix.n, matrix.name)[1]
             if 1 < cols and (cols % self.m if cols >= self.m else self.m % cols or cols > self.n):
                 raise InputError(f"pattern {self} and block {layout.block} contradict each other: a block keeps {cols} "
-                                 f"inputs of a row together, the pattern {self.n} of {self.m}; needed: blocks of one "
-                                 f"column, or of a multiple of {self.m}, or no pattern")
+                                 f"inputs of a row together, the pattern {self.n} of {self.m}; needed: {self.fitting}")
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,18 @@ class Table:
         return mask_at(self.ranking, self.layout, self.thresholds(setting), "matrix")
 
 
+def usual_patterns(layout: Layout) -> tuple[tuple[str, ...], str]:
+    """(those of PATTERNS that fit this layout, why others are left out, in one line; '' if none is)."""
+    wrong = {}
+    for one in PATTERNS:
+        try:
+            Pattern.parse(one).check(layout)
+        except InputError as error:
+            wrong[one] = str(error)
+    return tuple(one for one in PATTERNS if one not in wrong), "".join(
+        f"without {' and '.join(wrong)}, as nothing was said of patterns: {why}" for why in [*wrong.values()][:1])
+
+
 def table(layout: Layout, ranking: Norms, shares: Sequence[float] = SHARES, patterns: Sequence[str] = PATTERNS,
           bits: Sequence[str] = BITS) -> Table:
     """{dense, each pattern, blocks at each share} x bits; what a matrix has twice (its blocks are gone) once.

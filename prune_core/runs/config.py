@@ -171,7 +171,7 @@ def _settle_formats_(config: PruneConfig) -> None:
            "that; needed: for example bits 8 with pattern 2:4")
     for pattern in patterns:
         _needs(number_formats.fits_block(pattern, block), f"pattern {pattern} and block {block} contradict each other; "
-               f"needed: blocks of one column, or of a multiple of {pattern.m}, or no pattern")
+               f"needed: {pattern.fitting}")
     _needs(kinds or quantizer.name == USUAL, f"quantizer {config.quantizer!r} has no bits to bring weights to; "
            "needed: bits too, for example 8")
     fitting = ", ".join(row.name for row in QUANTIZERS.values() if kinds <= set(row.kinds))

@@ -53,14 +53,16 @@ def keep(run: Run, name: str, about: Mapping) -> None:
 
 
 def found(run: Run) -> dict[tuple[str, str], Mixture]:
-    """(name, stage) -> mixture, the newest of each."""
+    """(name, stage) -> mixture, the newest of each, in the order in which these were found."""
     mixtures = {}
     for line in _lines(run, FILE):
         with contextlib.suppress(KeyError, TypeError, AttributeError, ValueError):
             said = line["cut"]
             cut = Cut(said["scope"], None, {str(key): float(value) for key, value in said["thresholds"].items()},
                       said["by"], bool(said["repaired"]), said["formats"])
-            mixtures[line["name"], line["phase"]] = Mixture(line["name"], line["phase"], cut, line)
+            key = line["name"], line["phase"]
+            mixtures.pop(key, None)  # so that the newest is the last
+            mixtures[key] = Mixture(*key, cut, line)
     return mixtures
 
 

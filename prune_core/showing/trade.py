@@ -10,6 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from prune_core import InputError
+from prune_core.cutting.answers import GRID, predict
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import Cut
 from prune_core.precision import formats
@@ -26,6 +27,7 @@ AXES = {"bytes": "bytes of the model", "encoder_bytes": "bytes of the encoder", 
 LOOKS = {"blocks": ("circle", BLUE, "blocks alone, fp32"), "bits": ("square", ORANGE, "fewer bits"),
          "pattern": ("triangle-up", GREEN, "N:M pattern"), "mixture": ("diamond", PINK, "a format for each part")}
 MB = 1e6
+SAME = 1e-9  # scores, and sparsities, of one and the same cut
 DEEPEST = 0.15  # below the dense score: what is drawn at first
 
 
@@ -100,14 +102,30 @@ def end_of(run: Run, stage: str) -> Tried | None:
     at, stored = run.saved(stage), run.stored(stage)
     snapshot = run.snapshots[at]
     score = (snapshot.scores or {}).get(run.metric)
-    same = next((p for kind, surface in run.surfaces(stage).items() for p in surface if not kind.repaired
-                 and score is not None and abs(p.score - score) < 1e-9
-                 and abs(p.sparsity - snapshot.point["sparsity"]) < 1e-9), None)
-    if stored is None or same is None:
+    ends = None if stored is None or score is None else _interval(run, stage, score)
+    if ends is None:
         return None
     cut = settings.usual(run, at) if stage.kind == "penalty" else Cut("global", 0.0, formats=run.trained_formats(stage))
-    return Tried(cut.to_json() | {"by": "norm", "repaired": False, "formats": cut.formats}, score, same.low, same.high,
+    return Tried(cut.to_json() | {"by": "norm", "repaired": False, "formats": cut.formats}, score, *ends,
                  snapshot.examples or 0, stored.bytes, stored.encoder.stored, snapshot.point["sparsity"])
+
+
+def _interval(run: Run, stage: str, score: float) -> tuple[float, float] | None:
+    """95% interval of a stage's own score: that of the same point of a surface.
+
+    Where the stage was cut between two points of its own: as wide as theirs there, if they are of as many examples.
+    """
+    snapshot = run.snapshots[run.saved(stage)]
+    share, own = snapshot.blocks, snapshot.surface or ()  # a surface tells what blocks cut, without a pattern
+    for kind, surface in run.surfaces(stage).items():
+        for point in () if kind.repaired else surface:
+            if abs(point.score - score) < SAME and abs(point.sparsity - share) < SAME:
+                return point.low, point.high
+    if (len(own) < len(GRID) or snapshot.surface_examples != snapshot.examples
+            or any(abs(point.sparsity - share) < SAME for point in own)):
+        return None
+    near, low, high = predict(own, share)
+    return score - (near - low), min(1.0, score + (high - near))
 
 
 def front(given: Sequence[Point], by: str = "bytes") -> list[Point]:

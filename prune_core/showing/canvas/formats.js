@@ -127,9 +127,9 @@ function readFormats(header, text = "") {
   return read;
 }
 
-// "plain"; "int8", which executes integers in 8 bits exactly; or "weights": stored in few bits, executed as floats.
+// "plain"; "int8", which executes integers exactly, activations with a scale for each token; or "weights": stored in few bits, executed as floats.
 // A pattern, and what the embeddings are stored in, change nothing
 function executedAs({ weights, activations }) {
-  if (activations && weights.every(executable)) return "int8";
+  if (activations === "token" && weights.every(executable)) return "int8";
   return weights.every(({ kind, bits }) => kind === "float" && bits === 32) && !activations ? "plain" : "weights";
 }
