@@ -242,9 +242,10 @@ def test_a_trained_stage_is_scored_on_its_own_grid(tiny_model, tiny_data, tmp_pa
         model, stored = bench.compressed(mask, repaired, parse(formats, run.layout))
         for (name, own), one in zip(bench.encoder.model.state_dict().items(), model.state_dict().values(), strict=True):
             assert torch.equal(own, one), name
+    grids = bench.trained.grids
     for name, one in stored.matrices.items():
         given = [one.scales, one.codebook]
-        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(given, bench._grids[name], strict=True)), name
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(given, grids[name], strict=True)), name
     told = exact.evaluate(run, stage, cut, threads=1)
     assert told["formats"] == formats
     assert told["score"] == pytest.approx(run.snapshots[run.saved(stage)].scores[run.metric], abs=1 / 24 + 1e-9)

@@ -56,7 +56,12 @@ def test_a_setting_out_of_range_is_refused_by_name(bad, named):
     ({"bits": "ternary", "quantizer": "lsq"}, "does not train ternary; needed: one of ste, admm, iterative"),
     ({"pattern": "2:4", "block": "16x3"}, "pattern 2:4 and block 16x3 contradict each other"),
     ({"bits": "4/2:4", "pattern": "1:4"}, "name another"), ({"bits": "8,4"}, "are several"),
-    ({"method": "nxm-qat", "bits": "8"}, "trains a pattern and bits at once; needed: a pattern")])
+    ({"method": "nxm-qat", "bits": "32"}, "few bits and a pattern in every matrix; bits '32' with pattern '2:4'"),
+    ({"method": "nxm-qat", "bits": "16", "pattern": "1:4"}, "bits '16' with pattern '1:4' are not that"),
+    ({"method": "nxm-qat", "bits": "2:4"}, "bits '2:4' with"),
+    ({"method": "nxm-qat", "bits": "layer:8,32"}, "are not that"),
+    ({"method": "nxm-qat", "pattern": "none"}, "pattern 'none' are not that; needed: for example bits 8"),
+    ({"method": "nxm-qat", "bits": "layer:8/2:4,4"}, "not that")])
 def test_formats_that_do_not_go_are_refused_in_one_line(bad, said):
     with pytest.raises(InputError) as error:
         PruneConfig(**bad)
@@ -72,7 +77,18 @@ def test_a_run_of_before_there_were_formats_has_none():
 def test_formats_are_said_as_they_are_read():
     asked = PruneConfig(bits="layer:8,4/2:4", activation_bits=8, embedding_bits=8)
     assert str(asked.formats) == "layer:8,4/2:4;a8;e8" and PruneConfig.from_json(asked.to_json()) == asked
-    assert str(PruneConfig(method="nxm-qat").formats) == "8/2:4"
+
+
+@pytest.mark.parametrize("said, trained", [
+    ({}, "8/2:4"), ({"pattern": "1:4"}, "8/1:4"), ({"bits": "4"}, "4/2:4"), ({"bits": "4/1:4"}, "4/1:4"),
+    ({"bits": "ternary", "pattern": "4:8"}, "ternary/4:8"), ({"bits": ";a8"}, None), ({"bits": "3;e8"}, "3/2:4;e8")])
+def test_what_nxm_qat_is_not_told_of_bits_and_pattern_it_has_itself(said, trained):
+    if trained is None:
+        with pytest.raises(InputError, match="few bits"):
+            PruneConfig(method="nxm-qat", **said)
+        return
+    asked = PruneConfig(method="nxm-qat", **said)
+    assert str(asked.formats) == trained and PruneConfig.from_json(asked.to_json()) == asked
 
 
 def test_a_setting_from_the_future_is_refused():

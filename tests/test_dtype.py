@@ -237,7 +237,7 @@ def test_a_page_finds_what_is_known_by_what_the_process_has_run(run, machine):
     try:
         assert client.want("me", question).doing == "waiting", "by which path this machine runs it, it has not said"
         client._asked.clear()
-        client._executed[str(run.path), "dense", "bf16"] = told["executed"]
+        client._executed[str(run.path), "dense", "bf16", CUT.formats] = told["executed"]
         answer = client.want("me", question)
         assert (answer.doing, answer.score, answer.executed) == ("done", told["score"], told["executed"])
         assert client.want("you", Question(str(run.path), "dense", CUT)).doing == "waiting"  # in fp32 it is not known
@@ -262,7 +262,8 @@ def test_the_question_is_put_with_its_arithmetic_and_the_path_is_learnt():
     try:
         while not (answer := client.want("me", question)).ended:
             pass
-        assert answer.executed["dtype"] == "int8" and client._executed["r", "dense", "int8"]["path"] == "int8 path"
+        ran = client._executed["r", "dense", "int8", CUT.formats]
+        assert answer.executed["dtype"] == "int8" and ran["path"] == "int8 path"
     finally:
         client.close()
 

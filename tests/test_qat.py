@@ -56,38 +56,37 @@ def test_rounding_and_its_gradient_are_torchs_own(bits, warm):
     assert (bits != 4) or (ours == 0).any()
 
 
-def test_the_learned_step_has_the_papers_gradient():
-    """Inside: round(w/s) - w/s, beyond: the outermost level; the whole over sqrt(weights * K), for the factor on s."""
-    weight, gradient = drawn(2, 5), drawn(2, 5, seed=1)
+def test_the_learned_steps_gradient_is_that_of_the_clipped_line():
+    """s clip(w/s, -K, K) moved by what rounding adds: its difference in s, over sqrt(weights * K), for the factor."""
+    weight = torch.cat([drawn(2, 40), torch.tensor([[1.0, 0.99], [-2.0, -0.6]])], 1)
+    gradient, top = drawn(2, 42, seed=1), 3
     one = Learned(weight, Format("levels", 3), everything(weight), 10)
     one.start = one.scales = torch.tensor([0.3, 0.5])
+    wide, scales = weight.double(), one.scales.double()[:, None]
+    ratio = wide / scales
+    beside = (ratio.abs() > top) & (ratio.abs() < top + 0.5)
+    assert beside.any() and (ratio.abs() > top + 0.5).any()
+    added = ratio.clamp(-top, top).round() - ratio.clamp(-top, top)
+
+    def line(s: torch.Tensor) -> torch.Tensor:
+        return s * ((wide / s).clamp(-top, top) + added)
+
+    slope = (line(scales + 1e-6) - line(scales - 1e-6)) / 2e-6
     ours = gradient.clone()
     one.straight_(weight, ours)
-    for row, s in enumerate((0.3, 0.5)):
-        total = 0.0
-        for w, g in zip(weight[row].tolist(), gradient[row].tolist(), strict=True):
-            v = w / s
-            total += g * (round(v) - v if abs(round(v)) <= 3 else 3.0 if v > 0 else -3.0)
-        assert float(one.learned.grad[row]) == pytest.approx(total / (5 * 3) ** 0.5 * s, rel=1e-4)
+    wanted = (gradient * slope).sum(1) / (42 * top) ** 0.5 * scales[:, 0]
+    torch.testing.assert_close(one.learned.grad.double(), wanted, rtol=1e-4, atol=1e-6)
+    assert torch.equal(ours == 0, ratio.abs() > top)
 
 
-def test_the_learned_steps_gradient_is_the_slope_where_there_is_one():
-    """Where no weight is near the middle between two levels, d Q / d s is the code itself; for whole w / s the formula
-    says round - w/s = 0 beside it: the difference is what a straight-through w takes."""
-    weight, gradient = drawn(1, 12, seed=4), drawn(1, 12, seed=5)
-    s, top = torch.tensor([0.4], dtype=torch.float64), 3
-    wide, g = weight.double(), gradient.double()
-
-    def loss(scale):
-        return float((g * (wide / scale[:, None]).round().clamp(-top, top) * scale[:, None]).sum())
-
-    slope = (loss(s + 1e-6) - loss(s - 1e-6)) / 2e-6  # of Q with the whole numbers fixed
+@pytest.mark.parametrize("ratio, slope", [(0.4, -0.4), (0.6, 0.4), (-2.7, -0.3), (2.99, 0.01), (3.01, 3.0), (3.4, 3.0),
+                                          (3.6, 3.0), (-3.01, -3.0), (-9.0, -3.0)])
+def test_the_learned_step_by_hand(ratio, slope):
+    weight = torch.tensor([[ratio * 0.5]])
     one = Learned(weight, Format("levels", 3), everything(weight), 10)
-    one.start = one.scales = s.float()
-    one.straight_(weight, gradient.clone())
-    inside = (wide / s).round().abs() <= top
-    through = float((g * (wide / s) * inside).sum())
-    assert float(one.learned.grad) == pytest.approx((slope - through) / (12 * top) ** 0.5 * 0.4, rel=1e-3)
+    one.start = one.scales = torch.tensor([0.5])
+    one.straight_(weight, torch.ones(1, 1))
+    assert float(one.learned.grad) == pytest.approx(slope / 3**0.5 * 0.5, abs=1e-4)
 
 
 def test_the_values_of_a_codebook_move_by_the_mean_gradient_of_their_weights():

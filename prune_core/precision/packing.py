@@ -51,7 +51,7 @@ def _values(one: Quantized) -> np.ndarray:
         return (padded * 3 ** np.arange(5)).sum(1).astype(np.uint8)
     if format.kind == "binary":
         return np.packbits(codes > 0)
-    return bits_of(codes - 1 if format.kind == "clusters" else codes + format.top, format.bits)
+    return bits_of((codes - 1) % 2**format.bits if format.kind == "clusters" else codes + format.top, format.bits)
 
 
 def bits_of(values: np.ndarray, bits: int) -> np.ndarray:

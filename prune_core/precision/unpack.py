@@ -10,7 +10,8 @@ Each prunable matrix X is one uint8 tensor X.weight.packed. The file's metadata 
     pattern    N:M alone: for each group of M inputs of which the blocks keep more than N, the N places that are kept
     scales     4 bytes for each row with a kept block (little endian, as all numbers); or the values of the clusters
     values     of the kept weights, row by row: level + 2^(bits-1) - 1; binary a bit; ternary five in a byte, the first
-               times 1, then 3, 9, 27, 81, of code + 1; clusters: the place in their values; else the floats
+               times 1, then 3, 9, 27, 81, of code + 1; clusters: the place in their values, 2^bits - 1 for zero;
+               else the floats
 
 Each of the four is rounded up to whole bytes. A table in int8 is X and X.scale, a number for each row.
 """
@@ -84,7 +85,7 @@ def unpack(data: np.ndarray, m: int, n: int, rows: int, cols: int, format: str) 
         stored = parts.ravel()[:count].astype(np.int16) - 1
     else:
         stored = numbers(take(-(-count * bits // 8)), bits, count).astype(np.int16)
-        stored = (2 * stored - 1 if bits == 1 else stored + 1 if codebook is not None else
+        stored = (2 * stored - 1 if bits == 1 else (stored + 1) % 2**bits if codebook is not None else
                   stored - (2 ** (bits - 1) - 1))
     codes = np.zeros((m, n), np.int16)
     codes[kept] = stored

@@ -167,8 +167,8 @@ def _settle_formats_(config: PruneConfig) -> None:
     given, block, quantizer = config.formats.weights, BlockShape.parse(config.block), QUANTIZERS[config.quantizer]
     patterns, kinds = {one.pattern for one in given if one.pattern}, {one.kind for one in given} - {"float"}
     _needs(not usual or all(one.kind != "float" and one.pattern for one in given), f"method {config.method!r} trains "
-           f"few bits and a pattern in every matrix; bits {config.bits!r} are not that; needed: for example "
-           f"--bits {usual.get('bits')} --pattern {usual.get('pattern')}")
+           f"few bits and a pattern in every matrix; bits {config.bits!r} with pattern {config.pattern!r} are not "
+           "that; needed: for example bits 8 with pattern 2:4")
     for pattern in patterns:
         _needs(number_formats.fits_block(pattern, block), f"pattern {pattern} and block {block} contradict each other; "
                f"needed: {pattern.fitting}")
