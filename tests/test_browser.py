@@ -22,6 +22,8 @@ from prune_core.evaluation import exact
 from prune_core.evaluation.weights import write_checkpoint, write_weights
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch
+from prune_core.precision.formats import Formats
+from prune_core.precision.storage import storage
 from prune_core.runs import pack, places
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
@@ -124,7 +126,7 @@ def rested(page) -> str:
 
 def shown(page) -> dict[str, str]:
     """What stands on the cards over the map."""
-    names = ("sparsity", "encoder", "model", "speedup", "score")
+    names = ("sparsity", "encoder", "model", "speedup", "encoderBytes", "score")
     return {name: page.locator(f"[data-number={name}] .value").inner_text() for name in names}
 
 
@@ -135,7 +137,8 @@ def counted(run: Run, label: str, thresholds, scope: str = "global") -> dict[str
     score = predict(run.snapshots[at].surface, mask.sparsity)[0] if run.snapshots[at].surface else None
     return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x",
             "model": f"{mask.compression_model:.2f}x", "score": "–" if score is None else f"{score:.3f}",
-            "speedup": f"{make_profile().speedup(mask, SETTING, run.heads):.2f}x"}
+            "speedup": f"{make_profile().speedup(mask, SETTING, run.heads):.2f}x",
+            "encoderBytes": f"{storage(mask, Formats()).encoder.stored / 1e6:.1f} MB"}
 
 
 def thresholds_in(address: str) -> list[float]:
