@@ -135,10 +135,11 @@ def counted(run: Run, label: str, thresholds, scope: str = "global") -> dict[str
     at = next(at for at in run.with_norms if run.snapshots[at].label == label)
     mask = mask_at(run.norms(at), run.layout, thresholds, scope)
     score = predict(run.snapshots[at].surface, mask.sparsity)[0] if run.snapshots[at].surface else None
+    size = storage(mask, Formats()).encoder.stored
     return {"sparsity": f"{mask.sparsity:.1%}", "encoder": f"{mask.compression_encoder:.2f}x",
             "model": f"{mask.compression_model:.2f}x", "score": "–" if score is None else f"{score:.3f}",
             "speedup": f"{make_profile().speedup(mask, SETTING, run.heads):.2f}x",
-            "encoderBytes": f"{storage(mask, Formats()).encoder.stored / 1e6:.1f} MB"}
+            "encoderBytes": f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"}
 
 
 def thresholds_in(address: str) -> list[float]:
