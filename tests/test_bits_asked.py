@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from dataclasses import replace
@@ -33,10 +32,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 @pytest.fixture
 def copied(made, tmp_path) -> Run:
     """The same, with no scores and no Grams kept from before."""
-    shutil.copytree(made.path, tmp_path / "copied")
-    shutil.rmtree(tmp_path / "copied" / "scores", ignore_errors=True)
-    (tmp_path / "copied" / "known.jsonl").unlink(missing_ok=True)
-    return Run(tmp_path / "copied")
+    return tiny.unasked(made, tmp_path / "copied")
 
 
 # ---------------------------------------------------------------- asked for

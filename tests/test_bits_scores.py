@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -42,11 +41,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 @pytest.fixture
 def copied(made, tmp_path) -> Run:
     """The same, with no scores and no Grams kept from before."""
-    shutil.copytree(made.path, tmp_path / "copied")
-    shutil.rmtree(tmp_path / "copied" / "scores", ignore_errors=True)
-    for name in ("known.jsonl", "tried-dense.jsonl"):
-        (tmp_path / "copied" / name).unlink(missing_ok=True)
-    return Run(tmp_path / "copied")
+    return tiny.unasked(made, tmp_path / "copied")
 
 
 def in_formats(text: str, repaired: bool = False) -> Cut:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import threading
 import time
@@ -31,10 +30,7 @@ def made(tiny_model, tiny_data, tmp_path_factory) -> Run:
 @pytest.fixture
 def copied(made, tmp_path) -> Run:
     """The same, with no scores and no Grams kept from before."""
-    shutil.copytree(made.path, tmp_path / "copied")
-    shutil.rmtree(tmp_path / "copied" / "scores", ignore_errors=True)
-    (tmp_path / "copied" / "known.jsonl").unlink(missing_ok=True)
-    return Run(tmp_path / "copied")
+    return tiny.unasked(made, tmp_path / "copied")
 
 
 def asked(run: Run, number: int, threshold=0.8, **more) -> dict:

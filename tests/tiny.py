@@ -191,3 +191,9 @@ def about(layout: Layout, **changes) -> dict:
     return {"command": "python -m prune_core prune", "config": PruneConfig(block=str(layout.block)).to_json(),
             "layout": layout.to_json(), "data": "nyu-mll/glue", "majority_score": 0.5, "notes": [],
             "task": {"name": "sst2", "metric": "accuracy", "labels": ["negative", "positive"]}} | changes
+
+
+def unasked(run: Run, folder: Path) -> Run:
+    """A copy of a run with nothing that was asked of it before: no scores, no Grams, no settings that were tried."""
+    kept = shutil.ignore_patterns("scores", "known.jsonl", "tried-*.jsonl")
+    return Run(shutil.copytree(run.path, folder, ignore=kept))

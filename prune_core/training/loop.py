@@ -57,7 +57,8 @@ class Pruning:
     def __iter__(self) -> Events:
         while not self.position.at_end:
             self.position.begin_()
-            yield from getattr(self, f"_{kind_of(self.position.phase)}")()
+            phases = {"dense": self._dense, "penalty": self._penalty, "retrain": self._retrain}
+            yield from phases[kind_of(self.position.phase)]()
 
     def _dense(self) -> Events:
         """Fine-tune as it is; nothing to do, but to score it, where the encoder came fine-tuned."""
