@@ -199,7 +199,7 @@ def _digest(encoder: Encoder, dev: Mapping[str, Encoded]) -> str:
     """The same text for the same weights (all of the model) and the same encoded dev sets."""
     sha = hashlib.sha256()
     for name, tensor in sorted(encoder.model.state_dict().items()):
-        sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
+        sha.update(name.encode() + memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
     for split, data in sorted(dev.items()):
         sha.update(repr((split, data.inputs, data.labels.tolist())).encode())
     return sha.hexdigest()[:24]

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from prune_core.cutting.masks import BlockMask
+from prune_core.models import devices
 from prune_core.tasks import encoding, metrics
 from prune_core.tasks.encoding import Encoded
 from prune_core.tasks.glue import Task
@@ -39,9 +40,11 @@ def outputs(model: nn.Module, data: Encoded) -> np.ndarray:
     """(examples, classes) outputs of the head, in the order of the data, as float32."""
     was_training = model.training
     model.eval()
-    logits = np.empty((len(data), model.config.num_labels), np.float32)
-    for at in encoding.dev_batches(data.lengths, BATCH):
-        logits[at] = model(**data.batch(at)[0]).logits.float().numpy()
+    logits, device = np.empty((len(data), model.config.num_labels), np.float32), devices.of(model)
+    batches = encoding.dev_batches(data.lengths, BATCH)
+    given = [model(**data.batch(at, device)[0]).logits.float() for at in batches]
+    if batches:
+        logits[np.concatenate(batches)] = torch.cat(given).cpu().numpy()  # fetched at once
     model.train(was_training)
     return logits
 
@@ -108,7 +111,7 @@ def _growing(lengths: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
 
 @torch.inference_mode()
 def _forward(model: nn.Module, data: Encoded, at: np.ndarray) -> np.ndarray:
-    return model(**data.batch(at)[0]).logits.float().numpy()
+    return model(**data.batch(at, devices.of(model))[0]).logits.float().cpu().numpy()
 
 
 @contextlib.contextmanager
@@ -127,5 +130,16 @@ def masked(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> Iterator[Non
 @torch.no_grad()
 def apply_mask_(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> None:
     """Zero the groups that `mask` cuts: weights name -> (m, n), in place."""
+    scale_groups_(weights, kept_groups(weights, mask), mask)
+
+
+def kept_groups(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> dict[str, torch.Tensor]:
+    """Matrix name -> (groups down, groups across), 1 for kept, where and of what kind the weights are."""
+    return {name: torch.from_numpy(mask.kept[name]).to(weight.device, weight.dtype) for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def scale_groups_(weights: Mapping[str, torch.Tensor], kept: Mapping[str, torch.Tensor], mask: BlockMask) -> None:
+    """Multiply every group by what `kept_groups` says, in place."""
     for name, weight in weights.items():
-        mask.layout.block.scale_(weight, torch.from_numpy(mask.kept[name]).to(weight.dtype))
+        mask.layout.block.scale_(weight, kept[name])

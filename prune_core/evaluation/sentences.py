@@ -10,6 +10,7 @@ import torch
 from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.evaluation.dev_score import masked
 from prune_core.evaluation.weights import encoder_of
+from prune_core.models import devices
 from prune_core.runs.run import Run
 from prune_core.tasks import encoding
 from prune_core.tasks.glue import Examples
@@ -25,7 +26,7 @@ def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: 
     scope, ranked = scope or run.config.scope, run.ranking(stage, ranking)
     length = encoder.max_length(run.config.max_length)
     given = encoding.encode(Examples(texts, np.zeros(len(texts), np.int64)), encoder.tokenizer, length)
-    inputs, _ = given.batch(range(len(texts)))
+    inputs, _ = given.batch(range(len(texts)), devices.of(encoder.model))
     probabilities, reached = [], []
     for sparsity in sparsities:
         mask = mask_at_sparsity(ranked, run.layout, sparsity, scope)

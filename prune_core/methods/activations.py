@@ -46,6 +46,18 @@ def by_tensor(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return torch.fake_quantize_per_tensor_affine(x.float(), step, round(-low / step), 0, TOP).to(x.dtype)
 
 
+def by_range(x: torch.Tensor, range_: torch.Tensor) -> torch.Tensor:
+    """The same to the last bit, the range (2,) of a tensor where `x` lies: nothing is fetched from there.
+
+    In float64 where the device has it.
+    """
+    wide = range_.to(torch.float32 if range_.device.type == "mps" else torch.float64)
+    low, high = wide[0].clamp(max=0.0), wide[1].clamp(min=0.0)
+    step = (high - low).clamp(min=SMALLEST) / TOP
+    zero = (-low / step).round().to(torch.int32)
+    return torch.fake_quantize_per_tensor_affine(x.float(), step.float(), zero, 0, TOP).to(x.dtype)
+
+
 class Activations:
     """Quantizes what `linears` are given, inside `running`. `per`: 'token', 'tensor', '' for not at all."""
 
@@ -84,7 +96,7 @@ class Activations:
                 now = torch.stack(torch.aminmax(x.detach().float()))
                 before = self.ranges.get(name, now)
                 self.ranges[name] = MEMORY * before + (1 - MEMORY) * now
-            return by_tensor(x, *self.ranges[name].tolist()), *arguments[1:]
+            return by_range(x, self.ranges[name]), *arguments[1:]
 
         return round_input
 

@@ -142,8 +142,9 @@ class Quantization:
         state = self.levels.tensors()
         scales, codebook = (state.get(f"{kind}.{name}") for kind in ("levels", "clusters"))
         given = {"scales": scales, "codebook": codebook}
-        return quantizers.quantize(self.encoder.weights[name].detach().numpy(), format, self.kept[name].numpy(),
-                                   **{key: None if one is None else one.numpy() for key, one in given.items()})
+        weight, kept = self.encoder.weights[name].detach().cpu().numpy(), self.kept[name].cpu().numpy()
+        return quantizers.quantize(weight, format, kept, **{key: None if one is None else one.cpu().numpy()
+                                                            for key, one in given.items()})
 
     def residuals(self) -> dict[str, float] | None:
         """Of ADMM on the levels, since it last projected."""
@@ -155,7 +156,7 @@ class Quantization:
         held |= {f"qat.range.{name}": one for name, one in self.activations.ranges.items()}
         if self.drawn:
             held |= {f"qat.admm.{name}": one for name, one in self.drawn.tensors().items()}
-            held["qat.rho"] = torch.tensor([*self.drawn.lam.values()], dtype=torch.float64)
+            held["qat.rho"] = torch.tensor([*self.drawn.lam.values()], dtype=torch.float64, device="cpu")
         return held
 
     def restore_(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -176,9 +177,10 @@ def kept_by(mask: BlockMask, formats: Mapping[str, Format], weights: Mapping[str
     """
     kept, block = {}, mask.layout.block
     for name, weight in weights.items():
-        stays = block.expand(torch.from_numpy(mask.kept[name]), *weight.shape)
+        stays = block.expand(torch.from_numpy(mask.kept[name]).to(weight.device), *weight.shape)
         if pattern := formats[name].pattern:
-            counts = torch.as_tensor((importance or {}).get(name, 1.0)).expand(mask.kept[name].shape)
+            counts = torch.as_tensor((importance or {}).get(name, 1.0), device=weight.device)
+            counts = counts.expand(mask.kept[name].shape)
             scores = abs(weight.detach()) * block.expand(counts, *weight.shape)
             stays = quantizers.keep_pattern(scores, pattern, stays)
         kept[name] = stays

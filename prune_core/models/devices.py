@@ -8,13 +8,14 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import torch
 
 from prune_core import InputError, machine
 
+CPU = torch.device("cpu")
 WORDS = "auto, cpu, cuda, cuda:1 (the second GPU), mps"
 _NAME = re.compile(r"(auto|cpu|mps|cuda(?::(\d{1,3}))?)")
 
@@ -54,6 +55,11 @@ def _why(name: str) -> str:
 def of(module: torch.nn.Module) -> torch.device:
     """Where a model lies."""
     return next(module.parameters()).device
+
+
+def moved(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The same on this device; but float64, which not every device has, stays on the processor: it only counts."""
+    return {name: one if one.dtype == torch.float64 else one.to(device) for name, one in tensors.items()}
 
 
 def describe(device: torch.device) -> dict:

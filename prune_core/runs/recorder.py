@@ -147,7 +147,8 @@ class Recorder:
 def _write_tensors(path: Path, tensors: Mapping, meta: Mapping) -> None:
     from safetensors.torch import save
 
-    files.write_whole(path, save(dict(tensors), {"json": json.dumps(dict(meta))}))
+    here = {name: one.cpu() for name, one in tensors.items()}
+    files.write_whole(path, save(here, {"json": json.dumps(dict(meta))}))
 
 
 def read_checkpoint(path: Path, tensors: bool = True) -> TrainState | None:

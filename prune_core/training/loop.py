@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from prune_core.cutting.blocks import BlockShape
-from prune_core.cutting.masks import sparsity_of, zero_share
+from prune_core.cutting.masks import sparsity_of
 from prune_core.methods.rankings import RANKINGS
 from prune_core.methods.table import METHODS
 from prune_core.models.encoders import Encoder
@@ -31,7 +31,7 @@ from prune_core.training.forecast import Spent
 from prune_core.training.importance import importance, measured
 from prune_core.training.position import Position
 from prune_core.training.scoring import Scorer
-from prune_core.training.step import taught_rows
+from prune_core.training.step import taught_rows, zero_share
 
 Events = Iterator[Snapshot | Working]
 
@@ -82,7 +82,7 @@ class Pruning:
             step, milestone = position.step, position.step in milestones
             if milestone:
                 method.refresh_()
-            zeros = zero_share({name: norms.numpy() for name, norms in method.norms.items()}, self.layout)
+            zeros = zero_share(method.norms, self.layout)
             now = {"loss": loss, "penalty": method.penalty(), "milestone": milestone, "zero_share": zeros,
                    "lam": float(np.mean(list(method.lam.values()))), "residuals": position.steps.residuals()}
             for compression in position.just_crossed(zeros, last):
