@@ -175,7 +175,8 @@ class DynamicGroupLasso(ProximalGroupLasso):
         super().control_(sparsity, self.HORIZONS * lr_ahead)
         for at, (key, matrices) in enumerate(by_scope(self.layout, self.scope).items()):
             self._bound[at] = max(float(self._bound[at]), self.lam[key])
-            zero = sum(float((self.norms[m.name] == 0).sum()) * self.layout.group_size(m) for m in matrices)
+            zeros = torch.stack([(self.norms[m.name] == 0).sum() for m in matrices]).tolist()
+            zero = sum(count * self.layout.group_size(m) for count, m in zip(zeros, matrices, strict=True))
             missing = max(0.0, sparsity - zero / sum(m.m * m.n for m in matrices)) / sparsity if sparsity else 0.0
             bounded = float(self._bound[at]) * max(missing**2, self.LEAST)
             self.lam[key] = max(bounded, self.hold) if missing else self.hold
@@ -221,7 +222,7 @@ class InLossGroupLasso(_GroupLasso):
         Adam hides how far a given lambda moves a norm, so this form can only be steered by what it did.
         """
         for key, matrices in by_scope(self.layout, self.scope).items():
-            sunk = sum(float((self.norms[m.name] < 0.1 * self._start[m.name]).sum()) for m in matrices)
+            sunk = sum(torch.stack([(self.norms[m.name] < 0.1 * self._start[m.name]).sum() for m in matrices]).tolist())
             share = sunk / sum(self.norms[m.name].numel() for m in matrices)
             self.lam[key] = max(self.lam[key], 1e-6) * (1.25 if share < sparsity else 0.8)
 

@@ -179,7 +179,7 @@ def kept_by(mask: BlockMask, formats: Mapping[str, Format], weights: Mapping[str
     for name, weight in weights.items():
         stays = block.expand(torch.from_numpy(mask.kept[name]).to(weight.device), *weight.shape)
         if pattern := formats[name].pattern:
-            counts = torch.as_tensor((importance or {}).get(name, 1.0), device=weight.device)
+            counts = torch.as_tensor((importance or {}).get(name, 1.0)).to(weight.device)
             counts = counts.expand(mask.kept[name].shape)
             scores = abs(weight.detach()) * block.expand(counts, *weight.shape)
             stays = quantizers.keep_pattern(scores, pattern, stays)
