@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from prune_core import InputError, files
-from prune_core.cli.options import AsJson, RunsDir, Threads, numbers
+from prune_core.cli.options import AsJson, Device, Processes, RunsDir, Threads, numbers
 from prune_core.cli.tell import Progress, scored, tell
 from prune_core.machine import machine
 from prune_core.methods import rankings, table
@@ -104,15 +104,21 @@ def prune(
     allow_unknown: Annotated[bool, Option("--allow-unknown", help="Go on although over a fifth of the task's words "
                                                                   "are unknown to the tokenizer.")] = False,
     practice: Practice = False,
+    device: Device = "auto",
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
     asked = _asked(dict(locals()))  # all options, as long as there is nothing else; a setting's is named as its field
 
-    from prune_core.training import session
+    from prune_core.training import placement, session
 
-    with Progress() as progress:
-        result = session.start(asked, runs_dir, run, _command(), progress, Agreement(practice or not _named(context)))
+    agree = Agreement(practice or not _named(context))
+    with placement.joined(device, processes) as placed:
+        if not placed.main:
+            return session.follow(placed)
+        with Progress() as progress:
+            result = session.start(asked, runs_dir, run, _command(), progress, agree, placed)
     _record_repaired(result["run"], runs_dir)
     tell(result, as_json, _result_text)
 
@@ -157,12 +163,24 @@ def _columns(typed: str) -> tuple[str, ...]:
     return tuple(filter(None, typed.split(",")))
 
 
-def resume(run: str, runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
+def resume(
+    run: str,
+    runs_dir: RunsDir = places.RUNS,
+    device: Annotated[str | None, Option(
+        help="Where to go on: as for prune; default: the kind of device that the run began on.")] = None,
+    processes: Annotated[int | None, Option(
+        help="Processes that share every batch; default: as many as the run began in.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Take an interrupted run to its end, with the same numbers as if it had never stopped."""
-    from prune_core.training import session
+    from prune_core.training import loading, placement, session
 
-    with Progress() as progress:
-        result = session.resume(shelf.find(run, runs_dir), progress)
+    asked = shelf.find(run, runs_dir)
+    with placement.joined(device or loading.device_of(asked), processes or loading.processes_of(asked)) as placed:
+        if not placed.main:
+            return session.follow(placed)
+        with Progress() as progress:
+            result = session.resume(asked, progress, placed)
     _record_repaired(run, runs_dir)
     tell(result, as_json, _result_text)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ from prune_core.tasks.glue import Task
 BATCH = 64
 FIRST = 32  # examples behind the first running score; every further one has twice as many
 TOKENS = 4096  # of one forward pass, where a running score is taken
+
+
+class Placed(Protocol):
+    """One of several processes, as training/placement.py has it."""
+
+    def share(self, parts: Sequence) -> Sequence:
+        """Those of this process."""
+
+    def whole(self, parts: Sequence) -> list:
+        """Those of all processes, in their order."""
 
 
 @dataclass(frozen=True)
@@ -36,22 +47,27 @@ class DevScore:
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, data: Encoded) -> np.ndarray:
-    """(examples, classes) outputs of the head, in the order of the data, as float32."""
+def outputs(model: nn.Module, data: Encoded, placed: Placed | None = None) -> np.ndarray:
+    """(examples, classes) outputs of the head, in the order of the data, as float32.
+
+    `placed`: one of several processes that have this model; each asks it for its share of the batches.
+    """
     was_training = model.training
     model.eval()
     logits, device = np.empty((len(data), model.config.num_labels), np.float32), devices.of(model)
     batches = encoding.dev_batches(data.lengths, BATCH)
-    given = [model(**data.batch(at, device)[0]).logits.float() for at in batches]
-    if batches:
-        logits[np.concatenate(batches)] = torch.cat(given).cpu().numpy()  # fetched at once
+    mine = placed.share(batches) if placed else batches
+    given = [model(**data.batch(at, device)[0]).logits.float() for at in mine]
+    parts = np.split(torch.cat(given).cpu().numpy(), np.cumsum([len(at) for at in mine[:-1]])) if mine else []
+    for at, part in zip(batches, placed.whole(parts) if placed else parts, strict=True):
+        logits[at] = part
     model.train(was_training)
     return logits
 
 
-def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> DevScore:
-    """Score on every dev split; with two (MNLI) metrics are named _matched and _mismatched."""
-    return _score(task, dev, {split: outputs(model, data) for split, data in dev.items()})
+def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded], placed: Placed | None = None) -> DevScore:
+    """Score on every dev split; with two (MNLI) metrics are named _matched and _mismatched. `placed` as `outputs`."""
+    return _score(task, dev, {split: outputs(model, data, placed) for split, data in dev.items()})
 
 
 def _score(task: Task, dev: Mapping[str, Encoded], answers: Mapping[str, np.ndarray]) -> DevScore:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -18,6 +18,14 @@ TOP = 255
 SMALLEST = 1e-20
 MEMORY = 0.99  # of the running mean, a step; the first batch sets it
 EMBEDDING_TOP = 127
+
+
+Widest = Callable[[torch.Tensor], torch.Tensor]  # (2,) least and largest of this process -> of all
+
+
+def own_range(range_: torch.Tensor) -> torch.Tensor:
+    """There is no other process."""
+    return range_
 
 
 class _Token(torch.autograd.Function):
@@ -61,8 +69,8 @@ def by_range(x: torch.Tensor, range_: torch.Tensor) -> torch.Tensor:
 class Activations:
     """Quantizes what `linears` are given, inside `running`. `per`: 'token', 'tensor', '' for not at all."""
 
-    def __init__(self, linears: Mapping[str, nn.Linear], per: str):
-        self.linears, self.per = linears, per
+    def __init__(self, linears: Mapping[str, nn.Linear], per: str, widest: Widest = own_range):
+        self.linears, self.per, self._widest = linears, per, widest
         self.ranges: dict[str, torch.Tensor] = {}  # name -> (2,) least and largest, per tensor
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None  # query, key and value are given the same
 
@@ -94,6 +102,7 @@ class Activations:
             x = arguments[0]
             if learning or name not in self.ranges:
                 now = torch.stack(torch.aminmax(x.detach().float()))
+                now = self._widest(now) if learning else now
                 before = self.ranges.get(name, now)
                 self.ranges[name] = MEMORY * before + (1 - MEMORY) * now
             return by_range(x, self.ranges[name]), *arguments[1:]

@@ -21,7 +21,7 @@ from torch import nn
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
 from prune_core.methods import constraints
-from prune_core.methods.activations import Activations, embedding_rows
+from prune_core.methods.activations import Activations, Widest, embedding_rows, own_range
 from prune_core.methods.admm import ADMM
 from prune_core.methods.rounding import LEARNING, rounding
 from prune_core.models.encoders import Encoder
@@ -38,10 +38,11 @@ class Quantization:
     """The formats of an encoder while one phase trains it. `kept`: matrix name -> (m, n) bool; `count` steps."""
 
     def __init__(self, encoder: Encoder, layout: Layout, formats: Formats, quantizer: str,
-                 kept: Mapping[str, torch.Tensor], count: int):
+                 kept: Mapping[str, torch.Tensor], count: int, widest: Widest = own_range):
+        """`widest`: of ranges that several processes have measured makes one."""
         self.encoder, self.kept, self.count = encoder, kept, count
         self.formats = {name: one for name, one in formats.of(layout).items() if one.kind != "float"}
-        self.activations = Activations(encoder.linears, formats.activations)
+        self.activations = Activations(encoder.linears, formats.activations, widest)
         self.table = encoder.model.get_input_embeddings() if formats.embeddings == 8 else None
         self.parts, self.drawn = {}, None
         weights = {name: encoder.weights[name] for name in self.formats}

@@ -78,10 +78,16 @@ def hidden_loss(student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, 
     return torch.stack([F.mse_loss(ours[keep].float(), wanted[keep].float()) for ours, wanted in layers]).mean()
 
 
-def mixed(model: nn.Module, inputs: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    """The batch with the word embeddings of each sentence mixed: share * own + (1 - share) * its neighbour's."""
-    embeddings = model.get_input_embeddings()(inputs["input_ids"])
-    mask = inputs["attention_mask"]
+def mixed(model: nn.Module, inputs: Mapping[str, torch.Tensor], share: float,
+          others: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """The batch with the word embeddings of each sentence mixed: share * own + (1 - share) * its neighbour's.
+
+    `others`: the neighbours, as many and as long; None: those before in the batch.
+    """
+    words, mask = model.get_input_embeddings(), inputs["attention_mask"]
+    embeddings = words(inputs["input_ids"])
+    beside, covered = (embeddings.roll(1, 0), mask.roll(1, 0)) if others is None else (
+        words(others["input_ids"]), others["attention_mask"])
     types = {name: value for name, value in inputs.items() if name == "token_type_ids"}
-    return {"inputs_embeds": share * embeddings + (1 - share) * embeddings.roll(1, 0),
-            "attention_mask": torch.maximum(mask, mask.roll(1, 0))} | types
+    return {"inputs_embeds": share * embeddings + (1 - share) * beside,
+            "attention_mask": torch.maximum(mask, covered)} | types

@@ -29,6 +29,7 @@ from prune_core.runs.stages import kind_of
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
+from prune_core.training.placement import ALONE, Placement
 
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
 CONTROLS = 200  # times in a phase
@@ -51,6 +52,7 @@ class Steps:
     mask: BlockMask | None = None  # in retraining: what it cuts gets no gradient
     quantization: Quantization | None = None  # where weights or activations are trained to be in few bits
     done: int = 0
+    placed: Placement = ALONE
 
     def __post_init__(self):
         decayed = [p for p in self.encoder.trainable().values() if p.ndim > 1]
@@ -88,14 +90,15 @@ class Steps:
         lr = self._lr(self.done)
         # All randomness of a step comes from where it stands, so a resumed run needs no generator state.
         seed = np.random.SeedSequence([self.config.seed, self.number, self.done]).generate_state(1, np.uint64)
-        torch.manual_seed(int(seed[0]) >> 1)
-        inputs, labels = self.train.batch(rows, self.device)
+        torch.manual_seed((int(seed[0]) >> 1) + self.placed.rank)  # each process drops out other units
         mixed_precision = devices.autocast(self.device, self.config.precision)
         if self.quantization:
             self.quantization.before_(self.done, self.optimizer)
         with mixed_precision, _plain_attention(self.encoder.model, self.device), self.rounding(learning=True):
-            loss, whole = self._losses(inputs, labels, teacher, rows)
+            loss, whole = self._losses(teacher, rows)
         whole.backward()
+        gradients = [one.grad for one in self.encoder.trainable().values() if one.grad is not None]
+        loss = self.placed.sum_(gradients, loss)
         if self.quantization:
             self.quantization.after_()
         if self.method:
@@ -117,22 +120,43 @@ class Steps:
             self._timed(self.method.after_step_, lr)
         return float(loss.detach())  # waits for all that was asked of a GPU
 
-    def _losses(self, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, teacher: Teacher | None,
-                rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """(the task's loss, what is minimised: that mixed with the distance to the teacher)."""
-        config, model = self.config, self.encoder.model
+    def _losses(self, teacher: Teacher | None, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the task's loss, what is minimised: that mixed with the distance to the teacher), of this batch.
+
+        In one of several processes its share of both: means over its rows, times the part of all rows that they are.
+        """
+        config, model, (mine, part) = self.config, self.encoder.model, self.placed.share_of(rows)
+        inputs, labels = self.train.batch(mine, self.device)
         out = model(**inputs, labels=labels, output_hidden_states=bool(teacher and config.distill_hidden))
         if teacher is None:
-            return out.loss, out.loss
-        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(rows))
+            return part * out.loss, part * out.loss
+        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(mine))
+        whole = part * whole
         if config.distill_hidden:
             distance = hidden_loss(out.hidden_states, teacher.hidden(inputs), inputs["attention_mask"])
-            whole = whole + config.distill_hidden * distance
+            whole = whole + config.distill_hidden * self._part_of_tokens(mine, rows, part) * distance
         if config.mixkd:
             share = float(np.random.default_rng([config.seed, self.number, self.done]).beta(MIX, MIX))
-            there = teacher.model(**mixed(teacher.model, inputs, share)).logits.float()
-            whole = whole + teacher.loss(model(**mixed(model, inputs, share)).logits, there)
-        return out.loss, whole
+            own, others = self._pairs(inputs, rows)
+            there = teacher.model(**mixed(teacher.model, own, share, others)).logits.float()
+            whole = whole + part * teacher.loss(model(**mixed(model, own, share, others)).logits, there)
+        return part * out.loss, whole
+
+    def _part_of_tokens(self, mine: np.ndarray, rows: np.ndarray, part: float) -> float:
+        """What part of a batch's tokens these rows have, whose part of the rows is `part`."""
+        if part in (0.0, 1.0):
+            return part
+        tokens = [sum(len(self.train.inputs["input_ids"][at]) for at in some) for some in (mine, rows)]
+        return tokens[0] / tokens[1]
+
+    def _pairs(self, inputs: Mapping[str, torch.Tensor], rows: np.ndarray) -> tuple[Mapping, Mapping | None]:
+        """(this process's sentences, of each its neighbour in the whole batch), equally long; None in one alone."""
+        if self.placed.count == 1:
+            return inputs, None
+        mine, before = (self.placed.share_of(some)[0] for some in (rows, np.roll(rows, 1)))
+        both, _ = self.train.batch(np.concatenate([mine, before]), self.device)
+        return ({name: one[: len(mine)] for name, one in both.items()},
+                {name: one[len(mine) :] for name, one in both.items()})
 
     def rounding(self, learning: bool = False) -> AbstractContextManager[None]:
         """Inside, the model runs with its activations and embeddings rounded, where they are."""
@@ -194,12 +218,12 @@ def _batches(lengths: np.ndarray, config: PruneConfig, number: int, start: int, 
     return itertools.islice(encoding.training_batches(lengths, config.batch_size, (config.seed, number)), start, stop)
 
 
-def taught_rows(plan: Schedule, lengths: np.ndarray, config: PruneConfig) -> np.ndarray:
-    """The training examples that come up after the dense phase, ascending."""
+def taught_rows(plan: Schedule, lengths: np.ndarray, config: PruneConfig, placed: Placement = ALONE) -> np.ndarray:
+    """The training examples that come up after the dense phase, in this process, ascending."""
     rows = [np.empty(0, int)]
     for number, (_, count) in enumerate(plan.phases):
         if number:
-            rows += _batches(lengths, config, number, 0, count)
+            rows += [placed.share_of(batch)[0] for batch in _batches(lengths, config, number, 0, count)]
     return np.unique(np.concatenate(rows))
 
 
