@@ -119,7 +119,7 @@ def prune(
             return session.follow(placed)
         with Progress() as progress:
             result = session.start(asked, runs_dir, run, _command(), progress, agree, placed)
-    _record_repaired(result["run"], runs_dir)
+    _record_repaired(result["run"], runs_dir, placed.device)
     tell(result, as_json, _result_text)
 
 
@@ -181,17 +181,17 @@ def resume(
             return session.follow(placed)
         with Progress() as progress:
             result = session.resume(asked, progress, placed)
-    _record_repaired(run, runs_dir)
+    _record_repaired(run, runs_dir, placed.device)
     tell(result, as_json, _result_text)
 
 
-def _record_repaired(name: str, runs_dir: Path) -> None:
+def _record_repaired(name: str, runs_dir: Path, device) -> None:
     """With a bar; the run itself is complete, so that what hinders this is told and no more."""
     from prune_core.training import session
 
     run = shelf.find(name, runs_dir)
     try:
-        session.record_repaired(run, scored)
+        session.record_repaired(run, scored, device)
     except InputError as error:
         print(f"without repaired scores: {error}", file=sys.stderr)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from prune_core import InputError, out_of_memory
 from prune_core.cutting.blocks import BlockShape, Layout
@@ -18,6 +19,7 @@ from prune_core.evaluation import surface, weights
 from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
 from prune_core.models import checkpoints, identity, tokenizers
+from prune_core.models.devices import CPU
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import estimate, places, shelf
 from prune_core.runs.config import PruneConfig, rooted
@@ -167,14 +169,15 @@ def resume(run: Run, report: Report, placed: Placement = ALONE) -> dict:
         return _drive(pruning, recorder, report)
 
 
-def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]] = iter) -> None:
+def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]] = iter,
+                    device: torch.device = CPU) -> None:
     """Have a complete run record what could be kept of its dense weights without training: `surface.repaired`.
 
     A quick run does without, and one that shipped with the project stays as it is. `show` passes the steps (done,
     total, ...) on. Raises InputError where weights or data are gone; the run is complete all the same.
     """
     if not run.recorded and run.config.preset != "quick":
-        for _ in show(surface.repaired(run)):
+        for _ in show(surface.repaired(run, device)):
             pass
 
 
