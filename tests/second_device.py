@@ -146,11 +146,53 @@ def compared(asked) -> dict:
     return {"same": bool(same), "snapshots": len(here), "fetched": fetched}
 
 
+def asked(folder: Path, model: Path, data: Path) -> dict:
+    """What commands ask of a run: on both devices, and how far the answers are from each other."""
+    import numpy as np
+    import tiny
+
+    from prune_core.cutting.masks import mask_at_sparsity
+    from prune_core.evaluation import flips, losses, sentences
+    from prune_core.evaluation.bench import Bench
+    from prune_core.evaluation.matrices import Matrices
+    from prune_core.methods import rankings
+    from prune_core.precision.formats import parse
+
+    run = tiny.make_run(tiny.settings(model, data, train_examples=40), folder / "runs")
+    mask, told = mask_at_sparsity(run.norms(run.saved("dense")), run.layout, 0.5, "matrix"), {}
+    benches = [Bench(tiny.unasked(run, folder / str(device)), "dense", device=torch.device(device))
+               for device in ("cpu", SECOND)]
+    for repaired in (False, True):
+        for formats in ("", "4/2:4", "8;a8", "8;a8-tensor", "clusters-3;e8"):
+            here, there = (one.outputs(mask, repaired, formats=parse(formats, run.layout)) for one in benches)
+            told[f"outputs, {repaired}, {formats}"] = float(np.abs(here - there).max())
+    for name in rankings.recordable():
+        here, there = (rankings.named(name, one.grams(), one.train).of(one.encoder, run.layout) for one in benches)
+        told[f"ranked by {name}"] = max(float(np.abs(here[m] - there[m]).max() / here[m].max()) for m in here)
+    some, formats = benches[0].inputs._sentences, parse("4", run.layout).of(run.layout)
+    here, there = (losses.HeldOut(Matrices(one, b""), some).loss("4", mask, formats) for one in benches)
+    told["losses"] = max(abs(here[name] - there[name]) for name in here)
+    *_, last = benches[1].stream(mask)
+    *_, first = benches[0].stream(mask)
+    told["score"] = abs(last.score - first.score)
+    there = benches[1].choice()
+    told["kept apart"] = float(benches[0]._file(mask, False, benches[0].choice(), parse("")).name
+                               == benches[1]._file(mask, False, there, parse("")).name)
+    here, there = (flips.first(run, (0.3, 0.6), device=torch.device(device)) for device in ("cpu", SECOND))
+    told["flips"] = float(here["lost"] != there["lost"])
+    said = [sentences.predict(run, "dense", [("a fine film",)], (0.0, 0.5), device=torch.device(device))
+            for device in ("cpu", SECOND)]
+    here, there = (np.array(one["probabilities"]) for one in said)
+    told["sentences"] = float(np.abs(here - there).max())
+    return told
+
+
 def main(folder: Path, cases: dict[str, dict]) -> None:
     import tiny
 
     model = tiny.checkpoint(folder / "tiny-bert", "bert")
     data, told = tiny.data_folder(folder / "data", ("sst2", "stsb")), {}
+    told["asked"] = asked(folder, model, data)
     for name, settings in cases.items():
         try:
             told[name] = compared(tiny.settings(model, data, **settings))

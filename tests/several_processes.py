@@ -1,4 +1,5 @@
-"""Trains as one of several processes that torchrun has started, and alone; the first writes what came of both.
+"""Trains as one of several processes that torchrun has started, and alone, step by step from the same state; the first
+process writes how far they are from each other after every step.
 
     torchrun --nproc-per-node 2 tests/several_processes.py FOLDER CASES
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import tiny
@@ -14,30 +16,36 @@ import torch
 
 from prune_core.runs.snapshots import Snapshot
 from prune_core.training import placement
+from prune_core.training.loop import Pruning
 
 PLAIN = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}  # each process drops out other units
 
 
-def told(asked, **more) -> list[dict]:
-    """Of every snapshot its losses and what was decided: which groups are zero, scores, and all weights."""
-    found = []
-    for event in tiny.pruning(asked, **more):
-        if isinstance(event, Snapshot):
-            weights = event.weights() if event.weights else {}
-            found.append({"loss": event.loss, "zero": event.zero_share, "lam": event.lam, "scores": event.scores,
-                          "weights": {name: one.clone() for name, one in weights.items()}})
-    return found
+def snapshots(pruning: Pruning) -> Iterator[Snapshot]:
+    return (event for event in pruning if isinstance(event, Snapshot))
 
 
-def apart(ones: list[dict], others: list[dict]) -> dict:
-    """How far two runs are from each other: losses, the share of zero groups, weights."""
-    assert len(ones) == len(others)
-    pairs = list(zip(ones, others, strict=True))
-    losses = [abs(a["loss"] - b["loss"]) for a, b in pairs if a["loss"] is not None]
-    zeros = [abs(a["zero"] - b["zero"]) for a, b in pairs if a["zero"] is not None]
-    weights = [float((a["weights"][name] - b["weights"][name]).abs().max()) for a, b in pairs for name in a["weights"]]
-    return {"steps": len(losses), "loss": max(losses), "zero": max(zeros, default=0.0), "weights": max(weights),
-            "scores": all(a["scores"] == b["scores"] for a, b in pairs)}
+def apart(together: Pruning, alone: Pruning) -> dict[str, float]:
+    """The largest differences after any step: losses, what was decided, scores; Adam's means of the gradients over the
+    largest of them (the weights themselves would say less: where there is no gradient but rounding, Adam makes steps of
+    that).
+    """
+    most = {"steps": 0, "loss": 0.0, "decided": 0.0, "gradients": 0.0, "scores": 0.0}
+    for one, other in zip(snapshots(together), snapshots(alone), strict=True):
+        pairs = {"loss": [(one.loss, other.loss)], "decided": [(one.zero_share, other.zero_share)],
+                 "scores": [((one.scores or {}).get(name), score) for name, score in (other.scores or {}).items()]}
+        for what, values in pairs.items():
+            most[what] = max([most[what], *(abs(a - b) for a, b in values if b is not None)])
+        most["steps"] += one.loss is not None and not one.saved
+        if alone.at_rest:
+            ours, (theirs, numbers) = together.state()[0], alone.state()
+            means = [name for name in theirs if name.startswith("adam.exp_avg.")]
+            far = max((float((ours[name] - theirs[name]).abs().max()) for name in means), default=0.0)
+            size = max((float(theirs[name].abs().max()) for name in means), default=1.0)
+            most["gradients"] = max(most["gradients"], far / size)
+            together.restore_(theirs, numbers)
+        together._kept.update(alone._kept)
+    return most
 
 
 def main(folder: Path, cases: dict[str, dict]) -> None:
@@ -45,10 +53,9 @@ def main(folder: Path, cases: dict[str, dict]) -> None:
     with placement.joined("cpu") as placed:
         for name, settings in cases.items():
             asked = tiny.settings(folder / "model", folder / "data", **settings)
-            together = told(asked, placed=placed)
-            same = placed.whole([float(sum(one.double().sum() for one in together[-1]["weights"].values()))])
-            if placed.main:
-                made[name] = apart(together, told(asked)) | {"same everywhere": len(set(same)) == 1}
+            together = tiny.pruning(asked, placed=placed)
+            told = apart(together, tiny.pruning(asked))
+            made[name] = told | {"everywhere": placed.whole([told])}
     if placed.main:
         (folder / "told.json").write_text(json.dumps(made))
 

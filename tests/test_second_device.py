@@ -59,6 +59,13 @@ def test_of_a_step_only_its_loss_is_fetched(told, case):
             assert least == usual and len(fetched) == 1
 
 
+def test_what_is_asked_of_a_run_gets_the_same_answers_on_another_device(told):
+    """Up to rounding: the pass over the compact model is the processor's alone."""
+    asked = told["asked"]
+    assert {name: value for name, value in asked.items() if value > (0.05 if "True, 8;a8" in name else 2e-5)} == {}
+    assert len(asked) == 19
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU here")
 def test_a_run_on_a_gpu_comes_near_that_of_the_processor(tmp_path, tiny_model, tiny_data):
     import tiny

@@ -98,12 +98,12 @@ def _on_gpu(asked: str, path: str | None, formats: Formats, device: torch.device
     rounded = "activations in 8 bits are rounded in fp32" if formats.activations else ""
     why = {"bf16": rounded or f"{device.type} has none here", "int8": "int8 kernels are those of processors"}
     dtype = "bf16" if bf16 and asked in ("bf16", "auto") else "fp32"
-    return Choice(asked, dtype, f"{dtype} {device.type}", why.get(asked, "") if dtype != asked else "")
+    return Choice(asked, dtype, f"{dtype} on {device.type}", why.get(asked, "") if dtype != asked else "")
 
 
 def on_gpu(path: str) -> bool:
-    """Whether a path is that of a GPU: 'bf16 cuda'."""
-    return path.partition(" ")[2] in ("cuda", "mps")
+    """Whether a path is that of a GPU: 'bf16 on cuda'."""
+    return " on " in path
 
 
 def _fastest(asked: str, path: str | None) -> Choice:
