@@ -72,6 +72,35 @@ def test_two_outputs_by_hand():
     assert strips(torch.tensor([[1.0, 2, 3, 4]], device=DEVICE)).cpu().tolist() == [[5.0, 2.0, 7.0, 8.0]]
 
 
+@needs_triton
+@pytest.mark.parametrize("faster", [True, False])
+def test_a_model_takes_strips_only_where_they_are_faster(monkeypatch, faster):
+    import tiny
+
+    from prune_core.cutting.masks import mask_at_sparsity
+    from prune_core.evaluation.dev_score import masked
+    from prune_core.execution import gpu
+    from prune_core.execution.alternate import Timing
+    from prune_core.execution.paths import Choice
+    from prune_core.models import encoders
+
+    encoder = encoders.describe("tiny", tiny.model().eval().to(DEVICE), None)
+    layout = encoder.layout(BlockShape.parse("16x1"))
+    mask = mask_at_sparsity(encoder.norms(layout.block), layout, 0.6, "matrix")
+    monkeypatch.setattr(gpu, "alternate", lambda calls, *_, **__: {
+        kind: Timing(*[1.0 if ("strips" in kind) == faster else 2.0] * 3, 1) for kind in calls})
+    small = gpu.small_model(encoder.model, mask, Choice("fp32", "fp32", "fp32 on cuda"))
+    tried = gpu.fastest_(small, encoder.model, mask, 64)
+    ids = torch.arange(5, 17, device=DEVICE)[None] % 16 + 1
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.inference_mode(), masked(encoder.weights, mask):
+        wanted = encoder.model(**inputs).logits
+    with torch.inference_mode():
+        assert torch.allclose(small(**inputs).logits, wanted, atol=1e-5)
+    assert tried == {"strips, gathered": {"taken": 12 * faster, "slower": 12 * (not faster)}}
+    assert ("strips, gathered" in small.executed.values()) == faster
+
+
 @pytest.mark.skipif(importlib.util.find_spec("triton") is not None, reason="Triton is here")
 def test_without_triton_it_is_said():
     assert gather.why_not() == "Triton is not installed"

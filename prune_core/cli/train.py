@@ -248,6 +248,7 @@ def compare(
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     practice: Practice = False,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes
@@ -255,14 +256,17 @@ def compare(
     if aim not in AIMS or not 0 <= allow <= 1:
         raise InputError(f"--aim {aim!r} and --allow {allow:g}; needed: one of {', '.join(AIMS)}, and 0 to 1")
     from prune_core.evaluation import speedup
+    from prune_core.models import devices
     from prune_core.training import comparison
+    from prune_core.training.placement import Placement
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, revision=revision, data=data,
                          columns=_columns(columns), label=label, regression=regression, block=block,
                          compressions=numbers(compressions), scope=scope, ranking=score, distill=distill,
                          penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
-    steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
+    placed = Placement(devices.pick(device))
+    steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice), placed)
     for number, name, there in steps:
         print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
     profile = speedup.usual_profile()

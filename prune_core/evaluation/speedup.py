@@ -100,10 +100,12 @@ def not_faster(answer: dict) -> str:
         return ""
     matrices = answer["executed"]["matrices"]
     whole, count = matrices.get("dense torch", 0), sum(matrices.values())
+    told = [f"{kind} slower for {counts['slower']} of them" for kind, counts in answer["executed"]["tried"].items()]
+    told += [f"strips not tried, as {answer['executed']['gather']}"] * bool(answer["executed"]["gather"])
     return (f"not faster on this device: compact {answer['compact_ms']:.2f} ms against {answer['best_rival']} "
             f"{answer['rivals_ms'][answer['best_rival']]:.2f} ms; {whole} of {count} matrices are multiplied whole, "
-            "as some strip keeps each of their columns; cut heads, neurons and whole columns (block allx1) make them "
-            "smaller")
+            f"as some strip keeps each of their columns{''.join(f', {one}' for one in told)}; cut heads, neurons and "
+            "whole columns (block allx1) make them smaller")
 
 
 def conditions() -> dict[str, float | None]:

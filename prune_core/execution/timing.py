@@ -18,7 +18,7 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import engines, gpu, native, paths
+from prune_core.execution import engines, gather, gpu, native, paths
 from prune_core.execution import rivals as rivals_
 from prune_core.execution.alternate import Timing, alternate
 from prune_core.execution.compact import compact
@@ -171,7 +171,8 @@ def _executed(small: nn.Module, dtype: str, engine: str) -> dict:
     kinds = list(small.executed.values())
     ran = ({"dtype": small.choice.dtype, "path": small.choice.path, "why": small.choice.why} if engine == "torch" else
            {"dtype": dtype, "path": engine, "why": ""})
-    return ran | {"matrices": {kind: kinds.count(kind) for kind in sorted(set(kinds))}}
+    tried = {"tried": small.tried, "gather": gather.why_not()} if hasattr(small, "tried") else {}
+    return ran | {"matrices": {kind: kinds.count(kind) for kind in sorted(set(kinds))}} | tried
 
 
 def _in_torch(
@@ -206,6 +207,9 @@ def _on_gpu(
     model.to(device)
     inputs = {name: one.to(device) for name, one in inputs.items()}
     smalls = [small_model(model, mask, dtype, path) for mask in masks]
+    told(0.0, f"timing each product on {devices.describe(device)['name']}")
+    for mask, each in zip(masks, smalls, strict=True):
+        each.tried = gpu.fastest_(each, model, mask, inputs["input_ids"].numel())
     ours = {DENSE: model} | ({f"torch {smalls[0].choice.dtype}": gpu.cast(model)}
                              if smalls[0].choice.dtype != "fp32" else {})
     left_out = {name: f"runs on the processor, not on {device.type}" for name in names if not name.startswith("torch ")}
