@@ -146,15 +146,15 @@ def test_where_another_dies_the_run_ends_in_one_line_and_resumes_to_the_same_bit
     assert_equal(Run(folder / "runs" / "lost"), undisturbed)
 
 
-def test_more_processes_than_examples_are_refused_in_one_line_and_nothing_is_begun(folder):
-    process = started(folder, "many", "--processes", "2", "--runs-dir", str(folder / "runs"))
-    process.kill()
-    process.communicate()
-    with pytest.raises(InputError, match="20 processes, and 16 examples in a batch; needed: at most"):
-        check_batch(16, 64, Placement(count=20))
+def test_more_processes_than_examples_are_refused_in_one_line_and_none_is_started(folder):
+    process = started(folder, "many", "--processes", "200")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2 and not (folder / "runs" / "many").exists()
+    assert err.splitlines()[-1] == ("error: 200 processes, and 16 examples in a batch; needed: at most as many "
+                                    "processes as examples")
     with pytest.raises(InputError, match="3 processes, and 2 examples"):
-        check_batch(16, 2, Placement(count=3))
-    check_batch(16, 64, Placement(count=16))
+        check_batch(3, 16, 2)
+    check_batch(16, 16, 64)
 
 
 # ---------------------------------------------------------------- one process, and what it is told

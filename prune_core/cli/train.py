@@ -114,6 +114,7 @@ def prune(
     from prune_core.training import placement, session
 
     agree = Agreement(practice or not _named(context))
+    placement.check_batch(processes, asked.batch_size, asked.batch_size)  # before so many are started
     with placement.joined(device, processes) as placed:
         if not placed.main:
             return session.follow(placed)
@@ -176,7 +177,10 @@ def resume(
     from prune_core.training import loading, placement, session
 
     asked = shelf.find(run, runs_dir)
-    with placement.joined(device or loading.device_of(asked), processes or loading.processes_of(asked)) as placed:
+    usual = 1 if placement.launched() else loading.processes_of(asked)  # as many as a launcher has started
+    many, batch = processes or usual, asked.config.batch_size
+    placement.check_batch(many, batch, batch)
+    with placement.joined(device or loading.device_of(asked), many) as placed:
         if not placed.main:
             return session.follow(placed)
         with Progress() as progress:

@@ -6,6 +6,7 @@ A tensor is made on the device of what it is used with; nothing is moved inside 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -82,6 +83,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def has_bf16(device: torch.device) -> bool:
     """Whether it multiplies bf16 at all; on GPUs before 2020 it is only emulated."""
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def repeatable(device: torch.device) -> None:
+    """From now on the same bits for the same work on a GPU, where torch has kernels that give them; else it warns.
+
+    A run that is taken up ends in the bits of one that was not only so. A processor does it anyway.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it, as torch says
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def synchronize(device: torch.device) -> None:

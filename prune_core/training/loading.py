@@ -38,6 +38,7 @@ class Told:
 def pruning_of(encoder: Encoder, sentences: EncodedTask, config: PruneConfig, path: Path | None,
              placed: Placement) -> Pruning:
     """The loop, on the device of this process, with weights that are the same in all of them."""
+    devices.repeatable(placed.device)
     encoder.model.to(placed.device)
     pruning = Pruning(encoder, sentences, config, weights_of(path), placed)
     pruning.same_()

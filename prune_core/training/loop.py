@@ -48,7 +48,7 @@ class Pruning:
         `placed`: the process, where several share the batches; all get the same events. Raises InputError where a
         batch has fewer examples than there are processes.
         """
-        check_batch(config.batch_size, len(data.train), placed)
+        check_batch(placed.count, config.batch_size, len(data.train))
         self.encoder, self.data, self.config, self.placed = encoder, data, config, placed
         self.layout = encoder.layout(BlockShape.parse(config.block))
         self.work = work(config, _size(data, self.layout.encoder_weights))

@@ -31,10 +31,9 @@ def end_with_the_first() -> None:
 class Others:
     """`count` processes but this one, which is the first; 0: none are started. Use as a context manager."""
 
-
     def __init__(self, count: int):
         self._running: list[tuple[subprocess.Popen, IO]] = []
-        self._count, self._done, self._why = count, False, ""
+        self._count, self._done = count, False
 
     def __enter__(self) -> Others:
         if self._count:

@@ -41,6 +41,7 @@ class Placement:
     device: torch.device = CPU
     rank: int = 0
     count: int = 1
+    here: int = 1  # of them on this machine
     why: Callable[[], str] = field(default=lambda: "", compare=False)  # what is known of one that has ended
 
     main = property(lambda self: self.rank == 0, doc="Whether this one reads, writes and speaks.")
@@ -51,7 +52,7 @@ class Placement:
 
     def threads(self, asked: int) -> int:
         """Of this process, where the run was asked to take so many."""
-        return max(1, asked // self.count) if self.device.type == "cpu" else asked
+        return max(1, asked // self.here) if self.device.type == "cpu" else asked
 
     def share(self, rows: Sequence) -> Sequence:
         """Those of this process: every so-manyth."""
@@ -118,20 +119,24 @@ class Placement:
             raise Lost(f"one of its {self.count} processes has ended ({said})") from None
 
 
-def check_batch(batch: int, examples: int, placed: Placement) -> None:
-    """Raises InputError where a batch has fewer examples than there are processes."""
-    if placed.count > min(batch, examples):
-        raise InputError(f"{placed.count} processes, and {min(batch, examples)} examples in a batch; needed: at most "
+def check_batch(processes: int, batch: int, examples: int) -> None:
+    """Raises InputError where a batch, of so many examples in all, has fewer than there are processes."""
+    if processes > min(batch, examples):
+        raise InputError(f"{processes} processes, and {min(batch, examples)} examples in a batch; needed: at most "
                          "as many processes as examples")
 
 
-def inside() -> int:
-    """The number of this process among several; 0 for the first, and for one that is alone."""
-    return int(os.environ.get("RANK", 0)) if _world() > 1 else 0
+def launched() -> bool:
+    """Whether a launcher has started this process among several."""
+    return _world() > 1
 
 
 def _world() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
+    said = os.environ.get("WORLD_SIZE", "1")
+    if not said.isdigit():
+        raise InputError(f"WORLD_SIZE {said!r} in the environment is no number of processes; needed: as a launcher "
+                         "sets it, or not at all")
+    return int(said)
 
 
 @contextlib.contextmanager
@@ -141,22 +146,31 @@ def joined(device: str = "auto", processes: int = 1) -> Iterator[Placement]:
     """
     if processes < 1:
         raise InputError(f"processes {processes} are out of range; needed: 1 or more")
-    launched = _world()
-    if launched > 1 and processes not in (1, launched):
-        raise InputError(f"processes {processes}, but the launcher has started {launched}; needed: as many, or none "
+    world = _world()
+    if world > 1 and processes not in (1, world):
+        raise InputError(f"processes {processes}, but the launcher has started {world}; needed: as many, or none "
                          "said")
-    picked, count = devices.pick(device), max(launched, processes)
+    picked, count = devices.pick(device), max(world, processes)
     if count == 1:
         yield Placement(picked)
         return
-    _check(picked, device, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
-    with Others(0 if launched > 1 else processes) as others:
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    _check(picked, device, here)
+    with Others(0 if world > 1 else processes) as others:
         try:
-            yield _met(picked, others.why)
+            yield _met(picked, here, others.why)
         finally:
-            if torch.distributed.is_initialized():
-                with contextlib.suppress(RuntimeError):
-                    torch.distributed.destroy_process_group()
+            _part()
+
+
+def _part() -> None:
+    """Leave the others, and forget them: a process may be joined again."""
+    from accelerate import PartialState
+
+    if torch.distributed.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            torch.distributed.destroy_process_group()
+    PartialState._reset_state()
 
 
 def _check(picked: torch.device, said: str, here: int) -> None:
@@ -168,7 +182,7 @@ def _check(picked: torch.device, said: str, here: int) -> None:
                          "GPU for each process, and cuda without a number")
 
 
-def _met(picked: torch.device, why: Callable[[], str]) -> Placement:
+def _met(picked: torch.device, here: int, why: Callable[[], str]) -> Placement:
     """Wait for the others, as accelerate does it: gloo between processors, nccl between GPUs."""
     from accelerate import PartialState
 
@@ -176,7 +190,7 @@ def _met(picked: torch.device, why: Callable[[], str]) -> Placement:
     end_with_the_first()
     os.environ.setdefault("OMP_NUM_THREADS", str(torch.get_num_threads()))  # else accelerate would choose
     state = PartialState(cpu=cpu, timeout=PATIENCE, **({"backend": "gloo"} if cpu else {}))
-    return Placement(CPU if cpu else state.device, state.process_index, state.num_processes, why)
+    return Placement(CPU if cpu else state.device, state.process_index, state.num_processes, here, why)
 
 
 ALONE = Placement()

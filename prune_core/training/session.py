@@ -75,7 +75,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
     about = _about(config, command, data, encoder, layout, expected) | {"loading": loading, "device": placed.to_json()}
     sentences = EncodedTask.of(data, encoder, config)  # takes seconds: before there is a run that seems to stand still
-    check_batch(config.batch_size, len(sentences.train), placed)
+    check_batch(placed.count, config.batch_size, len(sentences.train))
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
         placed.from_main(Told(config, data.source, Path(runs_dir)))
         pruning = pruning_of(encoder, sentences, config, recorder.path, placed)
@@ -160,7 +160,7 @@ def resume(run: Run, report: Report, placed: Placement = ALONE) -> dict:
         else:
             encoder = encoder_for(config, data.task, run.path.parent)
         sentences = EncodedTask.of(data, encoder, config)
-        check_batch(config.batch_size, len(sentences.train), placed)
+        check_batch(placed.count, config.batch_size, len(sentences.train))
         precision_of(config.precision, placed.device)
         placed.from_main(Told(config, data.source, run.path.parent, run.name, bool(state)))
         pruning = pruning_of(encoder, sentences, config, run.path, placed)
