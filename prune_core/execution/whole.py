@@ -98,6 +98,7 @@ class Whole(nn.Module):
         self._embeddings = Embeddings(base)
         self.encoder = self._struct(self._pack())
 
+    @torch.no_grad()  # else the biases keep what their constants were made of
     def _pack(self) -> list[EncoderLayer]:
         """The layers in the order in which they run; ALBERT's come several times."""
         model, mask, config = self._model, self._mask, self._model.config
