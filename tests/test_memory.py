@@ -1,4 +1,4 @@
-"""Memory by formula: against numbers counted by hand, against what autograd really saves, and against real processes."""
+"""Memory by formula: against numbers counted by hand, what autograd really saves, and real processes."""
 
 from __future__ import annotations
 
