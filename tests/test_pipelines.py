@@ -31,7 +31,7 @@ def test_the_example_that_was_worked_by_hand():
 
 
 def plan_of(times, micro_batches: int) -> Plan:
-    return Plan(tuple(Stage((Unit(at),), ms, 0, 0) for at, ms in enumerate(times)), micro_batches)
+    return Plan(tuple(Stage((Unit(at),), ms, 0, 0, 0) for at, ms in enumerate(times)), micro_batches)
 
 
 def stages_of(costs, ends) -> list[float]:

@@ -30,7 +30,7 @@ from prune_core.execution.whole import small_model
 from prune_core.files import PROJECT
 from prune_core.latency.profile import uncut
 from prune_core.latency.strips import living
-from prune_core.models import encoders, skeleton
+from prune_core.models import devices, encoders, skeleton
 
 KINDS = ("dense", "smaller", "compact")  # as it is; heads and neurons taken out, in torch; our pass
 STEPS = 2  # the first makes what the second finds there: Adam's moments, workspaces
@@ -120,20 +120,24 @@ def _measured(config: dict, asked: Asked) -> dict[str, float | str]:
 
     torch.set_num_threads(asked.threads)
     config = AutoConfig.for_model(**config)
-    device = torch.device(asked.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {asked.device!r} is not there; needed: cpu")
-    _sparing(asked)
-    _run(_tiny(config, asked, device), replace(asked, batch=4, length=8), device)
-    _sparing(asked)
-    before = _now(device)
+    device = devices.pick(asked.device)
+    before = warmed(config, asked, device)
     model = _made(config, asked, device)
     path = getattr(getattr(model, "choice", None), "path", "torch")
-    _reset(device)
+    reset(device)
     with torch.random.fork_rng(devices=[]):
         _run(model, asked, device)
-    return {"mb": _peak(device) - before, "libraries_mb": before, "path": path} | (
+    return {"mb": peak(device) - before, "libraries_mb": before, "path": path} | (
         {"reserved_mb": torch.cuda.max_memory_reserved(device) / 1e6} if device.type == "cuda" else {})
+
+
+def warmed(config, asked: Asked, device: torch.device) -> float:
+    """Megabytes that this process holds before there is a model, once all that is loaded as it is first used is there.
+    """
+    spare(asked)
+    _run(_tiny(config, asked, device), replace(asked, batch=4, length=8), device)
+    spare(asked)
+    return in_use(device)
 
 
 def _tiny(config, asked: Asked, device: torch.device) -> nn.Module:
@@ -162,7 +166,7 @@ def _made(config, asked: Asked, device: torch.device) -> nn.Module:
         return model.to(device)
     small = small_model(model.eval(), mask, asked.dtype)
     let_go_(model, layout)
-    _sparing(asked)  # building kernels has set it otherwise
+    spare(asked)  # building kernels has set it otherwise
     return small
 
 
@@ -189,7 +193,7 @@ def let_go_(model: nn.Module, layout: Layout) -> None:
 
 def _run(model: nn.Module, asked: Asked, device: torch.device) -> None:
     """STEPS training steps, or passes, on random sentences."""
-    ids = torch.randint(5, 100, (asked.batch, asked.length)).to(device)
+    ids = torch.randint(model.config.vocab_size // 2, model.config.vocab_size, (asked.batch, asked.length)).to(device)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if asked.kind != "compact":
         model.set_attn_implementation("eager" if asked.attention == "plain" else "sdpa")
@@ -228,7 +232,7 @@ def _train(model: nn.Module, inputs: Mapping[str, torch.Tensor], asked: Asked, b
 # ---------------------------------------------------------------- what the process holds
 
 
-def _sparing(asked: Asked) -> None:
+def spare(asked: Asked) -> None:
     """Have the C library give large blocks back at once, unless what it keeps is to be counted too."""
     if asked.held:
         return
@@ -239,15 +243,15 @@ def _sparing(asked: Asked) -> None:
         libc.malloc_trim(0)
 
 
-def _now(device: torch.device) -> float:
+def in_use(device: torch.device) -> float:
     """Megabytes that are in use."""
+    devices.synchronize(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         return torch.cuda.memory_allocated(device) / 1e6
     return _told("VmRSS") if _STATUS.exists() else _most()
 
 
-def _reset(device: torch.device) -> None:
+def reset(device: torch.device) -> None:
     """Forget the peak so far, where the system lets one: else that of the making counts too."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -256,10 +260,10 @@ def _reset(device: torch.device) -> None:
         _CLEAR.write_text(_PEAK)
 
 
-def _peak(device: torch.device) -> float:
+def peak(device: torch.device) -> float:
     """Megabytes at most since `_reset`."""
+    devices.synchronize(device)
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) / 1e6
     return _told("VmHWM") if _STATUS.exists() else _most()
 

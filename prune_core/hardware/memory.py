@@ -23,6 +23,7 @@ FP32 = 4
 ADAM = 8  # bytes of a trained parameter: two moments
 MB = 1e6
 WORK = {"fp32": 4e6, "bf16": 13e6}  # what torch's products keep for themselves, measured on a CPU
+LIBRARIES = 410.0  # megabytes of a process with torch and transformers loaded, measured on a CPU
 ATTENTION = ("fused", "plain")
 PASS_BLOCK = 256  # tokens that a thread takes through the pass together, as execution/whole.py has it
 PADDING = 64  # elements that packed weights can be read beyond their end

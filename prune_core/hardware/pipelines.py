@@ -5,8 +5,8 @@ Pruned layers are unequal, so as many layers for each device is not as much work
     T = sum t_i + (M - 1) max t_i     of M micro-batches through stages of t_i
     utilisation = M sum t_i / (p T),  bubble = (sum t_i - max t_i) / T (filling and emptying), the rest is unbalanced
 
-Stages one after the other as in GPipe (Huang et al., arXiv 1811.06965); milliseconds from the latency model, so of
-devices like the machine that was calibrated.
+A stage begins a micro-batch when it is free and has what the one before it gives. Milliseconds are from the latency
+model, so of devices like the machine that was calibrated.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from prune_core.cutting.masks import BlockMask
 from prune_core.hardware import memory
 from prune_core.hardware.sizes import Sizes
 from prune_core.latency.profile import Profile, dtype_of
-from prune_core.latency.strips import Registers, layers_of, plan_encoder
+from prune_core.latency.strips import Blocking, Registers, layers_of, plan_encoder
 from prune_core.latency.work import Batch, Counts, by_module, last_layer, of_pass, priced
 
 HALVES = {"attention": ("query", "key", "value", "attention.output"), "neurons": ("intermediate", "output")}
 AROUND = ("embed", "head", "call")  # what belongs to no layer
 FP32 = 4
+WORK = 12.0  # megabytes of a stage's process beside what is counted: products, messages; measured
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Unit:
 
 @dataclass(frozen=True)
 class Stage:
-    """Units in a row on one device: milliseconds a micro-batch, megabytes of weights, those that it sends on."""
+    """Units in a row on one device: milliseconds a micro-batch, megabytes of weights, those that it sends on, and all
+    that it holds."""
 
     units: tuple[Unit, ...]
     ms: float
     weights_mb: float
     sends_mb: float
+    mb: float
 
     @property
     def words(self) -> str:
@@ -88,7 +91,7 @@ class Plan:
         return max(0.0, 1.0 - self.utilisation - self.bubble)
 
     def to_json(self) -> dict:
-        return {"stages": [{"units": stage.words, "ms": stage.ms, "weights_mb": stage.weights_mb,
+        return {"stages": [{"units": stage.words, "ms": stage.ms, "mb": stage.mb, "weights_mb": stage.weights_mb,
                             "sends_mb": stage.sends_mb} for stage in self.stages],
                 "micro_batches": self.micro_batches, "ms": self.ms, "utilisation": self.utilisation,
                 "bubble": self.bubble, "unbalanced": self.unbalanced}
@@ -245,15 +248,17 @@ def _at(question: Question, profile: Profile, sizes: Sizes, micro_batches: int) 
     ms = list(cost.ms)
     ms[0], ms[-1] = ms[0] + cost.around["embed"], ms[-1] + cost.around["head"]
     sends = FP32 * micro.tokens * sizes.hidden / 1e6
-    weights = _weights(question, profile, cost, sizes)
+    weights, blocking = _weights(question, profile, cost, sizes), _blocking(profile, cost.path)
+    lines = memory.lines(sizes, micro, 1, cost.path, blocking) / 1e6
 
     def plan(ends: Sequence[int]) -> Plan:
         stages, begin = [], 0
         for end in ends:
-            mb = 0.0 if end == len(ms) else sends
-            sending = mb / question.link if question.link else 0.0  # megabytes by gigabytes a second: milliseconds
+            sent, came = (0.0 if at == edge else sends for at, edge in ((end, len(ms)), (begin, 0)))
+            sending = sent / question.link if question.link else 0.0  # megabytes by gigabytes a second: milliseconds
+            held = sum(weights[begin:end]) + lines + micro_batches * max(sent, came) + WORK
             stages.append(Stage(cost.units[begin:end], sum(ms[begin:end]) + cost.around["call"] + sending,
-                                sum(weights[begin:end]), mb))
+                                sum(weights[begin:end]), sent, held))
             begin = end
         return Plan(tuple(stages), micro_batches)
 
@@ -262,8 +267,7 @@ def _at(question: Question, profile: Profile, sizes: Sizes, micro_batches: int) 
 
 def _weights(question: Question, profile: Profile, cost: Costs, sizes: Sizes) -> list[float]:
     """Megabytes of packed weights of every unit; embeddings count to the first, the head to the last."""
-    blocking = profile.paths[cost.path].blocking
-    blocking = memory.FP32_PASS if isinstance(blocking, Registers) else blocking
+    blocking = _blocking(profile, cost.path)
     packed = plan_encoder(question.mask, question.heads, blocking)
     mb = [sum(memory.packed(packed[m.name], cost.path, blocking) for m in _of_unit(question.mask, unit).layout.matrices)
           / 1e6 for unit in cost.units]
@@ -272,15 +276,19 @@ def _weights(question: Question, profile: Profile, cost: Costs, sizes: Sizes) ->
     return mb
 
 
+def _blocking(profile: Profile, path: str) -> Blocking:
+    blocking = profile.paths[path].blocking
+    return memory.FP32_PASS if isinstance(blocking, Registers) else blocking
+
+
 # ---------------------------------------------------------------- the other way to divide: every matrix
 
 
 def tensor_split(mask: BlockMask, heads: int, ranks: int, batch: Batch) -> dict[str, float]:
     """Every matrix on all devices, on paper: `traffic_mb`, what a device sends for a layer and batch (two all-reduces
     of tokens x hidden in a ring), `balance`, the slowest device's kept weights over the mean where whole heads and
-    strips of neurons are dealt out longest first, and `balance_even` where they are in a row.
-
-    Shoeybi et al., arXiv 1909.08053. Raises InputError for more devices than heads.
+    strips of neurons are dealt out longest first, and `balance_even` where they are in a row. Raises InputError for
+    more devices than heads.
     """
     if not 1 <= ranks <= heads:
         raise InputError(f"{ranks} devices for {heads} heads; needed: 1 to {heads}, as a head is not divided")
