@@ -66,7 +66,7 @@ def test_in_half_precision_whole_layers_are_the_same_to_the_last_bit():
 
 
 def test_two_processes_give_what_one_gives():
-    """By torch.distributed.pipelining on gloo, in four micro-batches, cut inside a layer; and its weights are shared."""
+    """By torch.distributed.pipelining on gloo, in four micro-batches, cut inside a layer."""
     model, mask = cut()
     units = units_of(mask)
     got = pipelined.run(model, mask, [units[:3], units[3:]], Batch(8, 12), 4, rounds=1)

@@ -10,7 +10,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from prune_core import InputError
-from prune_core.cli.options import AsJson, Dtype, RunsDir, Threads
+from prune_core.cli.options import AsJson, Dtype, Phase, RunsDir, Threads
 from prune_core.cli.tell import tell
 from prune_core.latency.work import Batch
 from prune_core.runs import places
@@ -30,6 +30,7 @@ def memory(
     length: Length = 128,
     training: Annotated[bool, Option("--training", help="A training step, instead of answering.")] = False,
     sparsity: Cut = None,
+    phase: Phase = None,
     attention: Annotated[str | None, Option(
         help="fused, or plain, which holds length x length scores; default: plain in training, else fused.")] = None,
     precision: Annotated[str | None, Option(help="fp32 or bf16; default: as the run trains, else fp32.")] = None,
@@ -56,7 +57,7 @@ def memory(
     there = devices.pick(device).type
     subject = capacity.subject(name, runs_dir)
     subject.made.check_length(length)
-    mask = subject.mask(sparsity, _note) if sparsity is not None else None
+    mask = subject.mask(sparsity, _note, phase) if sparsity is not None else None
     way = capacity.way_of(subject, training, {
         "attention": attention, "precision": precision, "dropout": dropout,
         "teacher": "" if teacher == "none" else teacher, "device": there})
@@ -98,6 +99,7 @@ def plan(
     batch: BatchSize = 32,
     length: Length = 128,
     sparsity: Cut = None,
+    phase: Phase = None,
     dtype: Dtype = "auto",
     micro_batches: Annotated[int | None, Option(
         help="Parts that a batch is divided into; default: what is fastest.")] = None,
@@ -123,7 +125,7 @@ def plan(
         raise InputError("a plan needs a latency profile, and there is none; make one with: "
                          "python -m prune_core calibrate")
     subject = capacity.subject(name, runs_dir)
-    mask = subject.mask(sparsity or 0.0, _note)
+    mask = subject.mask(sparsity or 0.0, _note, phase)
     asked = Question(mask, subject.heads, setting, devices, "fp32" if measure and dtype == "auto" else dtype,
                      micro_batches, link, whole)
     tell(pipeline.told(subject, asked, prices, measure, _note), as_json, _plan_text)
