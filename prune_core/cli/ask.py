@@ -151,9 +151,8 @@ def evaluate(
     else:
         stage = phase or default_stage(asked, sparsity)
         cut = cut_of(asked, **where, repair=repair, formats=formats_of(asked, **few, stage=stage))
-    show = _show_running if exact else lambda running: None
-    result = evaluated(asked, stage, cut, data, threads, show, exact, dtype=dtype, path=path, taken=say_taken,
-                       compare=True, device=devices.pick(device))
+    result = evaluated(asked, stage, cut, data, threads, _show_running if exact else lambda running: None, exact,
+                       dtype=dtype, path=path, taken=say_taken, compare=True, device=devices.pick(device))
     tell(result, as_json, _evaluated_text)
 
 

@@ -152,18 +152,23 @@ def in_turn(
                              "belong to engine torch")
         engines.check(engine, dtype)
         sitting = _in_engine(model, masks, inputs, dtype, seconds, engine)
-    kernels = native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products")
-    there = devices.describe(device)
-    if device.type != "cpu":
-        kernels = f"none: torch's products on {device.type}, eager, fp32 multiplied in {matmul()} for all alike"
     shared = {"batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(), "dtype": dtype,
-              "path": path, "engine": engine, "kernels": kernels, "machine": machine(), "device": there,
-              "processor": processor() if device.type == "cpu" else there["name"]}
+              "path": path, "engine": engine, "machine": machine()} | _where(device, engine)
     return [sitting.numbers(at) | {
         "ideal_speedup": mask.compression_encoder, "layers_ms": sitting.layers, "sparsity": mask.sparsity,
         "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
         "executed": _executed(small, dtype, engine)} | shared
         for at, (mask, small) in enumerate(zip(masks, sitting.smalls, strict=True))]
+
+
+def _where(device: torch.device, engine: str) -> dict:
+    """On what, and by whose products."""
+    there = devices.describe(device)
+    if device.type != "cpu":
+        kernels = f"none: torch's products on {device.type}, eager, fp32 multiplied in {matmul()} for all alike"
+        return {"device": there, "processor": there["name"], "kernels": kernels}
+    kernels = native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products")
+    return {"device": there, "processor": processor(), "kernels": kernels}
 
 
 def _executed(small: nn.Module, dtype: str, engine: str) -> dict:

@@ -9,10 +9,13 @@ import torch
 
 from prune_core.cutting.blocks import Layout
 from prune_core.methods import repair
+from prune_core.methods.closed_form import ClosedForm
 from prune_core.methods.rankings import RANKINGS, SENTENCES
 from prune_core.methods.repair import Gram
+from prune_core.methods.table import METHODS
 from prune_core.models import devices
 from prune_core.models.encoders import Encoder
+from prune_core.runs.config import PruneConfig
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
@@ -25,6 +28,12 @@ def measured(encoder: Encoder, train: Encoded, seed: int) -> tuple[dict[str, Gra
     batches = [some[at] for at in encoding.dev_batches(train.lengths[some], 64)]
     device = devices.of(encoder.model)
     return repair.collect(encoder.model, encoder.linears, (train.batch(at, device)[0] for at in batches)), train, some
+
+
+def closed_form(encoder: Encoder, layout: Layout, train: Encoded, config: PruneConfig) -> ClosedForm:
+    """The run's method without steps, from the inputs that the encoder as it is meets."""
+    seen = measured(encoder, train, config.seed)
+    return METHODS[config.method].build(encoder, layout, config.scope, *seen, **config.of_method)
 
 
 def importance(ranking: str, encoder: Encoder, layout: Layout, dense: Mapping[str, torch.Tensor], train: Encoded,

@@ -41,7 +41,7 @@ def pruning_of(encoder: Encoder, sentences: EncodedTask, config: PruneConfig, pa
     devices.repeatable(placed.device)
     encoder.model.to(placed.device)
     pruning = Pruning(encoder, sentences, config, weights_of(path), placed)
-    pruning.same_()
+    pruning.position.same_()
     return pruning
 
 

@@ -19,8 +19,6 @@ import torch
 from prune_core.cutting.blocks import BlockShape
 from prune_core.cutting.masks import sparsity_of
 from prune_core.methods.rankings import RANKINGS
-from prune_core.methods.table import METHODS
-from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import Teacher
 from prune_core.runs.config import PruneConfig
@@ -29,7 +27,7 @@ from prune_core.runs.snapshots import Snapshot, Working
 from prune_core.runs.stages import DENSE, Stage, kind_of
 from prune_core.training.data import EncodedTask
 from prune_core.training.forecast import Spent
-from prune_core.training.importance import importance, measured
+from prune_core.training.importance import closed_form, importance
 from prune_core.training.placement import ALONE, Placement, check_batch
 from prune_core.training.position import Position
 from prune_core.training.scoring import Scorer
@@ -43,11 +41,8 @@ class Pruning:
 
     def __init__(self, encoder: Encoder, data: EncodedTask, config: PruneConfig,
                  saved: Callable[[str], Mapping[str, torch.Tensor]] | None = None, placed: Placement = ALONE):
-        """`saved` gives back the weights of an earlier Snapshot by name; without it they stay in memory.
-
-        `placed`: the process, where several share the batches; all get the same events. Raises InputError where a
-        batch has fewer examples than there are processes.
-        """
+        """`saved` gives back the weights of an earlier Snapshot by name; without it they stay in memory. `placed`: the
+        process, where several share the batches; all get the same events. Raises InputError for too many of them."""
         check_batch(placed.count, config.batch_size, len(data.train))
         self.encoder, self.data, self.config, self.placed = encoder, data, config, placed
         self.layout = encoder.layout(BlockShape.parse(config.block))
@@ -106,17 +101,13 @@ class Pruning:
         self.at_rest = False
         yield Working("penalty", "ranking the blocks", 0, 1)
         config, dense = self.config, self.encoder.copies()
-        if self.placed.main:
-            seen = measured(self.encoder, self.data.train, config.seed)
-            cutting = METHODS[config.method].build(self.encoder, self.layout, config.scope, *seen, **config.of_method)
+        cutting = closed_form(self.encoder, self.layout, self.data.train, config) if self.placed.main else None
         for compression in config.compressions:
             self.encoder.load_(dense)
-            if self.placed.main:
-                cutting.cut_(sparsity_of(compression), config.formats)
-            self.same_()
+            self.position.done_once_(cutting and cutting.cut_, sparsity_of(compression), config.formats)
             self.position.cut_pattern_(compression)
-            end = self._end if compression == config.compressions[-1] else self._keep
-            yield from end(Stage.of("penalty", compression), sparsity_of(compression))
+            keep = self._end if compression == config.compressions[-1] else self._keep
+            yield from keep(Stage.of("penalty", compression), sparsity_of(compression))
 
     def _retrain(self) -> Events:
         """Masked retraining: what is cut stays exactly zero, no penalty; weights end on their levels."""
@@ -134,18 +125,8 @@ class Pruning:
         if method and RANKINGS[config.ranking].build:
             yield Working(self.position.phase, "weighing the inputs", 0, 1)
             dense = self.position.saved(DENSE)
-            counts = None
-            if self.placed.main:
-                counts = importance(config.ranking, self.encoder, self.layout, dense, train, config.seed)
-                counts = {name: one.cpu() for name, one in counts.items()}
-            counts = devices.moved(self.placed.from_main(counts), devices.of(self.encoder.model))
-            method.weigh_(counts, fresh=self.position.step == 0)
-
-    def same_(self) -> None:
-        """Give all processes the weights of the first."""
-        if self.placed.count > 1:
-            mine = {name: one.cpu() for name, one in self.encoder.copies().items()} if self.placed.main else None
-            self.encoder.load_(self.placed.from_main(mine))
+            seen = config.ranking, self.encoder, self.layout, dense, train, config.seed
+            method.weigh_(self.position.told(lambda: importance(*seen)), fresh=self.position.step == 0)
 
     def _steps(self) -> Iterator[tuple[float, bool]]:
         """Train to the end of the phase; (loss, whether it was the last step) after each step."""

@@ -11,6 +11,7 @@ from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
 from prune_core.evaluation import dev_score
 from prune_core.methods.qat import Quantization, kept_by
 from prune_core.methods.table import METHODS, USUAL
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.estimate import Work
@@ -88,6 +89,22 @@ class Position:
                                             self.placed.widest)
         self.steps = Steps(self.encoder, self.train, config, phase, self.number, count, self.spent, method, mask,
                            quantization, placed=self.placed)
+
+    def done_once_(self, change: Callable | None, *arguments) -> None:
+        """Have the first process, which has it, change the weights, and give them to all."""
+        if change:
+            change(*arguments)
+        self.same_()
+
+    def same_(self) -> None:
+        """Give all processes the weights of the first."""
+        if self.placed.count > 1:
+            self.encoder.load_(self.told(self.encoder.copies))
+
+    def told(self, make: Callable[[], Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        """Tensors that the first process makes, in every process, where the model lies."""
+        mine = {name: one.cpu() for name, one in make().items()} if self.placed.main else None
+        return devices.moved(self.placed.from_main(mine), devices.of(self.encoder.model))
 
     def cut_pattern_(self, compression: float, importance: Mapping[str, torch.Tensor] | None = None) -> None:
         """Cut what a compression cuts of the weights as they are, and of what is kept what the run's pattern cuts."""

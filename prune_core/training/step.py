@@ -22,13 +22,14 @@ from prune_core.methods.qat import Quantization
 from prune_core.models import devices
 from prune_core.models.devices import CPU
 from prune_core.models.encoders import Encoder
-from prune_core.models.teacher import MIX, Teacher, hidden_loss, mixed
+from prune_core.models.teacher import Teacher
 from prune_core.runs.config import PruneConfig
 from prune_core.runs.schedule import Schedule
 from prune_core.runs.stages import kind_of
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
+from prune_core.training.losses import Losses
 from prune_core.training.placement import ALONE, Placement
 
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
@@ -61,6 +62,7 @@ class Steps:
                   {"params": others, "weight_decay": 0.0}] + (self.quantization.group if self.quantization else [])
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
         self.device = devices.of(self.encoder.model)
+        self._losses = Losses(self.encoder, self.train, self.config, self.number, self.placed)
         self._spans, self._kept = devices.Spans(self.device), None
 
     @property
@@ -95,7 +97,7 @@ class Steps:
         if self.quantization:
             self.quantization.before_(self.done, self.optimizer)
         with mixed_precision, _plain_attention(self.encoder.model, self.device), self.rounding(learning=True):
-            loss, whole = self._losses(teacher, rows)
+            loss, whole = self._losses.of(teacher, rows, self.done)
         whole.backward()
         gradients = [one.grad for one in self.encoder.trainable().values() if one.grad is not None]
         loss = self.placed.sum_(gradients, loss)
@@ -119,44 +121,6 @@ class Steps:
         if self.method:
             self._timed(self.method.after_step_, lr)
         return float(loss.detach())  # waits for all that was asked of a GPU
-
-    def _losses(self, teacher: Teacher | None, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """(the task's loss, what is minimised: that mixed with the distance to the teacher), of this batch.
-
-        In one of several processes its share of both: means over its rows, times the part of all rows that they are.
-        """
-        config, model, (mine, part) = self.config, self.encoder.model, self.placed.share_of(rows)
-        inputs, labels = self.train.batch(mine, self.device)
-        out = model(**inputs, labels=labels, output_hidden_states=bool(teacher and config.distill_hidden))
-        if teacher is None:
-            return part * out.loss, part * out.loss
-        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(mine))
-        whole = part * whole
-        if config.distill_hidden:
-            distance = hidden_loss(out.hidden_states, teacher.hidden(inputs), inputs["attention_mask"])
-            whole = whole + config.distill_hidden * self._part_of_tokens(mine, rows, part) * distance
-        if config.mixkd:
-            share = float(np.random.default_rng([config.seed, self.number, self.done]).beta(MIX, MIX))
-            own, others = self._pairs(inputs, rows)
-            there = teacher.model(**mixed(teacher.model, own, share, others)).logits.float()
-            whole = whole + part * teacher.loss(model(**mixed(model, own, share, others)).logits, there)
-        return part * out.loss, whole
-
-    def _part_of_tokens(self, mine: np.ndarray, rows: np.ndarray, part: float) -> float:
-        """What part of a batch's tokens these rows have, whose part of the rows is `part`."""
-        if part in (0.0, 1.0):
-            return part
-        tokens = [sum(len(self.train.inputs["input_ids"][at]) for at in some) for some in (mine, rows)]
-        return tokens[0] / tokens[1]
-
-    def _pairs(self, inputs: Mapping[str, torch.Tensor], rows: np.ndarray) -> tuple[Mapping, Mapping | None]:
-        """(this process's sentences, of each its neighbour in the whole batch), equally long; None in one alone."""
-        if self.placed.count == 1:
-            return inputs, None
-        mine, before = (self.placed.share_of(some)[0] for some in (rows, np.roll(rows, 1)))
-        both, _ = self.train.batch(np.concatenate([mine, before]), self.device)
-        return ({name: one[: len(mine)] for name, one in both.items()},
-                {name: one[len(mine) :] for name, one in both.items()})
 
     def rounding(self, learning: bool = False) -> AbstractContextManager[None]:
         """Inside, the model runs with its activations and embeddings rounded, where they are."""
