@@ -96,5 +96,5 @@ def executed(run: Run, stage: Stage, share: float, setting: Batch, devices: int)
         return
     each = ", ".join(f"{one['mb']:,.0f}" for one in found["stages"])
     st.caption(f"Executed at {told['sparsity']:.1%} sparsity: {found['ms']:,.1f} ms, one process "
-               f"{found['one_ms']:,.1f} ms; the processes hold {each} MB, one alone {told['one_mb']:,.0f}; logits differ by at most "
-               f"{found['largest_difference']:.1g}.")
+               f"{found['one_ms']:,.1f} ms; the processes hold {each} MB, one alone {told['one_mb']:,.0f}; logits "
+               f"differ by at most {found['largest_difference']:.1g}.")
