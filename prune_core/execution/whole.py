@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import native, packing, paths
+from prune_core.execution import gpu, native, packing, paths
 from prune_core.execution.activations import roundings
 from prune_core.execution.compact import activations_of, compact, shrunk
 from prune_core.execution.embeddings import TABLES, Embeddings
@@ -27,6 +27,7 @@ from prune_core.execution.packing import EncoderLayer, Packed
 from prune_core.execution.paths import Choice
 from prune_core.execution.unpadded import unpad_
 from prune_core.latency.strips import Live, layers_of, plan_matrix
+from prune_core.models import devices
 from prune_core.precision.formats import Formats
 
 BLOCK = 256  # tokens that a thread takes through all layers together
@@ -44,7 +45,9 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
     were really taken, and why another than the one asked for. `formats`: how its weights were rounded, `scales` of what
     is whole numbers; and how activations are to be, `ranges` of those with one scale for a tensor. Raises InputError.
     """
-    choice = paths.choose(dtype, path, formats)
+    choice = paths.choose(dtype, path, formats, devices.of(model))
+    if paths.on_gpu(choice.path):
+        return gpu.small_model(model, mask, choice, roundings(formats, mask.layout, ranges))
     if choice.path == paths.MODULES:
         small = compact(model, mask, roundings=roundings(formats, mask.layout, ranges))
         unpad_(small)

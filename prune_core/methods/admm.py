@@ -95,13 +95,15 @@ class ADMM:
     @torch.no_grad()
     def penalty(self) -> float:
         """rho/2 ||W - Z + U||^2."""
-        return sum(0.5 * self.lam[self._keys[name]] * float(((weight - self._z[name] + self._u[name]) ** 2).sum())
-                   for name, weight in self.weights.items())
+        apart = torch.stack([((weight - self._z[name] + self._u[name]) ** 2).sum()
+                             for name, weight in self.weights.items()]).tolist()  # at once
+        return sum(0.5 * self.lam[self._keys[name]] * one for name, one in zip(self.weights, apart, strict=True))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         both = {f"u.{name}": u for name, u in self._u.items()} | {f"z.{name}": z for name, z in self._z.items()}
         if self.residuals:
-            both["residuals"] = torch.tensor([self.residuals[name] for name in RESIDUALS], dtype=torch.float64)
+            told = [self.residuals[name] for name in RESIDUALS]
+            both["residuals"] = torch.tensor(told, dtype=torch.float64, device="cpu")
         return both | self.constraint.tensors()
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
@@ -117,4 +119,4 @@ class ADMM:
 def _norm(weights: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor] | None = None) -> float:
     """The l2 norm of all weights together, or of their differences to others."""
     parts = (weight.detach() - others[name] if others else weight.detach() for name, weight in weights.items())
-    return sum(float((part * part).sum()) for part in parts) ** 0.5
+    return sum(torch.stack([(part * part).sum() for part in parts]).tolist()) ** 0.5

@@ -6,15 +6,17 @@ A tensor is made on the device of what it is used with; nothing is moved inside 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 
 import torch
 
 from prune_core import InputError, machine
 
+CPU = torch.device("cpu")
 WORDS = "auto, cpu, cuda, cuda:1 (the second GPU), mps"
 _NAME = re.compile(r"(auto|cpu|mps|cuda(?::(\d{1,3}))?)")
 
@@ -56,6 +58,11 @@ def of(module: torch.nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
+def moved(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
+    """The same on this device; but float64, which not every device has, stays on the processor: it only counts."""
+    return {name: one if one.dtype == torch.float64 else one.to(device) for name, one in tensors.items()}
+
+
 def describe(device: torch.device) -> dict:
     """What a record says of it: {device, kind, name, memory in bytes}."""
     told = {"device": str(device), "kind": device.type}
@@ -76,6 +83,16 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
 def has_bf16(device: torch.device) -> bool:
     """Whether it multiplies bf16 at all; on GPUs before 2020 it is only emulated."""
     return device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def repeatable(device: torch.device) -> None:
+    """From now on the same bits for the same work on a GPU, where torch has kernels that give them; else it warns.
+
+    A run that is taken up ends in the bits of one that was not only so. A processor does it anyway.
+    """
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it, as torch says
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def synchronize(device: torch.device) -> None:

@@ -81,7 +81,7 @@ class Encoder:
     @torch.no_grad()
     def norms(self, block: BlockShape) -> dict[str, np.ndarray]:
         """Matrix name -> (groups down, groups across) float32, of the weights as they are."""
-        return {name: block.norms(weight).numpy() for name, weight in self.weights.items()}
+        return {name: block.norms(weight).cpu().numpy() for name, weight in self.weights.items()}
 
     def max_length(self, wanted: int) -> int:
         """`wanted` tokens, or as many as the checkpoint's position table holds."""
@@ -153,7 +153,7 @@ def _order_head_(model: nn.Module, theirs: Sequence[str], ours: Sequence[str]) -
              and module.out_features == len(ours)]
     if not heads:
         return []
-    at = torch.tensor(found.at)
+    at = torch.tensor(found.at, device=heads[-1].weight.device)
     for parameter in heads[-1].parameters():
         parameter.copy_(parameter[at])
     return [found.words] if found.words else []
