@@ -32,7 +32,8 @@ def memory(
     sparsity: Cut = None,
     phase: Phase = None,
     attention: Annotated[str | None, Option(
-        help="fused, or plain, which holds length x length scores; default: plain in training, else fused.")] = None,
+        help="fused, or plain, which holds length x length scores; default: fused, but plain where a processor "
+             "trains.")] = None,
     precision: Annotated[str | None, Option(help="fp32 or bf16; default: as the run trains, else fp32.")] = None,
     dropout: Annotated[bool | None, Option(help="In training; default: as the run has it, else with.")] = None,
     teacher: Annotated[str | None, Option(
