@@ -12,7 +12,7 @@ import pytest
 REPO = Path(__file__).resolve().parent.parent
 CORE = REPO / "prune_core"
 
-# From the top down; "precision" and "hardware" are to come. Nothing imports what stands last.
+# From the top down. Nothing imports what stands last.
 LADDER = (("files", "machine"), "cutting", "precision", "tasks", "latency", "hardware",
           "models", "methods", "runs", "showing", "execution", "evaluation", "training", "export", "cli", "__main__")
 TORCH = {"models", "methods", "execution", "evaluation", "training", "export"}  # rooms that load it on import

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import pandas as pd
 import streamlit as st
@@ -13,9 +12,8 @@ from pages.shared.widgets import download
 from prune_core.cutting.masks import BlockMask
 from prune_core.hardware import memory, sizes
 from prune_core.hardware.memory import Way
-from prune_core.hardware.sizes import Sizes
 from prune_core.latency.work import MAX_TOKENS, Batch
-from prune_core.runs import origin
+from prune_core.runs import needs, origin
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 from prune_core.showing import plans
@@ -35,8 +33,10 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch) 
         limit = 1000 * st.number_input(
             "Memory there is (GB)", 0.1, 10_000.0, round(own, 1), 1.0, key="memory limit", width=190,
             help="This machine's, or another device's: a GPU, a phone.")
-    way, lengths = way_of(run, doing), lengths_of(run, setting)
-    lines = {kind: [(length, memory.LIBRARIES + megabytes(run, mask, kind, Batch(setting.batch, length), way))
+    training = doing == DOING[1]
+    way = needs.way_of(run.config) if training else Way()
+    lengths = lengths_of(run, setting)
+    lines = {kind: [(length, memory.LIBRARIES + megabytes(run, mask, kind, Batch(setting.batch, length), training))
                     for length in lengths] for kind in FORMS[doing]}
     found = answer(run, doing, setting, mask)
     st.plotly_chart(plans.memory_curve(lines, limit, setting.length, found), key="memory", config=widgets.chart(),
@@ -55,33 +55,21 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch) 
     download("Memory (CSV)", table, f"{run.name}-{stage}-memory.csv")
 
 
-def way_of(run: Run, doing: str) -> Way:
-    """How it runs: training as the run trains, answering with fused attention."""
-    if doing == DOING[0]:
-        return Way()
-    config = run.config
-    teacher = "mixed" if config.mixkd else "hidden" if config.distill_hidden else "outputs" if config.taught else ""
-    return Way("plain", config.precision, bool(config.dropout), teacher=teacher,
-               copies=2 * (config.method == "admm"))
-
-
 def lengths_of(run: Run, setting: Batch) -> list[int]:
     """Those that the checkpoint has positions for, and a batch room."""
     return [length for length in LENGTHS
             if length <= max(setting.length, origin.positions(run)) and length * setting.batch <= MAX_TOKENS]
 
 
-def sizes_of(run: Run) -> Sizes:
-    return replace(sizes.of(run.layout, run.heads, run.outputs), train_embeddings=run.config.train_embeddings)
-
-
-def megabytes(run: Run, mask: BlockMask, kind: str, batch: Batch, way: Way) -> float:
+def megabytes(run: Run, mask: BlockMask, kind: str, batch: Batch, training: bool) -> float:
     """Predicted, of the model alone."""
-    dense = sizes_of(run)
+    dense = needs.sizes_of(run)
     if kind == "compact":
         return memory.peak(memory.compact(dense, mask, run.heads, batch))
     taken = sizes.smaller(dense, mask, run.heads) if kind == "smaller" else dense
-    return memory.peak((memory.answering if way == Way() else memory.training)(taken, batch, way))
+    if training:
+        return memory.peak(memory.training(taken, batch, needs.way_of(run.config)))
+    return memory.peak(memory.answering(taken, batch, Way()))
 
 
 def fits(lines: Mapping[str, list[tuple[int, float]]], limit: float) -> str:

@@ -7,12 +7,12 @@ import streamlit as st
 
 from pages.shared import jobs, loaders, widgets
 from pages.shared.widgets import download
-from pages.speed.memory import sizes_of
 from prune_core import InputError
 from prune_core.cutting.masks import BlockMask
 from prune_core.hardware import pipelines
 from prune_core.hardware.pipelines import Plan, Question
 from prune_core.latency.profile import Batch, Profile
+from prune_core.runs import needs
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 from prune_core.showing import plans
@@ -32,7 +32,7 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch, 
                                help="What a link carries: ethernet 0.1 to 1, PCIe 10 to 50.")
     try:
         question = Question(mask, run.heads, setting, devices, dtype, link=link)
-        plan, even = pipelines.plans(question, profile, sizes_of(run))
+        plan, even = pipelines.plans(question, profile, needs.sizes_of(run))
     except InputError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
@@ -96,5 +96,5 @@ def executed(run: Run, stage: Stage, share: float, setting: Batch, devices: int)
         return
     each = ", ".join(f"{one['mb']:,.0f}" for one in found["stages"])
     st.caption(f"Executed at {told['sparsity']:.1%} sparsity: {found['ms']:,.1f} ms, one process "
-               f"{found['one_ms']:,.1f} ms; the processes hold {each} MB, one alone {told['one_mb']:,.0f}; logits differ by "
-               f"at most {found['largest_difference']:.1g}.")
+               f"{found['one_ms']:,.1f} ms; the processes hold {each} MB, one alone {told['one_mb']:,.0f}; logits "
+               f"differ by at most {found['largest_difference']:.1g}.")

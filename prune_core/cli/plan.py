@@ -10,7 +10,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from prune_core import InputError
-from prune_core.cli.options import AsJson, Dtype, Phase, RunsDir, Threads
+from prune_core.cli.options import AsJson, Device, Dtype, Phase, RunsDir, Threads
 from prune_core.cli.tell import tell
 from prune_core.latency.work import Batch
 from prune_core.runs import places
@@ -32,13 +32,14 @@ def memory(
     sparsity: Cut = None,
     phase: Phase = None,
     attention: Annotated[str | None, Option(
-        help="fused, or plain, which holds length x length scores; default: plain in training, else fused.")] = None,
+        help="fused, or plain, which holds length x length scores; default: fused, but plain where a processor "
+             "trains.")] = None,
     precision: Annotated[str | None, Option(help="fp32 or bf16; default: as the run trains, else fp32.")] = None,
     dropout: Annotated[bool | None, Option(help="In training; default: as the run has it, else with.")] = None,
     teacher: Annotated[str | None, Option(
         help="What distillation asks: none, outputs, hidden, mixed; default: as the run has it.")] = None,
     dtype: Dtype = "fp32",
-    device: Annotated[str, Option(help="Where: cpu, or cuda.")] = "cpu",
+    device: Device = "auto",
     limit: Annotated[float | None, Option(help="Megabytes there may be; default: what the device has.")] = None,
     measure: Annotated[bool, Option(help="Also measure it, in fresh processes.")] = True,
     runs_dir: RunsDir = places.RUNS,
@@ -54,15 +55,15 @@ def memory(
     from prune_core.evaluation import capacity
     from prune_core.models import devices
 
-    there = devices.pick(device).type
+    there = devices.pick(device)
     subject = capacity.subject(name, runs_dir)
     subject.made.check_length(length)
     mask = subject.mask(sparsity, _note, phase) if sparsity is not None else None
     way = capacity.way_of(subject, training, {
         "attention": attention, "precision": precision, "dropout": dropout,
-        "teacher": "" if teacher == "none" else teacher, "device": there})
+        "teacher": "" if teacher == "none" else teacher, "device": str(there)})
     question = capacity.Question(subject, setting, training, way, mask, threads or os.cpu_count() or 1, dtype)
-    tell(capacity.told(question, measure, limit or capacity.limit(device), _note), as_json, _memory_text)
+    tell(capacity.told(question, measure, limit or capacity.limit(str(there)), _note), as_json, _memory_text)
 
 
 def _note(line: str) -> None:

@@ -22,7 +22,7 @@ from prune_core.latency.strips import Blocking
 from prune_core.latency.work import Batch
 from prune_core.models import devices, encoders, skeleton
 from prune_core.models.skeleton import SIZE, Skeleton
-from prune_core.runs import origin, settings, shelf
+from prune_core.runs import needs, origin, settings, shelf
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
@@ -74,8 +74,7 @@ def subject(name: str, runs_dir: Path) -> Subject:
                 raise
     else:
         made = skeleton.of(origin.checkpoint(run), run.outputs, run.config.revision)
-        return Subject(name, made, run.layout, run.heads, replace(
-            sizes.of(run.layout, run.heads, run.outputs), train_embeddings=run.config.train_embeddings), run)
+        return Subject(name, made, run.layout, run.heads, needs.sizes_of(run), run)
     try:
         made = skeleton.of(name)
     except InputError as error:
@@ -101,10 +100,13 @@ class Question:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What it is told of: the last is what was asked for. In training what is cut is zero, and still there."""
+        """What it is told of: the last is what was asked for. In training what is cut is zero, and still there; our
+        pass is for processors."""
         if self.mask is None:
             return ("dense",)
-        return ("smaller", "dense") if self.training else ("dense", "smaller", "compact")
+        if self.training:
+            return "smaller", "dense"
+        return ("dense", "smaller", "compact") if self.way.device == "cpu" else ("dense", "smaller")
 
     def parts(self, kind: str, length: int | None = None) -> Parts:
         """Predicted bytes, by part; of sentences of another `length`, where one is given."""
@@ -185,14 +187,11 @@ def _row(question: Question, kind: str, measure: bool, note: Note) -> dict:
 
 
 def way_of(subject: Subject, training: bool, given: Mapping[str, object]) -> Way:
-    """How it runs: what was `given` (None: not), else as the run trains, else as runs train; answering is fused.
+    """How it runs: what was `given` (None: not), else as the run trains, else as runs train: plain but on CUDA.
 
     Raises InputError.
     """
-    config = subject.run.config if subject.run else None
-    usual = {"attention": "plain" if training else "fused", "precision": "fp32", "dropout": training, "teacher": ""}
-    if config is not None and training:
-        teacher = "mixed" if config.mixkd else "hidden" if config.distill_hidden else "outputs" if config.taught else ""
-        usual |= {"precision": config.precision, "dropout": bool(config.dropout), "teacher": teacher}
-    copies = 2 if config is not None and training and config.method == "admm" else 0
-    return Way(**usual | {name: value for name, value in given.items() if value is not None}, copies=copies)
+    usual = Way() if not training else needs.way_of(subject.run.config) if subject.run else Way("plain")
+    if str(given.get("device", "cpu")).startswith("cuda"):
+        usual = replace(usual, attention="fused")
+    return replace(usual, **{name: value for name, value in given.items() if value is not None})

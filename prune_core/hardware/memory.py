@@ -56,7 +56,7 @@ class Way:
 
     @property
     def mask(self) -> int:
-        """Bytes of an element of a dropout mask: a float like the others on a CPU, a bool on a GPU."""
+        """Bytes of an element of a dropout mask: a float like the others on a CPU, a bool on a GPU (not measured)."""
         return self.element if self.device == "cpu" else 1
 
     @property

@@ -292,6 +292,9 @@ def tensor_split(mask: BlockMask, heads: int, ranks: int, batch: Batch) -> dict[
     """
     if not 1 <= ranks <= heads:
         raise InputError(f"{ranks} devices for {heads} heads; needed: 1 to {heads}, as a head is not divided")
+    widths = {m.m for m in mask.layout.matrices if m.type == "value"}
+    if any(width % heads for width in widths):
+        raise InputError(f"{heads} heads do not divide {max(widths)} rows; needed: an encoder whose heads are known")
     dealt = in_a_row = mean = 0.0
     for parts in layers_of(mask.layout):
         for loads in _loads(mask, parts, heads):
