@@ -124,7 +124,7 @@ class Run:
         """complete, running, or interrupted (its process is gone; it can be resumed)."""
         if self.result is not None:
             return "complete"
-        return "running" if _locked(self.path / "lock") else "interrupted"
+        return "running" if locked(self.path / "lock") else "interrupted"
 
     @property
     def now(self) -> dict:
@@ -251,7 +251,7 @@ def _check(about: Mapping) -> None:
             raise ValueError(f"{name} is {str(values)[:60]!r}; needed: text")
 
 
-def _locked(path: Path) -> bool:
+def locked(path: Path) -> bool:
     """Whether some process holds the lock; asking takes it for a moment, which writers wait out."""
     if not path.exists():
         return False
