@@ -7,6 +7,7 @@ import os
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from pages.prune import sweeps
 from pages.prune.data_choice import hub_lacks, keep_upload, known_folder
 from pages.prune.estimate import estimate
 from pages.prune.live_run import watch
@@ -22,6 +23,7 @@ from prune_core.tasks import table_files
 from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
 from prune_core.tasks.table_files import SUFFIXES
 
+VIEWS = {"run": "One run", "sweeps": "Sweeps"}
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
 BITS = ("", "8", "4", "3", "2", "ternary", "binary", "clusters-4")
 PATTERNS = ("", "2:4", "1:4", "1:2", "4:8")
@@ -33,6 +35,10 @@ PRESET_WORDS = {"quick": "to see reweighting at work, not to judge it",
 def main() -> None:
     widgets.page("Prune")
     st.title("Prune an encoder", anchor=False)
+    if st.segmented_control("View", list(VIEWS), default="run", format_func=VIEWS.get, required=True, key="view",
+                            bind="query-params", label_visibility="collapsed") == "sweeps":
+        sweeps.view()
+        return
     name = watched()
     if loaders.read_only():
         st.info(SHOWING, icon=":material/lock:")

@@ -43,7 +43,7 @@ def start(runs_dir: Path, *options: str, **environment: str) -> subprocess.Popen
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def ended(process: subprocess.Popen, seconds: float = 600) -> tuple[int, dict, str]:
+def ended(process: subprocess.Popen, seconds: float = 1500) -> tuple[int, dict, str]:
     """(code, what it printed as JSON, its stderr)"""
     out, err = process.communicate(timeout=seconds)
     return process.returncode, json.loads(out.strip().splitlines()[-1]) if out.strip() else {}, err
@@ -64,7 +64,8 @@ def table(told: dict) -> list[tuple]:
 def at_work(runs_dir: Path, cells: Sequence[str] = CELLS) -> list[str]:
     """The cells that are under the penalty just now: in the middle."""
     now = {one.run: one for one in standings(cells, runs_dir)}
-    return [run for run in cells if now[run].state == "running" and (now[run].now or {}).get("phase") == "penalty"]
+    return [run for run in cells if now[run].state == "running" and (now[run].now or {}).get("phase") == "penalty"
+            and psutil.pid_exists(now[run].now.get("pid", 0))]  # and not what a process before it has said
 
 
 def in_the_middle(runs_dir: Path, cells: int = 1) -> list[str]:

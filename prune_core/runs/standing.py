@@ -43,7 +43,7 @@ def standings(runs: Sequence[str], runs_dir: Path) -> list[Standing]:
     except OSError:
         there = set()
     claimed = claims.holders(runs_dir)
-    return [_standing(run, str(runs_dir / run), run in there, claimed.get(run)) for run in runs]
+    return [_standing(run, f"{runs_dir}/{run}", run in there, claimed.get(run)) for run in runs]
 
 
 def standing(run: str, runs_dir: Path) -> Standing:

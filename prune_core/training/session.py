@@ -18,7 +18,7 @@ from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
 from prune_core.models import checkpoints, encoders, identity, stored, tokenizers
 from prune_core.models.encoders import Encoder, heads_of
-from prune_core.runs import estimate, places, shelf
+from prune_core.runs import estimate, index, places, shelf
 from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.data import check_data, load_for, why_not
 from prune_core.runs.outlook import outlook
@@ -74,7 +74,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     sentences = EncodedTask.of(data, encoder, config)  # takes seconds: before there is a run that seems to stand still
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
         pruning = Pruning(encoder, sentences, config, _weights_of(recorder.path))
-        if known := estimate.measured(config, data.task.name, shelf.listing(Path(runs_dir))):
+        if known := estimate.measured(config, data.task.name, index.listing(Path(runs_dir))):
             pruning.work = pruning.work.at(known[0])
         return _drive(pruning, recorder, report)
 
