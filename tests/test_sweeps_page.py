@@ -1,4 +1,4 @@
-"""The Sweeps view: how cells stand, what can be done with them, Compare on what there is, and how fast many are listed."""
+"""The Sweeps view: how cells stand, what can be done with them, Compare on them, and how fast many are listed."""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from prune_core import InputError
-from prune_core.cli.options import AsJson, RunsDir
+from prune_core.cli.options import AsJson, AtATime, OnPlace, RunsDir
 from prune_core.cli.tell import clock, tell
 from prune_core.methods import table
 from prune_core.runs import places, sweeps
@@ -41,9 +41,8 @@ def sweep(
     dense_once: Annotated[bool, Option(
         "--dense-once", help="Fine-tune once for all cells that would fine-tune alike; the others start "
                              "from it.")] = False,
-    on: Annotated[str, Option(
-        help="local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.")] = HOW["on"],
-    at_a_time: Annotated[int | None, Option(help="Cells at a time, here; default: one for every two cores.")] = None,
+    on: OnPlace = HOW["on"],
+    at_a_time: AtATime = None,
     threads: Annotated[int | None, Option(
         help="CPU threads of each cell, on a cluster the CPUs that it takes; default: the cores divided, "
              "there 2.")] = None,
@@ -74,9 +73,17 @@ def sweep(
     given = {"on": on, "at_a_time": at_a_time, "threads": threads, "gpus": gpus, "storage": storage,
              "retries": retries, "practice": practice}
     how = {key: how.get(key, one) if one == HOW[key] else one for key, one in given.items()}
+    carry_out(begun, Path(runs_dir), lambda done: tell(done, as_json, _text), **how)
+
+
+def carry_out(begun: Sweep, runs_dir: Path, told: Callable[[dict], object] = lambda done: None, **how: object) -> None:
+    """See a sweep to its end, all cells in one view; `told` has what came of it. Raises InputError where cells failed.
+    """
+    from prune_core.training import sweep as training
+
     with Cells(len(begun.cells)) as shown:
-        done = training.run(begun, Path(runs_dir), **how, show=shown)
-    tell(done, as_json, _text)
+        done = training.run(begun, runs_dir, **how, show=shown)
+    told(done)
     if failed := [cell for cell in done["cells"] if cell["status"] == "failed"]:
         raise InputError(f"{len(failed)} of {len(done['cells'])} cells failed; {failed[0]['run']}: "
                          f"{failed[0]['error']}")

@@ -14,7 +14,9 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from prune_core import files
+from prune_core.runs.places import RunError, one_line
 
 BEAT = 5.0  # seconds between two touches
 STALE = 60.0  # seconds without one, after which a claim of another machine no longer holds
@@ -97,6 +100,32 @@ def take(run: str, runs_dir: Path) -> Claim | None:
     if last:
         last.path.unlink(missing_ok=True)
     return claim
+
+
+@contextlib.contextmanager
+def held(run: str, runs_dir: Path) -> Iterator[None]:
+    """A claim while this process itself works on the run, with its pulse. Raises RunError where somebody else does."""
+    claim, over = take(run, runs_dir), threading.Event()
+    if claim is None:
+        raise RunError(f"run {run!r} is being written by another process")
+
+    def pulse() -> None:
+        while not over.wait(BEAT) and claim.beat():
+            pass
+
+    threading.Thread(target=pulse, daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        claim.let_go("" if type(error).__name__ == "Interrupted" else one_line(error))
+        raise
+    except BaseException:
+        claim.let_go()
+        raise
+    else:
+        claim.done()
+    finally:
+        over.set()
 
 
 def holder(run: str, runs_dir: Path) -> Holder | None:

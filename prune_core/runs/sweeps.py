@@ -127,9 +127,8 @@ def _config(said: Mapping[str, object]) -> PruneConfig:
         if field in given:
             one = given[field]
             given[field] = tuple(one) if isinstance(one, list | tuple) else (one,)
-    chosen = given.pop("preset", PruneConfig.preset)
-    made = preset(chosen if isinstance(chosen, str) else str(chosen), **given)
-    return rooted(PruneConfig.from_json(made.to_json()))  # checks the types of all that TOML or a notebook gave
+    PruneConfig.from_json({OUTSIDE.get(field, field): one for field, one in given.items()})  # their types
+    return rooted(preset(given.pop("preset", PruneConfig.preset), **given))
 
 
 # ---------------------------------------------------------------- names
