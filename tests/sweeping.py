@@ -20,7 +20,7 @@ from prune_core.runs.standing import standings
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = ("reweighted", "magnitude", "movement")
 CELLS = [f"sweep-sst2-{method}-16x1-2x-s0" for method in METHODS]
-STEPS = {"dense-steps": 20, "penalty-steps": 150, "retrain-steps": 20}
+STEPS = {"dense-steps": 20, "penalty-steps": 400, "retrain-steps": 20}
 NODE = {"num_cpus": 1, "object_store_memory": 80_000_000}
 
 
@@ -68,10 +68,11 @@ def at_work(runs_dir: Path, cells: Sequence[str] = CELLS) -> list[str]:
             and psutil.pid_exists(now[run].now.get("pid", 0))]  # and not what a process before it has said
 
 
-def in_the_middle(runs_dir: Path, cells: int = 1) -> list[str]:
-    """Waits until so many cells are."""
-    wait(f"{cells} cells in the middle", lambda: len(at_work(runs_dir)) >= cells)
-    return at_work(runs_dir)
+def in_the_middle(runs_dir: Path) -> str:
+    """Waits until a cell is; which one."""
+    found: list[str] = []
+    wait("a cell in the middle", lambda: found.extend(at_work(runs_dir)) or found, 900)
+    return found[0]
 
 
 def worker_of(run: str, runs_dir: Path) -> psutil.Process:

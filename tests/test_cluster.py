@@ -111,14 +111,14 @@ def test_stopped_then_a_worker_killed_and_a_node_removed(two_nodes, undisturbed,
     made, (_, second), _ = two_nodes
     address = {"RAY_ADDRESS": made.address}
     begun = sweeping.start(tmp_path, *sweeping.asked(tiny_model, tiny_data), "--on=ray", "--threads=1", **address)
-    sweeping.in_the_middle(tmp_path, 2)
+    sweeping.in_the_middle(tmp_path)
     begun.send_signal(signal.SIGINT)
     code, _, err = sweeping.ended(begun)
     assert code == 130 and "go on with: python -m prune_core sweep --name sweep" in err
     assert {one.state for one in standings(CELLS, tmp_path)} == {"interrupted", "waiting"}
 
     begun = sweeping.start(tmp_path, "--name=sweep", "--threads=1", **address)  # on the cluster, as it was begun
-    victim = sweeping.in_the_middle(tmp_path)[0]
+    victim = sweeping.in_the_middle(tmp_path)
     worker, training = sweeping.worker_of(victim, tmp_path), sweeping.process_of(victim, tmp_path)
     assert "ray" in " ".join(worker.cmdline())
     sweeping.kill(worker)

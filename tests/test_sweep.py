@@ -40,7 +40,7 @@ def test_every_cell_is_a_run_of_its_own_and_is_never_run_again(undisturbed, tiny
 
 def test_killed_and_stopped_it_comes_to_the_same_table(undisturbed, tiny_model, tiny_data, tmp_path):
     begun = sweeping.start(tmp_path, *sweeping.asked(tiny_model, tiny_data), "--at-a-time=2", "--threads=1")
-    victim = sweeping.in_the_middle(tmp_path)[0]
+    victim = sweeping.in_the_middle(tmp_path)
     sweeping.kill(sweeping.process_of(victim, tmp_path))  # it is taken up again by the sweep itself
     sweeping.in_the_middle(tmp_path)
     left = [sweeping.process_of(run, tmp_path) for run in sweeping.at_work(tmp_path)]

@@ -26,7 +26,7 @@ from prune_core.runs.stages import Stage
 FILE = ".index.jsonl"
 FILES = ("run.json", "progress.jsonl", "result.json")  # that say what a run holds
 QUIET = 60.0  # seconds since a run that is not complete was written last, after which it is kept
-_HEAD = {"index": 1, "version": __version__}
+HEAD = {"index": 1, "version": __version__}
 Report = Callable[[int, int], None]  # done, in all: folders that are read, as they were not known
 
 
@@ -41,7 +41,7 @@ class Index:
     def __init__(self, runs_dir: Path):
         self._runs_dir, self._lock = Path(runs_dir), threading.Lock()
         self._known: dict[str, tuple[list, Listed]] = {}  # path -> the print of its files, and what is listed
-        self._layouts: dict[str, tuple[dict, Layout]] = {}
+        self._layouts: dict[str, tuple[dict, Layout, dict]] = {}  # by key: as JSON, itself, run.json of one that has it
         self._lines, self._read = 0, False
 
     def listing(self, report: Report = lambda done, total: None) -> list[Listed]:
@@ -76,7 +76,7 @@ class Index:
             return listed
         run, layout = listed.run, json.dumps(listed.run.about["layout"])
         key = f"{zlib.crc32(layout.encode()):08x}-{len(layout)}"
-        shared, made = self._layouts.setdefault(key, (run.about["layout"], run.layout))
+        shared, made, _ = self._layouts.setdefault(key, (run.about["layout"], run.layout, run.about))
         known = {"about": run.about | {"layout": shared}, "layout": made, "key": key, "points": run.points,
                  "dense_scores": run.dense_scores, "stages": run.stages, "with_norms": run.with_norms,
                  "formats": str(run.config.formats), "result": run.result}
@@ -87,13 +87,13 @@ class Index:
     def _take_up(self) -> None:
         """What was kept; nothing where it was damaged, or by another version."""
         lines = files.read_sealed(self._runs_dir / FILE)
-        if not lines or lines[0] != _HEAD:
+        if not lines or lines[0] != HEAD:
             return
         self._lines = len(lines)
         for line in lines[1:]:
             with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
                 if "layout" in line:
-                    self._layouts[line["key"]] = line["layout"], Layout.from_json(line["layout"])
+                    self._layouts[line["key"]] = line["layout"], Layout.from_json(line["layout"]), line["about"]
                 else:
                     self._known[line["path"]] = line["print"], self._listed(line)
 
@@ -101,8 +101,10 @@ class Index:
         path = Path(line["path"])
         if "reason" in line:
             return Listed(path.name, path, None, line["reason"])
-        shared, made = self._layouts[line["key"]]
-        known = line["known"] | {"about": line["about"] | {"layout": shared}, "layout": made, "key": line["key"]}
+        shared, made, base = self._layouts[line["key"]]
+        about = _together(base, line["about"]) | {"layout": shared}
+        about["config"] = _together(base["config"], line["config"])
+        known = line["known"] | {"about": about, "layout": made, "key": line["key"]}
         known["stages"] = list(map(Stage, known["stages"]))
         return Listed(path.name, path, Run(path, known))
 
@@ -116,7 +118,7 @@ class Index:
             paths = [path for path, known in self._known.items() if _quiet(*known)]
         lines = list(self._lines_of(paths))
         with contextlib.suppress(OSError):
-            content = b"".join(map(files.sealed, [_HEAD] * whole + lines))
+            content = b"".join(map(files.sealed, [HEAD] * whole + lines))
             if whole:
                 files.write_whole(self._runs_dir / FILE, content)
             else:
@@ -134,11 +136,26 @@ class Index:
                 continue
             known = dict(listed.run.known)
             about, key, _ = known.pop("about"), known.pop("key"), known.pop("layout")
+            shared, _, base = self._layouts[key]
             if key not in told:
                 told.add(key)
-                yield {"key": key, "layout": about["layout"]}
-            yield {"path": path, "print": print_, "key": key, "known": known,
-                   "about": {name: one for name, one in about.items() if name != "layout"}}
+                yield {"key": key, "layout": shared,
+                       "about": {name: one for name, one in base.items() if name != "layout"}}
+            whole, bare = ({name: one for name, one in each.items() if name not in ("layout", "config")}
+                           for each in (about, base))
+            yield {"path": path, "print": print_, "key": key, "known": known, "about": _apart(whole, bare),
+                   "config": _apart(about["config"], base["config"])}
+
+
+def _apart(one: dict, base: dict) -> dict:
+    """What it has other than `base`, and what it lacks of it: of the runs of a sweep nearly nothing."""
+    return {"has": {name: value for name, value in one.items() if name not in base or base[name] != value},
+            "lacks": [name for name in base if name not in one]}
+
+
+def _together(base: dict, apart: dict) -> dict:
+    """The other way round."""
+    return {name: value for name, value in base.items() if name not in apart["lacks"]} | apart["has"]
 
 
 def _quiet(print_: list, listed: Listed) -> bool:
