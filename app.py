@@ -22,8 +22,9 @@ def main() -> None:
     if not loaders.read_only():
         trash.undo()
     listed = loaders.listed()
-    mine = [entry for entry in listed if entry.path.parent == loaders.runs_dir()]
-    shipped = [entry for entry in listed if entry.path.parent != loaders.runs_dir()]
+    here = loaders.runs_dir()
+    mine = [entry for entry in listed if entry.path.parent == here]
+    shipped = [entry for entry in listed if entry.path.parent != here]
     doors()
     best_results.table([entry.run for entry in listed if entry.run])
     show("Your runs", mine,

@@ -110,8 +110,6 @@ class Run:
     @cached_property
     def result(self) -> dict | None:
         """What the run ended with, or None while it has not."""
-        if self.known.get("result"):
-            return self.known["result"]
         path = self.path / "result.json"
         result = read_json(path, self.name) if path.exists() else None
         if not isinstance(result, dict | None):
@@ -121,7 +119,7 @@ class Run:
     @property
     def status(self) -> str:
         """complete, running, or interrupted (its process is gone; it can be resumed)."""
-        if self.result is not None:
+        if self.known.get("ended") or self.result is not None:
             return "complete"
         return "running" if locked(self.path / "lock") else "interrupted"
 

@@ -1,4 +1,4 @@
-"""Sweeps whose cells, own process, Ray workers and nodes are killed: the table is that of one that nothing happens to."""
+"""Sweeps whose cells, own process, Ray workers and nodes are killed: the table is as without all that."""
 
 from __future__ import annotations
 
