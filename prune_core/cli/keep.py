@@ -35,7 +35,8 @@ def _row(listed: Listed) -> dict:
     run = listed.run
     return row | {"task": run.task, "model": run.config.model, "data": run.data, "block": run.config.block,
                   "metric": run.metric, "dense_score": run.dense_score, "points": run.points,
-                  "seed": run.config.seed, "warnings": run.warnings, "seconds": (run.result or {}).get("seconds")}
+                  "seed": run.config.seed, "formats": str(run.config.formats), "warnings": run.warnings,
+                  "seconds": (run.result or {}).get("seconds")}
 
 
 def _row_text(row: dict) -> str:
@@ -44,6 +45,7 @@ def _row_text(row: dict) -> str:
     dense = "-" if row["dense_score"] is None else f"{row['dense_score']:.3f}"
     scores = "  ".join(f"{p['compression']:g}x {p['score_retrained']:.3f}"
                        for p in row["points"] if p["score_retrained"] is not None)
+    scores += f"  in {row['formats']}" if row["formats"] else ""
     synthetic = "  (not GLUE)" if row["data"] == "practice" else ""
     return (f"{row['run']:32} {row['status']:12} {row['task']:8} {row['block']:7} {row['metric']} "
             f"dense {dense}  {scores}{synthetic}")
