@@ -19,7 +19,8 @@ from prune_core.runs.standing import Standing, counts
 from prune_core.runs.sweeps import Sweep
 
 # How a sweep is carried out where nothing is said, and nothing was said when it was begun
-HOW = {"on": "local", "at_a_time": None, "threads": None, "gpus": 0, "storage": "", "retries": 3, "practice": False}
+HOW = {"on": "local", "at_a_time": None, "threads": None, "gpus": None, "device": "", "storage": "", "retries": 3,
+       "practice": False}
 SHOWN = 12  # cells at work that have a line of their own
 
 
@@ -46,7 +47,9 @@ def sweep(
     threads: Annotated[int | None, Option(
         help="CPU threads of each cell, on a cluster the CPUs that it takes; default: the cores divided, "
              "there 2.")] = None,
-    gpus: Annotated[int, Option(help="GPUs of each cell.")] = HOW["gpus"],
+    gpus: Annotated[int | None, Option(help="GPUs of each cell; default: one, where there are any.")] = None,
+    device: Annotated[str, Option("--device", envvar="PRUNESCOPE_DEVICE", help="Where new cells compute: as of "
+                                                                               "`prune`.")] = HOW["device"],
     storage: Annotated[str, Option(
         help="Where run folders are kept if not all machines see the runs folder: an fsspec address such as "
              "s3://BUCKET/RUNS.")] = HOW["storage"],
@@ -70,8 +73,8 @@ def sweep(
         training.check(begun, Path(runs_dir))
         tell(training.result(begun, Path(runs_dir)) | {"seconds": 0.0}, as_json, _text)
         return
-    given = {"on": on, "at_a_time": at_a_time, "threads": threads, "gpus": gpus, "storage": storage,
-             "retries": retries, "practice": practice}
+    given = {"on": on, "at_a_time": at_a_time, "threads": threads, "gpus": gpus, "device": device,
+             "storage": storage, "retries": retries, "practice": practice}
     how = {key: how.get(key, one) if one == HOW[key] else one for key, one in given.items()}
     carry_out(begun, Path(runs_dir), lambda done: tell(done, as_json, _text), **how)
 

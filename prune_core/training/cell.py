@@ -30,8 +30,8 @@ class How:
     """How every cell of a sweep is carried out."""
 
     threads: int = 1
-    gpus: int = 0  # for each cell
-    more: tuple[str, ...] = ()  # options of `prune` and `resume` that are no settings
+    gpus: int | None = None  # for each cell; None: one, where there are any
+    device: str = ""  # where new cells compute, as `prune --device` has it; begun ones go on where they were
     practice: bool = False
     retries: int = 3  # after its process was killed
     nice: bool = True  # whether all else on the machine comes first
@@ -59,15 +59,15 @@ class Work:
     def _spawn(self) -> subprocess.Popen:
         """Its process: killed with this one, so that whoever takes the cell over finds no other at work on it."""
         if (self.runs_dir / self.run).exists():
-            command = ["resume", self.run, f"--runs-dir={self.runs_dir}", "--json", *self.how.more]
+            command = ["resume", self.run, f"--runs-dir={self.runs_dir}", "--json"]
         else:
-            command = [*arguments(self.config, self.run, self.runs_dir), *self.how.more]
-            command += ["--practice"] * self.how.practice
+            command = [*arguments(self.config, self.run, self.runs_dir), *["--practice"] * self.how.practice]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        threads = {"OMP_NUM_THREADS": str(self.how.threads)}
+        own = {"OMP_NUM_THREADS": str(self.how.threads)}
+        own |= {"PRUNESCOPE_DEVICE": self.how.device} if self.how.device else {}
         with open(self._log, "ab") as out:
             process = subprocess.Popen([sys.executable, "-m", "prune_core", *command], stdin=subprocess.DEVNULL,
-                                       stdout=out, stderr=out, env=os.environ | threads | self._environment,
+                                       stdout=out, stderr=out, env=os.environ | own | self._environment,
                                        start_new_session=True, preexec_fn=_gently if self.how.nice else _with_parent)
         with contextlib.suppress(OSError, psutil.Error):  # how pages know it
             born = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}

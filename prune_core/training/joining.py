@@ -105,6 +105,8 @@ def _in_time(call: Callable[[], object], what: str, seconds: float) -> None:
 def fitting(how: How, nodes: list[dict]) -> How:
     """With the threads of each cell. Raises InputError where no node has room for one cell."""
     sizes = [(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in nodes]
+    gpus = how.gpus if how.gpus is not None else 0 if how.device == "cpu" else min(1, max(gpus for _, gpus in sizes))
+    how = replace(how, gpus=gpus)
     threads = how.threads or max(1, min(THREADS, max((cpus for cpus, _ in sizes), default=1)))
     if not any(cpus >= threads and gpus >= how.gpus for cpus, gpus in sizes):
         largest = " and ".join(f"{cpus} CPUs and {gpus} GPUs" for cpus, gpus in sorted(set(sizes))[-3:]) or "none"

@@ -57,21 +57,23 @@ Show = Callable[[Sequence[Standing], float | None], None]  # how all cells stand
 
 
 def run(sweep: Sweep, runs_dir: Path = places.RUNS, *, on: str = "local", at_a_time: int | None = None,
-        threads: int | None = None, gpus: int = 0, practice: bool = False, storage: str = "", retries: int = 3,
-        more: Sequence[str] = (), show: Show = lambda cells, left: None) -> dict:
+        threads: int | None = None, gpus: int | None = None, device: str = "", practice: bool = False,
+        storage: str = "", retries: int = 3, show: Show = lambda cells, left: None) -> dict:
     """Carry a sweep out, or take it up again: {sweep, cells: [{run, status, settings, points}], seconds}.
 
     `on`: local, ray, or ray://HOST:PORT; `at_a_time`: cells here, by default one for every two cores; `threads` of
-    each, by default the cores divided; `storage`: an fsspec address where run folders are kept. Cells that are
-    complete are not run again, begun ones are resumed. Raises InputError before any work, Interrupted.
+    each, by default the cores divided; `gpus` of each, by default one where there are any; `storage`: an fsspec
+    address where run folders are kept. Cells that are complete are not run again, begun ones are resumed. Raises
+    InputError before any work, Interrupted.
     """
     begun, runs_dir = time.monotonic(), Path(runs_dir).resolve()
-    if retries < 0 or gpus < 0:
-        raise InputError(f"{retries} retries and {gpus} GPUs are out of range; needed: 0 or more of each")
+    if retries < 0 or (gpus or 0) < 0 or (threads or 0) < 0:
+        raise InputError(f"{retries} retries, {gpus or 0} GPUs and {threads or 0} threads are out of range; "
+                         "needed: 0 or more of each")
     check(sweep, runs_dir)
     sweeps.keep(sweep, runs_dir, {"on": on, "at_a_time": at_a_time, "threads": threads, "gpus": gpus,
-                                  "practice": practice, "storage": storage, "retries": retries, "more": list(more)})
-    how = How(threads or 0, gpus, tuple(more), practice, retries, storage=storage)
+                                  "device": device, "practice": practice, "storage": storage, "retries": retries})
+    how = How(threads or 0, gpus, device, practice, retries, storage=storage)
     with _place(sweep, runs_dir, on, at_a_time, how) as place, _asked_to_stop() as asked:
         errors = _see_through(Drive(sweep, runs_dir, place, asked), show)
     told = result(sweep, runs_dir, errors) | {"seconds": time.monotonic() - begun}
@@ -203,7 +205,8 @@ class Local:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         if at_a_time is not None and at_a_time < 1:
             raise InputError(f"--at-a-time {at_a_time} is out of range; needed: 1 or more")
-        self._gpus = _visible_gpus(how.gpus) if how.gpus else []
+        self._gpus = _visible_gpus(how)
+        how = replace(how, gpus=how.gpus if how.gpus is not None else min(1, len(self._gpus)))
         self.slots = at_a_time or (len(self._gpus) // how.gpus if how.gpus else max(1, cores // 2))
         if how.gpus * self.slots > len(self._gpus):
             raise InputError(f"{self.slots} cells at a time with {how.gpus} GPUs each are more than the "
@@ -230,8 +233,10 @@ class Local:
         return begun
 
 
-def _visible_gpus(wanted: int) -> list[str]:
+def _visible_gpus(how: How) -> list[str]:
     """The GPUs that cells may have. Raises InputError where there are not enough for one cell."""
+    if how.gpus == 0 or (how.gpus is None and (how.device == "cpu" or not os.path.exists("/dev/nvidia0"))):
+        return []
     told = os.environ.get("CUDA_VISIBLE_DEVICES")
     if told is None:
         import torch
@@ -239,8 +244,8 @@ def _visible_gpus(wanted: int) -> list[str]:
         known = [str(number) for number in range(torch.cuda.device_count())]
     else:
         known = [one for one in told.split(",") if one.strip()]
-    if len(known) < wanted:
-        raise InputError(f"{wanted} GPUs are asked for each cell, and there are {len(known)} here; needed: fewer, or "
+    if len(known) < (how.gpus or 0):
+        raise InputError(f"{how.gpus} GPUs are asked for each cell, and there are {len(known)} here; needed: fewer, or "
                          "another machine")
     return known
 
