@@ -23,7 +23,7 @@ from prune_core.tasks import table_files
 from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
 from prune_core.tasks.table_files import SUFFIXES
 
-VIEWS = {"run": "One run", "sweeps": "Sweeps"}
+VIEWS = ("One run", "Sweeps")
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
 BITS = ("", "8", "4", "3", "2", "ternary", "binary", "clusters-4")
 PATTERNS = ("", "2:4", "1:4", "1:2", "4:8")
@@ -35,8 +35,8 @@ PRESET_WORDS = {"quick": "to see reweighting at work, not to judge it",
 def main() -> None:
     widgets.page("Prune")
     st.title("Prune an encoder", anchor=False)
-    if st.segmented_control("View", list(VIEWS), default="run", format_func=VIEWS.get, required=True, key="view",
-                            bind="query-params", label_visibility="collapsed") == "sweeps":
+    if st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params",
+                            label_visibility="collapsed") == VIEWS[1]:
         sweeps.view()
         return
     name = watched()

@@ -72,7 +72,7 @@ def chosen(done: list[Run]) -> list[Run]:
 
 def first_task(done: list[Run]) -> str:
     """The task to open on: of the sweep that the address names, else of the run that all pages open on."""
-    if name := st.query_params.get("sweep"):
+    if name := st.query_params.get("cells"):
         with contextlib.suppress(RunError):
             cells = {cell["run"] for cell in loaders.sweep(name)["cells"]}
             if of_it := [run.task for run in done if run.name in cells]:
@@ -82,7 +82,7 @@ def first_task(done: list[Run]) -> str:
 
 def of_sweep(names: list[str]) -> list[str]:
     """The runs of the sweep that the address names, as far as they have come; [] without one."""
-    name = st.query_params.get("sweep")
+    name = st.query_params.get("cells")
     if not name:
         return []
     try:

@@ -52,7 +52,7 @@ def opened(page: str = "pages/1_Prune.py", **query: str) -> AppTest:
 
 def drawn(app: AppTest) -> str:
     """The HTML of the grid."""
-    return next(one for one in html_of(app) if "class=cells" in one)
+    return next(one for one in html_of(app) if "class='cells" in one and "<table" in one)
 
 
 def html_of(app: AppTest) -> list[str]:
@@ -60,7 +60,7 @@ def html_of(app: AppTest) -> list[str]:
 
 
 def test_cells_stand_in_a_grid_with_a_sign_each(four, runs_dir):
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     cells = re.findall(r"class='cell (\w+)'[^>]*>(.)<", drawn(app))
     assert cells == [("complete", "✓"), ("interrupted", "‖"), ("failed", "✕"), ("waiting", "·")]
     assert f"href='?run={four.cells[0].run}'" in drawn(app) and "seed 1" in drawn(app) and "magnitude" in drawn(app)
@@ -73,11 +73,11 @@ def test_cells_stand_in_a_grid_with_a_sign_each(four, runs_dir):
 def test_resume_starts_the_command_and_cancel_asks_it_to_stop(four, runs_dir, monkeypatch):
     started = []
     monkeypatch.setattr(processes, "launch", lambda args, name, folder: started.append((args, name)))
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     next(one for one in app.button if one.key == "resume sweep").click().run()
     assert started == [(["sweep", "--name=mine", f"--runs-dir={runs_dir}", "--json"], "sweep--mine")]
     claim = claims.take(four.cells[3].run, runs_dir)  # as a process at work has one
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     assert "1 running" in app.get("progress")[0].proto.text
     next(one for one in app.button if one.key == "cancel sweep").click().run()
     assert sweeps.stopped("mine", runs_dir)
@@ -85,7 +85,7 @@ def test_resume_starts_the_command_and_cancel_asks_it_to_stop(four, runs_dir, mo
 
 
 def test_without_a_sweep_it_says_what_to_do(runs_dir):
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     assert "There is no sweep yet" in app.info[0].value and "prunescope sweep" in app.info[0].value
     assert [one.label for one in app.button if one.key == "start sweep"] == ["Start"]
 
@@ -93,7 +93,7 @@ def test_without_a_sweep_it_says_what_to_do(runs_dir):
 def test_the_form_starts_what_it_says(runs_dir, monkeypatch):
     started = []
     monkeypatch.setattr(processes, "launch", lambda args, name, folder: started.append(args))
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     app.number_input(key="sweep seeds").set_value(3).run()
     app.text_area(key="sweep more").set_value("distill=0,0.9").run()
     assert app.metric[0].value == "12"
@@ -107,13 +107,13 @@ def test_the_form_starts_what_it_says(runs_dir, monkeypatch):
 
 def test_read_only_it_only_shows(four, runs_dir, monkeypatch):
     monkeypatch.setenv("PRUNESCOPE_READ_ONLY", "1")
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     assert "class='cell complete'" in drawn(app) and not [one for one in app.button if "sweep" in (one.key or "")]
 
 
 def test_compare_opens_on_what_a_sweep_has_so_far(four, runs_dir):
     make_run(runs_dir, "another")
-    app = opened("pages/3_Compare.py", sweep="mine")
+    app = opened("pages/3_Compare.py", cells="mine")
     assert app.multiselect[0].value == [four.cells[0].run]
     assert any("1 of 4 cells have a result" in one.value for one in app.caption)
     make_run(runs_dir, four.cells[3].run)
@@ -146,7 +146,7 @@ def test_ten_thousand_cells_are_listed_in_under_a_second(runs_dir):
     assert standing.counts(listed) == {"complete": 2500, "running": 0, "interrupted": 2500, "failed": 2500,
                                        "waiting": 2500}
     assert min(took) < 1.0, took
-    app = opened(view="sweeps")
+    app = opened(view="Sweeps")
     begun = time.perf_counter()
     app.run()
     print(f"listed in {min(took):.2f} s, the page in {time.perf_counter() - begun:.1f} s")

@@ -33,7 +33,7 @@ def view() -> None:
         return
     if st.query_params.get("sweep") not in names:
         st.session_state["sweep"] = names[0]
-    name = st.selectbox("Sweep", names, None, key="sweep", bind="query-params", width=360)
+    name = st.selectbox("Sweep", names, None, key="sweep", bind="query-params", width=360) or names[0]
     try:
         asked = loaders.sweep(name)
     except RunError as error:
@@ -67,7 +67,7 @@ def shown(name: str, before: bool, fresh: list[Sequence[Standing]]) -> None:
         buttons(name, number, live)
         if number["complete"]:
             st.page_link("pages/3_Compare.py", label="Compare its results", icon=":material/compare_arrows:",
-                         query_params={"sweep": name})
+                         query_params={"cells": name})
     why(name, cells, live)
     st.html(legend(number))
     st.html(grid(asked["cells"], cells))
@@ -129,6 +129,7 @@ def legend(number: Mapping[str, int]) -> str:
 
 def grid(asked: Sequence[Mapping], cells: Sequence[Standing]) -> str:
     """A line for each combination of the other settings, across it compressions and seeds; a sign for each cell."""
+    many = len(asked) > LINKED
     vary = [key for key in asked[0]["settings"] if len({repr(cell["settings"].get(key)) for cell in asked}) > 1]
     across = [key for key in ("compression", "seed") if key in vary]
     down = [key for key in vary if key not in across]
@@ -137,15 +138,30 @@ def grid(asked: Sequence[Mapping], cells: Sequence[Standing]) -> str:
     for cell, now in zip(asked, cells, strict=True):
         head, line = words(cell["settings"], across), words(cell["settings"], down)
         heads[head] = None
-        lines.setdefault(line, {})[head] = sign(cell, now, len(asked) <= LINKED)
+        lines.setdefault(line, {})[head] = sign(cell, now, not many)
     if len(heads) > COLUMNS:
         body = [f"<tr><th>{html.escape(line) or 'all cells'}</th><td class=flow>{''.join(row.values())}</td></tr>"
                 for line, row in lines.items()]
-        return f"<div class=cells><table>{''.join(body)}</table></div>"
-    top = "".join(f"<th>{html.escape(head)}</th>" for head in heads) if across else ""
+        return f"<div class='cells{' many' * many}'><table>{''.join(body)}</table></div>"
     body = [f"<tr><th>{html.escape(line)}</th>{''.join(f'<td>{row.get(head, str())}</td>' for head in heads)}</tr>"
             for line, row in lines.items()]
-    return f"<div class=cells><table><tr><th></th>{top}</tr>{''.join(body)}</table></div>"
+    return f"<div class='cells{' many' * many}'><table>{headings(list(heads), across)}{''.join(body)}</table></div>"
+
+
+def headings(heads: Sequence[str], across: Sequence[str]) -> str:
+    """What stands over the columns; each compression once over its seeds."""
+    parts = [head.split(", ") for head in heads] if across else [[""]]
+    lines = []
+    for level in range(len(across)):
+        row, at = [], 0
+        while at < len(parts):
+            alike = 1
+            while level < len(across) - 1 and at + alike < len(parts) and parts[at + alike][level] == parts[at][level]:
+                alike += 1
+            row.append(f"<th class=top colspan={alike}>{html.escape(parts[at][level])}</th>")
+            at += alike
+        lines.append(f"<tr><th></th>{''.join(row)}</tr>")
+    return "".join(lines)
 
 
 def words(settings: Mapping[str, object], keys: Sequence[str]) -> str:
