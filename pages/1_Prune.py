@@ -25,6 +25,7 @@ from prune_core.tasks.table_files import SUFFIXES
 
 VIEWS = ("One run", "Sweeps")
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
+DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 BITS = ("", "8", "4", "3", "2", "ternary", "binary", "clusters-4")
 PATTERNS = ("", "2:4", "1:4", "1:2", "4:8")
 PRESET_WORDS = {"quick": "to see reweighting at work, not to judge it",
@@ -108,6 +109,7 @@ def settings() -> tuple[PruneConfig, DeltaGenerator]:
     with st.expander("More settings"):
         more = how(chosen)
         more |= few_bits(METHODS[more["method"]]) | reading((model or "").strip())
+        device()
     if wrong:
         raise wrong
     if data == "practice":
@@ -188,6 +190,17 @@ def methods_help() -> str:
     return "  \n".join([*lines, f"{' and '.join(table.at_once())} {closed}"])
 
 
+def device() -> None:
+    """Where runs, and what else this app starts, compute. The choice is kept for the other pages."""
+    own = os.environ.get("PRUNESCOPE_DEVICE") or "auto"
+    known = [own, *(one for one in DEVICES if one != own)]
+    said = st.session_state.get("device said") or own
+    chosen = st.selectbox("Device", [*known, *([said] if said not in known else [])], accept_new_options=True,
+                          index=known.index(said) if said in known else len(known),
+                          help="Where to train and to score: auto takes a GPU where there is one, cuda:1 the second.")
+    st.session_state["device said"] = (chosen or "").strip() if chosen != own else ""
+
+
 class Nothing(InputError):
     """Nothing is wrong, but something is still to be chosen."""
 
@@ -258,7 +271,7 @@ def start(config: PruneConfig, words: DeltaGenerator) -> None:
 def begin(config: PruneConfig, name: str, seconds: float | None, *more: str) -> None:
     """Start the run, expected to take so long, and show it. Raises InputError."""
     try:
-        processes.start(config, name, loaders.runs_dir(), *more)
+        processes.start(config, name, loaders.runs_dir(), *widgets.device_option(), *more)
     except OSError as error:
         raise InputError(f"the runs folder cannot be written: {error.strerror or error}") from None
     st.session_state["expected"] = (name, seconds)

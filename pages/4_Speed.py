@@ -7,7 +7,7 @@ import streamlit as st
 
 from pages.shared import jobs, loaders, widgets
 from pages.shared.widgets import PRECISIONS, download
-from pages.speed import measurements
+from pages.speed import measurements, memory, plan
 from prune_core import InputError
 from prune_core.cutting import masks
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity, sparsity_of
@@ -118,13 +118,20 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
         layers(f"{run.name}-{stage}", profile.layers_ms(mask, setting, run.heads, dtype),
                next((m["layers_ms"] for m in reversed(mine)
                      if m.get("layers_ms") and abs(m["sparsity"] - mask.sparsity) < 0.002), ()))
-    batches, shapes = st.tabs(["By batch", "By block shape"], key="view", bind="query-params")
+    batches, shapes, fits, devices = st.tabs(["By batch", "By block shape", "Memory", "Several devices"], key="view",
+                                             bind="query-params")
     if batches.open:
         with batches:
             by_batch(run, stage, profile, setting)
     if shapes.open:
         with shapes:
             by_shape(run, stage, profile, setting)
+    if fits.open:
+        with fits:
+            memory.view(run, stage, share, mask, setting)
+    if devices.open:
+        with devices:
+            plan.view(run, stage, share, mask, setting, profile, dtype)
 
 
 def chosen_share(run: Run, stage: Stage) -> float:

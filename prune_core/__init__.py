@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 _NO_MEMORY = (
     "DefaultCPUAllocator", "not enough memory", "Cannot allocate memory", "std::bad_alloc", "start new thread",
-    "could not create a primitive")  # the last is oneDNN's
+    "could not create a primitive", "CUDA out of memory", "MPS backend out of memory")  # of oneDNN, and of GPUs
 
 
 def out_of_memory(error: BaseException) -> bool:

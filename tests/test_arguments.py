@@ -100,7 +100,7 @@ def parsed():
     """A command line -> (config, runs folder, name) that `prune` would start with."""
     seen = []
 
-    def start(config, runs_dir, name, command, report, agree):
+    def start(config, runs_dir, name, command, report, agree, placed):
         seen.append((config, runs_dir, name))
         return RESULT
 
@@ -111,7 +111,7 @@ def parsed():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session, "start", start)
-        patch.setattr(train, "_record_repaired", lambda name, runs_dir: None)
+        patch.setattr(train, "_record_repaired", lambda name, runs_dir, device: None)
         yield of
 
 
@@ -143,7 +143,7 @@ def test_the_table_of_options_is_that_of_prune():
     """Every option of `prune` that is a setting is named as its field is, and every field of the table is one."""
     command = get_command(app).commands["prune"]
     options = {parameter.name: parameter.opts[0].removeprefix("--") for parameter in command.params}
-    others = ("run", "runs_dir", "as_json", "practice")
+    others = ("run", "runs_dir", "as_json", "practice", "device", "processes")  # on another device it is the same run
     assert {name: option for name, option in options.items() if name not in others} == OPTIONS
     assert set(OPTIONS) == set(CHOICES) <= {field.name for field in fields(PruneConfig)}
 

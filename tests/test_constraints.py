@@ -114,6 +114,20 @@ def test_where_the_weights_rest_they_rest_when_rho_grows():
     assert method.lam == {"all": pytest.approx(RHO * GROWTH**4)}
 
 
+def test_a_solved_step_by_hand():
+    """By lr rho / (1 + lr rho) of the way to Z - U: of what goes from W to -W, as U is W there; nothing else moves."""
+    weights = {"m0": nn.Parameter(torch.tensor([[3.0, 5.0], [4.0, 12.0]]))}
+    method = ADMM(weights, tiny.layout("2x1", ((2, 2),), 10), rho=2.0, solved=True)
+    method.control_(0.5, 0.0)
+    weights["m0"].grad = torch.zeros(2, 2)
+    method.before_step_()
+    assert not weights["m0"].grad.any()
+    method.after_step_(0.5)
+    assert weights["m0"].tolist() == [[0.0, 5.0], [0.0, 12.0]]
+    method.after_step_(0.5)
+    assert weights["m0"].tolist() == [[-1.5, 5.0], [-2.0, 12.0]]
+
+
 def test_residuals_by_hand():
     weights = {"m0": nn.Parameter(torch.tensor([[3.0, 5.0], [4.0, 12.0]]))}
     method = ADMM(weights, tiny.layout("2x1", ((2, 2),), 10))

@@ -146,6 +146,7 @@ def test_time_left_by_hand(tmp_path):
 
 @pytest.mark.parametrize("changes, words", [
     ({"at_a_time": 0}, "--at-a-time 0"), ({"on": "moon"}, "--on 'moon' is unknown"), ({"retries": -1}, "-1 retries"),
+    ({"device": "cuda:9"}, "cuda:9"),
     ({"on": "ray", "at_a_time": 2}, "--at-a-time is for --on local"), ({"gpus": 99}, "99 GPUs are asked for each")])
 def test_what_cannot_be_carried_out_is_refused_before_any_work(changes, words, tmp_path):
     with pytest.raises(InputError, match=words):

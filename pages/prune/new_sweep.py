@@ -65,7 +65,7 @@ def asked() -> tuple[str, list[str], Sweep]:
     typed |= {"seed": list(range(int(seeds)))} | dict(map(_setting, lines))
     arguments = [f"--{axis}s={','.join(values)}" for axis, values in axes.items()]
     arguments += [f"--seeds={int(seeds)}", *(f"--set={line}" for line in lines), *["--dense-once"] * once,
-                  f"--name={name}", f"--on={where}"]
+                  f"--name={name}", f"--on={where}", *widgets.device_option()]
     return name, arguments, sweeps.grid(name, typed, dense_once=once)
 
 

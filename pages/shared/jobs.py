@@ -124,7 +124,8 @@ def seconds_of(run: Run, stage: str, scores: int, of_repair: float = 0.0) -> flo
 def command(run: Run, stage: str, name: str, *options: str) -> list[str]:
     """The arguments of a command that records something of a stage, on the data that was said."""
     data = [f"--data={widgets.data()}"] if widgets.data() else []
-    return [name, run.name, f"--phase={stage}", *options, *data, f"--runs-dir={loaders.runs_dir()}", "--json"]
+    return [name, run.name, f"--phase={stage}", *options, *data, *widgets.device_option(),
+            f"--runs-dir={loaders.runs_dir()}", "--json"]
 
 
 # ---------------------------------------------------------------- weights
@@ -198,7 +199,7 @@ def _weights(run: Run, config: PruneConfig, name: str, label: str, before: str) 
             if state == "interrupted":
                 processes.resume(name, runs_dir)
             else:
-                processes.start(config, name, runs_dir)
+                processes.start(config, name, runs_dir, *widgets.device_option())
         except (InputError, OSError) as error:
             st.error(widgets.plain(str(error)), icon=":material/error:")
             return

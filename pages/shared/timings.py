@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from pages.shared import loaders, processes
+from pages.shared import loaders, processes, widgets
 from pages.shared.loaders import SETTING
 from prune_core import machine
 from prune_core.latency.profile import Batch, Profile
@@ -18,7 +18,8 @@ START, ROUNDS, LEAST = 30.0, 7, 6.0  # seconds until all engines are ready; of w
 def arguments(run: Run, stage: str, scope: str, sparsity: float, setting: Batch, dtype: str = AUTO) -> list[str]:
     """The command that times dense and compact in turn."""
     return ["measure", run.name, f"--runs-dir={loaders.runs_dir()}", f"--phase={stage}", f"--scope={scope}",
-            f"--sparsity={sparsity}", f"--batch={setting.batch}", f"--length={setting.length}", f"--dtype={dtype}"]
+            f"--sparsity={sparsity}", f"--batch={setting.batch}", f"--length={setting.length}", f"--dtype={dtype}",
+            *widgets.device_option()]
 
 
 def measured(run: Run, stage: str, scope: str, sparsity: float, setting: Batch) -> dict:
@@ -45,6 +46,11 @@ def timing(run: Run, stage: str) -> dict | None:
 def timings(run: Run, dtype: str = AUTO) -> list[dict]:
     """What `measure` took of this run on this machine, on all cores, where this dtype was asked for, oldest first."""
     return [one for one in run.answers.timings() if here(one, dtype)]
+
+
+def on_gpus(run: Run) -> list[dict]:
+    """What `measure` took of this run on GPUs, in whatever precision, oldest first; never mixed with the others."""
+    return [one for one in run.answers.timings() if one.get("device", {}).get("kind", "cpu") != "cpu"]
 
 
 def here(one: Mapping, dtype: str) -> bool:

@@ -216,6 +216,12 @@ def data() -> str:
     return str(st.session_state.get("data", loaders.known_data()) or "").strip()
 
 
+def device_option() -> list[str]:
+    """The option of a command that computes: the device that was said on the Prune page; [] for the app's own."""
+    said = st.session_state.get("device said", "")
+    return [f"--device={said}"] if said else []
+
+
 def download(label: str, table: pd.DataFrame, file: str) -> None:
     """A link that gives this table as a CSV file."""
     st.download_button(label, table.to_csv(index=False), file, "text/csv", icon=":material/download:",

@@ -42,7 +42,17 @@ def measure_now(run: Run, stage: Stage, sparsity: float, setting: Batch, dtype: 
         chart(last)
     if mine:
         table(run, mine[-SHOWN:], profile)
+    if on_gpu := timings.on_gpus(run):
+        st.caption(widgets.plain(of_gpu(on_gpu[-1])))
     return fitting
+
+
+def of_gpu(one: Mapping) -> str:
+    """What was measured last on a GPU, in words."""
+    return (f"On {one['device']['name']}, {one['phase']} at sparsity {one['sparsity']:.2f}, {one['batch']} x "
+            f"{one['length']}: compact {one['compact_ms']:.2f} ms against {one['best_rival']} "
+            f"{one['rivals_ms'][one['best_rival']]:.2f} ms, {one['speedup_over_best']:.2f} times as fast. "
+            f"{one['apart'].capitalize()}".rstrip())
 
 
 def sparsity_of(run: Run, stage: Stage, share: float) -> float:

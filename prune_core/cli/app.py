@@ -10,7 +10,7 @@ from typing import NamedTuple
 import typer
 
 from prune_core import InputError, files, out_of_memory
-from prune_core.cli import ask, hand_out, keep, search, serve_app, sweep, time, train
+from prune_core.cli import ask, hand_out, keep, plan, search, serve_app, sweep, time, train
 from prune_core.runs import places
 
 
@@ -42,6 +42,8 @@ COMMANDS = (
     Row("sensitivity", ask.sensitivity, writes=True),
     Row("surface", ask.surface, writes=True),
     Row("shapes", time.shapes, writes=False),
+    Row("memory", plan.memory, writes=False),
+    Row("plan", plan.plan, writes=False),
     Row("calibrate", time.calibrate, writes=True),
     Row("pack", keep.pack_run, writes=True),
     Row("unpack", keep.unpack, writes=True),

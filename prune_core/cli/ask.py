@@ -15,6 +15,7 @@ from prune_core.cli.options import (
     By,
     ByNamed,
     Data,
+    Device,
     Dtype,
     EmbeddingBits,
     Mixture,
@@ -53,16 +54,19 @@ def predict(
     phase: Weights = "dense",
     by: By = "norm",
     runs_dir: RunsDir = places.RUNS,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """What the model says of a sentence, and how sure it is, as more and more is cut."""
     from prune_core.evaluation import sentences
+    from prune_core.models import devices
 
     asked = shelf.find(run, runs_dir)
     wanted = len(asked.about["task"].get("columns") or glue.task_named(asked.task).columns)
     if len(sentence) != wanted:
         raise InputError(f"{len(sentence)} sentences; needed for {asked.task}: {wanted}")
-    result = sentences.predict(asked, phase, [tuple(sentence)], numbers(sparsities, "sparsity"), scope, by)
+    result = sentences.predict(asked, phase, [tuple(sentence)], numbers(sparsities, "sparsity"), scope, by,
+                               devices.pick(device))
     tell(result, as_json, _predicted_text)
 
 
@@ -86,15 +90,18 @@ def flips(
     embedding_bits: EmbeddingBits = None,
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Which dev sentences the dense weights answer wrongly first, as more and more is cut, and how many are lost
     and won."""
     from prune_core.evaluation.flips import first
+    from prune_core.models import devices
 
     asked = shelf.find(run, runs_dir)
     formats = formats_of(asked, bits, pattern, activation_bits, embedding_bits)
-    result = first(asked, numbers(sparsities, "sparsity"), scope, by, repair, data, formats)
+    result = first(asked, numbers(sparsities, "sparsity"), scope, by, repair, data, formats,
+                   devices.pick(device))
     tell(result, as_json, _flips_text)
 
 
@@ -128,12 +135,14 @@ def evaluate(
         help="Kernels to force: bf16 amx, bf16 avx512, int8 amx, int8 vnni; default: the fastest here.")] = None,
     exact: Annotated[bool, Option(
         "--exact", help="Compute it even if it is known, and show it as it comes in.")] = False,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """The exact dev score of a run's weights, cut at a sparsity or a threshold, what stays in few bits, and the bytes
     that it takes; a score that is known is not computed again. In bf16 and int8 it tells how many answers are others
     than in fp32."""
     from prune_core.evaluation.exact import evaluate as evaluated
+    from prune_core.models import devices
 
     asked, where = shelf.find(run, runs_dir), {"sparsity": sparsity, "threshold": threshold, "scope": scope, "by": by}
     few = {"bits": bits, "pattern": pattern, "activation_bits": activation_bits, "embedding_bits": embedding_bits}
@@ -144,7 +153,7 @@ def evaluate(
         cut = cut_of(asked, **where, repair=repair, formats=formats_of(asked, **few, stage=stage))
     show = _show_running if exact else lambda running: None
     result = evaluated(asked, stage, cut, data, threads, show, exact, dtype=dtype, path=path, taken=say_taken,
-                       compare=True)
+                       compare=True, device=devices.pick(device))
     tell(result, as_json, _evaluated_text)
 
 
@@ -197,16 +206,18 @@ def propose(
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Where to cut for a loss, a speedup or a compression: the best of several cuts, each scored exactly in fp32;
     speedups are predicted for --dtype."""
     from prune_core.evaluation.propose import propose as proposed
+    from prune_core.models import devices
     from prune_core.runs.proposal import Aim
 
     asked = shelf.find(run, runs_dir)
     aim = Aim(None if loss is None else loss / 100, speedup, compression)
-    *_, (*_, last) = scored(proposed(asked, phase, aim, repair, data, threads, dtype))
+    *_, (*_, last) = scored(proposed(asked, phase, aim, repair, data, threads, dtype, devices.pick(device)))
     tell({"run": asked.name, "phase": phase, "metric": asked.metric, "dtype": dtype, "dense_score": last.dense,
           "words": last.words(),
           "best": last.best and last.best.to_json(), "candidates": [one.to_json() for one in last.candidates]},
@@ -229,14 +240,17 @@ def score(
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Record other rankings of the groups than their norms, for `evaluate --by` and Explore: by the inputs they meet,
     gradients, least squares."""
     from prune_core.evaluation import rank
+    from prune_core.models import devices
 
     asked = shelf.find(run, runs_dir)
-    made = {name: str(path) for name, path in rank.rank(asked, phase, by.split(","), data, threads)}
+    ranked = rank.rank(asked, phase, by.split(","), data, threads, devices.pick(device))
+    made = {name: str(path) for name, path in ranked}
     tell({"run": asked.name, "phase": phase, "files": made}, as_json,
          lambda r: "\n".join(f"{name}: {path}" for name, path in r["files"].items()))
 
@@ -249,14 +263,16 @@ def sensitivity(
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """What cutting one layer or matrix alone costs: exact dev scores over a grid, kept with the run; what is known is
     not computed again."""
     from prune_core.evaluation.sensitivity import sensitivity as asked_of
+    from prune_core.models import devices
 
     asked = shelf.find(run, runs_dir)
-    steps = asked_of(asked, phase, by.split(","), numbers(shares, "share"), data, threads)
+    steps = asked_of(asked, phase, by.split(","), numbers(shares, "share"), data, threads, devices.pick(device))
     points = [vars(point) for *_, point in scored(steps)]
     tell({"run": asked.name, "phase": phase, "metric": asked.metric, "dense_score": asked.dense_score,
           "points": points}, as_json, _sensitivity_text)
@@ -280,11 +296,13 @@ def surface(
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Record more score surfaces of a run: exact scores at 20 sparsities for other kinds of cuts, in few bits as well,
     which Explore then predicts from."""
     from prune_core.evaluation.surface import surfaces
+    from prune_core.models import devices
 
     repaired = {"no": (False,), "yes": (True,), "both": (False, True)}.get(repair)
     if repaired is None:
@@ -293,7 +311,7 @@ def surface(
     formats = _several(bits, asked.layout) if bits else [asked.trained_formats(phase)]
     kinds = [SurfaceKind(ranking, where, after, each)
              for each in formats for ranking in by.split(",") for where in scope.split(",") for after in repaired]
-    steps = scored(surfaces(asked, phase, kinds, data, threads))
+    steps = scored(surfaces(asked, phase, kinds, data, threads, devices.pick(device)))
     rows = [kind.to_json() | vars(point) for *_, kind, point in steps]
     tell({"run": asked.name, "phase": phase, "metric": asked.metric, "points": rows}, as_json, _surface_text)
 
@@ -318,8 +336,10 @@ def _surface_text(r: dict) -> str:
 def serve(
     threads: Annotated[int, Option(
         help="CPU threads; 0: as many as there are cores that other work leaves over.")] = 0,
+    device: Device = "auto",
 ) -> None:
     """Exact dev scores as JSON lines, from weights that stay loaded: what the app asks. serve.py has the lines."""
     from prune_core.evaluation.serve import main
+    from prune_core.models import devices
 
-    main(threads)
+    main(threads, devices.pick(device))

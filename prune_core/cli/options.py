@@ -19,6 +19,10 @@ from prune_core.runs.run import Run
 RunsDir = Annotated[Path, Option(help="Folder of your own runs.")]
 AsJson = Annotated[bool, Option("--json", help="Print one JSON object as the last line.")]
 Threads = Annotated[int, Option(help="CPU threads; 0: all cores.")]
+Device = Annotated[str, Option("--device", envvar="PRUNESCOPE_DEVICE", help="Where to compute: auto (a GPU where there "
+                                                                    "is one), cpu, cuda, cuda:1, mps.")]
+Processes = Annotated[int, Option(help="Processes that share every batch, each with a GPU of its own where they train "
+                                       "on GPUs.")]
 Dtype = Annotated[str, Option(help="Arithmetic: fp32, bf16, int8, or auto for what is fastest here.")]
 Data = Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")]
 

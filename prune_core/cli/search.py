@@ -9,7 +9,7 @@ from typing import Annotated
 from typer import Option
 
 from prune_core import InputError
-from prune_core.cli.options import AsJson, Data, RunsDir, Threads, Weights, numbers
+from prune_core.cli.options import AsJson, Data, Device, RunsDir, Threads, Weights, numbers
 from prune_core.cli.tell import tell
 from prune_core.precision import mixture
 from prune_core.runs import places, shelf
@@ -42,6 +42,7 @@ def search(
     data: Data = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """The best mixture for a size or a speed: for each matrix dense, a pattern or blocks, and bits, by the loss on
@@ -50,6 +51,7 @@ def search(
     from prune_core.evaluation import search as searching
     from prune_core.evaluation.limits import Target
     from prune_core.execution import paths
+    from prune_core.models import devices
 
     target = Target(ratio, bytes_, speedup)
     target.check()
@@ -61,7 +63,7 @@ def search(
     asked = shelf.find(run, runs_dir)
     if patterns is None and speedup is None and (line := mixture.usual_patterns(asked.layout)[1]):
         print(f"note: {line}", file=sys.stderr, flush=True)
-    answer = _last(searching.search(asked, phase, target, wanted, data, threads))
+    answer = _last(searching.search(asked, phase, target, wanted, data, threads, devices.pick(device)))
     tell(answer, as_json, _text)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from prune_core import InputError
-from prune_core.cli.options import AsJson, AtATime, OnPlace, RunsDir
+from prune_core.cli.options import AsJson, AtATime, Device, OnPlace, RunsDir
 from prune_core.cli.tell import clock, tell
 from prune_core.methods import table
 from prune_core.runs import places, sweeps
@@ -19,7 +19,7 @@ from prune_core.runs.standing import Standing, counts
 from prune_core.runs.sweeps import Sweep
 
 # How a sweep is carried out where nothing is said, and nothing was said when it was begun
-HOW = {"on": "local", "at_a_time": None, "threads": None, "gpus": None, "device": "", "storage": "", "retries": 3,
+HOW = {"on": "local", "at_a_time": None, "threads": None, "gpus": None, "device": "auto", "storage": "", "retries": 3,
        "practice": False}
 SHOWN = 12  # cells at work that have a line of their own
 
@@ -48,8 +48,7 @@ def sweep(
         help="CPU threads of each cell, on a cluster the CPUs that it takes; default: the cores divided, "
              "there 2.")] = None,
     gpus: Annotated[int | None, Option(help="GPUs of each cell; default: one, where there are any.")] = None,
-    device: Annotated[str, Option("--device", envvar="PRUNESCOPE_DEVICE", help="Where new cells compute: as of "
-                                                                               "`prune`.")] = HOW["device"],
+    device: Device = HOW["device"],
     storage: Annotated[str, Option(
         help="Where run folders are kept if not all machines see the runs folder: an fsspec address such as "
              "s3://BUCKET/RUNS.")] = HOW["storage"],

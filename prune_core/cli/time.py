@@ -12,7 +12,7 @@ from typing import Annotated
 from typer import Option
 
 from prune_core import InputError, files
-from prune_core.cli.options import AsJson, Dtype, Phase, RunsDir, Scope, Sparsity, Threads, Threshold, cut_of
+from prune_core.cli.options import AsJson, Device, Dtype, Phase, RunsDir, Scope, Sparsity, Threads, Threshold, cut_of
 from prune_core.cli.tell import clock, tell
 from prune_core.cutting.masks import times
 from prune_core.latency.profile import Batch
@@ -41,17 +41,20 @@ def measure(
     profile: Annotated[Path | None, Option(help="Latency profile to predict with; default: this machine's.")] = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Time the dense model in every engine, the unpruned model in our pass and the compact one in turn, here. Needs
     no weights of the run: a latency does not depend on their values."""
     from prune_core.evaluation import speedup
+    from prune_core.models import devices
 
     asked, many = shelf.find(run, runs_dir), Batch(batch, length)
     cut = cut_of(asked, sparsity, threshold, scope)
     stage = phase or default_stage(asked, sparsity, weights=False)
     with _progress() as told:
-        result = speedup.measure(asked, stage, cut, many, threads, dtype, seconds, profile, engine, rivals, path, told)
+        result = speedup.measure(asked, stage, cut, many, threads, dtype, seconds, profile, engine, rivals, path, told,
+                                 devices.pick(device))
     tell(result, as_json, _measured_text)
 
 

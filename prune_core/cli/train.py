@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from prune_core import InputError, files
-from prune_core.cli.options import AsJson, AtATime, OnPlace, RunsDir, Threads, numbers
+from prune_core.cli.options import AsJson, AtATime, Device, OnPlace, Processes, RunsDir, Threads, numbers
 from prune_core.cli.sweep import carry_out
 from prune_core.cli.tell import Progress, scored, tell
 from prune_core.machine import machine
@@ -105,16 +105,23 @@ def prune(
     allow_unknown: Annotated[bool, Option("--allow-unknown", help="Go on although over a fifth of the task's words "
                                                                   "are unknown to the tokenizer.")] = False,
     practice: Practice = False,
+    device: Device = "auto",
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune, penalise, threshold, retrain; record it all. With no options: the embedded model on SST-2."""
     asked = _asked(dict(locals()))  # all options, as long as there is nothing else; a setting's is named as its field
 
-    from prune_core.training import session
+    from prune_core.training import placement, session
 
-    with Progress() as progress:
-        result = session.start(asked, runs_dir, run, _command(), progress, Agreement(practice or not _named(context)))
-    _record_repaired(result["run"], runs_dir)
+    agree = Agreement(practice or not _named(context))
+    placement.check_batch(processes, asked.batch_size, asked.batch_size)  # before so many are started
+    with placement.joined(device, processes) as placed:
+        if not placed.main:
+            return session.follow(placed)
+        with Progress() as progress:
+            result = session.start(asked, runs_dir, run, _command(), progress, agree, placed)
+    _record_repaired(result["run"], runs_dir, placed.device)
     tell(result, as_json, _result_text)
 
 
@@ -158,23 +165,38 @@ def _columns(typed: str) -> tuple[str, ...]:
     return tuple(filter(None, typed.split(",")))
 
 
-def resume(run: str, runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
+def resume(
+    run: str,
+    runs_dir: RunsDir = places.RUNS,
+    device: Annotated[str | None, Option(
+        help="Where to go on: as for prune; default: the kind of device that the run began on.")] = None,
+    processes: Annotated[int | None, Option(
+        help="Processes that share every batch; default: as many as the run began in.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """Take an interrupted run to its end, with the same numbers as if it had never stopped."""
-    from prune_core.training import session
+    from prune_core.training import loading, placement, session
 
-    with Progress() as progress:
-        result = session.resume(shelf.find(run, runs_dir), progress)
-    _record_repaired(run, runs_dir)
+    asked = shelf.find(run, runs_dir)
+    usual = 1 if placement.launched() else loading.processes_of(asked)  # as many as a launcher has started
+    many, batch = processes or usual, asked.config.batch_size
+    placement.check_batch(many, batch, batch)
+    with placement.joined(device or loading.device_of(asked), many) as placed:
+        if not placed.main:
+            return session.follow(placed)
+        with Progress() as progress:
+            result = session.resume(asked, progress, placed)
+    _record_repaired(run, runs_dir, placed.device)
     tell(result, as_json, _result_text)
 
 
-def _record_repaired(name: str, runs_dir: Path) -> None:
+def _record_repaired(name: str, runs_dir: Path, device) -> None:
     """With a bar; the run itself is complete, so that what hinders this is told and no more."""
     from prune_core.training import session
 
     run = shelf.find(name, runs_dir)
     try:
-        session.record_repaired(run, scored)
+        session.record_repaired(run, scored, device)
     except InputError as error:
         print(f"without repaired scores: {error}", file=sys.stderr)
 
@@ -233,6 +255,7 @@ def compare(
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     practice: Practice = False,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Compare methods under one budget: the same steps, seeds and dense weights. Goes on where it was stopped; writes
@@ -240,7 +263,9 @@ def compare(
     if aim not in AIMS or not 0 <= allow <= 1:
         raise InputError(f"--aim {aim!r} and --allow {allow:g}; needed: one of {', '.join(AIMS)}, and 0 to 1")
     from prune_core.evaluation import speedup
+    from prune_core.models import devices
     from prune_core.training import comparison
+    from prune_core.training.placement import Placement
 
     base = config.preset("standard", method="group-lasso", task=task, model=model, revision=revision, data=data,
                          columns=_columns(columns), label=label, regression=regression, block=block,
@@ -248,12 +273,13 @@ def compare(
                          penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
     if on == "local" and at_a_time in (None, 1):
-        steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice))
+        placed = Placement(devices.pick(device))
+        steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice), placed)
         for number, name, there in steps:
             print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
     else:
         carry_out(comparison.as_sweep(planned), runs_dir, on=on, at_a_time=at_a_time, threads=threads or None,
-                  practice=practice)
+                  practice=practice, device=device)
     profile = speedup.usual_profile()
     rows = comparison.rows(planned, runs_dir, predicted(profile), profile.elsewhere(machine()) if profile else "")
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]

@@ -28,6 +28,7 @@ from prune_core.execution.whole import small_model
 from prune_core.methods import compress, repair
 from prune_core.methods.compress import Compressed
 from prune_core.methods.repair import Gram
+from prune_core.models.devices import CPU
 from prune_core.models.encoders import Encoder
 from prune_core.precision.formats import Formats
 from prune_core.runs import known
@@ -48,8 +49,11 @@ class Bench:
     encoded data and, where it is not fp32, the path of the arithmetic (paths.py): another path gives other bits.
     """
 
-    def __init__(self, run: Run, stage: str, source: str | None = None):
-        """Reads the weights and the data (from `source`, else from where the run had it). Raises InputError."""
+    def __init__(self, run: Run, stage: str, source: str | None = None, device: torch.device = CPU):
+        """Reads the weights, onto this device, and the data (from `source`, else from where the run had it).
+
+        Raises InputError.
+        """
         run.weights_file(stage)  # before the data is asked for: the nearer reason first
         data = data_of(run, source).limited(None, run.config.dev_examples)
         self.run, self.stage, self.task, self.examples = run, stage, data.task, data.main_dev
@@ -60,6 +64,8 @@ class Bench:
                     for split, examples in data.dev.items()}
         self._folder = run.later if run.recorded else run.later / "scores"
         self._key = _digest(self.encoder, self.dev)
+        self.device = device
+        self.encoder.model.to(device)
         self.inputs = Inputs(self.encoder, data.train.some(GRAM_SENTENCES), length, self._folder, self._key)
         self._choices: dict[tuple[str, str | None, str], Choice] = {}
         self._answers: OrderedDict[tuple[str, bool, str, str], Answers] = OrderedDict()
@@ -73,7 +79,7 @@ class Bench:
     def choice(self, dtype: str = "fp32", path: str | None = None, formats: Formats = FP32) -> Choice:
         """What runs where this arithmetic is asked for, as the last model of these weights in these formats took it,
         else as this machine would. Raises InputError."""
-        return self._choices.get((dtype, path, str(formats))) or paths.choose(dtype, path, formats)
+        return self._choices.get((dtype, path, str(formats))) or paths.choose(dtype, path, formats, self.device)
 
     def stream(self, mask: BlockMask, fresh: bool = False, repaired: bool = False, doing: Doing = quiet,
                dtype: str = "fp32", path: str | None = None, formats: Formats = FP32) -> Iterator[Running]:
@@ -199,7 +205,7 @@ def _digest(encoder: Encoder, dev: Mapping[str, Encoded]) -> str:
     """The same text for the same weights (all of the model) and the same encoded dev sets."""
     sha = hashlib.sha256()
     for name, tensor in sorted(encoder.model.state_dict().items()):
-        sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
+        sha.update(name.encode() + memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
     for split, data in sorted(dev.items()):
         sha.update(repr((split, data.inputs, data.labels.tolist())).encode())
     return sha.hexdigest()[:24]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
 from prune_core.cutting.masks import BlockMask
+from prune_core.models import devices
 from prune_core.tasks import encoding, metrics
 from prune_core.tasks.encoding import Encoded
 from prune_core.tasks.glue import Task
@@ -18,6 +20,16 @@ from prune_core.tasks.glue import Task
 BATCH = 64
 FIRST = 32  # examples behind the first running score; every further one has twice as many
 TOKENS = 4096  # of one forward pass, where a running score is taken
+
+
+class Placed(Protocol):
+    """One of several processes, as training/placement.py has it."""
+
+    def share(self, parts: Sequence) -> Sequence:
+        """Those of this process."""
+
+    def whole(self, parts: Sequence) -> list:
+        """Those of all processes, in their order."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +47,27 @@ class DevScore:
 
 
 @torch.inference_mode()
-def outputs(model: nn.Module, data: Encoded) -> np.ndarray:
-    """(examples, classes) outputs of the head, in the order of the data, as float32."""
+def outputs(model: nn.Module, data: Encoded, placed: Placed | None = None) -> np.ndarray:
+    """(examples, classes) outputs of the head, in the order of the data, as float32.
+
+    `placed`: one of several processes that have this model; each asks it for its share of the batches.
+    """
     was_training = model.training
     model.eval()
-    logits = np.empty((len(data), model.config.num_labels), np.float32)
-    for at in encoding.dev_batches(data.lengths, BATCH):
-        logits[at] = model(**data.batch(at)[0]).logits.float().numpy()
+    logits, device = np.empty((len(data), model.config.num_labels), np.float32), devices.of(model)
+    batches = encoding.dev_batches(data.lengths, BATCH)
+    mine = placed.share(batches) if placed else batches
+    given = [model(**data.batch(at, device)[0]).logits.float() for at in mine]
+    parts = np.split(torch.cat(given).cpu().numpy(), np.cumsum([len(at) for at in mine[:-1]])) if mine else []
+    for at, part in zip(batches, placed.whole(parts) if placed else parts, strict=True):
+        logits[at] = part
     model.train(was_training)
     return logits
 
 
-def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded]) -> DevScore:
-    """Score on every dev split; with two (MNLI) metrics are named _matched and _mismatched."""
-    return _score(task, dev, {split: outputs(model, data) for split, data in dev.items()})
+def dev_score(model: nn.Module, task: Task, dev: Mapping[str, Encoded], placed: Placed | None = None) -> DevScore:
+    """Score on every dev split; with two (MNLI) metrics are named _matched and _mismatched. `placed` as `outputs`."""
+    return _score(task, dev, {split: outputs(model, data, placed) for split, data in dev.items()})
 
 
 def _score(task: Task, dev: Mapping[str, Encoded], answers: Mapping[str, np.ndarray]) -> DevScore:
@@ -108,7 +127,7 @@ def _growing(lengths: np.ndarray, order: np.ndarray) -> Iterator[np.ndarray]:
 
 @torch.inference_mode()
 def _forward(model: nn.Module, data: Encoded, at: np.ndarray) -> np.ndarray:
-    return model(**data.batch(at)[0]).logits.float().numpy()
+    return model(**data.batch(at, devices.of(model))[0]).logits.float().cpu().numpy()
 
 
 @contextlib.contextmanager
@@ -127,5 +146,16 @@ def masked(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> Iterator[Non
 @torch.no_grad()
 def apply_mask_(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> None:
     """Zero the groups that `mask` cuts: weights name -> (m, n), in place."""
+    scale_groups_(weights, kept_groups(weights, mask), mask)
+
+
+def kept_groups(weights: Mapping[str, torch.Tensor], mask: BlockMask) -> dict[str, torch.Tensor]:
+    """Matrix name -> (groups down, groups across), 1 for kept, where and of what kind the weights are."""
+    return {name: torch.from_numpy(mask.kept[name]).to(weight.device, weight.dtype) for name, weight in weights.items()}
+
+
+@torch.no_grad()
+def scale_groups_(weights: Mapping[str, torch.Tensor], kept: Mapping[str, torch.Tensor], mask: BlockMask) -> None:
+    """Multiply every group by what `kept_groups` says, in place."""
     for name, weight in weights.items():
-        mask.layout.block.scale_(weight, torch.from_numpy(mask.kept[name]).to(weight.dtype))
+        mask.layout.block.scale_(weight, kept[name])

@@ -17,6 +17,7 @@ from prune_core.evaluation.bench import Bench, Doing, quiet
 from prune_core.evaluation.dev_score import DevScore, Running
 from prune_core.execution import native, paths
 from prune_core.execution.paths import Choice
+from prune_core.models.devices import CPU
 from prune_core.precision.formats import Formats, parse
 from prune_core.precision.storage import counts, storage
 from prune_core.runs.run import Run
@@ -26,7 +27,8 @@ from prune_core.runs.run import Run
 def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads: int = 0,
              report: Callable[[Running], None] = lambda running: None, fresh: bool = False,
              bench: Bench | None = None, doing: Doing = quiet, dtype: str = "fp32", path: str | None = None,
-             taken: Callable[[Choice], None] = lambda choice: None, compare: bool = False) -> dict:
+             taken: Callable[[Choice], None] = lambda choice: None, compare: bool = False,
+             device: torch.device = CPU) -> dict:
     """The exact dev score of a cut of a stage, on the run's dev examples: what `evaluate --json` prints.
 
     What stays is stored in the formats of the cut, and scored so; bytes are those of the model, and of its prunable
@@ -37,13 +39,14 @@ def evaluate(run: Run, stage: str, cut: Cut, source: str | None = None, threads:
     loaded. Raises InputError.
     """
     formats = parse(cut.formats, run.layout)
-    choice = paths.choose(dtype, path, formats)
+    device = bench.device if bench else device
+    choice = paths.choose(dtype, path, formats, device)
     taken(choice)
     ranking = run.ranking(stage, cut.ranking)
     thresholds = cut.resolved(ranking, run.layout)
     mask = mask_at(ranking, run.layout, thresholds, cut.scope)
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    bench = bench or Bench(run, stage, source)
+    bench = bench or Bench(run, stage, source, device)
     native.build()  # built, where that is still to be done, before the clock starts
     start, first = time.perf_counter(), None
     for running in bench.stream(mask, fresh, cut.repaired, doing, dtype, path, formats):

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from prune_core import InputError
 from prune_core.cutting.answers import Flip, Flips
 from prune_core.cutting.masks import BlockMask, mask_at_sparsity
 from prune_core.evaluation.bench import Bench
+from prune_core.models.devices import CPU
 from prune_core.precision.formats import parse
 from prune_core.runs.run import Run
 
@@ -56,7 +58,7 @@ class UncutAnswers:
 
 def first(
     run: Run, sparsities: Sequence[float], scope: str | None = None, by: str = "norm", repaired: bool = False,
-    source: str | None = None, formats: str = "",
+    source: str | None = None, formats: str = "", device: torch.device = CPU,
 ) -> dict:
     """The dense weights cut more and more, the rest in `formats`: which right answers turn wrong first, and stay so.
 
@@ -64,7 +66,7 @@ def first(
     """
     if not sparsities or sorted(set(sparsities)) != list(sparsities):
         raise InputError(f"sparsities {', '.join(f'{s:g}' for s in sparsities) or 'none'}; needed: one or more, rising")
-    stored, bench = parse(formats, run.layout), Bench(run, "dense", source)
+    stored, bench = parse(formats, run.layout), Bench(run, "dense", source, device)
     if not bench.task.labels:
         raise InputError(f"run {run.name!r} gives numbers, not classes: no answer flips")
     known, ranking, scope = UncutAnswers(bench), run.ranking("dense", by), scope or run.config.scope

@@ -15,6 +15,7 @@ import torch
 from prune_core import files
 from prune_core.methods import repair
 from prune_core.methods.repair import DAMP, Gram
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -52,7 +53,7 @@ class Inputs:
         `doing` may raise to stop: what is measured by then is not measured again.
         """
         path = self._folder / f"{self._key}{self.key}.safetensors"
-        self.known = self.known or _read_grams(path, self.encoder.linears)
+        self.known = self.known or self._kept(path)
         if self.known is None:
             self._measure(doing)
             self.known = self._collector.grams()
@@ -60,13 +61,17 @@ class Inputs:
                 _keep_grams(path, self.known)
         return self.known
 
+    def _kept(self, path: Path) -> dict[str, Gram] | None:
+        grams, device = _read_grams(path, self.encoder.linears), devices.of(self.encoder.model)
+        return grams and {name: gram.to(device) for name, gram in grams.items()}
+
     def _measure(self, doing: Doing) -> None:
         """What is left to be measured."""
-        total = len(self.train)
+        total, device = len(self.train), devices.of(self.encoder.model)
         doing("measuring inputs", total - sum(map(len, self._left)), total)
         while self._left:
             try:
-                self._collector.add(self.train.batch(self._left.pop())[0])
+                self._collector.add(self.train.batch(self._left.pop(), device)[0])
             except BaseException:  # a part of the batch may be in the sums: all anew
                 del self._collector, self._left
                 raise
@@ -103,9 +108,10 @@ def _keep_grams(path: Path, grams: Mapping[str, Gram]) -> None:
 
     owners: dict[int, str] = {}
     firsts = {name: owners.setdefault(id(gram), name) for name, gram in grams.items()}
-    tensors = {"firsts": torch.tensor(list(json.dumps(firsts).encode()), dtype=torch.uint8)}
+    tensors = {"firsts": torch.tensor(list(json.dumps(firsts).encode()), dtype=torch.uint8, device="cpu")}
     for name in set(firsts.values()):
-        tensors |= {f"products.{name}": grams[name].products, f"total.{name}": grams[name].total,
-                    f"count.{name}": torch.tensor(grams[name].count), f"range.{name}": torch.tensor(grams[name].range)}
+        tensors |= {f"products.{name}": grams[name].products.cpu(), f"total.{name}": grams[name].total.cpu(),
+                    f"count.{name}": torch.tensor(grams[name].count, device="cpu"),
+                    f"range.{name}": torch.tensor(grams[name].range, device="cpu")}
     with contextlib.suppress(OSError):
         files.write_whole(path, save(tensors))

@@ -94,7 +94,7 @@ class HeldOut:
         return self._exchange.outputs({})
 
     def _to_labels(self, outputs: torch.Tensor) -> float:
-        labels = torch.from_numpy(np.asarray(self._data.labels))
+        labels = torch.from_numpy(np.asarray(self._data.labels)).to(outputs.device)
         if outputs.shape[1] == 1:
             return float(F.mse_loss(outputs[:, 0].double(), labels.double()))
         return float(F.cross_entropy(outputs.double(), labels))

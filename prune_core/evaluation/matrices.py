@@ -35,7 +35,7 @@ class Matrices:
         self._made: OrderedDict[tuple, Pair] = OrderedDict()
         sha = hashlib.sha256(about + repr((VERSION, DAMP, bench.train.inputs)).encode())
         for name, tensor in sorted(bench.encoder.model.state_dict().items()):
-            sha.update(name.encode() + memoryview(tensor.contiguous().numpy()).cast("B"))
+            sha.update(name.encode() + memoryview(tensor.cpu().contiguous().numpy()).cast("B"))
         for name, grid in sorted(bench.trained.grids.items()):  # two stages may have the same weights on two grids
             sha.update(name.encode() + b"".join(b"-" if one is None else one.tobytes() for one in grid))
         self.digest = sha.hexdigest()
@@ -52,7 +52,7 @@ class Matrices:
 
     def dev_answers(self, mask: BlockMask, formats: Mapping[str, Format]) -> np.ndarray:
         """(examples, outputs) on the main dev split."""
-        return self._on_dev.outputs(self.of(mask, formats)).numpy()
+        return self._on_dev.outputs(self.of(mask, formats)).cpu().numpy()
 
     @cached_property
     def _on_dev(self) -> Exchange:

@@ -13,12 +13,13 @@ from prune_core import files
 from prune_core.cutting.masks import Norms
 from prune_core.evaluation.bench import Bench
 from prune_core.methods import rankings
+from prune_core.models.devices import CPU
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 
 
 def rank(run: Run, stage: str, names: Sequence[str], source: str | None = None,
-         threads: int = 0) -> Iterator[tuple[str, Path]]:
+         threads: int = 0, device: torch.device = CPU) -> Iterator[tuple[str, Path]]:
     """Record these rankings of a stage's groups: (name, file) as each is done. Raises InputError."""
     from safetensors.numpy import save
 
@@ -26,7 +27,7 @@ def rank(run: Run, stage: str, names: Sequence[str], source: str | None = None,
         rankings.check_recordable(name)  # a wrong name is told before the work
     norms = run.norms(run.saved(stage))
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    bench = Bench(run, stage, source)
+    bench = Bench(run, stage, source, device)
     for name in names:
         ranking = told_from_zero(rankings.named(name, bench.grams(), bench.train).of(bench.encoder, run.layout), norms)
         path = run.answers.ranking_file(stage, name)

@@ -24,6 +24,7 @@ from prune_core.evaluation.limits import Target
 from prune_core.evaluation.losses import HeldOut
 from prune_core.evaluation.matrices import Matrices
 from prune_core.execution import native, paths
+from prune_core.models.devices import CPU
 from prune_core.precision import mixture, storage
 from prune_core.precision.formats import Formats
 from prune_core.precision.mixture import Setting, Table
@@ -57,7 +58,7 @@ class Wanted:
 
 
 def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), source: str | None = None,
-           threads: int = 0) -> Iterator[Step]:
+           threads: int = 0, device: torch.device = CPU) -> Iterator[Step]:
     """(done, of about how many, what) as it goes on; at last (done, done, answer): what `search --json` prints.
 
     Raises InputError: no weights, no data, a limit that cannot be met, no calibration for a speedup.
@@ -69,7 +70,7 @@ def search(run: Run, stage: str, target: Target, wanted: Wanted = Wanted(), sour
     table = limits.table_for(run, stage, by, target, wanted.shares, patterns, wanted.bits)
     limits.of(run, table, target, wanted.dtype)
     native.build()
-    bench = Bench(run, stage, source)
+    bench = Bench(run, stage, source, device)
     first, second, note = losses.held_out(data_of(run, source).train, wanted.sentences)
     matrices = Matrices(bench, b"".join(name.encode() + values.tobytes() for name, values in
                                         sorted(table.ranking.items())))
@@ -121,7 +122,7 @@ class _Search:
         stored = storage.storage(mask, formats)
         one = Tried(cut_json(self.finder.cut_of(setting)), score[task.metrics[0]], *interval, len(labels), stored.bytes,
                     stored.encoder.stored, storage.counts(mask, formats)["sparsity"],
-                    ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32")),
+                    ms=trials.predicted_ms(self.run, mask, formats, paths.choose("fp32", device=self.bench.device)),
                     search=self.target.name, step=step)
         tried.keep(self.run, self.stage, one)
         return one

@@ -15,6 +15,7 @@ from prune_core.cutting.answers import Sensitivity
 from prune_core.cutting.masks import by_scope, mask_at, thresholds_for
 from prune_core.evaluation.bench import Bench
 from prune_core.execution import native
+from prune_core.models.devices import CPU
 from prune_core.runs.run import Run
 
 SHARES = (0.25, 0.5, 0.75, 0.9)
@@ -22,7 +23,7 @@ SHARES = (0.25, 0.5, 0.75, 0.9)
 
 def sensitivity(
     run: Run, stage: str, scopes: Sequence[str] = ("layer", "matrix"), shares: Sequence[float] = SHARES,
-    source: str | None = None, threads: int = 0,
+    source: str | None = None, threads: int = 0, device: torch.device = CPU,
 ) -> Iterator[tuple[int, int, Sensitivity]]:
     """(done, total, point) of every scope key and share; each is written as it comes, what is there is not done again.
 
@@ -43,7 +44,7 @@ def sensitivity(
             if bench is None:
                 torch.set_num_threads(threads or os.cpu_count() or 1)
                 native.build()
-                bench = Bench(run, stage, source)
+                bench = Bench(run, stage, source, device)
             threshold = thresholds_for(norms, layout, share, scope)[key]
             mask = mask_at(norms, layout, dict.fromkeys(by_scope(layout, scope), 0.0) | {key: threshold}, scope)
             *_, last = bench.stream(mask)

@@ -10,13 +10,14 @@ import torch
 from prune_core.cutting.masks import mask_at_sparsity
 from prune_core.evaluation.dev_score import masked
 from prune_core.evaluation.weights import encoder_of
+from prune_core.models.devices import CPU
 from prune_core.runs.run import Run
 from prune_core.tasks import encoding
 from prune_core.tasks.glue import Examples
 
 
 def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: Sequence[float],
-            scope: str | None = None, ranking: str = "norm") -> dict:
+            scope: str | None = None, ranking: str = "norm", device: torch.device = CPU) -> dict:
     """How sure the model is of every label, for each text, as more and more is cut. What `predict --json` prints.
 
     `probabilities`: (sparsities, texts, labels); with one output (regression) the output itself. Raises InputError.
@@ -25,7 +26,8 @@ def predict(run: Run, stage: str, texts: Sequence[tuple[str, ...]], sparsities: 
     scope, ranked = scope or run.config.scope, run.ranking(stage, ranking)
     length = encoder.max_length(run.config.max_length)
     given = encoding.encode(Examples(texts, np.zeros(len(texts), np.int64)), encoder.tokenizer, length)
-    inputs, _ = given.batch(range(len(texts)))
+    encoder.model.to(device)
+    inputs, _ = given.batch(range(len(texts)), device)
     probabilities, reached = [], []
     for sparsity in sparsities:
         mask = mask_at_sparsity(ranked, run.layout, sparsity, scope)

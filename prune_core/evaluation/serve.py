@@ -36,6 +36,7 @@ from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.dev_score import Running
 from prune_core.execution import native, paths
 from prune_core.execution.paths import Choice
+from prune_core.models.devices import CPU
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
 
@@ -113,8 +114,8 @@ class ScoringProcess:
     `threads`: 0 for as many as there are cores that other work leaves over.
     """
 
-    def __init__(self, say: Callable[[Mapping], None], threads: int = 0):
-        self._say, self._threads, self._cores = say, threads, Cores()
+    def __init__(self, say: Callable[[Mapping], None], threads: int = 0, device: torch.device = CPU):
+        self._say, self._threads, self._cores, self._device = say, threads, Cores(), device
         self._benches: OrderedDict[tuple, Bench] = OrderedDict()
         self._waiting: queue.Queue[Mapping | None] = queue.Queue()
         self._cancelled: set = set()
@@ -202,7 +203,7 @@ class ScoringProcess:
         key = (str(file), file.stat().st_mtime_ns, data)
         if key not in self._benches:
             self._say({"id": question["id"], "doing": "loading"})
-            self._benches[key] = Bench(run, question["phase"], data)
+            self._benches[key] = Bench(run, question["phase"], data, self._device)
             while len(self._benches) > KEPT:
                 self._benches.popitem(last=False)
         self._benches.move_to_end(key)
@@ -221,7 +222,7 @@ def give_way() -> None:
         Path("/proc/self/autogroup").write_text("10")
 
 
-def main(threads: int = 0) -> None:
+def main(threads: int = 0, device: torch.device = CPU) -> None:
     """Answer on stdin and stdout until stdin ends. What libraries print goes to stderr.
 
     It gives way to whatever else runs here: pages answer at once, a score may come a little later.
@@ -229,7 +230,8 @@ def main(threads: int = 0) -> None:
     give_way()
     with os.fdopen(os.dup(1), "w", buffering=1) as out:
         os.dup2(2, 1)
-        scoring = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads)
+        scoring = ScoringProcess(lambda answer: out.write(json.dumps(answer) + "\n"), threads,
+                                 device)
         threading.Thread(target=scoring.take, args=(sys.stdin,), daemon=True).start()
         threading.Thread(target=native.build, daemon=True).start()  # built, on a new machine, while weights are read
         with contextlib.suppress(BrokenPipeError):

@@ -8,6 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask
@@ -17,6 +19,7 @@ from prune_core.execution.timing import Told, silent
 from prune_core.latency import apart, profile_files
 from prune_core.latency.profile import Batch, Profile
 from prune_core.machine import machine
+from prune_core.models.devices import CPU
 from prune_core.models.encoders import heads_of
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
@@ -24,7 +27,7 @@ from prune_core.runs.settings import Setting
 
 def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 3.0,
             profile: Path | None = None, engine: str = "torch", rivals: str | None = None, path: str | None = None,
-            told: Told = silent) -> dict:
+            told: Told = silent, device: torch.device = CPU) -> dict:
     """Time the dense and the compact model of a cut of a stage. What `measure --json` prints. Raises InputError.
 
     `rivals`: as rivals.chosen takes them; None: all where the engine is torch. Works for runs whose weights are not
@@ -39,7 +42,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     encoder = (encoder_of(run, stage, run.outputs) if there
                else checkpoint_of(run, run.outputs))
     model = encoder.model
-    timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine, rivals, path, told)
+    timed = timing.measure(model, mask, batch, threads, dtype, seconds, engine, rivals, path, told, device)
     instead = "of the checkpoint: those of the run do not ship; a latency does not depend on them"
     answer = _of(run, stage, cut, mask) | {"weights": "of the run" if there else instead, **timed, **before}
     answer |= _predicted(answer, priced, mask, heads_of(model, mask.layout.matrices))
@@ -48,7 +51,7 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
 
 
 def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads: int = 0, dtype: str = "fp32",
-                    rivals: str = "all", told: Told = silent) -> list[dict]:
+                    rivals: str = "all", told: Told = silent, device: torch.device = CPU) -> list[dict]:
     """Time every rival, the unpruned model and the compact one of each setting in turn, to compare the speedups.
 
     One answer for each, with what `measure` says of one cut, but for layers and predictions. Raises InputError.
@@ -57,7 +60,8 @@ def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads
     masks = [setting.mask(run) for setting in settings]
     there = next((stage for stage in run.stages if run.has_weights(stage)), None)
     model = (encoder_of(run, there, run.outputs) if there else checkpoint_of(run, run.outputs)).model
-    timed = timing.in_turn(model, masks, batch, threads, dtype=dtype, rivals=rivals, told=told)
+    timed = timing.in_turn(model, masks, batch, threads, dtype=dtype, rivals=rivals, told=told,
+                           device=device)
     answers = []
     for setting, mask, one in zip(settings, masks, timed, strict=True):
         del one["layers_ms"]  # known of the first alone
@@ -78,13 +82,30 @@ def _keep(run: Run, answer: dict) -> None:
 
 def _predicted(answer: dict, profile: Profile | None, mask: BlockMask, heads: int | None) -> dict:
     """What the profile says of the path that ran, and, where that is far from what was measured, why: `apart`."""
+    nothing = {"predicted_ms": None, "predicted_speedup": None, "predicted_error": None, "apart": ""}
+    if answer["device"]["kind"] != "cpu":
+        return nothing | {"apart": not_faster(answer)}
     if not profile or answer["engine"] != "torch":
-        return {"predicted_ms": None, "predicted_speedup": None, "predicted_error": None, "apart": ""}
+        return nothing
     path, setting = apart.path_of(answer, mask, profile, heads), Batch(answer["batch"], answer["length"])
     speedup = apart.foretold(answer, mask, profile, heads)
     return {"predicted_ms": profile.path_ms(path, mask, setting, heads) if path else None,
             "predicted_speedup": speedup, "predicted_error": profile.paths[path].error if path else None,
             "apart": apart.why(answer, speedup, profile, mask.layout)}
+
+
+def not_faster(answer: dict) -> str:
+    """Of a measurement on a GPU, that pruning has not made it faster there, and why; '' where it has."""
+    if answer["speedup_over_best"] > 1.02:
+        return ""
+    matrices = answer["executed"]["matrices"]
+    whole, count = matrices.get("dense torch", 0), sum(matrices.values())
+    told = [f"{kind} slower for {counts['slower']} of them" for kind, counts in answer["executed"]["tried"].items()]
+    told += [f"strips not tried, as {answer['executed']['gather']}"] * bool(answer["executed"]["gather"])
+    return (f"not faster on this device: compact {answer['compact_ms']:.2f} ms against {answer['best_rival']} "
+            f"{answer['rivals_ms'][answer['best_rival']]:.2f} ms; {whole} of {count} matrices are multiplied whole, "
+            f"as some strip keeps each of their columns{''.join(f', {one}' for one in told)}; cut heads, neurons and "
+            "whole columns (block allx1) make them smaller")
 
 
 def conditions() -> dict[str, float | None]:

@@ -16,6 +16,7 @@ from prune_core.evaluation.rank import rank
 from prune_core.execution import native
 from prune_core.methods.rankings import RANKINGS
 from prune_core.methods.table import METHODS
+from prune_core.models.devices import CPU
 from prune_core.precision.formats import parse
 from prune_core.runs.run import Run
 from prune_core.runs.stages import DENSE
@@ -23,7 +24,7 @@ from prune_core.runs.stages import DENSE
 Steps = Iterator[tuple[int, int, SurfaceKind, SurfacePoint]]  # done, of how many, what was scored
 
 
-def repaired(run: Run) -> Steps:
+def repaired(run: Run, device: torch.device = CPU) -> Steps:
     """`surfaces` of what the dense weights keep without training, repaired.
 
     Cut by norm and, where the run was ranked so that matrices compare, by that ranking with one threshold for all.
@@ -32,12 +33,13 @@ def repaired(run: Run) -> Steps:
     for name in dict.fromkeys((METHODS[run.config.method].ranking, run.config.ranking)):
         if name and RANKINGS[name].compares_matrices:
             if name not in run.rankings(DENSE):
-                list(rank(run, DENSE, [name], threads=run.config.threads))
+                list(rank(run, DENSE, [name], threads=run.config.threads, device=device))
             kinds.append(SurfaceKind(name, "global", True))
-    yield from surfaces(run, DENSE, kinds, threads=run.config.threads)
+    yield from surfaces(run, DENSE, kinds, threads=run.config.threads, device=device)
 
 
-def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | None = None, threads: int = 0) -> Steps:
+def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | None = None, threads: int = 0,
+             device: torch.device = CPU) -> Steps:
     """Every kind at every sparsity of GRID; each is written as it comes, and what is there is not computed again.
 
     Sparsities are those of the blocks, without a pattern's zeros. Raises InputError for an unknown scope, a ranking
@@ -54,7 +56,7 @@ def surfaces(run: Run, stage: str, kinds: Sequence[SurfaceKind], source: str | N
                 if bench is None:
                     torch.set_num_threads(threads or os.cpu_count() or 1)
                     native.build()
-                    bench = Bench(run, stage, source)
+                    bench = Bench(run, stage, source, device)
                 *_, last = bench.stream(mask, repaired=kind.repaired, formats=formats[kind])
                 point = SurfacePoint(wanted, mask.sparsity, last.score, last.low, last.high)
                 files.append_sealed(run.answers.surfaces_file(stage), kind.to_json() | vars(point))

@@ -6,6 +6,7 @@ from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation.dev_score import DevScore
 from prune_core.evaluation.speedup import usual_profile
+from prune_core.execution import paths
 from prune_core.execution.paths import Choice
 from prune_core.latency.executed import executed_as
 from prune_core.latency.profile import Batch, dtype_of
@@ -33,9 +34,9 @@ def predicted_ms(run: Run, mask: BlockMask, formats: Formats, choice: Choice) ->
     Activations in 8 bits run in int8, also where a score imitates them. A pattern saves no time.
     """
     profile = usual_profile()
-    if profile is None or formats.activations == "tensor":
+    if profile is None or formats.activations == "tensor" or paths.on_gpu(choice.path):
         return None
     dtype, ran = "int8" if executed_as(formats) == "int8" else choice.dtype, choice.path.removesuffix(", by modules")
-    paths = [path for path in profile.paths if dtype_of(path) == dtype]
-    return min((profile.path_ms(path, mask, USUAL, run.heads) for path in ([ran] if ran in paths else paths)),
+    alike = [path for path in profile.paths if dtype_of(path) == dtype]
+    return min((profile.path_ms(path, mask, USUAL, run.heads) for path in ([ran] if ran in alike else alike)),
                default=None)

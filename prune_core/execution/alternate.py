@@ -19,17 +19,25 @@ class Timing:
     runs: int
 
 
+def milliseconds(call: Callable[[], object]) -> float:
+    """Of one call, by the clock."""
+    start = time.perf_counter()
+    call()
+    return 1e3 * (time.perf_counter() - start)
+
+
 def alternate(
     calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
     settles: float = 0.0, told: Callable[[float], None] = lambda share: None,
+    clock: Callable[[Callable[[], object]], float] = milliseconds,
 ) -> dict[str, Timing]:
     """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds and at most `most`.
 
     What a noisy moment slows, it slows for all. What takes less than `settles` milliseconds is called once untimed
-    before each timing. `told` hears the share that is done.
+    before each timing. `told` hears the share that is done; `clock` gives the milliseconds of a call.
     """
     taken: dict[str, list[float]] = {name: [] for name in calls}
-    last = {name: _milliseconds(call) for _ in range(2) for name, call in calls.items()}
+    last = {name: clock(call) for _ in range(2) for name, call in calls.items()}
     start = time.perf_counter()
     for done in range(most):
         spent = time.perf_counter() - start
@@ -39,12 +47,6 @@ def alternate(
         for name, call in calls.items():
             if last[name] < settles:
                 call()
-            taken[name].append(_milliseconds(call))
+            taken[name].append(clock(call))
     return {name: Timing(*(float(q) for q in np.quantile(times, [0.5, 0.25, 0.75])), len(times))
             for name, times in taken.items()}
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - start)

@@ -45,9 +45,9 @@ class CompactLinear(nn.Module):
         super().__init__()
         weight, live = weight.detach().float(), live or Live.all(*weight.shape)
         self.rounding = rounding
-        bias = torch.zeros(weight.shape[0]) if bias is None else bias.detach().float()
+        bias = weight.new_zeros(weight.shape[0]) if bias is None else bias.detach().float()
         self.out_features, self.in_features, self.gelu = int(live.rows.sum()), int(live.cols.sum()), gelu
-        self.bias = bias[torch.from_numpy(live.rows)].contiguous()
+        self.bias = bias[torch.from_numpy(live.rows).to(bias.device)].contiguous()
         self.native = kernels and (native.library() if path is None else native.kernels(path)[0]) is not None
         if not self.native:
             self._shrink(weight, block.expand(kept, *weight.shape), live)
@@ -98,10 +98,12 @@ class CompactLinear(nn.Module):
     def _shrink(self, weight: torch.Tensor, full: np.ndarray, live: Live) -> None:
         """Stock torch: one dense product over the columns that any strip keeps."""
         used = full.any(0) & live.cols
-        masked = weight * torch.from_numpy(full)
+        there = weight.device
+        masked = weight * torch.from_numpy(full).to(there)
         self.rows = np.flatnonzero(live.rows)  # those of the dense layer that are left
-        self.dense = masked[torch.from_numpy(live.rows)][:, torch.from_numpy(used)].contiguous()
-        self.used = None if used.sum() == live.cols.sum() else torch.from_numpy(np.flatnonzero(used[live.cols]))
+        self.dense = masked[torch.from_numpy(live.rows).to(there)][:, torch.from_numpy(used).to(there)].contiguous()
+        self.used = None if used.sum() == live.cols.sum() else (
+            torch.from_numpy(np.flatnonzero(used[live.cols])).to(there))
         self.executed = "dense torch" if self.dense.numel() == weight.numel() else "smaller dense torch"
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -111,7 +113,8 @@ class CompactLinear(nn.Module):
             y = (native.linear(rows, self._layer, self.out_features) if self._run is None else
                  native.linear_rows(rows, self._run, self._packed.struct, self.out_features))
             return y.view(*x.shape[:-1], self.out_features)
-        x = x.float() if self.used is None else x.float()[..., self.used]
+        x = x.to(self.dense.dtype)
+        x = x if self.used is None else x[..., self.used]
         y = F.linear(x, self.dense, self.bias)
         return F.gelu(y) if self.gelu else y
 
@@ -156,8 +159,8 @@ def shrunk(
     of an intermediate one where its activation is, as (module, attribute). The model stays as it is."""
     modules, layout = dict(model.named_modules()), mask.layout
     linears = {m.name: modules[m.name] for m in layout.matrices}
-    biases = {name: torch.zeros(linear.out_features) if linear.bias is None else linear.bias.detach().clone()
-              for name, linear in linears.items()}
+    biases = {name: linear.weight.detach().new_zeros(linear.out_features) if linear.bias is None else
+              linear.bias.detach().clone() for name, linear in linears.items()}
     live, activations = living(mask, heads_of(model, layout.matrices)), activations_of(model, layout)
     for parts in layers_of(layout):
         if "intermediate" in parts and "output" in parts:
@@ -184,7 +187,7 @@ def _activation_of(modules: Mapping[str, nn.Module], matrix: Matrix) -> tuple[nn
 
 def _written_out(parent: nn.Module, linear: nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
     """The activation where `parent` is a linear layer and then a function (ESM): of its bias, which is what 0 gives."""
-    return lambda _bias: parent(torch.zeros(1, linear.in_features))[0]
+    return lambda _bias: parent(linear.weight.new_zeros(1, linear.in_features))[0]
 
 
 def _is_gelu(activation: nn.Module) -> bool:
@@ -202,9 +205,9 @@ def _move_constants_(
     Right for attention too: its weights sum to one, so a head without value gives its value's bias.
     Where the row lives but the column is gone, the masked column is zero and adds nothing.
     """
-    dead = torch.from_numpy(~live[first.name].rows)
+    dead = torch.from_numpy(~live[first.name].rows).to(biases[first.name].device)
     if dead.any():
-        kept = torch.from_numpy(mask.layout.block.expand(mask.kept[second.name], second.m, second.n))
+        kept = torch.from_numpy(mask.layout.block.expand(mask.kept[second.name], second.m, second.n)).to(dead.device)
         biases[second.name] += (linears[second.name].weight * kept) @ (activation(biases[first.name]) * dead)
 
 

@@ -26,6 +26,7 @@ from prune_core.execution.paths import Choice
 from prune_core.execution.whole import BLOCK, Whole, why_not
 from prune_core.latency.profile import uncut
 from prune_core.latency.strips import Live, layers_of, plan_matrix
+from prune_core.models import devices
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 
@@ -94,14 +95,17 @@ class Exchange:
             linear.weight.copy_(weight)
             if bias is not None:
                 linear.bias.copy_(bias)
-        logits = torch.empty(len(self._data), self._other.config.num_labels)
+        device = devices.of(self._other)
+        logits = torch.empty(len(self._data), self._other.config.num_labels, device=device)
         for at in encoding.dev_batches(self._data.lengths, BATCH):
-            logits[at] = self._other(**self._data.batch(at)[0]).logits.float()
+            logits[torch.from_numpy(at).to(device)] = self._other(**self._data.batch(at, device)[0]).logits.float()
         return logits
 
 
 def _pass(model: nn.Module, layout: Layout, data: Encoded) -> _Pass | None:
     """None where this model does not run in one pass, or its head reads more than first tokens."""
+    if devices.of(model).type != "cpu":  # the pass is the processor's
+        return None
     choice, mask, threads = paths.choose("fp32"), uncut(layout), torch.get_num_threads()
     if why_not(model, mask, choice) is not None:
         return None

@@ -22,6 +22,8 @@ import torch
 from prune_core import InputError, files
 from prune_core.execution import native, race
 from prune_core.latency.profile import ASKED, dtype_of
+from prune_core.models import devices
+from prune_core.models.devices import CPU
 from prune_core.precision.formats import Formats
 
 PATHS = {"fp32": ("fp32",), "bf16": ("bf16 amx", "bf16 avx512"), "int8": ("int8 amx", "int8 vnni")}
@@ -66,14 +68,17 @@ def check_formats(asked: str, path: str | None, formats: Formats) -> None:
                          "8 to 2 bits, ternary, binary")
 
 
-def choose(asked: str, path: str | None = None, formats: Formats = FP32) -> Choice:
+def choose(asked: str, path: str | None = None, formats: Formats = FP32, device: torch.device = CPU) -> Choice:
     """What runs here: the fastest of this arithmetic, as timed on this machine; another where none gains.
 
     Activations in 8 bits run in int8 where that is asked for, or nothing else (auto), else rounded in fp32, matrix by
-    matrix. Raises InputError for an unknown name, or for a `path` that cannot run here.
+    matrix. On a GPU, torch's own products run. Raises InputError for an unknown name, or for a `path` that cannot run
+    here.
     """
     check(asked)
     check_formats(asked, path, formats)
+    if device.type != "cpu":
+        return _on_gpu(asked, path, formats, device)
     if not formats.activations:
         return _fastest(asked, path)
     exact = formats.activations == "token" and all(one.executable for one in formats.weights)
@@ -84,6 +89,21 @@ def choose(asked: str, path: str | None = None, formats: Formats = FP32) -> Choi
             return replace(choice, asked=asked, why="; ".join(filter(None, (choice.why, floats))))
         return Choice(asked, "fp32", MODULES, choice.why)
     return Choice(asked, "fp32", MODULES, "" if asked == "fp32" else "activations in 8 bits are rounded in fp32")
+
+
+def _on_gpu(asked: str, path: str | None, formats: Formats, device: torch.device) -> Choice:
+    if path is not None:
+        raise InputError(f"path {path!r} names kernels of processors; needed on {device.type}: no path")
+    bf16 = device.type == "cuda" and devices.has_bf16(device) and not formats.activations
+    rounded = "activations in 8 bits are rounded in fp32" if formats.activations else ""
+    why = {"bf16": rounded or f"{device.type} has none here", "int8": "int8 kernels are those of processors"}
+    dtype = "bf16" if bf16 and asked in ("bf16", "auto") else "fp32"
+    return Choice(asked, dtype, f"{dtype} on {device.type}", why.get(asked, "") if dtype != asked else "")
+
+
+def on_gpu(path: str) -> bool:
+    """Whether a path is that of a GPU: 'bf16 on cuda'."""
+    return " on " in path
 
 
 def _fastest(asked: str, path: str | None) -> Choice:

@@ -18,7 +18,7 @@ from torch import nn
 from prune_core import InputError
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import engines, native, paths
+from prune_core.execution import engines, gather, gpu, native, paths
 from prune_core.execution import rivals as rivals_
 from prune_core.execution.alternate import Timing, alternate
 from prune_core.execution.compact import compact
@@ -28,6 +28,8 @@ from prune_core.execution.whole import Whole, small_model
 from prune_core.latency.profile import Batch, uncut
 from prune_core.latency.strips import layers_of
 from prune_core.machine import machine, processor
+from prune_core.models import devices
+from prune_core.models.devices import CPU
 
 SETTLES = 20.0  # milliseconds: a quicker call still feels the threads and caches of what was called before it
 WARM = 0.25  # of the bar, for what comes before the timing
@@ -110,22 +112,25 @@ class Sitting:
 def measure(
     model: nn.Module, mask: BlockMask, setting: Batch, threads: int = 0, dtype: str = "fp32", seconds: float = 6.0,
     engine: str = "torch", rivals: str = "none", path: str | None = None, told: Told = silent,
+    device: torch.device = CPU,
 ) -> dict:
     """Time the dense model, in torch fp32 and in each of the `rivals`, against the compact one in the arithmetic
     `dtype`: what `measure --json` prints, but for predictions.
 
     Another engine than torch is given both models as ONNX graphs, and has no rivals. Raises InputError.
     """
-    return in_turn(model, [mask], setting, threads, seconds, dtype, engine, rivals, path, told)[0]
+    return in_turn(model, [mask], setting, threads, seconds, dtype, engine, rivals, path, told, device)[0]
 
 
 def in_turn(
     model: nn.Module, masks: Sequence[BlockMask], setting: Batch, threads: int = 0, seconds: float = 10.0,
     dtype: str = "fp32", engine: str = "torch", rivals: str = "none", path: str | None = None, told: Told = silent,
+    device: torch.device = CPU,
 ) -> list[dict]:
     """What `measure` says of the compact model of every mask: all called one after the other, round by round.
 
-    What a noisy moment slows, it slows for all, so that they can be compared. Raises InputError.
+    What a noisy moment slows, it slows for all, so that they can be compared. On a GPU torch's own products are timed
+    there, by its events. Raises InputError.
     """
     paths.check(dtype)
     if engine not in ENGINES:
@@ -134,7 +139,11 @@ def in_turn(
     torch.set_num_threads(threads or torch.get_num_threads())
     model.eval()
     inputs = sentences(model, setting)
-    if engine == "torch":
+    if device.type != "cpu":
+        if engine != "torch":
+            raise InputError(f"engine {engine!r} runs on the processor here; needed on {device.type}: torch")
+        sitting = _on_gpu(model, masks, inputs, dtype, path, names, seconds, told, device)
+    elif engine == "torch":
         paths.check(dtype)
         sitting = _in_torch(model, masks, inputs, dtype, path, names, seconds, told)
     else:
@@ -144,8 +153,12 @@ def in_turn(
         engines.check(engine, dtype)
         sitting = _in_engine(model, masks, inputs, dtype, seconds, engine)
     kernels = native.why_not() or ("native" if engine == "torch" else "none: a graph of smaller dense products")
+    there = devices.describe(device)
+    if device.type != "cpu":
+        kernels = f"none: torch's products on {device.type}, eager, fp32 multiplied in {matmul()} for all alike"
     shared = {"batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(), "dtype": dtype,
-              "path": path, "engine": engine, "kernels": kernels, "processor": processor(), "machine": machine()}
+              "path": path, "engine": engine, "kernels": kernels, "machine": machine(), "device": there,
+              "processor": processor() if device.type == "cpu" else there["name"]}
     return [sitting.numbers(at) | {
         "ideal_speedup": mask.compression_encoder, "layers_ms": sitting.layers, "sparsity": mask.sparsity,
         "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
@@ -158,7 +171,8 @@ def _executed(small: nn.Module, dtype: str, engine: str) -> dict:
     kinds = list(small.executed.values())
     ran = ({"dtype": small.choice.dtype, "path": small.choice.path, "why": small.choice.why} if engine == "torch" else
            {"dtype": dtype, "path": engine, "why": ""})
-    return ran | {"matrices": {kind: kinds.count(kind) for kind in sorted(set(kinds))}}
+    tried = {"tried": small.tried, "gather": gather.why_not()} if hasattr(small, "tried") else {}
+    return ran | {"matrices": {kind: kinds.count(kind) for kind in sorted(set(kinds))}} | tried
 
 
 def _in_torch(
@@ -183,6 +197,35 @@ def _in_torch(
     told(1.0, what)
     return Sitting({name: times[name] for name in names if name in times}, left_out, times[UNPRUNED],
                    [times[f"compact {at}"] for at in range(len(smalls))], smalls, _by_layer(slow, quick))
+
+
+def _on_gpu(
+    model: nn.Module, masks: Sequence[BlockMask], inputs: Mapping[str, torch.Tensor], dtype: str, path: str | None,
+    names: Sequence[str], seconds: float, told: Told, device: torch.device,
+) -> Sitting:
+    """The dense model in torch, in both precisions that are asked for, and the compact ones, on this device."""
+    model.to(device)
+    inputs = {name: one.to(device) for name, one in inputs.items()}
+    smalls = [small_model(model, mask, dtype, path) for mask in masks]
+    told(0.0, f"timing each product on {devices.describe(device)['name']}")
+    for mask, each in zip(masks, smalls, strict=True):
+        each.tried = gpu.fastest_(each, model, mask, inputs["input_ids"].numel())
+    ours = {DENSE: model} | ({f"torch {smalls[0].choice.dtype}": gpu.cast(model)}
+                             if smalls[0].choice.dtype != "fp32" else {})
+    left_out = {name: f"runs on the processor, not on {device.type}" for name in names if not name.startswith("torch ")}
+    calls = {name: forward(each, inputs) for name, each in ours.items()}
+    calls |= {f"compact {at}": forward(each, inputs) for at, each in enumerate(smalls)}
+    what = f"timing {len(calls)} in turn on {devices.describe(device)['name']}"
+    times = alternate(calls, seconds, told=lambda share: told(share, what),
+                      clock=lambda call: devices.milliseconds(device, call))
+    told(1.0, what)
+    return Sitting({name: times[name] for name in ours}, left_out, None,
+                   [times[f"compact {at}"] for at in range(len(smalls))], smalls, [])
+
+
+def matmul() -> str:
+    """In what torch multiplies fp32 on GPUs: fp32, or TF32 where somebody has allowed that."""
+    return "fp32" if torch.get_float32_matmul_precision() == "highest" else "TF32"
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from prune_core.cutting.masks import BlockMask
-from prune_core.execution import native, packing, paths
+from prune_core.execution import gpu, native, packing, paths
 from prune_core.execution.activations import roundings
 from prune_core.execution.compact import activations_of, compact, shrunk
 from prune_core.execution.embeddings import TABLES, Embeddings
@@ -27,6 +27,7 @@ from prune_core.execution.packing import EncoderLayer, Packed
 from prune_core.execution.paths import Choice
 from prune_core.execution.unpadded import unpad_
 from prune_core.latency.strips import Live, layers_of, plan_matrix
+from prune_core.models import devices
 from prune_core.precision.formats import Formats
 
 BLOCK = 256  # tokens that a thread takes through all layers together
@@ -44,7 +45,9 @@ def small_model(model: nn.Module, mask: BlockMask, dtype: str = "fp32", path: st
     were really taken, and why another than the one asked for. `formats`: how its weights were rounded, `scales` of what
     is whole numbers; and how activations are to be, `ranges` of those with one scale for a tensor. Raises InputError.
     """
-    choice = paths.choose(dtype, path, formats)
+    choice = paths.choose(dtype, path, formats, devices.of(model))
+    if paths.on_gpu(choice.path):
+        return gpu.small_model(model, mask, choice, roundings(formats, mask.layout, ranges))
     if choice.path == paths.MODULES:
         small = compact(model, mask, roundings=roundings(formats, mask.layout, ranges))
         unpad_(small)
@@ -75,7 +78,7 @@ def why_not(model: nn.Module, mask: BlockMask, choice: Choice) -> str | None:
     if getattr(config, "is_decoder", False) or getattr(config, "position_embedding_type", "absolute") != "absolute":
         return "its attention is not that of the pass; it runs module by module"
     layers = layers_of(mask.layout)
-    if any(set(_KINDS) - parts.keys() for parts in layers) or any(len(_norms(model, parts)) != 2 for parts in layers):
+    if any(set(_KINDS) - parts.keys() or len(norms_of(model, parts)) != 2 for parts in layers):
         return "its layers are not those of the pass; it runs module by module"
     activations = activations_of(model, mask.layout).values()
     if any(word is None or _named(getattr(parent, word)) is None for parent, word in activations):
@@ -95,9 +98,10 @@ class Whole(nn.Module):
         self._mask, self._choice, self._library = mask, choice, native.kernels(choice.path)[0]
         self._scales = scales
         self._modules_only: nn.Module | None = None
-        self._embeddings = Embeddings(base)
+        self._embeddings, self._depth = Embeddings(base), 0
         self.encoder = self._struct(self._pack())
 
+    @torch.no_grad()  # else the biases keep what their constants were made of
     def _pack(self) -> list[EncoderLayer]:
         """The layers in the order in which they run; ALBERT's come several times."""
         model, mask, config = self._model, self._mask, self._model.config
@@ -123,7 +127,7 @@ class Whole(nn.Module):
         return [made[at] for at in _order(config, len(made))]
 
     def _layer(self, packed: Mapping[str, Packed], parts: Mapping, live: Live) -> EncoderLayer:
-        first, last = _norms(self._model, parts)
+        first, last = norms_of(self._model, parts)
         depth = parts["value"].m // self._model.config.num_attention_heads
         self._depth = depth
         return EncoderLayer(*(packed[kind].struct for kind in _KINDS),
@@ -230,7 +234,7 @@ def _order(config, layers: int) -> list[int]:
     return [int(at / (deep / config.num_hidden_groups)) * inside + each for at in range(deep) for each in range(inside)]
 
 
-def _norms(model: nn.Module, parts: Mapping) -> list[nn.LayerNorm]:
+def norms_of(model: nn.Module, parts: Mapping) -> list[nn.LayerNorm]:
     """The layer norms of a layer, attention's first."""
     names = [matrix.name.split(".") for matrix in parts.values()]
     common = []

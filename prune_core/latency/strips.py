@@ -102,13 +102,13 @@ class Execution:
 def plan_matrix(kept: np.ndarray, block: BlockShape, live: Live, registers: Registers | Blocking) -> Execution:
     """The cheaper way: strips of rows with their kept columns, or strips of columns with their kept rows."""
     rows, cols = block.sides(len(live.rows), len(live.cols))
-    plans = [_by_rows(kept, rows, cols, live, registers.lanes)]
+    plans = [by_rows(kept, rows, cols, live, registers.lanes)]
     if cols > 1 and rows < len(live.rows):
         plans.append(_by_columns(kept, rows, cols, live))
     return min(plans, key=lambda plan: plan.cost(registers))
 
 
-def _by_rows(kept: np.ndarray, rows: int, cols: int, live: Live, lanes: int) -> Execution:
+def by_rows(kept: np.ndarray, rows: int, cols: int, live: Live, lanes: int) -> Execution:
     """Bands of rows with the columns that any of their groups keeps; narrow strips are joined to fill a vector."""
     join, strips = max(1, lanes // rows), []
     for first in range(0, len(kept), join):

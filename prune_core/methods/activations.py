@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -18,6 +18,14 @@ TOP = 255
 SMALLEST = 1e-20
 MEMORY = 0.99  # of the running mean, a step; the first batch sets it
 EMBEDDING_TOP = 127
+
+
+Widest = Callable[[torch.Tensor], torch.Tensor]  # (2,) least and largest of this process -> of all
+
+
+def own_range(range_: torch.Tensor) -> torch.Tensor:
+    """There is no other process."""
+    return range_
 
 
 class _Token(torch.autograd.Function):
@@ -46,11 +54,23 @@ def by_tensor(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
     return torch.fake_quantize_per_tensor_affine(x.float(), step, round(-low / step), 0, TOP).to(x.dtype)
 
 
+def by_range(x: torch.Tensor, range_: torch.Tensor) -> torch.Tensor:
+    """The same to the last bit, the range (2,) of a tensor where `x` lies: nothing is fetched from there.
+
+    In float64 where the device has it.
+    """
+    wide = range_.to(torch.float32 if range_.device.type == "mps" else torch.float64)
+    low, high = wide[0].clamp(max=0.0), wide[1].clamp(min=0.0)
+    step = (high - low).clamp(min=SMALLEST) / TOP
+    zero = (-low / step).round().to(torch.int32)
+    return torch.fake_quantize_per_tensor_affine(x.float(), step.float(), zero, 0, TOP).to(x.dtype)
+
+
 class Activations:
     """Quantizes what `linears` are given, inside `running`. `per`: 'token', 'tensor', '' for not at all."""
 
-    def __init__(self, linears: Mapping[str, nn.Linear], per: str):
-        self.linears, self.per = linears, per
+    def __init__(self, linears: Mapping[str, nn.Linear], per: str, widest: Widest = own_range):
+        self.linears, self.per, self._widest = linears, per, widest
         self.ranges: dict[str, torch.Tensor] = {}  # name -> (2,) least and largest, per tensor
         self._last: tuple[torch.Tensor, torch.Tensor] | None = None  # query, key and value are given the same
 
@@ -82,9 +102,10 @@ class Activations:
             x = arguments[0]
             if learning or name not in self.ranges:
                 now = torch.stack(torch.aminmax(x.detach().float()))
+                now = self._widest(now) if learning else now
                 before = self.ranges.get(name, now)
                 self.ranges[name] = MEMORY * before + (1 - MEMORY) * now
-            return by_tensor(x, *self.ranges[name].tolist()), *arguments[1:]
+            return by_range(x, self.ranges[name]), *arguments[1:]
 
         return round_input
 

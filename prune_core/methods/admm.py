@@ -5,6 +5,11 @@
 Z = Proj(W), U = 0 at the start; rho doubles at milestones. The wanted share of zero groups rises along the run's line
 (progressive), so one run passes all compressions; with `progressive=False` it is the whole from the start.
 
+Where `solved`, the W-step goes on where the optimizer ends: W moves towards Z - U by lr rho / (1 + lr rho), the closed
+form of what it minimises beside a step of the optimizer (as AdamW takes weight decay). As a gradient the pull is scaled
+away by Adam: weights move by lr a step however far they are from Z, U grows meanwhile, and every projection keeps
+others than the last.
+
 U is the dual variable over rho. When rho grows, the dual must stay what it is, so U is multiplied by rho_old / rho_new;
 left as it is, the pull rho U would double with rho, and where the weights had come to rest they would be pushed off.
 """
@@ -34,10 +39,10 @@ class ADMM:
 
     def __init__(self, weights: Mapping[str, torch.Tensor], layout: Layout, scope: str = "global",
                  progressive: bool = True, constraint: Constraint | None = None, rho: float = RHO,
-                 rounds: int = ROUNDS):
+                 rounds: int = ROUNDS, solved: bool = False):
         self.weights, self.layout, self.scope, self.progressive = weights, layout, scope, progressive
         self.constraint = constraint or Blocks(layout, scope)
-        self.rounds = rounds
+        self.rounds, self.solved = rounds, solved
         self.lam = dict.fromkeys(by_scope(layout, scope), rho)  # rho, under the name that every method has
         self.importance: dict[str, torch.Tensor] = {}
         self.residuals: dict[str, float] = {}
@@ -68,12 +73,16 @@ class ADMM:
 
     @torch.no_grad()
     def before_step_(self) -> None:
-        """Add rho (W - Z + U) to the gradients."""
-        for name, weight in self.weights.items():
+        """Add rho (W - Z + U) to the gradients, unless it is solved."""
+        for name, weight in self.weights.items() if not self.solved else ():
             weight.grad += self.lam[self._keys[name]] * (weight - self._z[name] + self._u[name])
 
+    @torch.no_grad()
     def after_step_(self, lr: float) -> None:
-        """Nothing: the weights are drawn, not set."""
+        """Move towards Z - U, where the W-step is solved."""
+        for name, weight in self.weights.items() if self.solved else ():
+            pull = lr * self.lam[self._keys[name]]
+            weight.lerp_(self._z[name] - self._u[name], pull / (1 + pull))
 
     @torch.no_grad()
     def harden_(self) -> None:
@@ -95,13 +104,15 @@ class ADMM:
     @torch.no_grad()
     def penalty(self) -> float:
         """rho/2 ||W - Z + U||^2."""
-        return sum(0.5 * self.lam[self._keys[name]] * float(((weight - self._z[name] + self._u[name]) ** 2).sum())
-                   for name, weight in self.weights.items())
+        apart = torch.stack([((weight - self._z[name] + self._u[name]) ** 2).sum()
+                             for name, weight in self.weights.items()]).tolist()  # at once
+        return sum(0.5 * self.lam[self._keys[name]] * one for name, one in zip(self.weights, apart, strict=True))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         both = {f"u.{name}": u for name, u in self._u.items()} | {f"z.{name}": z for name, z in self._z.items()}
         if self.residuals:
-            both["residuals"] = torch.tensor([self.residuals[name] for name in RESIDUALS], dtype=torch.float64)
+            told = [self.residuals[name] for name in RESIDUALS]
+            both["residuals"] = torch.tensor(told, dtype=torch.float64, device="cpu")
         return both | self.constraint.tensors()
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float]) -> None:
@@ -117,4 +128,4 @@ class ADMM:
 def _norm(weights: Mapping[str, torch.Tensor], others: Mapping[str, torch.Tensor] | None = None) -> float:
     """The l2 norm of all weights together, or of their differences to others."""
     parts = (weight.detach() - others[name] if others else weight.detach() for name, weight in weights.items())
-    return sum(float((part * part).sum()) for part in parts) ** 0.5
+    return sum(torch.stack([(part * part).sum() for part in parts]).tolist()) ** 0.5

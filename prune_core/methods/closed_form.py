@@ -79,17 +79,22 @@ class BlockADMM(ClosedForm):
         start = {name: weight.detach() * norms[name] for name, weight in weights.items()}
         wanted, inverse = {}, {}
         for name, gram in self.grams.items():
-            h = gram.products / gram.count / torch.outer(norms[name], norms[name]) + DAMP * torch.eye(len(norms[name]))
+            h = gram.products / gram.count / torch.outer(norms[name], norms[name]) + DAMP * _one(norms[name])
             wanted[name] = start[name] @ h
-            inverse[name] = torch.cholesky_inverse(torch.linalg.cholesky(h + RHO * torch.eye(len(h))))
+            inverse[name] = torch.cholesky_inverse(torch.linalg.cholesky(h + RHO * _one(h)))
         w, u = dict(start), {name: torch.zeros_like(value) for name, value in start.items()}
         for t in range(ITERATIONS):
             share = sparsity - sparsity * max(0.0, 1 - (t + 1) / RISING) ** 3
-            ranks = {name: block.norms(w[name] + u[name]).numpy() for name in w}
+            ranks = {name: block.norms(w[name] + u[name]).cpu().numpy() for name in w}
             kept = mask_at_sparsity(ranks, self.layout, share, self.scope).kept
             for name in w:
                 z = w[name] + u[name]
-                block.scale_(z, torch.from_numpy(kept[name]).float())
+                block.scale_(z, torch.from_numpy(kept[name]).float().to(z.device))
                 u[name] = u[name] + w[name] - z
                 w[name] = (wanted[name] + RHO * (z - u[name])) @ inverse[name]
         return ranks
+
+
+def _one(like: torch.Tensor) -> torch.Tensor:
+    """(n, n) the identity, for `like` of n rows."""
+    return torch.eye(len(like), device=like.device)

@@ -79,13 +79,15 @@ def compress_(linears: Mapping[str, nn.Linear], mask: BlockMask, formats: Format
 def _compress_one_(linear: nn.Linear, matrix: Matrix, mask: BlockMask, format: Format, gram: Gram | None,
                    scales: np.ndarray | None, codebook: np.ndarray | None) -> Quantized:
     kept, before = kept_of(mask, matrix.name), linear.weight.detach().float().clone()
+    before, device = before.cpu(), linear.weight.device  # thousands of short operations: on a processor everywhere
+    gram = gram and gram.to(before.device)
     plain = quantize(before.numpy(), format, kept, scales, codebook)
     made = plain
     if gram is not None and not np.array_equal(plain.values, before.numpy()):  # on its grid already: not moved
         made = rounded(before, torch.from_numpy(kept), plain, gram, scales is not None or codebook is not None)
     linear.weight.copy_(torch.from_numpy(made.values))
     if gram is not None and linear.bias is not None and made is not plain:
-        linear.bias += (before - linear.weight) @ (gram.total / gram.count)
+        linear.bias += ((before - linear.weight.cpu()) @ (gram.total / gram.count)).to(device)
     return made
 
 
@@ -101,6 +103,6 @@ def _embeddings_(formats: Formats, words: tuple[str, nn.Module] | None, given: G
     if formats.embeddings != 8 or words is None:
         return None
     name, table = words
-    made = quantize(table.weight.detach().float().numpy(), EMBEDDINGS, scales=given.get(name, (None, None))[0])
+    made = quantize(table.weight.detach().float().cpu().numpy(), EMBEDDINGS, scales=given.get(name, (None, None))[0])
     table.weight.copy_(torch.from_numpy(made.values))
     return made

@@ -77,12 +77,14 @@ class Blocks:
 
     def project(self, values: Weights) -> dict[str, torch.Tensor]:
         block = self.layout.block
-        scores = {name: (block.norms(value) * self.importance.get(name, 1.0)).numpy() for name, value in values.items()}
+        scores = {name: (block.norms(value) * self.importance.get(name, 1.0)).cpu().numpy()
+                  for name, value in values.items()}
         limits, nearest = thresholds_for(scores, self.layout, self.sparsity, self.scope), {}
         for name, value in values.items():
             limit, nearest[name] = limits[self._keys[name]], value.clone()
             if limit > 0:
-                block.scale_(nearest[name], torch.from_numpy((scores[name] > limit).astype("float32")))
+                keep = torch.from_numpy((scores[name] > limit).astype("float32"))
+                block.scale_(nearest[name], keep.to(value.device))
         return nearest
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -138,10 +140,12 @@ class Clusters(_Still):
     def project(self, values: Weights) -> dict[str, torch.Tensor]:
         nearest = {name: value.clone() for name, value in values.items()}
         for name in self.formats.keys() & values.keys():
-            value, before = values[name].numpy(), self.codebooks.get(name)
-            codebook = quantizers.codebook_for(value, self.formats[name], None if before is None else before.numpy())
+            value, before, device = values[name].cpu().numpy(), self.codebooks.get(name), values[name].device
+            before = None if before is None else before.cpu().numpy()
+            codebook = quantizers.codebook_for(value, self.formats[name], before)
             made = quantizers.quantize(value, self.formats[name], value != 0, codebook=codebook)
-            self.codebooks[name], nearest[name] = torch.from_numpy(codebook), torch.from_numpy(made.values)
+            self.codebooks[name] = torch.from_numpy(codebook).to(device)
+            nearest[name] = torch.from_numpy(made.values).to(device)
         return nearest
 
     def tensors(self) -> dict[str, torch.Tensor]:

@@ -64,8 +64,9 @@ class _GroupLasso:
     @torch.no_grad()
     def penalty(self) -> float:
         """sum of lambda * gamma * norm over all groups."""
-        return sum(self.lam[self._keys[name]] * float((gamma * self.norms[name]).sum())
-                   for name, gamma in self.factors.items())
+        factors = self.factors
+        sums = torch.stack([(gamma * self.norms[name]).sum() for name, gamma in factors.items()]).tolist()  # at once
+        return sum(self.lam[self._keys[name]] * one for name, one in zip(factors, sums, strict=True))
 
     @property
     def factors(self) -> dict[str, torch.Tensor]:
@@ -134,12 +135,12 @@ class ProximalGroupLasso(_GroupLasso):
         5th to the 95th percentile), so the whole penalty shrinks what is to stay almost as much as what
         is to go. With `spare` only the groups up to the quantile are penalised until the next call.
         """
-        time_to_zero = {name: (n / self.gamma[name]).numpy() for name, n in self.norms.items()}
+        time_to_zero = {name: (n / self.gamma[name]).cpu().numpy() for name, n in self.norms.items()}
         needed = thresholds_for(time_to_zero, self.layout, sparsity, self.scope)
         self.lam = {key: max(value / lr_ahead, self.hold) for key, value in needed.items()}
         if self.spare:
-            self._aimed = {name: torch.from_numpy((time <= needed[self._keys[name]]).astype("float32"))
-                           for name, time in time_to_zero.items()}
+            self._aimed = {name: torch.from_numpy((time <= needed[self._keys[name]]).astype("float32")).to(
+                               self.gamma[name].device) for name, time in time_to_zero.items()}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         return super().tensors() | {f"aimed.{name}": aimed for name, aimed in self._aimed.items()}
@@ -163,7 +164,7 @@ class DynamicGroupLasso(ProximalGroupLasso):
 
     def __init__(self, *args, **settings):
         super().__init__(*args, **settings)
-        self._bound = torch.zeros(len(self.lam), dtype=torch.float64)  # in the order of the scope keys
+        self._bound = torch.zeros(len(self.lam), dtype=torch.float64, device="cpu")  # in the order of the scope keys
 
     @staticmethod
     def share(progress: float) -> float:
@@ -174,7 +175,8 @@ class DynamicGroupLasso(ProximalGroupLasso):
         super().control_(sparsity, self.HORIZONS * lr_ahead)
         for at, (key, matrices) in enumerate(by_scope(self.layout, self.scope).items()):
             self._bound[at] = max(float(self._bound[at]), self.lam[key])
-            zero = sum(float((self.norms[m.name] == 0).sum()) * self.layout.group_size(m) for m in matrices)
+            zeros = torch.stack([(self.norms[m.name] == 0).sum() for m in matrices]).tolist()
+            zero = sum(count * self.layout.group_size(m) for count, m in zip(zeros, matrices, strict=True))
             missing = max(0.0, sparsity - zero / sum(m.m * m.n for m in matrices)) / sparsity if sparsity else 0.0
             bounded = float(self._bound[at]) * max(missing**2, self.LEAST)
             self.lam[key] = max(bounded, self.hold) if missing else self.hold
@@ -220,7 +222,7 @@ class InLossGroupLasso(_GroupLasso):
         Adam hides how far a given lambda moves a norm, so this form can only be steered by what it did.
         """
         for key, matrices in by_scope(self.layout, self.scope).items():
-            sunk = sum(float((self.norms[m.name] < 0.1 * self._start[m.name]).sum()) for m in matrices)
+            sunk = sum(torch.stack([(self.norms[m.name] < 0.1 * self._start[m.name]).sum() for m in matrices]).tolist())
             share = sunk / sum(self.norms[m.name].numel() for m in matrices)
             self.lam[key] = max(self.lam[key], 1e-6) * (1.25 if share < sparsity else 0.8)
 

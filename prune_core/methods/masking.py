@@ -27,7 +27,8 @@ class GradualMagnitude:
         self.importance: dict[str, torch.Tensor] = {}
         self._keys = {matrix.name: scope_key(matrix, scope) for matrix in layout.matrices}
         self._hidden = {name: torch.zeros_like(weight) for name, weight in weights.items()}  # what is cut, as it was
-        self._keep = {name: torch.ones(layout.block.grid(*weight.shape)) for name, weight in weights.items()}
+        self._keep = {name: torch.ones(layout.block.grid(*weight.shape), device=weight.device)
+                      for name, weight in weights.items()}
         self.measure_()
 
     @torch.no_grad()
@@ -49,12 +50,12 @@ class GradualMagnitude:
     @torch.no_grad()
     def control_(self, sparsity: float, lr_ahead: float) -> None:
         """Choose what is cut until the next call: this share of the weights, lowest scores first."""
-        scores = {name: score.numpy() for name, score in self.scores().items()}
+        scores = {name: score.cpu().numpy() for name, score in self.scores().items()}
         limits = thresholds_for(scores, self.layout, sparsity, self.scope)
         for name, score in scores.items():
             limit = limits[self._keys[name]]
-            keep = torch.from_numpy((score > limit).astype("float32"))
-            self._keep[name] = keep if limit > 0 else torch.ones(score.shape)
+            keep = (score > limit if limit > 0 else score == score).astype("float32")
+            self._keep[name] = torch.from_numpy(keep).to(self.weights[name].device)
 
     def before_step_(self) -> None:
         """Nothing."""

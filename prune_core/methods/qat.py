@@ -21,7 +21,7 @@ from torch import nn
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask
 from prune_core.methods import constraints
-from prune_core.methods.activations import Activations, embedding_rows
+from prune_core.methods.activations import Activations, Widest, embedding_rows, own_range
 from prune_core.methods.admm import ADMM
 from prune_core.methods.rounding import LEARNING, rounding
 from prune_core.models.encoders import Encoder
@@ -38,10 +38,11 @@ class Quantization:
     """The formats of an encoder while one phase trains it. `kept`: matrix name -> (m, n) bool; `count` steps."""
 
     def __init__(self, encoder: Encoder, layout: Layout, formats: Formats, quantizer: str,
-                 kept: Mapping[str, torch.Tensor], count: int):
+                 kept: Mapping[str, torch.Tensor], count: int, widest: Widest = own_range):
+        """`widest`: of ranges that several processes have measured makes one."""
         self.encoder, self.kept, self.count = encoder, kept, count
         self.formats = {name: one for name, one in formats.of(layout).items() if one.kind != "float"}
-        self.activations = Activations(encoder.linears, formats.activations)
+        self.activations = Activations(encoder.linears, formats.activations, widest)
         self.table = encoder.model.get_input_embeddings() if formats.embeddings == 8 else None
         self.parts, self.drawn = {}, None
         weights = {name: encoder.weights[name] for name in self.formats}
@@ -142,8 +143,9 @@ class Quantization:
         state = self.levels.tensors()
         scales, codebook = (state.get(f"{kind}.{name}") for kind in ("levels", "clusters"))
         given = {"scales": scales, "codebook": codebook}
-        return quantizers.quantize(self.encoder.weights[name].detach().numpy(), format, self.kept[name].numpy(),
-                                   **{key: None if one is None else one.numpy() for key, one in given.items()})
+        weight, kept = self.encoder.weights[name].detach().cpu().numpy(), self.kept[name].cpu().numpy()
+        return quantizers.quantize(weight, format, kept, **{key: None if one is None else one.cpu().numpy()
+                                                            for key, one in given.items()})
 
     def residuals(self) -> dict[str, float] | None:
         """Of ADMM on the levels, since it last projected."""
@@ -155,7 +157,7 @@ class Quantization:
         held |= {f"qat.range.{name}": one for name, one in self.activations.ranges.items()}
         if self.drawn:
             held |= {f"qat.admm.{name}": one for name, one in self.drawn.tensors().items()}
-            held["qat.rho"] = torch.tensor([*self.drawn.lam.values()], dtype=torch.float64)
+            held["qat.rho"] = torch.tensor([*self.drawn.lam.values()], dtype=torch.float64, device="cpu")
         return held
 
     def restore_(self, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -176,9 +178,10 @@ def kept_by(mask: BlockMask, formats: Mapping[str, Format], weights: Mapping[str
     """
     kept, block = {}, mask.layout.block
     for name, weight in weights.items():
-        stays = block.expand(torch.from_numpy(mask.kept[name]), *weight.shape)
+        stays = block.expand(torch.from_numpy(mask.kept[name]).to(weight.device), *weight.shape)
         if pattern := formats[name].pattern:
-            counts = torch.as_tensor((importance or {}).get(name, 1.0)).expand(mask.kept[name].shape)
+            counts = torch.as_tensor((importance or {}).get(name, 1.0)).to(weight.device)
+            counts = counts.expand(mask.kept[name].shape)
             scores = abs(weight.detach()) * block.expand(counts, *weight.shape)
             stays = quantizers.keep_pattern(scores, pattern, stays)
         kept[name] = stays

@@ -36,6 +36,10 @@ class Gram:
     count: int
     range: tuple[float, float] = (0.0, 0.0)
 
+    def to(self, device: torch.device) -> Gram:
+        """The same on this device."""
+        return Gram(self.products.to(device), self.total.to(device), self.count, self.range)
+
     def rms(self) -> torch.Tensor:
         """(n,) root mean square of every input."""
         return (self.products.diagonal() / self.count).sqrt()
@@ -101,12 +105,13 @@ class Collector:
 
     def _add(self, name: str, rows: torch.Tensor) -> None:
         width = rows.shape[-1]
-        sums = self._sums.setdefault(name, [torch.zeros(width, width), torch.zeros(width), 0, 0.0, 0.0])
+        new = rows.new_zeros
+        sums = self._sums.setdefault(name, [new(width, width), new(width), 0, new(()), new(())])
         _add_products_(sums[0], rows)
         sums[1] += rows.sum(0)
         sums[2] += len(rows)
         if len(rows):
-            sums[3], sums[4] = min(sums[3], float(rows.min())), max(sums[4], float(rows.max()))
+            sums[3], sums[4] = torch.minimum(sums[3], rows.min()), torch.maximum(sums[4], rows.max())
 
     @torch.inference_mode()
     def grams(self) -> dict[str, Gram]:
@@ -114,7 +119,7 @@ class Collector:
 
         To be asked once, after the last batch.
         """
-        grams = {name: Gram(_mirrored_(products), total, tokens, (least, largest))
+        grams = {name: Gram(_mirrored_(products), total, tokens, (float(least), float(largest)))
                  for name, (products, total, tokens, least, largest) in self._sums.items()}
         return {name: grams[self._shared[name]] for name in self._linears if name in self._shared}
 
@@ -155,11 +160,14 @@ def repair_(linears: Mapping[str, nn.Linear], mask: BlockMask, grams: Mapping[st
     mine = [matrix for matrix in mask.layout.matrices if not mask.kept[matrix.name].all()]
 
     def one(matrix: Matrix) -> None:
-        kept = mask.layout.block.expand(torch.from_numpy(mask.kept[matrix.name]), matrix.m, matrix.n)
-        _repair_one_(linears[matrix.name], kept, grams[matrix.name], damp)
+        linear = linears[matrix.name]
+        kept = torch.from_numpy(mask.kept[matrix.name]).to(linear.weight.device)
+        kept = mask.layout.block.expand(kept, matrix.m, matrix.n)
+        _repair_one_(linear, kept, grams[matrix.name].to(linear.weight.device), damp)
 
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    on_processor = all(linear.weight.device.type == "cpu" for linear in linears.values())
+    pool = ThreadPoolExecutor(threads if on_processor else 1, initializer=torch.set_num_threads, initargs=(1,))
     try:
         for done, _ in enumerate(pool.map(one, mine), 1):
             report(done, len(mine))

@@ -127,7 +127,7 @@ class Clustered:
     def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int):
         self.format, self.kept, self.every = format, kept, max(1, count // FITS)
         self.fixed_at = count - max(1, math.ceil(TUNED * count))
-        self.codebook = torch.from_numpy(quantizers.codebook_for(weight.detach().numpy(), format))
+        self.codebook = _there(quantizers.codebook_for(weight.detach().cpu().numpy(), format), weight)
         self.codes: torch.Tensor | None = None  # (m, n) int16, 0 where cut: once they are fixed
 
     def begin_(self, weight: torch.Tensor, done: int) -> bool:
@@ -136,13 +136,13 @@ class Clustered:
         if self.codes is not None or done < self.fixed_at:
             return False
         made = _stored(weight, self.format, self.kept, codebook=self.codebook)
-        self.codes = torch.from_numpy(made.codes)
+        self.codes = _there(made.codes, weight)
         weight.copy_(torch.from_numpy(made.values))
         return True
 
     def _fit_(self, weight: torch.Tensor) -> None:
-        made = quantizers.codebook_for(weight.numpy(), self.format, self.codebook.numpy())
-        self.codebook = torch.from_numpy(made)
+        made = quantizers.codebook_for(weight.cpu().numpy(), self.format, self.codebook.cpu().numpy())
+        self.codebook = _there(made, weight)
 
     def round(self, weight: torch.Tensor) -> torch.Tensor | None:
         if self.codes is not None:
@@ -184,8 +184,8 @@ class Frozen:
 
     def __init__(self, weight: torch.Tensor, format: Format, kept: torch.Tensor, count: int):
         self.format, self.kept = format, kept
-        first = quantizers.quantize(weight.detach().numpy(), format, kept.numpy())
-        self.scales, self.codebook = (None if one is None else torch.from_numpy(one)
+        first = quantizers.quantize(weight.detach().cpu().numpy(), format, kept.cpu().numpy())
+        self.scales, self.codebook = (None if one is None else _there(one, weight)
                                       for one in (first.scales, first.codebook))
         self.frozen = torch.zeros_like(kept)
         self.values = torch.zeros_like(weight)  # where frozen
@@ -197,14 +197,14 @@ class Frozen:
         return False
 
     def _freeze_(self, weight: torch.Tensor, share: float) -> None:
-        values = torch.from_numpy(self.settle(weight).values)
+        values = _there(self.settle(weight).values, weight)
         open_ = self.kept & ~self.frozen
         lost, more = abs(weight - values)[open_], round(share * int(self.kept.sum())) - int(self.frozen.sum())
         if more <= 0:
             return
-        limit = np.partition(lost.numpy(), more - 1)[more - 1]
+        limit = np.partition(lost.cpu().numpy(), more - 1)[more - 1]
         self.frozen |= open_ & (abs(weight - values) <= float(limit))
-        self.values = torch.where(self.frozen, values, torch.zeros(()))
+        self.values = torch.where(self.frozen, values, torch.zeros_like(values))
         self.stepped_(weight)
 
     def round(self, weight: torch.Tensor) -> torch.Tensor | None:
@@ -248,5 +248,11 @@ def _wholes(weight: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
 
 def _stored(weight: torch.Tensor, format: Format, kept: torch.Tensor, scales: torch.Tensor | None = None,
             codebook: torch.Tensor | None = None) -> Quantized:
-    given = {name: None if one is None else one.numpy() for name, one in (("scales", scales), ("codebook", codebook))}
-    return quantizers.quantize(weight.detach().numpy(), format, kept.numpy(), **given)
+    given = {name: None if one is None else one.cpu().numpy()
+             for name, one in (("scales", scales), ("codebook", codebook))}
+    return quantizers.quantize(weight.detach().cpu().numpy(), format, kept.cpu().numpy(), **given)
+
+
+def _there(array: np.ndarray, weight: torch.Tensor) -> torch.Tensor:
+    """The same where the weight lies."""
+    return torch.from_numpy(array).to(weight.device)

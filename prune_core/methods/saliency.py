@@ -22,6 +22,7 @@ import torch
 
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.methods.repair import DAMP, Gram
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -36,7 +37,7 @@ class Activation:
     grams: Mapping[str, Gram]
 
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
-        return {name: layout.block.norms(weight.detach() * self.grams[name].rms()).numpy()
+        return {name: layout.block.norms(weight.detach() * self.grams[name].rms()).cpu().numpy()
                 for name, weight in encoder.weights.items()}
 
     def factors(self, encoder: Encoder, layout: Layout) -> dict[str, torch.Tensor]:
@@ -59,10 +60,11 @@ class Loss:
         n = weight.shape[1]
         groups, cols = block.view(weight), block.sides(*weight.shape)[1]  # (groups down, rows, groups across, cols)
         h = gram.centred() / gram.count
-        h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n)
+        h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n, device=h.device)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
         own = BlockShape(cols, cols).view(inverse).diagonal(dim1=0, dim2=2).permute(2, 0, 1)  # (across, cols, cols)
-        return torch.einsum("draj,ajk,drak->da", groups, torch.linalg.inv(own), groups).clamp_min(0.0).sqrt().numpy()
+        lost = torch.einsum("draj,ajk,drak->da", groups, torch.linalg.inv(own), groups)
+        return lost.clamp_min(0.0).sqrt().cpu().numpy()
 
 
 @dataclass(frozen=True)
@@ -73,15 +75,15 @@ class Taylor:
     sentences: Sequence[int]
 
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
-        block, model = layout.block, encoder.model.eval()
-        sums = {m.name: torch.zeros(block.grid(m.m, m.n)) for m in layout.matrices}
+        block, model, device = layout.block, encoder.model.eval(), devices.of(encoder.model)
+        sums = {m.name: torch.zeros(block.grid(m.m, m.n), device=device) for m in layout.matrices}
         asked = np.asarray(self.sentences)
         batches = [asked[at] for at in encoding.dev_batches(self.data.lengths[asked], BATCH)]
         for at in batches:
-            inputs, labels = self.data.batch(at)
+            inputs, labels = self.data.batch(at, device)
             model(**inputs, labels=labels).loss.backward()
             with torch.no_grad():
                 for name, weight in encoder.weights.items():
                     sums[name] += block.view(weight * weight.grad).sum((1, 3)) ** 2
             model.zero_grad()
-        return {name: (total / len(batches)).sqrt().numpy() for name, total in sums.items()}
+        return {name: (total / len(batches)).sqrt().cpu().numpy() for name, total in sums.items()}

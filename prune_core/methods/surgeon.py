@@ -11,6 +11,7 @@ from torch import nn
 
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.methods.repair import DAMP, Gram, of_tokens, told_apart
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -35,17 +36,18 @@ class Surgeon:
     sentences: Sequence[int]
 
     def of(self, encoder: Encoder, layout: Layout) -> dict[str, np.ndarray]:
-        asked = np.asarray(self.sentences)
-        batches = (self.data.batch(asked[at])[0] for at in encoding.dev_batches(self.data.lengths[asked], WIDE))
+        asked, device = np.asarray(self.sentences), devices.of(encoder.model)
+        batches = (self.data.batch(asked[at], device)[0]
+                   for at in encoding.dev_batches(self.data.lengths[asked], WIDE))
         weighs = outputs_weigh(encoder.model, encoder.linears, batches)
         weights = {name: weight.detach() for name, weight in encoder.weights.items()}
-        return {m.name: self._one(weights[m.name], weighs[m.name], self.grams[m.name], layout.block).numpy()
+        return {m.name: self._one(weights[m.name], weighs[m.name], self.grams[m.name], layout.block).cpu().numpy()
                 for m in layout.matrices}
 
     def factors(self, encoder: Encoder, layout: Layout) -> dict[str, torch.Tensor]:
         """What the removal of each group costs, over its norm."""
-        costs, norms = self.of(encoder, layout), encoder.norms(layout.block)
-        return {name: torch.from_numpy(cost) / torch.from_numpy(norms[name]).clamp_min(1e-9)
+        costs, norms, device = self.of(encoder, layout), encoder.norms(layout.block), devices.of(encoder.model)
+        return {name: (torch.from_numpy(cost) / torch.from_numpy(norms[name]).clamp_min(1e-9)).to(device)
                 for name, cost in costs.items()}
 
     @torch.no_grad()
@@ -54,7 +56,7 @@ class Surgeon:
         n = weight.shape[1]
         strips = block.view(weight * weighs[:, None]).flatten(2)  # (groups down, rows, n)
         h = gram.centred() / gram.count
-        h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n)
+        h = h + DAMP * float(h.diagonal().mean()) * torch.eye(n, device=h.device)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(h))
         together = max(1, MEMORY // (n * n))
         cols = block.sides(*weight.shape)[1]
@@ -69,19 +71,19 @@ def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> t
     """
     count, _, n = strips.shape
     w, h = strips.clone(), inverse.expand(count, n, n).clone()
-    left = torch.arange(n // cols).expand(count, -1)  # groups that are there yet
-    costs, last = torch.zeros(count, n // cols), torch.zeros(count, 1)
+    left = torch.arange(n // cols, device=w.device).expand(count, -1)  # groups that are there yet
+    costs, last = torch.zeros(count, n // cols, device=w.device), torch.zeros(count, 1, device=w.device)
     while left.shape[1]:
         groups = left.shape[1]
         if cols == 1:
             cost = (w**2).sum(1) / h.diagonal(dim1=1, dim2=2)
         else:
-            at = _columns(torch.arange(groups)[:, None], cols)  # (groups, cols)
+            at = _columns(torch.arange(groups, device=w.device)[:, None], cols)  # (groups, cols)
             own, parts = h[:, at[:, :, None], at[:, None]], w[:, :, at]
             cost = torch.einsum("srgi,sgij,srgj->sg", parts, torch.linalg.inv(own), parts).clamp_min(0.0)
         now, going = cost.topk(max(1, min(AT_ONCE, groups // 32)), largest=False)
         now = torch.cat([last, now], 1).cummax(1).values[:, 1:]
-        turn = n // cols - groups + torch.arange(now.shape[1])
+        turn = n // cols - groups + torch.arange(now.shape[1], device=w.device)
         costs.scatter_(1, left.gather(1, going), now * (1.0 + LATER * turn))
         last = now[:, -1:]
         stays = torch.ones_like(cost, dtype=torch.bool).scatter_(1, going, False).nonzero()[:, 1].view(count, -1)
@@ -101,7 +103,7 @@ def _remove_in_turn(strips: torch.Tensor, inverse: torch.Tensor, cols: int) -> t
 
 def _columns(groups: torch.Tensor, cols: int) -> torch.Tensor:
     """(rows, k) numbers of groups -> (rows, k * cols) columns."""
-    return (groups[..., None] * cols + torch.arange(cols)).flatten(1)
+    return (groups[..., None] * cols + torch.arange(cols, device=groups.device)).flatten(1)
 
 
 def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear],
@@ -111,8 +113,8 @@ def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear],
     Padding does not count. With several outputs: of one of them, drawn for each sentence, about the mean of all (a
     softmax does not see the mean).
     """
-    sums = {name: torch.zeros(linear.out_features) for name, linear in linears.items()}
-    drawing, tokens, training = torch.Generator().manual_seed(0), 0, model.training
+    sums = {name: torch.zeros(linear.out_features, device=linear.weight.device) for name, linear in linears.items()}
+    drawing, tokens, training = torch.Generator("cpu").manual_seed(0), 0, model.training  # alike on every device
     count: torch.Tensor | None = None
     model.eval()
 
@@ -130,7 +132,8 @@ def outputs_weigh(model: nn.Module, linears: Mapping[str, nn.Linear],
             inputs, count = told_apart(inputs)
             outputs = model(**inputs).logits.float()[:asked]
             if outputs.shape[-1] > 1:
-                drawn = torch.randint(outputs.shape[-1], (len(outputs), 1), generator=drawing)
+                drawn = torch.randint(outputs.shape[-1], (len(outputs), 1), generator=drawing, device="cpu")
+                drawn = drawn.to(outputs.device)
                 outputs = (outputs - outputs.mean(-1, keepdim=True)).gather(1, drawn)
             torch.autograd.grad(outputs.sum(), [linear.weight for linear in linears.values()])
             tokens += int(count.sum())

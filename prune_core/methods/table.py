@@ -52,9 +52,9 @@ def _admm(weights, layout, scope, progressive, formats):
     pattern = of_pattern(formats.of(layout))
     if not pattern:
         return ADMM(weights, layout, scope, progressive)
-    # A pattern is whole from the start. Projected as often as blocks are, the weights have no time to follow, and are
-    # half their size away from it at the end; of 20 rounds and ten times the rho a third
-    return ADMM(weights, layout, scope, progressive, Chain([Blocks(layout, scope), *pattern]), rho=1e-2, rounds=20)
+    # A pattern is whole from the start, and the weights are to follow it from one of 20 rounds to the next
+    return ADMM(weights, layout, scope, progressive, Chain([Blocks(layout, scope), *pattern]), rho=500.0, rounds=20,
+                solved=True)
 
 
 def _surgeon(*measured):

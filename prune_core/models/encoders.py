@@ -81,7 +81,7 @@ class Encoder:
     @torch.no_grad()
     def norms(self, block: BlockShape) -> dict[str, np.ndarray]:
         """Matrix name -> (groups down, groups across) float32, of the weights as they are."""
-        return {name: block.norms(weight).numpy() for name, weight in self.weights.items()}
+        return {name: block.norms(weight).cpu().numpy() for name, weight in self.weights.items()}
 
     def max_length(self, wanted: int) -> int:
         """`wanted` tokens, or as many as the checkpoint's position table holds."""
@@ -101,7 +101,7 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
     located = locate(name, revision)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
-            config = _config(located.folder, outputs, where)
+            config = config_of(located.folder, outputs, where)
             tokenizer = tokenizers.load(located.folder, where)
             torch.manual_seed(seed)
             model, notes = tensors.load(located.folder, config, where, rest)
@@ -120,7 +120,7 @@ def load(name: str, outputs: int, seed: int = 0, train_embeddings: bool = False,
     return replace(encoder, notes=tuple(notes), folder=located.folder, commit=located.commit)
 
 
-def _config(folder: Path, outputs: int, where: str):
+def config_of(folder: Path, outputs: int, where: str):
     """config.json as transformers reads it, for a head of `outputs`. Raises InputError."""
     from transformers import AutoConfig
 
@@ -153,7 +153,7 @@ def _order_head_(model: nn.Module, theirs: Sequence[str], ours: Sequence[str]) -
              and module.out_features == len(ours)]
     if not heads:
         return []
-    at = torch.tensor(found.at)
+    at = torch.tensor(found.at, device=heads[-1].weight.device)
     for parameter in heads[-1].parameters():
         parameter.copy_(parameter[at])
     return [found.words] if found.words else []
@@ -168,15 +168,21 @@ def describe(name: str, model: nn.Module, tokenizer) -> Encoder:
     for parameter_name, parameter in model.named_parameters():
         if not torch.isfinite(parameter).all():
             raise InputError(f"model {name!r}: {parameter_name} has NaN or infinite values")
-    prunable = sorted(((layer, TYPES.index(kind), path, module) for layer, kind, path, module in _walk(model)),
-                      key=lambda one: one[:3])
-    if not prunable:
+    matrices, modules = prunable(name, model), dict(model.named_modules())
+    linears = {path: modules[path] for path in matrices}
+    return Encoder(name, model, tokenizer, linears, tuple(matrices.values()), tuple(notes))
+
+
+def prunable(name: str, model: nn.Module) -> dict[str, Matrix]:
+    """Path -> matrix of every prunable linear layer of the model of this name, in layer order. Raises InputError where
+    there are none."""
+    found = sorted(((layer, TYPES.index(kind), path, module) for layer, kind, path, module in _walk(model)),
+                   key=lambda one: one[:3])
+    if not found:
         raise InputError(f"model {name!r} ({type(model).__name__}) has no query, key, value or feed-forward layers "
                          "that are known here")
-    linears = {path: module for _, _, path, module in prunable}
-    matrices = tuple(Matrix(path, layer, TYPES[kind], module.out_features, module.in_features)
-                     for layer, kind, path, module in prunable)
-    return Encoder(name, model, tokenizer, linears, matrices, tuple(notes))
+    return {path: Matrix(path, layer, TYPES[kind], module.out_features, module.in_features)
+            for layer, kind, path, module in found}
 
 
 def _walk(model: nn.Module) -> Iterator[tuple[int, str, str, nn.Linear]]:

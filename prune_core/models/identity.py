@@ -47,7 +47,7 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
 
 
 def _bytes(tensor: torch.Tensor) -> memoryview:
-    return memoryview(tensor.detach().contiguous().numpy()).cast("B")
+    return memoryview(tensor.detach().cpu().contiguous().numpy()).cast("B")
 
 
 def _sha(parts: Iterable[tuple[str, bytes | memoryview]]) -> str:

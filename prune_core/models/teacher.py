@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -40,13 +41,15 @@ class Teacher:
 
     def prepare(self, data: Encoded, rows: np.ndarray, bf16: bool) -> Iterator[tuple[int, int]]:
         """Compute `outputs` (examples, classes) on these rows of `data`, NaN elsewhere; yields (batches done, all)."""
-        outputs = torch.full((len(data), self.model.config.num_labels), torch.nan)
+        device = devices.of(self.model)
+        outputs = torch.full((len(data), self.model.config.num_labels), torch.nan, device=device)
         batches = [rows[at] for at in encoding.dev_batches(data.lengths[rows], BATCH)]
         for done, at in enumerate(batches):
             if done % 10 == 0:
                 yield done, len(batches)
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                outputs[torch.as_tensor(at)] = self.model(**data.batch(at)[0]).logits.float()
+            with torch.inference_mode(), devices.autocast(device, "bf16" if bf16 else "fp32"):
+                logits = self.model(**data.batch(at, device)[0]).logits
+                outputs[torch.as_tensor(at).to(device)] = logits.float()
         self.outputs = outputs
 
     def loss(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -59,7 +62,7 @@ class Teacher:
 
     def at(self, rows: np.ndarray) -> torch.Tensor:
         """(batch, classes) outputs for these training examples."""
-        return self.outputs[torch.as_tensor(rows)]
+        return self.outputs[torch.as_tensor(rows).to(self.outputs.device)]
 
     @torch.no_grad()
     def hidden(self, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
@@ -75,10 +78,16 @@ def hidden_loss(student: tuple[torch.Tensor, ...], teacher: tuple[torch.Tensor, 
     return torch.stack([F.mse_loss(ours[keep].float(), wanted[keep].float()) for ours, wanted in layers]).mean()
 
 
-def mixed(model: nn.Module, inputs: Mapping[str, torch.Tensor], share: float) -> dict[str, torch.Tensor]:
-    """The batch with the word embeddings of each sentence mixed: share * own + (1 - share) * its neighbour's."""
-    embeddings = model.get_input_embeddings()(inputs["input_ids"])
-    mask = inputs["attention_mask"]
+def mixed(model: nn.Module, inputs: Mapping[str, torch.Tensor], share: float,
+          others: Mapping[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """The batch with the word embeddings of each sentence mixed: share * own + (1 - share) * its neighbour's.
+
+    `others`: the neighbours, as many and as long; None: those before in the batch.
+    """
+    words, mask = model.get_input_embeddings(), inputs["attention_mask"]
+    embeddings = words(inputs["input_ids"])
+    beside, covered = (embeddings.roll(1, 0), mask.roll(1, 0)) if others is None else (
+        words(others["input_ids"]), others["attention_mask"])
     types = {name: value for name, value in inputs.items() if name == "token_type_ids"}
-    return {"inputs_embeds": share * embeddings + (1 - share) * embeddings.roll(1, 0),
-            "attention_mask": torch.maximum(mask, mask.roll(1, 0))} | types
+    return {"inputs_embeds": share * embeddings + (1 - share) * beside,
+            "attention_mask": torch.maximum(mask, covered)} | types

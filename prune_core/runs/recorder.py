@@ -64,8 +64,11 @@ class Recorder:
         return cls(path, 0)
 
     @classmethod
-    def reopen(cls, path: Path) -> Recorder:
-        """Take up an interrupted run: what was logged after its last checkpoint no longer counts. Raises RunError."""
+    def reopen(cls, path: Path, device: Mapping | None = None) -> Recorder:
+        """Take up an interrupted run: what was logged after its last checkpoint no longer counts. Raises RunError.
+
+        `device`: where that is another one than before, which is logged.
+        """
         recorder = cls(path, 0)
         try:
             if (path / "result.json").exists():  # it ended while this one waited for the lock
@@ -74,7 +77,7 @@ class Recorder:
             recorder.events = state.meta["events"] if state else 0
             for left_over in [*path.glob(".*"), *path.glob("*/.*")]:
                 left_over.unlink()
-            recorder._append({"resume": recorder.events})
+            recorder._append({"resume": recorder.events} | ({"device": device} if device else {}))
         except BaseException:
             recorder.__exit__()
             raise
@@ -147,7 +150,8 @@ class Recorder:
 def _write_tensors(path: Path, tensors: Mapping, meta: Mapping) -> None:
     from safetensors.torch import save
 
-    files.write_whole(path, save(dict(tensors), {"json": json.dumps(dict(meta))}))
+    here = {name: one.cpu() for name, one in tensors.items()}
+    files.write_whole(path, save(here, {"json": json.dumps(dict(meta))}))
 
 
 def read_checkpoint(path: Path, tensors: bool = True) -> TrainState | None:

@@ -26,8 +26,11 @@ class Encoded:
         """(examples,) tokens of each example."""
         return np.array([len(ids) for ids in self.inputs["input_ids"]])
 
-    def batch(self, at: Sequence[int]):
-        """Inputs for the model, each (batch, longest length) int64, padded right, and labels (batch,)."""
+    def batch(self, at: Sequence[int], device=None):
+        """Inputs for the model, each (batch, longest length) int64, padded right, and labels (batch,).
+
+        `device`: a torch.device to put them on; None: the processor.
+        """
         import torch
 
         rows = [self.inputs["input_ids"][i] for i in at]
@@ -36,7 +39,8 @@ class Encoded:
         for name, values in self.inputs.items():
             fill = self.pad if name == "input_ids" else 0
             inputs[name] = torch.tensor([values[i] + [fill] * (longest - len(values[i])) for i in at])
-        return inputs, torch.tensor(self.labels[list(at)])
+        labels, device = torch.tensor(self.labels[list(at)]), device or torch.device("cpu")
+        return {name: one.to(device) for name, one in inputs.items()}, labels.to(device)
 
 
 def encode(examples: Examples, tokenizer, max_length: int) -> Encoded:

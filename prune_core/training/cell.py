@@ -31,7 +31,7 @@ class How:
 
     threads: int = 1
     gpus: int | None = None  # for each cell; None: one, where there are any
-    device: str = ""  # where new cells compute, as `prune --device` has it; begun ones go on where they were
+    device: str = "auto"  # where new cells compute, as `prune --device` has it; begun ones go on where they were
     practice: bool = False
     retries: int = 3  # after its process was killed
     nice: bool = True  # whether all else on the machine comes first
@@ -63,8 +63,7 @@ class Work:
         else:
             command = [*arguments(self.config, self.run, self.runs_dir), *["--practice"] * self.how.practice]
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        own = {"OMP_NUM_THREADS": str(self.how.threads)}
-        own |= {"PRUNESCOPE_DEVICE": self.how.device} if self.how.device else {}
+        own = {"OMP_NUM_THREADS": str(self.how.threads), "PRUNESCOPE_DEVICE": self.how.device}
         with open(self._log, "ab") as out:
             process = subprocess.Popen([sys.executable, "-m", "prune_core", *command], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=out, env=os.environ | own | self._environment,

@@ -20,6 +20,7 @@ from prune_core.runs.sweeps import Sweep
 from prune_core.showing.compare import FREE, Row, Speedup, row_of
 from prune_core.tasks.hub import say
 from prune_core.training import session
+from prune_core.training.placement import ALONE, Placement
 
 PENALTY_SHARE = 2 / 3  # of the budget; the rest is retraining (all of it where a method takes no steps)
 SURFACE = 128  # dev examples behind surfaces, which a comparison does not need; its scores are of the whole dev set
@@ -76,11 +77,11 @@ def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
 
 def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, command: str,
               progress: Callable[[], AbstractContextManager[session.Report]],
-              agree: session.Agree = say) -> Iterator[tuple[int, str, bool]]:
+              agree: session.Agree = say, placed: Placement = ALONE) -> Iterator[tuple[int, str, bool]]:
     """Make all runs, or take them up where they were stopped: (number, run name, whether it is complete) before each.
 
-    `progress()` is entered for each run, and gives what it reports to; `agree` as in session.start. Raises InputError
-    before any work where a run of that name has other settings; session.Interrupted.
+    `progress()` is entered for each run, and gives what it reports to; `agree`, `placed` as in session.start. Raises
+    InputError before any work where a run of that name has other settings; session.Interrupted.
     """
     there = [standing(name, config, runs_dir) for name, config in planned]
     sweeps.keep(as_sweep(planned), runs_dir, {"threads": planned[0][1].threads})  # how `sweep --name` goes on with it
@@ -90,9 +91,9 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
             continue
         with progress() as report, claims.held(name, runs_dir):
             if run:
-                session.resume(run, report)
+                session.resume(run, report, placed)
             else:
-                session.start(config, runs_dir, name, command, report, agree)
+                session.start(config, runs_dir, name, command, report, agree, placed)
 
 
 def rows(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path,

@@ -11,6 +11,7 @@ from prune_core.cutting.blocks import Layout
 from prune_core.methods import repair
 from prune_core.methods.rankings import RANKINGS, SENTENCES
 from prune_core.methods.repair import Gram
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
@@ -22,7 +23,8 @@ def measured(encoder: Encoder, train: Encoded, seed: int) -> tuple[dict[str, Gra
     """(Gram matrices of the encoder as it is, `train`, the sentences of it behind them, which the seed draws)."""
     some = np.random.default_rng(seed).permutation(len(train))[:WEIGHED]
     batches = [some[at] for at in encoding.dev_batches(train.lengths[some], 64)]
-    return repair.collect(encoder.model, encoder.linears, (train.batch(at)[0] for at in batches)), train, some
+    device = devices.of(encoder.model)
+    return repair.collect(encoder.model, encoder.linears, (train.batch(at, device)[0] for at in batches)), train, some
 
 
 def importance(ranking: str, encoder: Encoder, layout: Layout, dense: Mapping[str, torch.Tensor], train: Encoded,

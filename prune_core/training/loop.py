@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from prune_core.cutting.blocks import BlockShape
-from prune_core.cutting.masks import sparsity_of, zero_share
+from prune_core.cutting.masks import sparsity_of
 from prune_core.methods.rankings import RANKINGS
 from prune_core.methods.table import METHODS
+from prune_core.models import devices
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import Teacher
 from prune_core.runs.config import PruneConfig
@@ -29,9 +30,10 @@ from prune_core.runs.stages import DENSE, Stage, kind_of
 from prune_core.training.data import EncodedTask
 from prune_core.training.forecast import Spent
 from prune_core.training.importance import importance, measured
+from prune_core.training.placement import ALONE, Placement, check_batch
 from prune_core.training.position import Position
 from prune_core.training.scoring import Scorer
-from prune_core.training.step import taught_rows
+from prune_core.training.step import taught_rows, zero_share
 
 Events = Iterator[Snapshot | Working]
 
@@ -40,9 +42,14 @@ class Pruning:
     """A run of the whole method on one encoder and one task, from wherever `restore_` puts it to its end."""
 
     def __init__(self, encoder: Encoder, data: EncodedTask, config: PruneConfig,
-                 saved: Callable[[str], Mapping[str, torch.Tensor]] | None = None):
-        """`saved` gives back the weights of an earlier Snapshot by name; without it they stay in memory."""
-        self.encoder, self.data, self.config = encoder, data, config
+                 saved: Callable[[str], Mapping[str, torch.Tensor]] | None = None, placed: Placement = ALONE):
+        """`saved` gives back the weights of an earlier Snapshot by name; without it they stay in memory.
+
+        `placed`: the process, where several share the batches; all get the same events. Raises InputError where a
+        batch has fewer examples than there are processes.
+        """
+        check_batch(placed.count, config.batch_size, len(data.train))
+        self.encoder, self.data, self.config, self.placed = encoder, data, config, placed
         self.layout = encoder.layout(BlockShape.parse(config.block))
         self.work = work(config, _size(data, self.layout.encoder_weights))
         self.plan, self.spent = self.work.plan, Spent()
@@ -50,9 +57,9 @@ class Pruning:
         self.at_rest = True  # whether `state` may be asked for: not between the snapshots of one step
         self._kept: dict[str, Mapping[str, torch.Tensor]] | None = None if saved else {}
         self.position = Position(encoder, data.train, config, self.layout, self.plan,
-                                 saved or (lambda name: self._kept[name]), self.spent)
-        self.scorer = Scorer(encoder, data, self.layout, config.scope, self.spent, config.formats)
-        torch.set_num_threads(config.threads)
+                                 saved or (lambda name: self._kept[name]), self.spent, placed)
+        self.scorer = Scorer(encoder, data, self.layout, config.scope, self.spent, config.formats, placed)
+        torch.set_num_threads(placed.threads(config.threads))
 
     def __iter__(self) -> Events:
         while not self.position.at_end:
@@ -82,7 +89,7 @@ class Pruning:
             step, milestone = position.step, position.step in milestones
             if milestone:
                 method.refresh_()
-            zeros = zero_share({name: norms.numpy() for name, norms in method.norms.items()}, self.layout)
+            zeros = zero_share(method.norms, self.layout)
             now = {"loss": loss, "penalty": method.penalty(), "milestone": milestone, "zero_share": zeros,
                    "lam": float(np.mean(list(method.lam.values()))), "residuals": position.steps.residuals()}
             for compression in position.just_crossed(zeros, last):
@@ -99,11 +106,14 @@ class Pruning:
         self.at_rest = False
         yield Working("penalty", "ranking the blocks", 0, 1)
         config, dense = self.config, self.encoder.copies()
-        seen = measured(self.encoder, self.data.train, config.seed)
-        cutting = METHODS[config.method].build(self.encoder, self.layout, config.scope, *seen, **config.of_method)
+        if self.placed.main:
+            seen = measured(self.encoder, self.data.train, config.seed)
+            cutting = METHODS[config.method].build(self.encoder, self.layout, config.scope, *seen, **config.of_method)
         for compression in config.compressions:
             self.encoder.load_(dense)
-            cutting.cut_(sparsity_of(compression), config.formats)
+            if self.placed.main:
+                cutting.cut_(sparsity_of(compression), config.formats)
+            self.same_()
             self.position.cut_pattern_(compression)
             end = self._end if compression == config.compressions[-1] else self._keep
             yield from end(Stage.of("penalty", compression), sparsity_of(compression))
@@ -118,14 +128,24 @@ class Pruning:
         config, train, method = self.config, self.data.train, self.position.steps.method
         if self.teacher is None and config.taught:
             self.teacher = Teacher(self.encoder, self.position.saved(DENSE), config.temperature)
-            rows = taught_rows(self.plan, train.lengths, config)
+            rows = taught_rows(self.plan, train.lengths, config, self.placed)
             for done, total in self.teacher.prepare(train, rows, config.precision == "bf16"):
                 yield Working(self.position.phase, "asking the dense model", done, total)
         if method and RANKINGS[config.ranking].build:
             yield Working(self.position.phase, "weighing the inputs", 0, 1)
             dense = self.position.saved(DENSE)
-            counts = importance(config.ranking, self.encoder, self.layout, dense, train, config.seed)
+            counts = None
+            if self.placed.main:
+                counts = importance(config.ranking, self.encoder, self.layout, dense, train, config.seed)
+                counts = {name: one.cpu() for name, one in counts.items()}
+            counts = devices.moved(self.placed.from_main(counts), devices.of(self.encoder.model))
             method.weigh_(counts, fresh=self.position.step == 0)
+
+    def same_(self) -> None:
+        """Give all processes the weights of the first."""
+        if self.placed.count > 1:
+            mine = {name: one.cpu() for name, one in self.encoder.copies().items()} if self.placed.main else None
+            self.encoder.load_(self.placed.from_main(mine))
 
     def _steps(self) -> Iterator[tuple[float, bool]]:
         """Train to the end of the phase; (loss, whether it was the last step) after each step."""

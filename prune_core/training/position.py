@@ -18,6 +18,7 @@ from prune_core.runs.schedule import Schedule
 from prune_core.runs.stages import Stage, kind_of
 from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
+from prune_core.training.placement import ALONE, Placement
 from prune_core.training.step import Steps
 
 
@@ -25,9 +26,10 @@ class Position:
     """The phase, its steps once it has begun, and the compressions whose weights the penalty phase has kept."""
 
     def __init__(self, encoder: Encoder, train: Encoded, config: PruneConfig, layout: Layout, plan: Schedule,
-                 saved: Callable[[str], Mapping[str, torch.Tensor]], spent: Spent):
+                 saved: Callable[[str], Mapping[str, torch.Tensor]], spent: Spent, placed: Placement = ALONE):
         self.encoder, self.train, self.config, self.layout, self.plan = encoder, train, config, layout, plan
-        self.saved, self.spent = saved, spent
+        self.spent, self.placed = spent, placed
+        self.saved = lambda name: placed.from_main(saved(name) if placed.main else None)
         self.number = 0  # of the phase
         self.steps: Steps | None = None
         self.crossed: list[float] = []
@@ -72,7 +74,8 @@ class Position:
                 method = row.build(self.encoder.weights, self.layout, config.scope, **config.of_method)
             if row.quantizes:
                 everything = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.encoder.weights.items()}
-                quantization = Quantization(self.encoder, self.layout, formats, USUAL, everything, count)
+                quantization = Quantization(self.encoder, self.layout, formats, USUAL, everything, count,
+                                            self.placed.widest)
         elif kind_of(phase) == "retrain":
             compression = self.plan.compressions[self.number - 2]
             self.encoder.load_(self.saved(Stage.of("penalty", compression)))
@@ -81,9 +84,10 @@ class Position:
             dev_score.apply_mask_(self.encoder.weights, mask)
             if not formats.plain:
                 kept = self.patterned_(mask)
-                quantization = Quantization(self.encoder, self.layout, formats, config.quantizer, kept, count)
+                quantization = Quantization(self.encoder, self.layout, formats, config.quantizer, kept, count,
+                                            self.placed.widest)
         self.steps = Steps(self.encoder, self.train, config, phase, self.number, count, self.spent, method, mask,
-                           quantization)
+                           quantization, placed=self.placed)
 
     def cut_pattern_(self, compression: float, importance: Mapping[str, torch.Tensor] | None = None) -> None:
         """Cut what a compression cuts of the weights as they are, and of what is kept what the run's pattern cuts."""

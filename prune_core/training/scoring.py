@@ -22,14 +22,16 @@ from prune_core.runs.stages import DENSE
 from prune_core.tasks import metrics
 from prune_core.training.data import EncodedTask
 from prune_core.training.forecast import Spent
+from prune_core.training.placement import ALONE, Placement
 
 
 class Scorer:
     """Scores the encoder as it is, or cut by norm; writes down in `spent` how long it takes."""
 
     def __init__(self, encoder: Encoder, data: EncodedTask, layout: Layout, scope: str, spent: Spent,
-                 formats: Formats):
+                 formats: Formats, placed: Placement = ALONE):
         self.encoder, self.data, self.layout, self.scope, self.spent = encoder, data, layout, scope, spent
+        self.placed = placed
         self.formats = formats  # whose patterns are cut of all that is not dense
         self._running: Callable[[], AbstractContextManager] = contextlib.nullcontext  # inside, the model is scored
 
@@ -50,7 +52,7 @@ class Scorer:
         yield Working(name, "scoring", len(GRID), len(GRID))
         sentences = sum(map(len, self.data.dev.values()))
         with self.spent.scoring(sentences), dev_score.masked(self.encoder.weights, mask), self._running():
-            told = dev_score.dev_score(self.encoder.model, self.data.task, self.data.dev)
+            told = dev_score.dev_score(self.encoder.model, self.data.task, self.data.dev, self.placed)
         self._running = contextlib.nullcontext
         if quantization:
             now |= {"residuals": quantization.residuals()}
@@ -81,7 +83,7 @@ class Scorer:
         """(headline score, low, high) on the surface's examples, of the model as it is."""
         task, labels = self.data.task, self.data.surface.labels
         with self.spent.scoring(len(labels)), self._running():
-            outputs = dev_score.outputs(self.encoder.model, self.data.surface)
+            outputs = dev_score.outputs(self.encoder.model, self.data.surface, self.placed)
             score = metrics.score(task, outputs, labels)[task.metrics[0]]
             return score, *metrics.interval(task, outputs, labels)
 

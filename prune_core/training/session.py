@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from prune_core import InputError, out_of_memory
 from prune_core.cutting.blocks import BlockShape, Layout
 from prune_core.evaluation import surface, weights
 from prune_core.execution.probe import probe
 from prune_core.machine import machine, versions
-from prune_core.models import checkpoints, encoders, identity, stored, tokenizers
+from prune_core.models import checkpoints, identity, tokenizers
+from prune_core.models.devices import CPU
 from prune_core.models.encoders import Encoder, heads_of
 from prune_core.runs import estimate, index, places, shelf
 from prune_core.runs.config import PruneConfig, rooted
@@ -26,13 +29,13 @@ from prune_core.runs.places import RunError
 from prune_core.runs.recorder import Recorder, TrainState, read_checkpoint
 from prune_core.runs.run import Run
 from prune_core.runs.snapshots import Snapshot, Working
-from prune_core.runs.stages import DENSE
 from prune_core.tasks import encoding, hub, metrics, table_files
-from prune_core.tasks.glue import Examples, Task, TaskData
+from prune_core.tasks.glue import Examples, TaskData
 from prune_core.tasks.hub import say
 from prune_core.training.data import EncodedTask
+from prune_core.training.loading import Told, encoder_for, precision_of, pruning_of, said_elsewhere
 from prune_core.training.loop import Pruning
-from prune_core.training.step import faster_precision
+from prune_core.training.placement import ALONE, Lost, Placement, check_batch
 
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
 
@@ -45,8 +48,8 @@ class Interrupted(Exception):
 
 
 def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, report: Report,
-          agree: Agree = say) -> dict:
-    """Begin a run and see it to its end; returns its result.
+          agree: Agree = say, placed: Placement = ALONE) -> dict:
+    """Begin a run and see it to its end; returns its result. `placed`: the first process, where there are several.
 
     Before any work it says what was guessed, drawn, permuted or taken instead, and run.json keeps that; `agree` is
     asked before a run on the practice set that was to be another. Raises InputError before anything is written,
@@ -59,8 +62,8 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     data = load_for(config)
     if data.source == "practice" != config.data:
         agree(data.note)
-    config = replace(config, precision=faster_precision()) if config.precision == "auto" else config
-    encoder = _encoder(config, data.task, runs_dir)
+    config = replace(config, precision=precision_of(config.precision, placed.device))
+    encoder = encoder_for(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
     config.formats.check(layout)
     loading = [*encoder.notes, *_fits(encoder, data, config)]
@@ -70,10 +73,12 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
         if line not in hub.said:
             say(f"note: {line}")
     name = name or shelf.free_name(default_name(config, data.task.name), runs_dir)
-    about = _about(config, command, data, encoder, layout, expected) | {"loading": loading}
+    about = _about(config, command, data, encoder, layout, expected) | {"loading": loading, "device": placed.to_json()}
     sentences = EncodedTask.of(data, encoder, config)  # takes seconds: before there is a run that seems to stand still
+    check_batch(placed.count, config.batch_size, len(sentences.train))
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
-        pruning = Pruning(encoder, sentences, config, _weights_of(recorder.path))
+        placed.from_main(Told(config, data.source, Path(runs_dir)))
+        pruning = pruning_of(encoder, sentences, config, recorder.path, placed)
         if known := estimate.measured(config, data.task.name, index.listing(Path(runs_dir))):
             pruning.work = pruning.work.at(known[0])
         return _drive(pruning, recorder, report)
@@ -108,18 +113,43 @@ def _about(config: PruneConfig, command: str, data: TaskData, encoder: Encoder, 
     }
 
 
-def resume(run: Run, report: Report) -> dict:
+def follow(placed: Placement) -> None:
+    """Train as one of several processes, from what the first says to its end or to one's own; writes nothing."""
+    with contextlib.suppress(Lost), _asked_to_stop():
+        if (told := placed.from_main()) is None:
+            return
+        config, data = told.config, load_for(told.config, told.source)
+        if data.source != told.source:
+            raise InputError(f"process {placed.rank} finds no data at {told.source!r}{why_not(data)}")
+        path = Path(told.folder) / told.run if told.run else None
+        if path and (told.trained or not config.start_from):
+            encoder = weights.checkpoint_of(Run(path), data.task.outputs, untouched=not told.trained)
+        else:
+            encoder = encoder_for(config, data.task, told.folder)
+        pruning = pruning_of(encoder, EncodedTask.of(data, encoder, config), config, path, placed)
+        if told.trained:
+            pruning.restore_(*placed.from_main())
+        for _ in pruning:
+            pass
+
+
+def resume(run: Run, report: Report, placed: Placement = ALONE) -> dict:
     """Take an interrupted run to its end; the numbers are those of a run that was never interrupted.
 
-    A complete run just returns its result. Raises RunError while another process writes it, or where its data or its
-    checkpoint is no longer what it was; Interrupted.
+    A complete run just returns its result. On another kind of device, or in another number of processes, that is said:
+    bits may differ. Raises RunError while another process writes it, or where its data or its checkpoint is no longer
+    what it was; Interrupted.
     """
     if run.result is not None:
+        placed.from_main(None)
         return run.result
     if run.recorded:
         raise RunError(f"run {run.name!r} shipped with the project and is read only")
     config = run.config
-    with _one_line_for_the_machine(run.path.parent, run.name), Recorder.reopen(run.path) as recorder:
+    if elsewhere := said_elsewhere(run, placed):
+        say(f"note: run {run.name!r} goes on {elsewhere}")
+    device = placed.to_json() if elsewhere else None
+    with _one_line_for_the_machine(run.path.parent, run.name), Recorder.reopen(run.path, device) as recorder:
         check_data(run)
         data = load_for(config, run.data)
         if data.source != run.data:
@@ -128,65 +158,32 @@ def resume(run: Run, report: Report) -> dict:
         if state or not config.start_from:
             encoder = weights.checkpoint_of(run, data.task.outputs, untouched=not state)
         else:
-            encoder = _encoder(config, data.task, run.path.parent)
-        pruning = Pruning(encoder, EncodedTask.of(data, encoder, config), config, _weights_of(run.path))
+            encoder = encoder_for(config, data.task, run.path.parent)
+        sentences = EncodedTask.of(data, encoder, config)
+        check_batch(placed.count, config.batch_size, len(sentences.train))
+        precision_of(config.precision, placed.device)
+        placed.from_main(Told(config, data.source, run.path.parent, run.name, bool(state)))
+        pruning = pruning_of(encoder, sentences, config, run.path, placed)
         if state:
-            pruning.restore_(state.tensors, state.meta)
+            pruning.restore_(*placed.from_main((state.tensors, state.meta)))
         return _drive(pruning, recorder, report)
 
 
-def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]] = iter) -> None:
+def record_repaired(run: Run, show: Callable[[Iterable[tuple]], Iterable[tuple]] = iter,
+                    device: torch.device = CPU) -> None:
     """Have a complete run record what could be kept of its dense weights without training: `surface.repaired`.
 
     A quick run does without, and one that shipped with the project stays as it is. `show` passes the steps (done,
     total, ...) on. Raises InputError where weights or data are gone; the run is complete all the same.
     """
     if not run.recorded and run.config.preset != "quick":
-        for _ in show(surface.repaired(run)):
+        for _ in show(surface.repaired(run, device)):
             pass
-
-
-def _encoder(config: PruneConfig, task: Task, runs_dir: Path) -> Encoder:
-    """The checkpoint with a fresh head, or fine-tuned as the run `start_from` left it. Raises InputError."""
-    if not config.start_from:
-        return encoders.load(config.model, task.outputs, config.seed, config.train_embeddings, task.labels,
-                             config.revision)
-    run = shelf.find(config.start_from, runs_dir)
-    if (rooted(run.config).model, run.task) != (config.model, task.name):
-        raise InputError(f"run {run.name!r} has {run.config.model} on {run.task}; needed to start from: "
-                         f"{config.model} on {task.name}")
-    if run.labels != list(task.labels):
-        raise InputError(f"run {run.name!r} has {', '.join(run.labels[:6]) or 'a score'} for labels; needed to start "
-                         f"from: {', '.join(task.labels[:6]) or 'a score'}")
-    if config.revision not in (None, run.config.revision, there := weights.revision_of(run)):
-        raise InputError(f"run {run.name!r} has {config.model} at {there or 'no revision'}; needed to start from: "
-                         f"{config.revision}")
-    encoder = weights.encoder_of(run, DENSE, task.outputs)
-    encoder.embeddings.requires_grad_(config.train_embeddings)
-    return encoder
 
 
 def default_name(config: PruneConfig, task: str) -> str:
     """sst2-minilm-64x1-s0"""
     return f"{task}-{Path(config.model).name}-{config.block}-s{config.seed}"
-
-
-def _weights_of(path: Path) -> Callable[[str], Mapping]:
-    """Name of a saved phase -> its tensors, read back from the run directory.
-
-    Raises RunError where they are damaged.
-    """
-    from safetensors import SafetensorError
-
-    def read(name: str) -> Mapping:
-        try:
-            return stored.read(path / "weights" / f"{name}.safetensors", Run(path).layout)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise RunError(f"run {path.name!r}: weights {name!r} cannot be read: {places.one_line(error)}; what was "
-                           "recorded is kept, but the run cannot go on; begin it anew with: "
-                           f"{Run(path).command()}") from None
-
-    return read
 
 
 def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
@@ -268,6 +265,10 @@ def _one_line_for_the_machine(runs_dir: Path, name: str):
         Recorder.note_error(Path(runs_dir) / name, "out of memory")
         raise RunError(f"run {name!r} is out of memory; what was recorded is kept; when there is more, or less runs "
                        f"beside it: python -m prune_core resume {name}") from None
+    except Lost as error:
+        Recorder.note_error(Path(runs_dir) / name, str(error))
+        raise RunError(f"run {name!r} stopped: {error}; what was recorded is kept; go on with: "
+                       f"python -m prune_core resume {name}") from None
     except OSError as error:
         Recorder.note_error(Path(runs_dir) / name, error.strerror or str(error))
         raise RunError(f"run {name!r} cannot be written in {runs_dir}: {error.strerror or error}; what was recorded "

@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 from prune_core import InputError
+from prune_core.cutting.blocks import Layout
 from prune_core.cutting.masks import BlockMask, sparsity_of
 from prune_core.evaluation import dev_score
 from prune_core.methods.method import Method
 from prune_core.methods.qat import Quantization
+from prune_core.models import devices
+from prune_core.models.devices import CPU
 from prune_core.models.encoders import Encoder
 from prune_core.models.teacher import MIX, Teacher, hidden_loss, mixed
 from prune_core.runs.config import PruneConfig
@@ -26,6 +29,7 @@ from prune_core.runs.stages import kind_of
 from prune_core.tasks import encoding
 from prune_core.tasks.encoding import Encoded
 from prune_core.training.forecast import Spent
+from prune_core.training.placement import ALONE, Placement
 
 RAMP = 0.9  # share of the penalty phase in which the wanted sparsity rises; the rest settles
 CONTROLS = 200  # times in a phase
@@ -48,6 +52,7 @@ class Steps:
     mask: BlockMask | None = None  # in retraining: what it cuts gets no gradient
     quantization: Quantization | None = None  # where weights or activations are trained to be in few bits
     done: int = 0
+    placed: Placement = ALONE
 
     def __post_init__(self):
         decayed = [p for p in self.encoder.trainable().values() if p.ndim > 1]
@@ -55,6 +60,8 @@ class Steps:
         groups = [{"params": decayed, "weight_decay": self.config.weight_decay},
                   {"params": others, "weight_decay": 0.0}] + (self.quantization.group if self.quantization else [])
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self.device = devices.of(self.encoder.model)
+        self._spans, self._kept = devices.Spans(self.device), None
 
     @property
     def kind(self) -> str:
@@ -69,6 +76,7 @@ class Steps:
         """One step on these training sentences; the task's loss. Raises InputError where that is no number any more."""
         start = time.perf_counter()
         loss = self._step_(rows, teacher)
+        self.spent.method_seconds += self._spans.taken()
         seconds = time.perf_counter() - start
         self.spent.step_seconds += seconds
         self.spent.penalty_seconds += seconds * (self.kind == "penalty")
@@ -82,21 +90,24 @@ class Steps:
         lr = self._lr(self.done)
         # All randomness of a step comes from where it stands, so a resumed run needs no generator state.
         seed = np.random.SeedSequence([self.config.seed, self.number, self.done]).generate_state(1, np.uint64)
-        torch.manual_seed(int(seed[0]) >> 1)
-        inputs, labels = self.train.batch(rows)
-        bf16 = torch.autocast("cpu", torch.bfloat16, enabled=self.config.precision == "bf16")
+        torch.manual_seed((int(seed[0]) >> 1) + self.placed.rank)  # each process drops out other units
+        mixed_precision = devices.autocast(self.device, self.config.precision)
         if self.quantization:
             self.quantization.before_(self.done, self.optimizer)
-        with bf16, _plain_attention(self.encoder.model), self.rounding(learning=True):
-            loss, whole = self._losses(inputs, labels, teacher, rows)
+        with mixed_precision, _plain_attention(self.encoder.model, self.device), self.rounding(learning=True):
+            loss, whole = self._losses(teacher, rows)
         whole.backward()
+        gradients = [one.grad for one in self.encoder.trainable().values() if one.grad is not None]
+        loss = self.placed.sum_(gradients, loss)
         if self.quantization:
             self.quantization.after_()
         if self.method:
             self._timed(self._control_)
             self._timed(self.method.before_step_)
         if self.mask:
-            dev_score.apply_mask_({name: w.grad for name, w in self.encoder.weights.items()}, self.mask)
+            grads = {name: weight.grad for name, weight in self.encoder.weights.items()}
+            self._kept = self._kept or dev_score.kept_groups(grads, self.mask)
+            dev_score.scale_groups_(grads, self._kept, self.mask)
         nn.utils.clip_grad_norm_(self.encoder.trainable().values(), MAX_GRADIENT)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("factor", 1.0)
@@ -107,24 +118,45 @@ class Steps:
         self.done += 1
         if self.method:
             self._timed(self.method.after_step_, lr)
-        return float(loss.detach())
+        return float(loss.detach())  # waits for all that was asked of a GPU
 
-    def _losses(self, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, teacher: Teacher | None,
-                rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """(the task's loss, what is minimised: that mixed with the distance to the teacher)."""
-        config, model = self.config, self.encoder.model
+    def _losses(self, teacher: Teacher | None, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(the task's loss, what is minimised: that mixed with the distance to the teacher), of this batch.
+
+        In one of several processes its share of both: means over its rows, times the part of all rows that they are.
+        """
+        config, model, (mine, part) = self.config, self.encoder.model, self.placed.share_of(rows)
+        inputs, labels = self.train.batch(mine, self.device)
         out = model(**inputs, labels=labels, output_hidden_states=bool(teacher and config.distill_hidden))
         if teacher is None:
-            return out.loss, out.loss
-        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(rows))
+            return part * out.loss, part * out.loss
+        whole = (1 - config.distill) * out.loss + config.distill * teacher.loss(out.logits, teacher.at(mine))
+        whole = part * whole
         if config.distill_hidden:
             distance = hidden_loss(out.hidden_states, teacher.hidden(inputs), inputs["attention_mask"])
-            whole = whole + config.distill_hidden * distance
+            whole = whole + config.distill_hidden * self._part_of_tokens(mine, rows, part) * distance
         if config.mixkd:
             share = float(np.random.default_rng([config.seed, self.number, self.done]).beta(MIX, MIX))
-            there = teacher.model(**mixed(teacher.model, inputs, share)).logits.float()
-            whole = whole + teacher.loss(model(**mixed(model, inputs, share)).logits, there)
-        return out.loss, whole
+            own, others = self._pairs(inputs, rows)
+            there = teacher.model(**mixed(teacher.model, own, share, others)).logits.float()
+            whole = whole + part * teacher.loss(model(**mixed(model, own, share, others)).logits, there)
+        return part * out.loss, whole
+
+    def _part_of_tokens(self, mine: np.ndarray, rows: np.ndarray, part: float) -> float:
+        """What part of a batch's tokens these rows have, whose part of the rows is `part`."""
+        if part in (0.0, 1.0):
+            return part
+        tokens = [sum(len(self.train.inputs["input_ids"][at]) for at in some) for some in (mine, rows)]
+        return tokens[0] / tokens[1]
+
+    def _pairs(self, inputs: Mapping[str, torch.Tensor], rows: np.ndarray) -> tuple[Mapping, Mapping | None]:
+        """(this process's sentences, of each its neighbour in the whole batch), equally long; None in one alone."""
+        if self.placed.count == 1:
+            return inputs, None
+        mine, before = (self.placed.share_of(some)[0] for some in (rows, np.roll(rows, 1)))
+        both, _ = self.train.batch(np.concatenate([mine, before]), self.device)
+        return ({name: one[: len(mine)] for name, one in both.items()},
+                {name: one[len(mine) :] for name, one in both.items()})
 
     def rounding(self, learning: bool = False) -> AbstractContextManager[None]:
         """Inside, the model runs with its activations and embeddings rounded, where they are."""
@@ -136,9 +168,8 @@ class Steps:
 
     def _timed(self, part: Callable, *arguments) -> None:
         """Time what the method adds to a step."""
-        start = time.perf_counter()
-        part(*arguments)
-        self.spent.method_seconds += time.perf_counter() - start
+        with self._spans.part():
+            part(*arguments)
 
     def _lr(self, step: int) -> float:
         """Warm-up, then linear decay to zero; constant under the penalty, whose last steps matter like the first."""
@@ -172,7 +203,7 @@ class Steps:
 
     def restore_(self, tensors: Mapping[str, torch.Tensor], lam: Mapping[str, float], done: int) -> None:
         """Continue after so many steps, from `tensors` and the method's lambda."""
-        self.done = done
+        self.done, tensors = done, devices.moved(tensors, self.device)
         slots = {key.split(".", 2)[1] for key in tensors if key.startswith("adam.")}
         for name, parameter in self._named().items():
             self.optimizer.state[parameter] = {slot: tensors[f"adam.{slot}.{name}"].clone() for slot in slots}
@@ -187,36 +218,43 @@ def _batches(lengths: np.ndarray, config: PruneConfig, number: int, start: int, 
     return itertools.islice(encoding.training_batches(lengths, config.batch_size, (config.seed, number)), start, stop)
 
 
-def taught_rows(plan: Schedule, lengths: np.ndarray, config: PruneConfig) -> np.ndarray:
-    """The training examples that come up after the dense phase, ascending."""
+def taught_rows(plan: Schedule, lengths: np.ndarray, config: PruneConfig, placed: Placement = ALONE) -> np.ndarray:
+    """The training examples that come up after the dense phase, in this process, ascending."""
     rows = [np.empty(0, int)]
     for number, (_, count) in enumerate(plan.phases):
         if number:
-            rows += _batches(lengths, config, number, 0, count)
+            rows += [placed.share_of(batch)[0] for batch in _batches(lengths, config, number, 0, count)]
     return np.unique(np.concatenate(rows))
 
 
-def faster_precision(tries: int = 5) -> str:
-    """'bf16' if this machine multiplies bf16 at least 1.2 times as fast as fp32, else 'fp32'. Takes about 50 ms."""
-    def seconds(dtype: torch.dtype) -> float:
-        a, b = torch.ones(1024, 512, dtype=dtype), torch.ones(512, 512, dtype=dtype)
-        times = []
-        for _ in range(tries + 2):
-            start = time.perf_counter()
-            a @ b
-            times.append(time.perf_counter() - start)
-        return float(np.median(times[2:]))
+def zero_share(norms: Mapping[str, torch.Tensor], layout: Layout) -> float:
+    """Share of the prunable weights that lie in groups of norm exactly 0; one number for each matrix is fetched."""
+    kept = torch.stack([(norms[matrix.name] > 0).sum() for matrix in layout.matrices]).tolist()
+    weights = sum(count * layout.group_size(m) for count, m in zip(kept, layout.matrices, strict=True))
+    return 1.0 - weights / layout.encoder_weights
 
-    return "bf16" if seconds(torch.float32) > 1.2 * seconds(torch.bfloat16) else "fp32"
+
+def faster_precision(tries: int = 5, device: torch.device = CPU) -> str:
+    """'bf16' if this device multiplies bf16 at least 1.2 times as fast as fp32, else 'fp32'. Takes about 50 ms."""
+    def milliseconds(dtype: torch.dtype) -> float:
+        a, b = (torch.ones(rows, 512, dtype=dtype, device=device) for rows in (1024, 512))
+        return float(np.median([devices.milliseconds(device, lambda: a @ b) for _ in range(tries + 2)][2:]))
+
+    if not devices.has_bf16(device):
+        return "fp32"
+    return "bf16" if milliseconds(torch.float32) > 1.2 * milliseconds(torch.bfloat16) else "fp32"
 
 
 @contextlib.contextmanager
-def _plain_attention(model: nn.Module) -> Iterator[None]:
-    """Attention written out, not torch's fused one, whose backward is slow on processors.
+def _plain_attention(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Attention written out, not torch's fused one, whose backward is slow on processors; on CUDA as it is.
 
     A step of MiniLM takes 0.44 s instead of 0.70 without dropout, 0.59 instead of 0.65 with it (MRPC, bf16, two
     threads); forward alone the fused one is the faster.
     """
+    if device.type == "cuda":
+        yield
+        return
     usual = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:

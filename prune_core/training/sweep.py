@@ -57,7 +57,7 @@ Show = Callable[[Sequence[Standing], float | None], None]  # how all cells stand
 
 
 def run(sweep: Sweep, runs_dir: Path = places.RUNS, *, on: str = "local", at_a_time: int | None = None,
-        threads: int | None = None, gpus: int | None = None, device: str = "", practice: bool = False,
+        threads: int | None = None, gpus: int | None = None, device: str = "auto", practice: bool = False,
         storage: str = "", retries: int = 3, show: Show = lambda cells, left: None) -> dict:
     """Carry a sweep out, or take it up again: {sweep, cells: [{run, status, settings, points}], seconds}.
 
@@ -87,6 +87,10 @@ def run(sweep: Sweep, runs_dir: Path = places.RUNS, *, on: str = "local", at_a_t
 def _place(sweep: Sweep, runs_dir: Path, on: str, at_a_time: int | None, how: How) -> Iterator[Place]:
     """Where it is carried out. Raises InputError."""
     if on == "local":
+        if how.device not in ("auto", "cpu"):
+            from prune_core.models import devices
+
+            devices.pick(how.device)
         yield Local(runs_dir, how, at_a_time)
     elif on == "ray" or on.startswith("ray://"):
         if at_a_time is not None:

@@ -1,4 +1,4 @@
-"""python -m tests.bench speed|ui|many [--json] [--only NAME]: each aim beside what this machine gives.
+"""python -m tests.bench speed|ui|memory|costs|many [--json]: each aim beside what this machine gives.
 
 speed: everything is timed in turn with its dense twin, in one process, after a warm-up, on two threads; medians.
 """
@@ -63,6 +63,30 @@ def many(
     from bench.many import run
 
     tell(({"part": "many"} | row for row in run(runs)), as_json)
+
+
+@app.command()
+def memory(
+    held: Annotated[bool, typer.Option("--held", help="Also with what the C library keeps: twice as long.")] = False,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Memory by formula against fresh processes: MiniLM and a BERT-base size over batch and length."""
+    from bench.plans import rows_of_memory
+
+    tell(({"part": "memory"} | row for row in rows_of_memory(held)), as_json)
+
+
+@app.command()
+def costs(
+    gpu: Annotated[float | None, typer.Option(
+        help="Seconds that a step of BERT-large size, 32 x 128, took on your GPU.")] = None,
+    link: Annotated[float, typer.Option(help="Gigabytes a second between two devices.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """What BERT-large on all of MNLI with 20 settings costs, from a step measured here, or one that you measured."""
+    from bench.plans import rows_of_costs
+
+    tell(({"part": "costs"} | row for row in rows_of_costs(gpu, link)), as_json)
 
 
 def tell(rows, as_json: bool) -> None:

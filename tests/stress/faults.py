@@ -12,6 +12,7 @@ from pathlib import Path
 import tiny
 from stress.child import complete, live
 from stress.kills import kills, loads, same
+from stress.several import workers
 from stress.sweeps import killed_sweeps
 
 from prune_core.runs import shelf
@@ -136,6 +137,7 @@ def rows(short: bool) -> Iterator[dict]:
         yield from disks(small, folder / "runs")
         yield from clock_and_memory(small, folder / "runs")
         yield from killed_sweeps(folder / "sweeps", model, data, short)
+        yield from workers(folder, 1 if short else 3)
         if not short:
             source = str(GLUE) if GLUE.is_dir() else "practice"
             real = PruneConfig(data=source, compressions=(2.0,), dense_steps=8, penalty_steps=16,
