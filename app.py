@@ -22,8 +22,9 @@ def main() -> None:
     if not loaders.read_only():
         trash.undo()
     listed = loaders.listed()
-    mine = [entry for entry in listed if entry.path.parent == loaders.runs_dir()]
-    shipped = [entry for entry in listed if entry.path.parent != loaders.runs_dir()]
+    here = loaders.runs_dir()
+    mine = [entry for entry in listed if entry.path.parent == here]
+    shipped = [entry for entry in listed if entry.path.parent != here]
     doors()
     best_results.table([entry.run for entry in listed if entry.run])
     show("Your runs", mine,
@@ -42,6 +43,9 @@ DOORS = (  # what for, in a sentence, where
     ("Present", ":material/co_present:", "Make a report of two pages: a recommendation, its reasons and a live map, in "
      "one file that works offline.", "Make a report", "pages/6_Report.py"),
 )
+
+
+CARDS = 20  # runs that are shown at once
 
 
 def doors() -> None:
@@ -64,12 +68,29 @@ def show(title: str, listed: list[Listed], empty: str) -> None:
             st.page_link("pages/1_Prune.py", label="Prune an encoder", icon=":material/content_cut:")
     if not listed:
         st.info(empty)
-    for entry in listed:
+    found, key = wanted(title, listed), f"shown of {title}"
+    shown = st.session_state.get(key, CARDS)
+    for entry in found[:shown]:
         with st.container(border=True, gap="xsmall"):
             if entry.run:
                 card(entry)
             else:
                 unreadable(entry)
+    if shown < len(found):
+        st.button(f"Show {min(CARDS, len(found) - shown)} more of {len(found):,}", icon=":material/expand_more:",
+                  key=f"more {title}", on_click=st.session_state.update, args=({key: shown + CARDS},))
+
+
+def wanted(title: str, listed: list[Listed]) -> list[Listed]:
+    """Those whose names have what is typed, where there are too many to look through; one can type there."""
+    if len(listed) <= CARDS:
+        return listed
+    typed = st.text_input(f"Find among {len(listed):,}", key=f"find {title}", placeholder="Part of a name",
+                          icon=":material/search:", width=360).strip().lower()
+    found = [entry for entry in listed if typed in entry.name.lower()]
+    if not found:
+        st.caption("No name has that in it.")
+    return found
 
 
 def card(entry: Listed) -> None:
@@ -99,7 +120,7 @@ def card(entry: Listed) -> None:
 
 def notes(run: Run) -> None:
     """Badges for what one must know who reads its scores; the whole of it where the pointer rests."""
-    near = results.near_chance(results.dense_scores(run.snapshots), run.points, run.metric, run.majority_score)
+    near = results.near_chance(run.dense_scores, run.points, run.metric, run.majority_score)
     near = [warning for warning in run.warnings if warning in near]
     for label, said in (("near chance", near), ("note", [one for one in run.warnings if one not in near])):
         if said:

@@ -7,6 +7,7 @@ import os
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from pages.prune import sweeps
 from pages.prune.data_choice import hub_lacks, keep_upload, known_folder
 from pages.prune.estimate import estimate
 from pages.prune.live_run import watch
@@ -22,6 +23,7 @@ from prune_core.tasks import table_files
 from prune_core.tasks.glue import HUB_DATA, NOT_GLUE, TASKS
 from prune_core.tasks.table_files import SUFFIXES
 
+VIEWS = ("One run", "Sweeps")
 BLOCKS = ("64x1", "32x1", "16x1", "1x64", "16x16", "allx1", "1xall")
 DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
 BITS = ("", "8", "4", "3", "2", "ternary", "binary", "clusters-4")
@@ -34,6 +36,10 @@ PRESET_WORDS = {"quick": "to see reweighting at work, not to judge it",
 def main() -> None:
     widgets.page("Prune")
     st.title("Prune an encoder", anchor=False)
+    if st.segmented_control("View", VIEWS, default=VIEWS[0], required=True, key="view", bind="query-params",
+                            label_visibility="collapsed") == VIEWS[1]:
+        sweeps.view()
+        return
     name = watched()
     if loaders.read_only():
         st.info(SHOWING, icon=":material/lock:")

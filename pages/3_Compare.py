@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import time
 
@@ -28,6 +29,7 @@ AXES = {"encoder": "compression of the encoder", "model": "compression of the wh
         "measured": "measured speedup"}
 TITLES = AXES | {"fewer": "times fewer bytes of the whole model than in fp32",
                  "fewer_encoder": "times fewer bytes of the encoder than in fp32"}
+SWEEP = 60  # runs of a sweep that are taken at once; norms of each are read
 SECONDS = 40  # that one measurement takes, about
 
 
@@ -59,11 +61,39 @@ def chosen(done: list[Run]) -> list[Run]:
     """The runs of one task that the person chose; before that the task of the run that all pages open on, twelve runs.
     """
     tasks = list(dict.fromkeys(run.task for run in done))
-    first = loaders.run(loaders.first(list(dict.fromkeys(run.name for run in done)))).task
+    first = first_task(done)
     task = st.selectbox("Task", tasks, tasks.index(first), key="task", bind="query-params")
     names = list(dict.fromkeys(run.name for run in done if run.task == task))
-    picked = st.multiselect("Runs", names, names[:12], key=f"runs of {task}")
+    asked = of_sweep(names)
+    key = f"runs of {task}" + f" in a sweep, {len(asked)}" * bool(asked)  # as more come, they are taken too
+    picked = st.multiselect("Runs", names, asked or names[:12], key=key)
     return [loaders.run(name) for name in picked]
+
+
+def first_task(done: list[Run]) -> str:
+    """The task to open on: of the sweep that the address names, else of the run that all pages open on."""
+    if name := st.query_params.get("cells"):
+        with contextlib.suppress(RunError):
+            cells = {cell["run"] for cell in loaders.sweep(name)["cells"]}
+            if of_it := [run.task for run in done if run.name in cells]:
+                return of_it[0]
+    return loaders.run(loaders.first(list(dict.fromkeys(run.name for run in done)))).task
+
+
+def of_sweep(names: list[str]) -> list[str]:
+    """The runs of the sweep that the address names, as far as they have come; [] without one."""
+    name = st.query_params.get("cells")
+    if not name:
+        return []
+    try:
+        cells = {cell["run"] for cell in loaders.sweep(name)["cells"]}
+    except RunError as error:
+        st.caption(widgets.plain(str(error)))
+        return []
+    known, code = [one for one in names if one in cells], widgets.code(name)
+    st.caption(f"Of sweep {code}: {len(known)} of {len(cells)} cells have a result"
+               + (f"; the first {SWEEP} are taken." if len(known) > SWEEP else "."))
+    return known[:SWEEP]
 
 
 def draw(runs: list[Run]) -> None:

@@ -172,6 +172,6 @@ def test_a_setting_that_cannot_be_said_is_not_dropped(field, value):
 
 def test_what_each_command_may_do_is_in_the_table():
     assert {row.name for row in COMMANDS if row.writes} == {
-        "prune", "resume", "compare", "score", "search", "surface", "sensitivity", "calibrate", "pack", "unpack",
-        "relocate", "delete", "restore"}
+        "prune", "resume", "compare", "sweep", "score", "search", "surface", "sensitivity", "calibrate", "pack",
+        "unpack", "relocate", "delete", "restore"}
     assert len({row.name for row in COMMANDS}) == len(COMMANDS) == len(app.registered_commands)

@@ -58,7 +58,7 @@ def test_no_page_offers_to_start_change_or_delete(shown, page, run):
 @pytest.mark.parametrize("command", [
     ["prune"], ["resume", "begun"], ["delete", "done", "--yes"], ["restore"], ["surface", "done"], ["score", "done"],
     ["sensitivity", "done"], ["search", "done", "--ratio", "8"],
-    ["compare", "--task", "rte"], ["calibrate"], ["pack", "done", "--to", "x"]])
+    ["compare", "--task", "rte"], ["sweep", "--seeds", "1"], ["calibrate"], ["pack", "done", "--to", "x"]])
 def test_commands_that_change_refuse_in_one_line(shown, command):
     before = state(shown)
     done = prune_core(*command)

@@ -19,12 +19,14 @@ from prune_core.cutting.masks import Norms, mask_at_sparsity
 from prune_core.files import DATA
 from prune_core.latency import profile_files
 from prune_core.latency.profile import Batch, Profile
-from prune_core.runs import best, places, shelf
+from prune_core.runs import best, places, shelf, sweeps
+from prune_core.runs.index import Index
 from prune_core.runs.run import Run
 from prune_core.runs.shelf import Listed
 from prune_core.showing import canvas
 from prune_core.tasks import glue, table_files
 
+MANY = 100  # runs that are read anew, from which on it is shown how far that is
 _FILES = ("run.json", "progress.jsonl", "result.json")
 Print = str  # what changes when files do; one string, as Streamlit takes milliseconds to hash tuples of tuples
 
@@ -71,10 +73,33 @@ def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
 
 def listed() -> list[Listed]:
     """Every run folder: the user's, newest first, then those that ship; unreadable ones with their reason."""
-    folders = dict.fromkeys((runs_dir(), places.RECORDED))
-    return _listing(str(runs_dir()), "".join(
-        fingerprint(path) for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".")))
+    index, bar = _index(str(runs_dir())), None
+
+    def reading(done: int, total: int) -> None:
+        nonlocal bar
+        if total > MANY:
+            bar = bar or st.empty()
+            bar.progress(done / total, f"Reading {total:,} runs that were not listed here before: {done:,} done")
+
+    found = index.listing(reading)
+    if bar:
+        bar.empty()
+    return found
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _index(folder: str) -> Index:
+    return Index(Path(folder))
+
+
+def sweep(name: str) -> dict:
+    """What was asked of a sweep. Raises RunError."""
+    return _sweep(name, str(runs_dir()), fingerprint(sweeps.folder_of(runs_dir()), [f"{name}.json"]))
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _sweep(name: str, folder: str, print_: Print) -> dict:
+    return sweeps.kept(name, Path(folder))
 
 
 def models() -> list[str]:
@@ -88,18 +113,14 @@ def first(names: Sequence[str]) -> str:
 
     Of one's own that have come to a stage, where there are any, on the task of the newest; of none such, the first.
     """
-    runs = [run(name) for name in names]
+    named = {entry.name: entry.run for entry in reversed(listed()) if entry.run}  # one's own before those that ship
+    runs = [named.get(name) or run(name) for name in names]
     runs = [one for one in runs if not one.recorded and one.stages] or runs
     results = [result for result in best.of(runs) if result.run.has_weights(result.stage)]
     tasks = [runs[0].task] if not runs[0].recorded else [result.run.task for result in results]
     chosen = best.best([result for result in results if result.run.task in tasks[:1]])
     with_weights = (one for one in runs if any(map(one.has_weights, one.stages)))
     return (chosen.run if chosen else runs[0] if not runs[0].recorded else next(with_weights, runs[0])).name
-
-
-@st.cache_resource(max_entries=4, show_spinner=False)
-def _listing(folder: str, prints: Print) -> list[Listed]:
-    return shelf.listing(Path(folder))
 
 
 def run(name: str) -> Run:

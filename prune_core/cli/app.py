@@ -10,7 +10,7 @@ from typing import NamedTuple
 import typer
 
 from prune_core import InputError, files, out_of_memory
-from prune_core.cli import ask, hand_out, keep, plan, search, serve_app, time, train
+from prune_core.cli import ask, hand_out, keep, plan, search, serve_app, sweep, time, train
 from prune_core.runs import places
 
 
@@ -27,6 +27,7 @@ COMMANDS = (
     Row("prune", train.prune, writes=True),
     Row("resume", train.resume, writes=True),
     Row("compare", train.compare, writes=True),
+    Row("sweep", sweep.sweep, writes=True),
     Row("predict", ask.predict, writes=False),
     Row("flips", ask.flips, writes=False),
     Row("export", hand_out.export, writes=False),  # only where it is told to

@@ -33,7 +33,7 @@ from prune_core.cli.options import (
 from prune_core.cli.tell import say_taken, tell
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import times
-from prune_core.runs import advice, best, places, shelf
+from prune_core.runs import advice, best, index, places, shelf
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting, default_stage, from_json, results
 from prune_core.showing.report import finding
@@ -209,7 +209,7 @@ def export(
     asked, cut = shelf.find(run, runs_dir), None
     request = finding.Request(title, audience, words, allow, dtype=dtype)
     if to in finding.FORMS:
-        known = [one.run for one in shelf.listing(runs_dir) if one.run]
+        known = [one.run for one in index.listing(runs_dir) if one.run]
         request = replace(request, better=best.told(best.better(asked, known, allow)))
     if one or to not in finding.FORMS:
         if mixture is not None:

@@ -13,7 +13,7 @@ from prune_core import InputError
 from prune_core.cli.licences import licences as licences_of_packages
 from prune_core.cli.options import AsJson, RunsDir
 from prune_core.cli.tell import tell
-from prune_core.runs import places, shelf
+from prune_core.runs import index, places, shelf
 from prune_core.runs.shelf import Listed
 from prune_core.tasks.glue import HUB_DATA
 
@@ -22,7 +22,7 @@ Yes = Annotated[bool, Option("--yes", help="Do not ask.")]
 
 def list_runs(runs_dir: RunsDir = places.RUNS, as_json: AsJson = False) -> None:
     """List your runs and the recorded ones, and the folders that hold none, with the reason."""
-    rows = [_row(listed) for listed in shelf.listing(runs_dir)]
+    rows = [_row(listed) for listed in index.listing(runs_dir)]
     tell({"runs": rows}, as_json, lambda r: "\n".join(map(_row_text, r["runs"])) or f"no runs in {runs_dir}")
 
 

@@ -26,6 +26,12 @@ Processes = Annotated[int, Option(help="Processes that share every batch, each w
 Dtype = Annotated[str, Option(help="Arithmetic: fp32, bf16, int8, or auto for what is fastest here.")]
 Data = Annotated[str | None, Option(help="Where the task's data lies; default: where the run had it.")]
 
+# Where many runs are made, and how many at once
+OnPlace = Annotated[str, Option(
+    "--on", help="local, ray (RAY_ADDRESS, or a cluster of this machine), or ray://HOST:10001.")]
+AtATime = Annotated[int | None, Option(
+    "--at-a-time", help="Runs at a time, here; default: one for every two cores; of `compare` one.")]
+
 # A cut, and of which weights
 Sparsity = Annotated[float | None, Option(help="Share of the prunable weights to cut, 0 to 1.")]
 Threshold = Annotated[str | None, Option(help="Cut blocks of norm up to this; or JSON: scope key -> threshold.")]

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from typer import Context, Option
 
 from prune_core import InputError, files
-from prune_core.cli.options import AsJson, Device, Processes, RunsDir, Threads, numbers
+from prune_core.cli.options import AsJson, AtATime, Device, OnPlace, Processes, RunsDir, Threads, numbers
+from prune_core.cli.sweep import carry_out
 from prune_core.cli.tell import Progress, scored, tell
 from prune_core.machine import machine
 from prune_core.methods import rankings, table
@@ -249,6 +250,8 @@ def compare(
         help="For the answer: how much of the dense score may be lost, 0.01 for one point.")] = best.ALLOWED,
     aim: Annotated[str, Option(
         help=f"For the answer: what to make the most of among those: {', '.join(AIMS)}.")] = "speedup",
+    on: OnPlace = "local",
+    at_a_time: AtATime = None,
     runs_dir: RunsDir = places.RUNS,
     threads: Threads = 0,
     practice: Practice = False,
@@ -269,10 +272,14 @@ def compare(
                          compressions=numbers(compressions), scope=scope, ranking=score, distill=distill,
                          penalty_lr=lr, retrain_lr=lr, dense_steps=dense_steps, threads=threads)
     planned = comparison.plan(base, methods.split(","), seeds, budget_steps)
-    placed = Placement(devices.pick(device))
-    steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice), placed)
-    for number, name, there in steps:
-        print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
+    if on == "local" and at_a_time in (None, 1):
+        placed = Placement(devices.pick(device))
+        steps = comparison.carry_out(planned, runs_dir, _command(), Progress, Agreement(practice), placed)
+        for number, name, there in steps:
+            print(f"{number} of {len(planned)}: {name}" + (" is there" if there else ""), file=sys.stderr)
+    else:
+        carry_out(comparison.as_sweep(planned), runs_dir, on=on, at_a_time=at_a_time, threads=threads or None,
+                  practice=practice, device=device)
     profile = speedup.usual_profile()
     rows = comparison.rows(planned, runs_dir, predicted(profile), profile.elsewhere(machine()) if profile else "")
     runs = [Run(Path(runs_dir) / name) for name, _ in planned]

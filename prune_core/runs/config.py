@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
@@ -151,10 +152,16 @@ class PruneConfig:
             fits = isinstance(values, list | tuple) and all(isinstance(one, kind) for one in values)
             _needs(fits, f"{name} is {str(values)[:60]!r}; needed: a list of {words}")
         given = {**BEFORE, **data, **{name: tuple(values) for name, values in tuples.items()}}
-        hints = get_type_hints(cls)
+        hints = _hints()
         for name, value in given.items():
             _check_type(name, value, hints[names[name]])
         return cls(**{names[name]: value for name, value in given.items()})
+
+
+@cache
+def _hints() -> dict[str, object]:
+    """Field -> its type: asked once, as it takes a millisecond and thousands of runs are listed."""
+    return get_type_hints(PruneConfig)
 
 
 def _settle_formats_(config: PruneConfig) -> None:

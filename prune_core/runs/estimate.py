@@ -159,11 +159,11 @@ def measured(config: PruneConfig, task: str, listed: Iterable[Listed]) -> tuple[
     """(seconds a step, run) of the newest complete run of this model, task, batch and threads on this machine."""
     this = machine()
     for run in (entry.run for entry in listed):
-        if run is None or run.status != "complete" or not (run.result or {}).get("seconds_per_step"):
+        its = run.about.get("machine", {}) if run else {}
+        if run is None or run.status != "complete" or not all(its.get(key) == this[key] for key in ("cpu", "cores")):
             continue
-        its = run.about.get("machine", {})
         same = (run.config.model, run.task, run.config.batch_size, run.config.threads) == (
             config.model, task, config.batch_size, config.threads)
-        if same and all(its.get(key) == this[key] for key in ("cpu", "cores")):
+        if same and (run.result or {}).get("seconds_per_step"):
             return run.result["seconds_per_step"], run.name
     return None

@@ -19,6 +19,7 @@ from prune_core.runs.snapshots import Snapshot
 from prune_core.runs.stages import DENSE, Stage
 
 HIDDEN = {"norms", "weights"}  # fields of a Snapshot that do not go into its line
+_KNOWN = {f.name for f in fields(Snapshot)} - HIDDEN
 _SIZES = ("sparsity", "compression_encoder", "compression_model")
 
 
@@ -55,7 +56,10 @@ class Progress:
             if type(number) is not int or number < 0:
                 raise RunError(f"run {self.name!r}: progress.jsonl has a line without a number of its own: "
                                f"{str(line)[:80]!r}")
-            kept = [one for one in kept if one["i"] < number] if "resume" in line else [*kept, line]
+            if "resume" in line:
+                kept = [one for one in kept if one["i"] < number]
+            else:
+                kept.append(line)
         return kept
 
     @cached_property
@@ -120,8 +124,7 @@ def _snapshot_of(line: Mapping, metric: str) -> Snapshot:
         numbers = [line["scores"][metric], *(line["point"][name] for name in _SIZES)]
         if not all(isinstance(number, int | float) for number in numbers):
             raise ValueError(f"{saved} has a score or a size that is no number")
-    known = {f.name for f in fields(Snapshot)} - HIDDEN
-    values = {key: value for key, value in line.items() if key in known}
+    values = {key: value for key, value in line.items() if key in _KNOWN}
     if saved:
         values["saved"] = saved
     if "surface" in values:

@@ -48,23 +48,25 @@ from prune_core.tasks import table_files
 class Run:
     """Who a run is and how it stands: cheap to make, all else is read when asked for. `stage`: a Stage, or its name."""
 
-    def __init__(self, path: Path):
-        """Raises RunError, with the reason, if `path` holds no run that this version can read."""
-        self.path, self.name = Path(path), Path(path).name
-        self.about = about = _read_about(self.path)
+    def __init__(self, path: Path, known: Mapping | None = None):
+        """`known`: what an index has kept of it since it was read (index.py).
+
+        Raises RunError, with the reason, if `path` holds no run that this version can read.
+        """
+        self.path, self.name, self.known = Path(path), Path(path).name, known or {}
+        self.about = about = known["about"] if known else _read_about(self.path)
         try:
-            self.config = PruneConfig.from_json(about["config"])
-            self.layout = Layout.from_json(about["layout"])
             self.task, self.metric, self.data = about["task"]["name"], about["task"]["metric"], about["data"]
             self.created = float(about.get("created", 0))  # seconds since 1970
-            _check(about)
+            if not known:
+                self.config, self.layout  # noqa: B018  what cannot be read is said now
+                _check(about)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise RunError(f"run {self.name!r}: run.json is not valid: {one_line(error)}") from None
 
-    @property
-    def recorded(self) -> bool:
-        """Whether it shipped with the project (read only)."""
-        return self.path.parent == places.RECORDED
+    config = cached_property(lambda self: PruneConfig.from_json(self.about["config"]))
+    layout = cached_property(lambda self: self.known.get("layout") or Layout.from_json(self.about["layout"]))
+    recorded = property(lambda self: self.path.parent == places.RECORDED, doc="Whether it ships: it is read only.")
 
     @property
     def later(self) -> Path:
@@ -80,9 +82,7 @@ class Run:
     def progress(self) -> Progress:
         return Progress(self.path, self.layout, self.metric, self.source and self.source.progress)
 
-    @property
-    def answers(self) -> Answers:
-        return Answers(self.path, self.later, self.layout, self.source and self.source.answers)
+    answers = property(lambda self: Answers(self.path, self.later, self.layout, self.source and self.source.answers))
 
     is_practice = property(lambda self: self.data == "practice", doc="Whether its data is the synthetic practice set.")
     is_own = property(lambda self: table_files.is_own(self.data), doc="Whether trained on a table file of the user's.")
@@ -93,10 +93,7 @@ class Run:
         """Names of the classes; [] for regression."""
         return list(self.about["task"].get("labels", []))
 
-    @property
-    def outputs(self) -> int:
-        """Outputs of the classification head."""
-        return len(self.labels) or 1
+    outputs = property(lambda self: len(self.labels) or 1, doc="Outputs of the classification head.")
 
     @property
     def heads(self) -> int | None:
@@ -122,9 +119,9 @@ class Run:
     @property
     def status(self) -> str:
         """complete, running, or interrupted (its process is gone; it can be resumed)."""
-        if self.result is not None:
+        if self.known.get("ended") or self.result is not None:
             return "complete"
-        return "running" if _locked(self.path / "lock") else "interrupted"
+        return "running" if locked(self.path / "lock") else "interrupted"
 
     @property
     def now(self) -> dict:
@@ -137,11 +134,11 @@ class Run:
 
     # ---- what it recorded: progress.py
 
-    @property
-    def snapshots(self) -> list[Snapshot]:
-        return self.progress.snapshots
-
-    with_norms = property(lambda self: self.progress.with_norms, doc="Positions of snapshots with norms.")
+    snapshots: list[Snapshot] = property(lambda self: self.progress.snapshots)
+    with_norms = property(lambda self: self.known["with_norms"] if self.known else self.progress.with_norms,
+                          doc="Positions of snapshots with norms.")
+    stages = property(lambda self: self.known["stages"] if self.known else self.progress.stages,
+                      doc="Those that are there, as they were reached.")
 
     def norms(self, at: int) -> Norms:
         return self.progress.norms(at)
@@ -149,11 +146,12 @@ class Run:
     def saved(self, stage: str) -> int:
         return self.progress.saved(stage)
 
-    stages = property(lambda self: self.progress.stages, doc="Those that are there, as they were reached.")
 
     def trained_formats(self, stage: str) -> str:
         """The formats that a stage's weights were trained to have, as precision/formats.py reads them; "": fp32."""
-        return str(self.config.formats) if stage.startswith("retrain-") else ""
+        return self._formats if stage.startswith("retrain-") else ""
+
+    _formats = cached_property(lambda self: self.known["formats"] if self.known else str(self.config.formats))
 
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())
@@ -180,19 +178,20 @@ class Run:
 
     # ---- what came of it: results.py
 
-    dense_score = property(lambda self: results.dense_score(self.snapshots, self.metric), doc="None until it is there.")
+    dense_scores = property(lambda self: self.known["dense_scores"] if self.known else
+                            results.dense_scores(self.snapshots), doc="By metric; {} until they are there.")
+    dense_score = property(lambda self: self.dense_scores.get(self.metric), doc="None until it is there.")
     majority_score = property(lambda self: self.about["majority_score"], doc="Of always the most frequent answer.")
 
     stored: Callable[[Stage], Storage | None] = cached_property(lambda self: cache(partial(_stored, self)))
     # stage -> what its weights take as they are, in its trained formats; None where its norms are not here
 
-    @property
-    def points(self) -> list[dict]:
-        return results.points(self.snapshots, self.config.compressions, self.metric, self.stored)
+    points: list[dict] = property(lambda self: self.known["points"] if self.known else results.points(
+        self.snapshots, self.config.compressions, self.metric, self.stored))
 
     @property
     def warnings(self) -> list[str]:
-        return results.warnings(results.dense_scores(self.snapshots), self.points, self.metric, self.majority_score,
+        return results.warnings(self.dense_scores, self.points, self.metric, self.majority_score,
                                 self.about.get("notes", []), self.about["task"].get("shares"))
 
 
@@ -251,7 +250,7 @@ def _check(about: Mapping) -> None:
             raise ValueError(f"{name} is {str(values)[:60]!r}; needed: text")
 
 
-def _locked(path: Path) -> bool:
+def locked(path: Path) -> bool:
     """Whether some process holds the lock; asking takes it for a moment, which writers wait out."""
     if not path.exists():
         return False

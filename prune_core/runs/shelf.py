@@ -26,16 +26,20 @@ class Listed:
 
 
 def listing(runs_dir: Path = places.RUNS) -> list[Listed]:
-    """The user's runs, newest first, then those that ship. One that cannot be read hides no other."""
+    """The user's runs, newest first, then those that ship. One that cannot be read hides no other.
+
+    Every folder is read; index.py has the same at once where there are many.
+    """
     listed = []
     for folder in dict.fromkeys((Path(runs_dir), places.RECORDED)):
         if folder.is_dir():
             paths = [p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")]
-            listed += sorted(map(_listed, paths), key=_order)
+            listed += sorted(map(read, paths), key=order)
     return listed
 
 
-def _listed(path: Path) -> Listed:
+def read(path: Path) -> Listed:
+    """What a folder holds."""
     try:
         run = Run(path)
         run.points, run.status, run.dense_score, run.warnings  # noqa: B018  what every list shows must be readable too
@@ -46,7 +50,8 @@ def _listed(path: Path) -> Listed:
         return Listed(path.name, path, None, f"run {path.name!r} is damaged: {one_line(error)}")
 
 
-def _order(listed: Listed) -> tuple:
+def order(listed: Listed) -> tuple:
+    """Newest first, what cannot be read last."""
     return (listed.run is None, -(listed.run.created if listed.run else 0), listed.name)
 
 
@@ -61,7 +66,9 @@ def folder(name: str, runs_dir: Path = places.RUNS) -> Path:
     for place in (Path(runs_dir), places.RECORDED):
         if (place / name).is_dir():
             return place / name
-    known = ", ".join(listed.name for listed in listing(runs_dir)) or "none"
+    names = [path.name for place in (Path(runs_dir), places.RECORDED) if place.is_dir()
+             for path in sorted(place.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    known = ", ".join(names[:20]) + f" and {len(names) - 20} more" * (len(names) > 20) or "none"
     raise RunError(f"no run {name!r} in {runs_dir} or among the recorded ones; there are: {known}")
 
 

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 KINDS = ("dense", "penalty", "retrain")  # in the order in which a run goes through them
 _NAME = re.compile(r"(dense)|(penalty|retrain)-([0-9.e+]+)x")
+
+
+@lru_cache(maxsize=1000)
+def _parts(name: str) -> tuple[str, float | None] | None:
+    """(kind, compression); None for what is no stage. Thousands of runs have the same few."""
+    found = _NAME.fullmatch(name)
+    return found and (found[1] or found[2], None if found[1] else float(found[3]))
 
 
 class Stage(str):
@@ -16,12 +24,11 @@ class Stage(str):
     """
 
     def __new__(cls, name: str) -> Stage:
-        parts = _NAME.fullmatch(name) if isinstance(name, str) else None
+        parts = _parts(name) if isinstance(name, str) else None
         if parts is None:
             raise ValueError(f"{str(name)[:40]!r} is no stage; needed: dense, penalty-2x, retrain-2x ...")
         stage = super().__new__(cls, name)
-        stage.kind = parts[1] or parts[2]
-        stage.compression = None if parts[1] else float(parts[3])
+        stage.kind, stage.compression = parts
         return stage
 
     @classmethod

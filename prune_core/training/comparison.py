@@ -1,6 +1,7 @@
 """A comparison under one budget: the same steps, seeds and starting weights for every method.
 
-Every run is an ordinary run, named compare-TASK-METHOD-sSEED: the whole goes on where it was stopped.
+Every run is an ordinary run, named compare-TASK-METHOD-sSEED, and a cell of the sweep compare-TASK: the whole goes on
+where it was stopped, here one after the other, or as any sweep (sweep.py).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from prune_core import InputError
 from prune_core.methods import table
+from prune_core.runs import claims, sweeps
 from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.run import Run
+from prune_core.runs.sweeps import Sweep
 from prune_core.showing.compare import FREE, Row, Speedup, row_of
 from prune_core.tasks.hub import say
 from prune_core.training import session
@@ -54,6 +57,11 @@ def run_name(task: str, method: str, seed: int) -> str:
     return f"compare-{task}-{method}-s{seed}"
 
 
+def as_sweep(planned: Sequence[tuple[str, PruneConfig]]) -> Sweep:
+    """The same runs as a sweep."""
+    return sweeps.of_configs(f"compare-{planned[0][1].task}", planned)
+
+
 def standing(name: str, config: PruneConfig, runs_dir: Path) -> Run | None:
     """The run of this name if there is one; raises InputError where it was made with other settings."""
     if not (Path(runs_dir) / name).is_dir():
@@ -76,9 +84,12 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
     InputError before any work where a run of that name has other settings; session.Interrupted.
     """
     there = [standing(name, config, runs_dir) for name, config in planned]
+    sweeps.keep(as_sweep(planned), runs_dir, {"threads": planned[0][1].threads})  # how `sweep --name` goes on with it
     for number, ((name, config), run) in enumerate(zip(planned, there, strict=True), 1):
         yield number, name, bool(run and run.result)
-        with progress() as report:
+        if run and run.result:
+            continue
+        with progress() as report, claims.held(name, runs_dir):
             if run:
                 session.resume(run, report, placed)
             else:

@@ -21,7 +21,7 @@ from prune_core.machine import machine, versions
 from prune_core.models import checkpoints, identity, tokenizers
 from prune_core.models.devices import CPU
 from prune_core.models.encoders import Encoder, heads_of
-from prune_core.runs import estimate, places, shelf
+from prune_core.runs import estimate, index, places, shelf
 from prune_core.runs.config import PruneConfig, rooted
 from prune_core.runs.data import check_data, load_for, why_not
 from prune_core.runs.outlook import outlook
@@ -79,7 +79,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     with _one_line_for_the_machine(runs_dir, name), Recorder.create(Path(runs_dir), name, about) as recorder:
         placed.from_main(Told(config, data.source, Path(runs_dir)))
         pruning = pruning_of(encoder, sentences, config, recorder.path, placed)
-        if known := estimate.measured(config, data.task.name, shelf.listing(Path(runs_dir))):
+        if known := estimate.measured(config, data.task.name, index.listing(Path(runs_dir))):
             pruning.work = pruning.work.at(known[0])
         return _drive(pruning, recorder, report)
 

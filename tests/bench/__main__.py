@@ -1,4 +1,4 @@
-"""python -m tests.bench speed|ui|memory|costs [--json]: each aim beside what this machine gives.
+"""python -m tests.bench speed|ui|memory|costs|many [--json]: each aim beside what this machine gives.
 
 speed: everything is timed in turn with its dense twin, in one process, after a warm-up, on two threads; medians.
 """
@@ -52,6 +52,17 @@ def ui(
         tell(({"part": "ui"} | row for row in run(only)), as_json)
     if only in (None, "first"):
         tell(({"part": "first"} | row for row in first_sight.run(data.resolve())), as_json)
+
+
+@app.command()
+def many(
+    runs: Annotated[int, typer.Option(help="Run folders, copies of a recorded one by hard links.")] = 5000,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Home and Compare with thousands of run folders, and how long the index of them takes."""
+    from bench.many import run
+
+    tell(({"part": "many"} | row for row in run(runs)), as_json)
 
 
 @app.command()

@@ -23,7 +23,7 @@ AsJson = Annotated[bool, typer.Option("--json")]
 
 @app.command()
 def faults(short: Short = False, as_json: AsJson = False) -> None:
-    """Processes killed at random moments, full disks, a clock that jumps, no memory, the app killed beside a run."""
+    """Processes killed at random moments, full disks, a jumping clock, no memory, killed sweeps and nodes, the app."""
     from stress.faults import rows
 
     tell(rows(short), as_json)

@@ -13,6 +13,7 @@ import tiny
 from stress.child import complete, live
 from stress.kills import kills, loads, same
 from stress.several import workers
+from stress.sweeps import killed_sweeps
 
 from prune_core.runs import shelf
 from prune_core.runs.config import PruneConfig
@@ -131,9 +132,11 @@ def rows(short: bool) -> Iterator[dict]:
         steps_of = dict(zip(("dense_steps", "penalty_steps", "retrain_steps"), steps, strict=False))
         small = tiny.settings(model, data, moments=8, **steps_of)
         (folder / "runs").mkdir()
+        (folder / "sweeps").mkdir()
         yield from kills(small, folder / "runs", 1 if short else 3, "tiny")
         yield from disks(small, folder / "runs")
         yield from clock_and_memory(small, folder / "runs")
+        yield from killed_sweeps(folder / "sweeps", model, data, short)
         yield from workers(folder, 1 if short else 3)
         if not short:
             source = str(GLUE) if GLUE.is_dir() else "practice"
