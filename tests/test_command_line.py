@@ -110,12 +110,12 @@ def test_the_defaults_are_those_of_the_config(call, monkeypatch, tmp_path):
     """No options at all: the embedded default's main job."""
     seen = {}
 
-    def start(asked, runs_dir, name, command, report, agree):
+    def start(asked, runs_dir, name, command, report, agree, _placed):
         seen.update(asked=asked, runs_dir=runs_dir, name=name, command=command)
         return {"run": "x", "data": "d", "metric": "m", "dense_score": 1.0, "points": [],
                 "warnings": [], "seconds": 1.0, "seconds_per_step": 1.0, "penalty_share": 0.0}
 
-    monkeypatch.setattr("prune_core.cli.train._record_repaired", lambda name, runs_dir: None)
+    monkeypatch.setattr("prune_core.cli.train._record_repaired", lambda *_: None)
     monkeypatch.setattr(session, "start", start)
     assert call("prune")[0] == 0
     assert seen == {"asked": config.preset("standard"), "runs_dir": places.RUNS, "name": None,

@@ -47,7 +47,7 @@ def test_killed_and_stopped_it_comes_to_the_same_table(undisturbed, tiny_model, 
     begun.kill()
     begun.wait()
     wait("its cells have ended with it", lambda: not any(one.is_running() and one.status() != "zombie" for one in left))
-    assert "running" not in {one.state for one in standing.standings(CELLS, tmp_path)}
+    wait("none of them runs", lambda: "running" not in {one.state for one in standing.standings(CELLS, tmp_path)})
 
     begun = sweeping.start(tmp_path, "--name=sweep", "--threads=1")
     sweeping.in_the_middle(tmp_path)

@@ -86,7 +86,8 @@ class Start:
 
     def left(self, now: float) -> float | None:
         """Seconds until the first score, about, at least one; None where the process has given one."""
-        return None if self._at is None else max(1.0, self._usual() - (now - self._at))
+        began = self._at  # another thread may end it meanwhile
+        return None if began is None else max(1.0, self._usual() - (now - began))
 
     def end(self, now: float) -> None:
         """The first score is there."""

@@ -54,8 +54,8 @@ def _why(name: str) -> str:
 
 
 def of(module: torch.nn.Module) -> torch.device:
-    """Where a model lies."""
-    return next(module.parameters()).device
+    """Where a model lies; the processor for what has no weights here, as another engine's graph."""
+    return next((one.device for one in module.parameters()), CPU)
 
 
 def moved(tensors: Mapping[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:
