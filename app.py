@@ -36,7 +36,7 @@ def main() -> None:
 
 
 DOORS = (  # what for, in a sentence, where
-    ("Teach", ":material/school:", "Seven short steps on block pruning, each with something to try and numbers that "
+    ("Teach", ":material/school:", "Eight short steps on block pruning, each with something to try and numbers that "
      "are computed as you watch.", "Open the lesson", "pages/5_Learn.py"),
     ("Tune", ":material/tune:", "Drag a threshold over a real model, and see its size, speed and score follow at once.",
      "Explore the best run", "pages/2_Explore.py"),

@@ -34,6 +34,15 @@ def plan_of(times, micro_batches: int) -> Plan:
     return Plan(tuple(Stage((Unit(at),), ms, 0, 0, 0) for at, ms in enumerate(times)), micro_batches)
 
 
+@pytest.mark.parametrize(("units", "words"), [
+    (((0, ""),), "layer 0"), (((1, "attention"),), "layer 1, attention"),
+    (((0, "attention"), (0, "neurons")), "layer 0"), (((0, ""), (1, ""), (2, "")), "layers 0 to 2"),
+    (((0, "attention"), (0, "neurons"), (1, "attention")), "layer 0 to layer 1, attention"),
+    (((1, "neurons"), (2, "attention"), (2, "neurons")), "layer 1, neurons, to layer 2")])
+def test_a_stage_in_words(units, words):
+    assert Stage(tuple(Unit(*unit) for unit in units), 1, 0, 0, 0).words == words
+
+
 def stages_of(costs, ends) -> list[float]:
     return [sum(costs[begin:end]) for begin, end in itertools.pairwise([0, *ends])]
 

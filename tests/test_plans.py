@@ -46,7 +46,7 @@ def test_memory_of_a_run_by_formula(made):
 
 
 def test_memory_of_a_size_is_measured_too():
-    told = said("memory", "2x64", "--batch=8", "--length=128", "--limit=1000")
+    told = said("memory", "6x384", "--batch=8", "--length=128", "--limit=1000")
     assert told["measured_mb"] == pytest.approx(told["predicted_mb"], rel=0.1)
     assert told["limit_mb"] == 1000 and told["libraries_mb"] > 50
     assert told["each"][0]["held_mb"] >= 0.9 * told["measured_mb"]  # with what the C library keeps
@@ -100,7 +100,7 @@ def test_bars_begin_when_their_stage_is_free_and_has_them():
 def test_the_curve_of_memory_has_its_limit_and_what_was_measured():
     figure = plans.memory_curve({"dense": [(16, 100.0), (512, 5000.0)]}, 25_000, 16, {"dense": (16, 104.0)})
     names = [trace.name for trace in figure.data]
-    assert names == ["as it is", "as it is, measured", "limit, 25.0 GB"]
+    assert names == ["as it is", "as it is, measured", "limit, 25 GB"]
     assert list(figure.data[2].y) == [25_000, 25_000] and figure.layout.yaxis.type == "log"
 
 
@@ -135,7 +135,7 @@ def test_memory_on_speed_says_what_fits(speed):
     curve = {trace["name"]: trace for trace in figure["data"]}
     assert {"as it is", "heads and neurons taken out", "compact, our pass"} <= curve.keys()
     assert plans.size(wanted) in curve["compact, our pass"]["customdata"]
-    assert f"Of {plans.size(round(machine.machine()['memory'] / 1e9, 1) * 1000)} fits" in texts(app)
+    assert f"fits into {plans.size(round(machine.machine()['memory'] / 1e9, 1) * 1000)}." in texts(app)
     checked(app.number_input(key="memory limit").set_value(0.1).run())
     assert "as it is at no length shown" in texts(app)
     training = opened("speed", run="one", view="Memory", doing="Training")

@@ -73,7 +73,7 @@ def fingerprint(path: Path, names: Sequence[str] = _FILES) -> Print:
 
 def listed() -> list[Listed]:
     """Every run folder: the user's, newest first, then those that ship; unreadable ones with their reason."""
-    index, bar = _index(str(runs_dir())), None
+    index, bar = _index(str(runs_dir()), not read_only()), None
 
     def reading(done: int, total: int) -> None:
         nonlocal bar
@@ -88,8 +88,8 @@ def listed() -> list[Listed]:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _index(folder: str) -> Index:
-    return Index(Path(folder))
+def _index(folder: str, keeps: bool) -> Index:
+    return Index(Path(folder), keeps)
 
 
 def sweep(name: str) -> dict:

@@ -31,8 +31,8 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch) 
                                      bind="query-params")
         own = loaders.this_machine()["memory"] / 1e9
         limit = 1000 * st.number_input(
-            "Memory there is (GB)", 0.1, 10_000.0, round(own, 1), 1.0, key="memory limit", width=190,
-            help="This machine's, or another device's: a GPU, a phone.")
+            "Memory there is (GB)", 0.1, 10_000.0, round(own, 1), 1.0, "%.1f", key="memory limit",
+            width=190, help="This machine's, or another device's: a GPU, a phone.")
     training = doing == DOING[1]
     way = needs.way_of(run.config) if training else Way()
     lengths = lengths_of(run, setting)
@@ -73,7 +73,9 @@ def megabytes(run: Run, mask: BlockMask, kind: str, batch: Batch, training: bool
 
 
 def fits(lines: Mapping[str, list[tuple[int, float]]], limit: float) -> str:
-    """'Of 25.3 GB fits: as it is up to 384 tokens; compact, our pass up to 512.'"""
+    """'Of 25.3 GB fits: as it is up to 384 tokens; compact, our pass up to 512 tokens.'"""
+    if all(mb <= limit for pairs in lines.values() for _, mb in pairs):
+        return f"All that is shown fits into {plans.size(limit)}."
     parts = []
     for kind, pairs in lines.items():
         longest = max((length for length, mb in pairs if mb <= limit), default=None)

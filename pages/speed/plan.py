@@ -54,7 +54,7 @@ def numbers(plan: Plan, even: Plan, one: float) -> None:
                 ("Even split", f"{even.ms:,.1f} ms", f"{even.ms / plan.ms:.2f}x as long"),
                 ("One device", f"{one:,.1f} ms", f"{one / plan.ms:.2f}x as long"),
                 ("Devices work", f"{plan.utilisation:.0%}", f"even split {even.utilisation:.0%}"),
-                ("Bubble", f"{plan.bubble:.0%}", "filling and emptying"),
+                ("Bubble", f"{plan.bubble:.0%}", "fill and empty"),
                 ("Unbalanced", f"{plan.unbalanced:.0%}", f"even split {even.unbalanced:.0%}")):
             st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=160,
                       height="stretch")

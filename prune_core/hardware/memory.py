@@ -98,10 +98,12 @@ def saved(layer: Layer, batch: Batch, way: Way) -> float:
 
 
 def training(sizes: Sizes, batch: Batch, way: Way) -> Parts:
-    """What a training step holds at its peak, by part: Adam's moments are there, gradients come as layers are done."""
-    activations = [saved(layer, batch, way) for layer in sizes.layers]
-    casts = 2 * (sizes.trained if way.precision == "bf16" else 0)
-    twice = 2 if way.teacher == "mixed" else 1
+    """What a training step holds at its peak, by part: Adam's moments are there, gradients come as layers are done.
+
+    Activations include what autocast keeps of the matrices in bf16 until their layer is done.
+    """
+    casts, twice = (2 if way.precision == "bf16" else 0), (2 if way.teacher == "mixed" else 1)
+    activations = [twice * saved(layer, batch, way) + casts * _matrices(layer) for layer in sizes.layers]
     fixed = {"weights": float(FP32 * sizes.weights), "optimizer": float(ADAM * sizes.trained),
              "workspace": WORK[way.precision]}
     if way.copies:
@@ -111,7 +113,7 @@ def training(sizes: Sizes, batch: Batch, way: Way) -> Parts:
         fixed["teacher"] = float(FP32 * sizes.weights + asked)
     moments, done = [], FP32 * sizes.head
     for at in range(len(sizes.layers) - 1, -1, -1):  # the backward pass, from the last layer on
-        moments.append({"activations": casts + twice * float(sum(activations[:at + 1])), "gradients": float(done),
+        moments.append({"activations": float(sum(activations[:at + 1])), "gradients": float(done),
                         "passing": passing(sizes.layers[at], batch, way)})
         done += FP32 * sizes.layers[at].weights
     moments.append({"activations": 0.0, "gradients": float(FP32 * sizes.trained), "passing": 0.0})

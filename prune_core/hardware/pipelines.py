@@ -56,8 +56,15 @@ class Stage:
 
     @property
     def words(self) -> str:
-        """'layer 0 to layer 2, attention'."""
-        return self.units[0].words + (f" to {self.units[-1].words}" if len(self.units) > 1 else "")
+        """'layers 0 to 2', 'layer 3, neurons, to layer 5', 'layer 4, attention'."""
+        first, last = self.units[0], self.units[-1]
+        if first == last:
+            return first.words
+        begins, ends = first.half in ("", "attention"), last.half in ("", "neurons")  # with a whole layer
+        if begins and ends:
+            return f"layers {first.layer} to {last.layer}" if first.layer != last.layer else f"layer {first.layer}"
+        return (f"layer {first.layer}" if begins else f"{first.words},") + " to " + (
+            f"layer {last.layer}" if ends else last.words)
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,9 @@ def listing(runs_dir: Path) -> list[Listed]:
 class Index:
     """Of one runs folder and the runs that ship. For several threads."""
 
-    def __init__(self, runs_dir: Path):
-        self._runs_dir, self._lock = Path(runs_dir), threading.Lock()
+    def __init__(self, runs_dir: Path, keeps: bool = True):
+        """`keeps`: whether what is read may be written down."""
+        self._runs_dir, self._keeps, self._lock = Path(runs_dir), keeps, threading.Lock()
         self._known: dict[str, tuple[list, Listed]] = {}  # path -> the print of its files, and what is listed
         self._layouts: dict[str, tuple[dict, Layout, dict]] = {}  # by key: as JSON, itself, run.json of one that has it
         self._lines, self._read = 0, False
@@ -113,7 +114,7 @@ class Index:
     def _keep(self, paths: Iterable[str]) -> None:
         """Add lines for these; whole anew where most lines are of before. A folder that takes nothing is let be."""
         paths = [path for path in paths if _quiet(*self._known[path])]
-        if not paths or not self._runs_dir.is_dir():
+        if not paths or not self._keeps or not self._runs_dir.is_dir():
             return
         whole = not self._lines or self._lines > 2 * len(self._known) + 100
         if whole:

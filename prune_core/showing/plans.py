@@ -16,7 +16,7 @@ NAMES = {"dense": "as it is", "smaller": "heads and neurons taken out", "compact
 
 def size(mb: float) -> str:
     """'164 MB', '2.7 GB'."""
-    return f"{mb:,.0f} MB" if mb < 1000 else f"{mb / 1000:,.1f} GB"
+    return f"{mb:,.0f} MB" if mb < 1000 else f"{mb / 1000:,.1f} GB".replace(".0 GB", " GB")
 
 
 def memory_curve(lines: Mapping[str, Sequence[Pair]], limit: float, here: int,
@@ -42,12 +42,13 @@ def memory_curve(lines: Mapping[str, Sequence[Pair]], limit: float, here: int,
     figure.add_vline(here, line=dict(color=ORANGE, width=1.5, dash="dot"))
     most = max([limit, *(y for pairs in lines.values() for _, y in pairs)])
     least = min(y for pairs in lines.values() for _, y in pairs)
-    ticks = [tick for power in range(1, 8) for tick in (10**power, 3 * 10**power) if least / 2 <= tick <= 2 * most]
+    ticks = [part * 10**power for power in range(1, 8) for part in (1, 2, 5)]
+    ticks = [tick for tick in ticks if least / 2 <= tick <= 2 * most]
     figure.update_yaxes(type="log", tickvals=ticks, ticktext=[size(tick) for tick in ticks], zeroline=False,
                         title_text="memory of the process")
     figure.update_xaxes(type="log", tickvals=lengths, ticktext=[str(x) for x in lengths], showgrid=False,
                         title_text="tokens of a sentence")
-    return with_legend(figure, 340)
+    return with_legend(figure, 400)
 
 
 def pipeline(plans: Mapping[str, Plan]) -> go.Figure:

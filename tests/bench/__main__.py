@@ -67,13 +67,15 @@ def many(
 
 @app.command()
 def memory(
+    only: Annotated[str | None, typer.Option(help="One model: minilm or 12x768.")] = None,
+    batch: Annotated[str | None, typer.Option(help="One batch of it, as 8x512.")] = None,
     held: Annotated[bool, typer.Option("--held", help="Also with what the C library keeps: twice as long.")] = False,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Memory by formula against fresh processes: MiniLM and a BERT-base size over batch and length."""
     from bench.plans import rows_of_memory
 
-    tell(({"part": "memory"} | row for row in rows_of_memory(held)), as_json)
+    tell(({"part": "memory"} | row for row in rows_of_memory(only, batch, held)), as_json)
 
 
 @app.command()

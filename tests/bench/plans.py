@@ -25,16 +25,16 @@ KEPT = 1 / 3  # of the groups, where something is cut
 LARGE, PARTS = "24x1024", 2  # a batch in so many parts, so that it fits beside other work
 
 
-def rows_of_memory(held: bool) -> Iterator[dict]:
+def rows_of_memory(only: str | None, size: str | None, held: bool) -> Iterator[dict]:
     """Every model in every batch: answering, training, our pass at 3x, heads and neurons taken out."""
     yield row(f"on {processor()}", 1, "thread")
     worst = 0.0
-    for name, settings in GRID.items():
+    for name, settings in ((name, of) for name, of in GRID.items() if only in (None, name)):
         made = skeleton.of(name)
         random, layout = np.random.default_rng(0), made.layout()
         mask = BlockMask(layout, {m.name: (random.random(layout.block.grid(m.m, m.n)) < KEPT)
                                   & (random.random((m.m // 64, 1)) < 0.7) for m in layout.matrices})
-        for batch, length in settings:
+        for batch, length in ((b, n) for b, n in settings if size in (None, f"{b}x{n}")):
             setting = Batch(batch, length)
             for what, asked, parts in _questions(made, mask, setting):
                 found = footprint.measure(made.config, asked)["mb"]
