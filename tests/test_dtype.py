@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OTHERS = {"bf16": "bf16 avx512", "int8": "int8 vnni", "auto": "int8 vnni"}
 
 
-def choose(dtype: str, path: str | None = None, formats=None) -> Choice:
+def choose(dtype: str, path: str | None = None, formats=None, device=None) -> Choice:
     """As on a machine that runs all three."""
     if paths.check(dtype) == "fp32":
         return Choice("fp32", "fp32", "fp32")
