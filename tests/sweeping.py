@@ -36,8 +36,9 @@ def asked(model: Path, data: Path, methods: Sequence[str] = METHODS) -> list[str
 
 
 def start(runs_dir: Path, *options: str, **environment: str) -> subprocess.Popen:
-    """`prunescope sweep` in a process of its own."""
-    command = [sys.executable, "-m", "prune_core", "sweep", f"--runs-dir={runs_dir}", "--json", *options]
+    """`prunescope sweep` in a process of its own, which gives way to no other test unless it is told to."""
+    way = [] if "--give-way" in options else ["--no-give-way"]
+    command = [sys.executable, "-m", "prune_core", "sweep", f"--runs-dir={runs_dir}", "--json", *way, *options]
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": path} | environment, text=True,
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

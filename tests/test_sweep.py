@@ -6,6 +6,7 @@ import json
 import signal
 import time
 
+import psutil
 import pytest
 import sweeping
 from browsing import wait
@@ -94,8 +95,12 @@ def test_dense_weights_are_made_once(tiny_model, tiny_data, tmp_path):
 
 def test_stopped_from_outside(tiny_model, tiny_data, tmp_path):
     """As the page asks it, wherever the sweep is carried out."""
-    begun = sweeping.start(tmp_path, *sweeping.asked(tiny_model, tiny_data, ["magnitude"]), "--threads=1")
+    given = [*sweeping.asked(tiny_model, tiny_data, ["magnitude"]), "--threads=1", "--give-way"]
+    begun = sweeping.start(tmp_path, *given)
     wait("it is at work", lambda: standing.standing(CELLS[1], tmp_path).state == "running")
+    wait("it is started", lambda: (tmp_path / ".logs" / f"{CELLS[1]}.json").exists())
+    pid = json.loads((tmp_path / ".logs" / f"{CELLS[1]}.json").read_bytes())["pid"]
+    assert psutil.Process(pid).nice() >= psutil.Process().nice() + 9 or psutil.Process(pid).nice() == 19
     sweeps.stop("sweep", tmp_path)
     code, _, err = sweeping.ended(begun)
     assert code == 130 and "1 of 1 cells to come" in err and sweeps.stopped("sweep", tmp_path)

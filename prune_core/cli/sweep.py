@@ -20,7 +20,7 @@ from prune_core.runs.sweeps import Sweep
 
 # How a sweep is carried out where nothing is said, and nothing was said when it was begun
 HOW = {"on": "local", "at_a_time": None, "threads": None, "gpus": None, "device": "auto", "storage": "", "retries": 3,
-       "practice": False}
+       "practice": False, "gives_way": True}
 SHOWN = 12  # cells at work that have a line of their own
 
 
@@ -54,6 +54,8 @@ def sweep(
              "s3://BUCKET/RUNS.")] = HOW["storage"],
     retries: Annotated[int, Option(
         help="How often a cell whose process or node dies is taken up again.")] = HOW["retries"],
+    gives_way: Annotated[bool, Option(
+        "--give-way/--no-give-way", help="Whether all else on this machine comes first.")] = HOW["gives_way"],
     look: Annotated[bool, Option("--look", help="Start nothing: say what its cells are and how they stand.")] = False,
     practice: Annotated[bool, Option(
         "--practice", help="Go on with the synthetic practice set where data cannot be had.")] = False,
@@ -73,7 +75,7 @@ def sweep(
         tell(training.result(begun, Path(runs_dir)) | {"seconds": 0.0}, as_json, _text)
         return
     given = {"on": on, "at_a_time": at_a_time, "threads": threads, "gpus": gpus, "device": device,
-             "storage": storage, "retries": retries, "practice": practice}
+             "storage": storage, "retries": retries, "practice": practice, "gives_way": gives_way}
     how = {key: how.get(key, one) if one == HOW[key] else one for key, one in given.items()}
     carry_out(begun, Path(runs_dir), lambda done: tell(done, as_json, _text), **how)
 

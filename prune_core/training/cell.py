@@ -34,7 +34,7 @@ class How:
     device: str = "auto"  # where new cells compute, as `prune --device` has it; begun ones go on where they were
     practice: bool = False
     retries: int = 3  # after its process was killed
-    nice: bool = True  # whether all else on the machine comes first
+    gives_way: bool = True  # whether all else on the machine comes first
     storage: str = ""  # an fsspec address where finished and checkpointed folders are kept; "": the runs folder is it
 
 
@@ -64,10 +64,11 @@ class Work:
             command = [*arguments(self.config, self.run, self.runs_dir), *["--practice"] * self.how.practice]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         own = {"OMP_NUM_THREADS": str(self.how.threads), "PRUNESCOPE_DEVICE": self.how.device}
+        before = _gently if self.how.gives_way else _with_parent
         with open(self._log, "ab") as out:
             process = subprocess.Popen([sys.executable, "-m", "prune_core", *command], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=out, env=os.environ | own | self._environment,
-                                       start_new_session=True, preexec_fn=_gently if self.how.nice else _with_parent)
+                                       start_new_session=True, preexec_fn=before)
         with contextlib.suppress(OSError, psutil.Error):  # how pages know it
             born = {"pid": process.pid, "created": psutil.Process(process.pid).create_time()}
             files.write_whole(self._log.with_suffix(".json"), json.dumps(born).encode())

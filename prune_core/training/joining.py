@@ -112,7 +112,7 @@ def fitting(how: How, nodes: list[dict]) -> How:
         largest = " and ".join(f"{cpus} CPUs and {gpus} GPUs" for cpus, gpus in sorted(set(sizes))[-3:]) or "none"
         raise InputError(f"a cell takes {threads} CPUs and {how.gpus} GPUs, which no node of the cluster has "
                          f"(there are: {largest}); needed: fewer --threads or --gpus")
-    return replace(how, threads=threads, nice=False)
+    return replace(how, threads=threads, gives_way=False)
 
 
 # ---------------------------------------------------------------- what every node must see

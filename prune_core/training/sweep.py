@@ -58,13 +58,14 @@ Show = Callable[[Sequence[Standing], float | None], None]  # how all cells stand
 
 def run(sweep: Sweep, runs_dir: Path = places.RUNS, *, on: str = "local", at_a_time: int | None = None,
         threads: int | None = None, gpus: int | None = None, device: str = "auto", practice: bool = False,
-        storage: str = "", retries: int = 3, show: Show = lambda cells, left: None) -> dict:
+        storage: str = "", retries: int = 3, gives_way: bool = True,
+        show: Show = lambda cells, left: None) -> dict:
     """Carry a sweep out, or take it up again: {sweep, cells: [{run, status, settings, points}], seconds}.
 
     `on`: local, ray, or ray://HOST:PORT; `at_a_time`: cells here, by default one for every two cores; `threads` of
     each, by default the cores divided; `gpus` of each, by default one where there are any; `storage`: an fsspec
-    address where run folders are kept. Cells that are complete are not run again, begun ones are resumed. Raises
-    InputError before any work, Interrupted.
+    address where run folders are kept; `gives_way`: whether all else on this machine comes first. Cells that are
+    complete are not run again, begun ones are resumed. Raises InputError before any work, Interrupted.
     """
     begun, runs_dir = time.monotonic(), Path(runs_dir).resolve()
     if retries < 0 or (gpus or 0) < 0 or (threads or 0) < 0:
@@ -72,8 +73,9 @@ def run(sweep: Sweep, runs_dir: Path = places.RUNS, *, on: str = "local", at_a_t
                          "needed: 0 or more of each")
     check(sweep, runs_dir)
     sweeps.keep(sweep, runs_dir, {"on": on, "at_a_time": at_a_time, "threads": threads, "gpus": gpus,
-                                  "device": device, "practice": practice, "storage": storage, "retries": retries})
-    how = How(threads or 0, gpus, device, practice, retries, storage=storage)
+                                  "device": device, "practice": practice, "storage": storage, "retries": retries,
+                                  "gives_way": gives_way})
+    how = How(threads or 0, gpus, device, practice, retries, gives_way, storage)
     with _place(sweep, runs_dir, on, at_a_time, how) as place, _asked_to_stop() as asked:
         errors = _see_through(Drive(sweep, runs_dir, place, asked), show)
     told = result(sweep, runs_dir, errors) | {"seconds": time.monotonic() - begun}
