@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sweeping
@@ -67,6 +68,27 @@ def test_an_address_where_nothing_answers_is_refused_within_ten_seconds():
 def test_something_that_does_not_speak_as_ray_does_is_refused_within_ten_seconds():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert "does not speak as Ray" in refused(f"ray://127.0.0.1:{silent.getsockname()[1]}")
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+def test_a_server_that_does_not_start_at_once_is_asked_again(monkeypatch, failures):
+    """Ray forks one for each client, which fails now and then where it is busy; it sends its whole traceback."""
+    tried = []
+
+    def init(**given) -> None:
+        tried.append(given["address"])
+        if len(tried) <= failures:
+            raise ConnectionAbortedError("Initialization failure from server:\nTraceback (most recent call last):\n"
+                                         "RuntimeError: Starting Ray client server failed. See x.err")
+
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{there.getsockname()[1]}")
+        if failures < joining.TRIES:
+            joining.join(SimpleNamespace(init=init), "ray")
+        else:
+            with pytest.raises(InputError, match="cannot be joined: RuntimeError: Starting Ray client server failed"):
+                joining.join(SimpleNamespace(init=init), "ray")
+    assert len(tried) == joining.TRIES
 
 
 def test_without_ray_it_says_what_to_install(tiny_model, tiny_data, tmp_path, monkeypatch):

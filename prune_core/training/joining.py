@@ -20,6 +20,7 @@ from prune_core.training.cell import How
 
 ANSWER = 10.0  # seconds that an address has to answer in
 JOINING = 60.0  # seconds, after its answer, until this process has joined, or a node has said what it sees
+TRIES = 3  # to join, where Ray's own server for this process does not start
 THREADS = 2  # of a cell, where nothing is said
 
 
@@ -51,7 +52,13 @@ def join(ray, on: str) -> None:
             _in_time(lambda: ray.init(include_dashboard=False, **shared), "a Ray cluster of this machine", 2 * JOINING)
         return
     _answers(address)
-    _in_time(lambda: ray.init(address=address, **shared), f"the Ray cluster at {address}", JOINING)
+    for left in reversed(range(TRIES)):
+        try:
+            return _in_time(lambda: ray.init(address=address, **shared), f"the Ray cluster at {address}", JOINING)
+        except InputError as error:  # a server there sometimes fails to fork one for this client; the next one comes up
+            if not left or "client server failed" not in str(error):
+                raise
+            time.sleep(1.0)
 
 
 def _answers(address: str) -> None:
@@ -99,7 +106,8 @@ def _in_time(call: Callable[[], object], what: str, seconds: float) -> None:
     if thread.is_alive():
         raise InputError(f"{what} lets nobody join within {seconds:.0f} s; see `ray status` there")
     if failed:
-        raise InputError(f"{what} cannot be joined: {one_line(failed[0])}")
+        said = [line for line in str(failed[0]).splitlines() if line.strip()][-1:]  # a server sends its whole traceback
+        raise InputError(f"{what} cannot be joined: {one_line(ValueError(*said) if said else failed[0])}")
 
 
 def fitting(how: How, nodes: list[dict]) -> How:

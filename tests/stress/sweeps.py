@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
 import sweeping
+from browsing import wait
 from sweeping import CELLS, NODE
 
 from prune_core.runs import standing
@@ -32,9 +34,13 @@ def _here(runs_dir: Path, asked: list[str], whole: list[tuple]) -> Iterator[dict
     sweeping.in_the_middle(runs_dir)
     begun.kill()
     begun.wait()
-    left = standing.standings(CELLS, runs_dir)
-    running = sum(one.state == "running" for one in left)
-    yield _row("a cell killed, then the sweep: cells that are still at work", running, not running)
+    def running() -> int:
+        return sum(one.state == "running" for one in standing.standings(CELLS, runs_dir))
+
+    with contextlib.suppress(TimeoutError):  # the system ends them right after their parent
+        wait("none is at work", lambda: not running(), 10)
+    left = running()
+    yield _row("a cell killed, then the sweep: cells that are still at work", left, not left)
     told = sweeping.table(sweeping.done(runs_dir, "--name=sweep"))
     yield _row("killed in the middle and taken up again: the same table", _alike(told, whole), told == whole)
 
