@@ -35,7 +35,7 @@ ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() 
 quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("what", [pytest.param("faults", marks=pytest.mark.xfail(reason="a killed sweep may leave a cell at work", strict=False)), "load", "memory", "input"])
+@pytest.mark.parametrize("what", ["faults", "load", "memory", "input"])
 def test_the_short_form_holds(what):
     done = subprocess.run([sys.executable, "-m", "tests.stress", what, "--short", "--json"], cwd=ROOT,
                           capture_output=True, text=True, check=False, timeout=3000)

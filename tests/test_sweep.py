@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import psutil
@@ -14,6 +17,7 @@ from sweeping import CELLS
 
 from prune_core.runs import claims, standing, sweeps
 from prune_core.runs.run import Run
+from prune_core.training.cell import with_parent
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,17 @@ def test_dense_weights_are_made_once(tiny_model, tiny_data, tmp_path):
     first, second = (Run(tmp_path / cell["run"]) for cell in told["cells"])
     assert (first.config.start_from, second.config.start_from) == (None, first.name)
     assert first.dense_score == second.dense_score and "dense" not in {one.phase for one in second.snapshots[1:]}
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_cell_whose_sweep_died_while_it_was_started_does_not_begin(gone):
+    """A process that is forked as its parent dies hears nothing of that: it looks once more."""
+    def before() -> None:
+        with_parent(os.getppid() + gone)
+
+    begun = subprocess.Popen([sys.executable, "-c", "print('begun')"], stdout=subprocess.PIPE, preexec_fn=before)
+    out, _ = begun.communicate(timeout=60)
+    assert (begun.returncode, out) == ((-signal.SIGKILL, b"") if gone else (0, b"begun\n"))
 
 
 def test_stopped_from_outside(tiny_model, tiny_data, tmp_path):

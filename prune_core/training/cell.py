@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ class Work:
             command = [*arguments(self.config, self.run, self.runs_dir), *["--practice"] * self.how.practice]
         self._log.parent.mkdir(parents=True, exist_ok=True)
         own = {"OMP_NUM_THREADS": str(self.how.threads), "PRUNESCOPE_DEVICE": self.how.device}
-        before = _gently if self.how.gives_way else _with_parent
+        before = partial(_gently if self.how.gives_way else with_parent, os.getpid())
         with open(self._log, "ab") as out:
             process = subprocess.Popen([sys.executable, "-m", "prune_core", *command], stdin=subprocess.DEVNULL,
                                        stdout=out, stderr=out, env=os.environ | own | self._environment,
@@ -149,16 +150,18 @@ def begin(run: str, config: PruneConfig, runs_dir: Path, how: How,
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _with_parent() -> None:
-    """In the child: end when the process that started it does, however that ends."""
+def with_parent(parent: int) -> None:
+    """In the child: end when the process that started it does, however that ends; also where it just has."""
     if _LIBC is not None:
         _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _gently() -> None:
+def _gently(parent: int) -> None:
     """Likewise, and all else on this machine comes first. Where Linux shares the cores out by session (autogroup),
     it is the session that must be made nice; it has one of its own."""
-    _with_parent()
+    with_parent(parent)
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)
         with open("/proc/self/autogroup", "w") as group:
