@@ -73,7 +73,7 @@ def tensor(question: Question) -> str:
 
 def table(run: Run, stage: Stage, plan: Plan) -> None:
     rows = pd.DataFrame([{"Stage": at, "What": one.words, "A micro-batch (ms)": one.ms, "Memory (MB)": one.mb,
-                          "Weights (MB)": one.weights_mb, "Sends on (MB)": one.sends_mb}
+                          "Weights (MB)": one.weights_mb, "Sends a micro-batch (MB)": one.sends_mb}
                          for at, one in enumerate(plan.stages)])
     number = st.column_config.NumberColumn
     st.dataframe(rows, hide_index=True, column_config={
