@@ -40,9 +40,9 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch, 
     numbers(plan, even, one)
     st.plotly_chart(plans.pipeline({"Planned": plan, "Even split": even}), key="pipeline", config=widgets.chart(),
                     alt="Stages over time, a bar for each micro-batch: the planned pipeline above the even split")
-    st.caption(f"Devices like {widgets.plain(str(profile.machine.get('cpu')))} with {profile.threads} threads; half "
-               f"layers are not divided. {tensor(question)}On one machine a pipeline saves memory for each process, "
-               "not time.")
+    st.caption(f"All predicted, for devices like {widgets.plain(str(profile.machine.get('cpu')))} with "
+               f"{profile.threads} threads; half layers are not divided. {tensor(question)}On one machine a pipeline "
+               "saves memory for each process, not time.")
     table(run, stage, plan)
     executed(run, stage, share, setting, devices)
 

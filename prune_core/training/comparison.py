@@ -84,6 +84,8 @@ def carry_out(planned: Sequence[tuple[str, PruneConfig]], runs_dir: Path, comman
     InputError before any work where a run of that name has other settings; session.Interrupted.
     """
     there = [standing(name, config, runs_dir) for name, config in planned]
+    if not any(there):  # where its data cannot be had nothing is written
+        session.agreed(rooted(planned[0][1]), agree)
     sweeps.keep(as_sweep(planned), runs_dir, {"threads": planned[0][1].threads})  # how `sweep --name` goes on with it
     for number, ((name, config), run) in enumerate(zip(planned, there, strict=True), 1):
         yield number, name, bool(run and run.result)

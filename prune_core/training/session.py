@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
@@ -36,6 +35,7 @@ from prune_core.training.data import EncodedTask
 from prune_core.training.loading import Told, encoder_for, precision_of, pruning_of, said_elsewhere
 from prune_core.training.loop import Pruning
 from prune_core.training.placement import ALONE, Lost, Placement, check_batch
+from prune_core.training.stopping import asked_to_stop
 
 CHECKPOINT_SECONDS = 30.0  # `kill -9` loses at most this much training, and one step
 
@@ -58,10 +58,7 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
     if name is not None:
         places.check_name(name)
     config = rooted(config)
-    checkpoints.check_name(config.model, config.revision)  # before data is fetched
-    data = load_for(config)
-    if data.source == "practice" != config.data:
-        agree(data.note)
+    data = agreed(config, agree)
     config = replace(config, precision=precision_of(config.precision, placed.device))
     encoder = encoder_for(config, data.task, runs_dir)
     layout = encoder.layout(BlockShape.parse(config.block))
@@ -82,6 +79,15 @@ def start(config: PruneConfig, runs_dir: Path, name: str | None, command: str, r
         if known := estimate.measured(config, data.task.name, index.listing(Path(runs_dir))):
             pruning.work = pruning.work.at(known[0])
         return _drive(pruning, recorder, report)
+
+
+def agreed(config: PruneConfig, agree: Agree) -> TaskData:
+    """The data of a run that is to begin, agreed to where it is other than asked for. Raises InputError."""
+    checkpoints.check_name(config.model, config.revision)  # before data is fetched
+    data = load_for(config)
+    if data.source == "practice" != config.data:
+        agree(data.note)
+    return data
 
 
 def _fits(encoder: Encoder, data: TaskData, config: PruneConfig) -> list[str]:
@@ -115,7 +121,7 @@ def _about(config: PruneConfig, command: str, data: TaskData, encoder: Encoder, 
 
 def follow(placed: Placement) -> None:
     """Train as one of several processes, from what the first says to its end or to one's own; writes nothing."""
-    with contextlib.suppress(Lost), _asked_to_stop():
+    with contextlib.suppress(Lost), asked_to_stop():
         if (told := placed.from_main()) is None:
             return
         config, data = told.config, load_for(told.config, told.source)
@@ -192,7 +198,7 @@ def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
     started = last_checkpoint = last_status = time.monotonic()
     if not pruning.position.at_end:  # at once, so that who watches knows how long it takes
         recorder.status(**_where(Working(pruning.position.phase, "training", 0, 0), pruning))
-    with _asked_to_stop() as stop:
+    with asked_to_stop() as stop:
         for event in pruning:
             now = time.monotonic()
             pruning.spent.seconds = before + now - started
@@ -234,24 +240,6 @@ def _result(run: Run, pruning: Pruning) -> dict:
         "penalty_share": spent.penalty_share,
         "precision": run.config.precision, "threads": run.config.threads, "warnings": run.warnings,
     }
-
-
-@contextmanager
-def _asked_to_stop():
-    """A list that fills when SIGINT or SIGTERM comes; a second one stops at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _frame) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +25,7 @@ from prune_core.runs.stages import DENSE
 from prune_core.runs.standing import Standing, standings
 from prune_core.runs.sweeps import Cell, Sweep
 from prune_core.training.cell import How, Outcome, Work, begin
+from prune_core.training.stopping import asked_to_stop
 
 TICK = 0.3  # seconds between two looks at what is at work
 AGAIN = 5.0  # seconds before a cell that somebody else holds is tried again
@@ -76,7 +75,7 @@ def run(sweep: Sweep, runs_dir: Path = places.RUNS, *, on: str = "local", at_a_t
                                   "device": device, "practice": practice, "storage": storage, "retries": retries,
                                   "gives_way": gives_way})
     how = How(threads or 0, gpus, device, practice, retries, gives_way, storage)
-    with _place(sweep, runs_dir, on, at_a_time, how) as place, _asked_to_stop() as asked:
+    with _place(sweep, runs_dir, on, at_a_time, how) as place, asked_to_stop() as asked:
         errors = _see_through(Drive(sweep, runs_dir, place, asked), show)
     told = result(sweep, runs_dir, errors) | {"seconds": time.monotonic() - begun}
     if left := sum(cell["status"] in ("interrupted", "waiting") for cell in told["cells"]):
@@ -300,24 +299,3 @@ def _points(path: Path, now: Standing) -> list[dict]:
         told = (run.result or {}).get("points")
         return told if isinstance(told, list) else run.points
     return []
-
-
-@contextlib.contextmanager
-def _asked_to_stop() -> Iterator[list[int]]:
-    """A list that fills when SIGINT or SIGTERM comes; a second one ends all at once."""
-    asked: list[int] = []
-
-    def ask(number: int, _frame) -> None:
-        if asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
