@@ -16,7 +16,7 @@ import typer
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SET_UP = "python3 -m venv .venv && .venv/bin/pip install -r requirements.txt && .venv/bin/"
-SET_UP_TESTS = SET_UP.replace("requirements.txt", "requirements.txt -r requirements-ray.txt")
+SET_UP_TESTS = SET_UP.replace("requirements.txt", "requirements.txt -r requirements-ray.txt -r tests/requirements.txt")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -38,7 +38,7 @@ def text_of(page: Path) -> str:
 
 @pytest.mark.parametrize("line", [f"{SET_UP}streamlit run app.py", f"{SET_UP_TESTS}python -m pytest"])
 def test_one_line_sets_up_and_runs(line):
-    assert f"\n{line}\n" in README and line.count("requirements.txt") == 1
+    assert f"\n{line}\n" in README and line.count(" requirements.txt") == 1
 
 
 def test_ci_runs_the_test_command_of_the_readme():
@@ -47,7 +47,8 @@ def test_ci_runs_the_test_command_of_the_readme():
 
 
 @pytest.mark.parametrize("name, some", [("requirements.txt", {"-e .", "torch==2.13.0"}),
-                                        ("requirements-ray.txt", {"ray[client]==2.60.0"})])
+                                        ("requirements-ray.txt", {"ray[client]==2.60.0"}),
+                                        ("tests/requirements.txt", {"jupyterlab==4.6.6", "marimo==0.25.2"})])
 def test_everything_is_pinned(name, some):
     lines = [line.split("#")[0].strip() for line in (ROOT / name).read_text().splitlines()]
     assert all(re.fullmatch(r"[\w.-]+(\[\w+\])?==[\w.]+", line) for line in lines if line and line != "-e .")
