@@ -20,10 +20,8 @@ def alone() -> bool:
 
 
 def halves() -> tuple:
-    """Two places, for words and controls and for the picture: side by side before a room, else one under the other."""
-    if projector.on():
-        return st.container(key="halves").columns([2, 3], gap="large")
-    return st.container(), st.container()
+    """Two places, for words and controls and for the picture: side by side, or under one another in a narrow window."""
+    return st.container(key="halves").columns([2, 3], gap="large")
 
 
 def do_and_see(do: str, see: str) -> None:
@@ -45,12 +43,8 @@ def numbers(**values: str) -> None:
 
 def draw(key: str, alt: str, make: Callable, *asked) -> None:
     """The chart that `make(*asked)` gives, made once for all who look at the same."""
-    figure = loaders.once(projector.enlarged if projector.on() else _made, make, *asked)
-    st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt)
-
-
-def _made(make: Callable, *asked):
-    return make(*asked)
+    figure = loaders.once(projector.enlarged, make, *asked) if projector.on() else loaders.once(make, *asked)
+    st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt, height="stretch" if projector.on() else "content")
 
 
 def real_run(words: str, name: str, page: str = "pages/2_Explore.py", **query: str) -> None:

@@ -32,8 +32,8 @@ def switch() -> None:
 def enlarged(make: Callable, *asked) -> go.Figure:
     """The chart that `make(*asked)` gives, its letters and lines large enough for the last row."""
     figure = go.Figure(make(*asked))
-    figure.update_layout(font_size=TYPE, legend_font_size=TYPE, height=max(420, (figure.layout.height or 0) + 60))
+    figure.update_layout(font_size=TYPE, legend_font_size=TYPE, height=None)  # the style says how high
     figure.update_xaxes(automargin=True, title_font_size=TYPE, tickfont_size=TYPE)
     figure.update_yaxes(automargin=True, title_font_size=TYPE, tickfont_size=TYPE)
-    figure.update_traces(line_width=4, selector=lambda trace: (trace.to_plotly_json().get("mode") or "").startswith("l"))
+    figure.update_traces(line_width=4, selector=lambda trace: "lines" in (trace.to_plotly_json().get("mode") or ""))
     return figure

@@ -49,6 +49,10 @@ def show() -> None:
         except TooMany as error:
             st.warning(str(error), icon=":material/hourglass_top:")
     first_to_flip()
+    parts.question("Why is it harder to keep “not half as bad as I had feared” than “a warm and funny film”?",
+                   "In the second, every word alone points to the answer. In the first, words have to be weighed "
+                   "against each other: “bad” and “feared” say the opposite of the whole. That takes several layers, "
+                   "and fails as soon as one of them no longer does its part.")
     parts.real_run("The same weights on Explore, scored on the whole dev set", TAUGHT,
                    at="dense")
 
