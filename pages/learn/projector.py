@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 STYLE, KEYS = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("projector.css", "keys.js"))
-TYPE = 20  # pixels of the letters in a chart
+TYPE, SMALL = 22, 16  # pixels of the letters in a chart
 
 
 def on() -> bool:
@@ -32,7 +32,10 @@ def switch() -> None:
 def enlarged(make: Callable, *asked) -> go.Figure:
     """The chart that `make(*asked)` gives, its letters and lines large enough for the last row."""
     figure = go.Figure(make(*asked))
-    figure.update_layout(font_size=TYPE, legend_font_size=TYPE, height=None)  # the style says how high
+    many = len(figure.data) > 4  # a long legend would take the picture's place
+    figure.update_layout(font_size=TYPE, legend_font_size=SMALL if many else TYPE, height=None)  # the style says it
+    figure.update_coloraxes(colorbar=dict(tickfont_size=SMALL, title_font_size=SMALL))
+    figure.update_annotations(font_size=SMALL)
     figure.update_xaxes(automargin=True, title_font_size=TYPE, tickfont_size=TYPE)
     figure.update_yaxes(automargin=True, title_font_size=TYPE, tickfont_size=TYPE)
     figure.update_traces(line_width=4, selector=lambda trace: "lines" in (trace.to_plotly_json().get("mode") or ""))
