@@ -57,13 +57,26 @@ def show() -> None:
                    at="dense")
 
 
-def exercises(step: int) -> None:
-    """Those of this step, whose answers are the model's about the five examples; they follow when it has answered."""
+def asked() -> list[Future]:
+    """What the model says of the examples, a future for each; [] where too many sentences wait."""
     try:
-        futures = [loaders.predicted(TAUGHT, text) for text in SENTENCES]
-    except TooMany as error:
-        parts.show_exercises(step, parts.known(), str(error))
-        return
+        return [loaders.predicted(TAUGHT, text) for text in SENTENCES]
+    except TooMany:
+        return []
+
+
+def together(futures: list[Future]) -> str:
+    """The answers about all examples, as JSON of one prediction; '' where one is missing or failed."""
+    if not futures or not all(future.done() and future.exception() is None for future in futures):
+        return ""
+    answers = [future.result() for future in futures]
+    rows = [sum(rows, []) for rows in zip(*(answer["probabilities"] for answer in answers), strict=True)]
+    return json.dumps(answers[0] | {"probabilities": rows})
+
+
+def exercises(step: int) -> None:
+    """Those of this step, whose answers are the model's about the examples; they follow when it has answered."""
+    futures = asked()
     wait(futures, 0.25)
     done = all(future.done() for future in futures)
     st.fragment(_exercises, run_every=None if done else 1.0)(step, futures, done)
@@ -74,12 +87,8 @@ def _exercises(step: int, futures: list[Future], done: bool) -> None:
         parts.show_exercises(step, parts.known(), "The model is being asked about the examples; the answer follows.")
     elif not done:
         st.rerun()
-    elif any(future.exception() for future in futures):
-        parts.show_exercises(step, parts.known())
     else:
-        answers = [future.result() for future in futures]
-        together = [sum(rows, []) for rows in zip(*(answer["probabilities"] for answer in answers), strict=True)]
-        parts.show_exercises(step, parts.known(json.dumps(answers[0] | {"probabilities": together})))
+        parts.show_exercises(step, parts.known(together(futures)))
 
 
 def awaited(whom: str, seconds: int, ask: Callable[..., Future], asked: tuple, then: Callable[[dict], None]) -> None:

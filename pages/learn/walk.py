@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.learn import bits, breaks, faults, parts, projector, sentence, speed, start
+from pages.learn import bits, breaks, faults, hand_outs, parts, projector, sentence, speed, start
 from prune_core.showing.course import STEPS, Step
 
 SHOWN = dict(zip((step.number for step in STEPS), (
@@ -37,6 +37,7 @@ def show() -> None:
         parts.show_exercises(step.number, parts.known())
     parts.show_words(step.number)
     _walk(step)
+    hand_outs.offer()
 
 
 def _walk(step: Step) -> None:

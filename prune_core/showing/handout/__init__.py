@@ -87,8 +87,8 @@ def _speed(known: Known) -> str:
 def _fault(known: Known) -> str:
     path = lesson.reweighted_norms(20, STARTS)
     epochs = range(len(path))
-    return pictures.lines({f"starts at|{norm:g}": (epochs, path[:, at]) for at, norm in enumerate(STARTS)},
-                          "epoch; γ is refreshed after 4, 8, 12 and 16", "norm",
+    return pictures.lines({f"from {norm:g}": (epochs, path[:, at]) for at, norm in enumerate(STARTS)},
+                          "epoch; γ is refreshed after 4, 8, 12, 16", "norm",
                           "Norms of four blocks over the epochs of a training")
 
 
@@ -103,7 +103,7 @@ def _breaks(known: Known) -> str:
         series[name] = ([1.0, *(p["compression_encoder"] for p in points)],
                         [run.dense_score, *(p["score_retrained"] for p in points)])
     return pictures.lines(series, f"compression of the encoder, {FOLDERS[FIRST_TASK]}", f"dev {runs[0].metric}",
-                          "Score over compression of recorded runs", ("most frequent|answer", runs[0].majority_score))
+                          "Score over compression of recorded runs", ("most frequent", runs[0].majority_score))
 
 
 def _stairs(known: Known) -> str:

@@ -31,6 +31,14 @@ def _line(x1: float, y1: float, x2: float, y2: float, colour: str = QUIET, wide:
             f'stroke-dasharray="{dash}"/>')
 
 
+def _round(low: float, high: float, most: int = 5) -> np.ndarray:
+    """Round numbers from low to high, at most so many."""
+    power = 10.0 ** np.floor(np.log10(high - low))
+    steps = (power * share for share in (0.1, 0.2, 0.5, 1, 2))
+    step = next(step for step in steps if np.floor(high / step + 1e-9) - np.ceil(low / step - 1e-9) < most)
+    return step * np.arange(np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9) + 1) + 0.0  # no -0
+
+
 def _bar(x: float, y: float, wide: float, tall: float, colour: str) -> str:
     return (f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(wide, 0):.1f}" height="{max(tall, 0):.1f}" fill="{colour}" '
             f'stroke="{INK}" stroke-width="0.4"/>')
@@ -46,6 +54,9 @@ def matrix(weight: np.ndarray, kept: np.ndarray, block: BlockShape, alt: str) ->
         light = round(225 - 195 * float(shades[row, col]))
         parts.append(f'<rect x="{2 + col * size:.1f}" y="{2 + row * size:.1f}" width="{size:.1f}" height="{size:.1f}" '
                      f'fill="rgb({light // 2},{round(light * 0.8)},{light})"/>')
+    across = 2 + cols * size + 10
+    for at, (colour, words) in enumerate((("rgb(15,24,30)", "large"), ("rgb(104,167,209)", "small"), ("#fff", "cut"))):
+        parts += [_bar(across, 8 + 18 * at, 10, 10, colour), _text(across + 15, 17 + 18 * at, words)]
     tall, wide = block.sides(rows, cols)
     parts += [_line(2, 2 + row * size, 2 + cols * size, 2 + row * size) for row in range(0, rows + 1, tall)]
     parts += [_line(2 + col * size, 2, 2 + col * size, 2 + rows * size) for col in range(0, cols + 1, wide)]
@@ -69,11 +80,11 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], along: 
         return floor - (floor - 8) * (value - low) / (high - low)
 
     parts = [_line(LEFT, floor, right, floor), _line(LEFT, 8, LEFT, floor)]
-    for tick in np.linspace(xs.min(), xs.max(), 5):
+    for tick in _round(xs.min(), xs.max()):
         parts.append(_text(x(tick), floor + 11, f"{tick:.0%}" if percent else f"{tick:.3g}", "middle"))
-    for tick in np.linspace(low, high, 4):
+    for tick in _round(low, high):
         parts += [_line(LEFT, y(tick), right, y(tick), PALE), _text(LEFT - 4, y(tick) + 3, f"{tick:.2g}", "end")]
-    parts += [_text((LEFT + right) / 2, TALL - 4, along, "middle"), _text(9, floor / 2, what, "middle", turned=True)]
+    parts += [_text((LEFT + right) / 2, TALL - 4, along, "middle"), _text(8, floor / 2, what, "middle", turned=True)]
     ends = []
     if level:
         parts.append(_line(LEFT, y(level[1]), right, y(level[1]), INK, 1, "1 3"))
@@ -118,16 +129,15 @@ def bars(series: Mapping[str, Sequence[float]], along: str, what: str, alt: str)
 def rows(values: Mapping[str, float], along: str, alt: str, level: float | None = None) -> str:
     """name -> length, one bar under the other, each with its number; `level`: a dashed line."""
     left, high = 84, max(values.values())
-    each = (TALL - BOTTOM - 6) / len(values)
+    each, line = (TALL - BOTTOM - 6) / len(values), left + (WIDE - left - 40) * (level or 0) / high
     parts = []
     for at, (name, value) in enumerate(values.items()):
         wide = (WIDE - left - 40) * value / high
         parts += [_bar(left, 4 + at * each, wide, each * 0.7, COLOURS[0] if at else "#b9bec8"),
                   _text(left - 4, 4 + at * each + each * 0.45, name, "end"),
-                  _text(left + wide + 4, 4 + at * each + each * 0.45, f"{value:.2f}x", colour=INK)]
+                  _text(max(left + wide, line) + 4, 4 + at * each + each * 0.45, f"{value:.2f}x", colour=INK)]
     if level is not None:
-        at = left + (WIDE - left - 40) * level / high
-        parts.append(_line(at, 0, at, TALL - BOTTOM, INK, 1, "4 3"))
+        parts.append(_line(line, 0, line, TALL - BOTTOM, INK, 1, "4 3"))
     return _svg([*parts, _text((left + WIDE) / 2, TALL - 8, along, "middle")], alt)
 
 
