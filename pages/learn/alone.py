@@ -11,9 +11,10 @@ os.environ["PRUNESCOPE_READ_ONLY"] = "1"  # before anything reads it, however th
 
 import streamlit as st  # noqa: E402
 
-from pages.learn import walk  # noqa: E402
+from pages.learn import sentence, walk  # noqa: E402
 from pages.shared import widgets  # noqa: E402
 
 st.session_state["alone"] = True
 widgets.frame("Learn")
+sentence.asked()  # so that the answers are there before the class comes to step 4
 walk.show()

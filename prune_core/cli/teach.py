@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -75,25 +76,30 @@ def lesson(
     environment = os.environ | {"PRUNESCOPE_READ_ONLY": "1"} | ({"PRUNESCOPE_DATA": str(Path(data).resolve())}
                                                                if data else {})
     _free(port, open_)
+    addresses = own_addresses() if open_ else []
     print(f"Here, for the projector: http://localhost:{port}/?present=true", file=sys.stderr)
     if open_:
-        addresses = [f"http://{address}:{port}" for address in own_addresses()]
-        print("For the board: " + (" or ".join(addresses) or "this machine is in no network"), file=sys.stderr)
+        told = " or ".join(f"http://{address}:{port}" for address in addresses)
+        print(f"For the board: {told or 'this machine is in no network'}", file=sys.stderr)
         print("note: whoever is in this network can open the lesson, and nothing else; Ctrl+C ends it",
               file=sys.stderr, flush=True)
     # The settings beside the app are read from the folder it is started in
     os.chdir(files.PROJECT)
-    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *options(open_, port)],
+    os.execve(sys.executable, [sys.executable, "-m", "streamlit", "run", str(script), *options(open_, port, addresses)],
               environment)
 
 
-def options(open_: bool, port: int) -> list[str]:
-    """What the lesson's server is started with, beside the project's own settings: nothing in, no paths out."""
+def options(open_: bool, port: int, addresses: Sequence[str]) -> list[str]:
+    """What the lesson's server is started with, beside the project's own settings: nothing in, no paths out.
+
+    Only pages of these addresses may connect; none but this machine's own browser where it is not open.
+    """
     settings = {"server.address": "0.0.0.0" if open_ else "localhost", "server.port": port, "server.headless": True,
                 "server.maxUploadSize": 1, "server.maxMessageSize": 20, "client.showErrorDetails": "none",
-                "client.toolbarMode": "viewer", "logger.hideWelcomeMessage": True,
-                "browser.serverAddress": "localhost"}
-    return [f"--{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in settings.items()]
+                "logger.hideWelcomeMessage": True, "browser.serverAddress": (addresses or ["localhost"])[0]}
+    return [*(f"--{name}={str(value).lower() if isinstance(value, bool) else value}"
+              for name, value in settings.items()),
+            *(f"--server.corsAllowedOrigins=http://{address}:{port}" for address in addresses)]
 
 
 def own_addresses() -> list[str]:
