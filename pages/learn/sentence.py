@@ -43,6 +43,7 @@ def show() -> None:
     if not text:
         st.info("Type a sentence.")
         return
+    asked()  # in the same process as this sentence
     with picture:
         try:
             awaited("the model, at ten sparsities", ASKING, loaders.predicted, (TAUGHT, text), how_sure)
