@@ -22,5 +22,9 @@ export default function keys() {
     press(on ? "step-on" : "step-back");
   };
   document.addEventListener("keydown", step);
-  return () => document.removeEventListener("keydown", step);
+  document.documentElement.dataset.steps = "by keys"; // whoever presses them can know
+  return () => {
+    document.removeEventListener("keydown", step);
+    delete document.documentElement.dataset.steps;
+  };
 }

@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.learn import parts
+from pages.learn import parts, projector
 from pages.shared import loaders, widgets
 from pages.shared.asking import LONGEST, TooMany
 from pages.shared.processes import Failed
@@ -142,13 +142,15 @@ def _lines(answer: str, step: int) -> go.Figure:
 
 def first_to_flip() -> None:
     """Of the dev set itself, where the data is on this machine."""
-    if parts.alone() and not Path(loaders.data_folder() or "nowhere").is_dir():
+    shown = parts.alone() or projector.on()  # to others: no folder of this machine stands there
+    if shown and not Path(widgets.data() or "nowhere").is_dir():
         return
     st.markdown("**Which sentences of the dev set flip first?** The *dev set* is sentences with known answers that are "
                 "kept apart from training. Cut a little, then more: a sentence flips when it was answered correctly "
                 "and stays wrong from then on.")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        folder = widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360)
+        folder = (widgets.data() if shown else
+                  widgets.data_field("in the layout of nyu-mll/glue", "Folder with GLUE", width=360))
         if st.button(f"Show them, about {FLIPPING} s", icon=":material/flip:", help="The whole dev set, six times."):
             st.session_state["flips"] = folder
     if st.session_state.get("flips") == folder:
