@@ -80,7 +80,8 @@ def test_the_picture_of_every_step_is_in_view_before_a_room(browser, room, wide,
         page.wait_for_timeout(500)  # the chart takes its place's height
         chart = page.locator("[data-testid=stPlotlyChart]").first.bounding_box()
         assert chart["y"] + chart["height"] <= tall and chart["height"] > 0.4 * tall, step.name
-        type_ = page.evaluate("parseFloat(getComputedStyle(document.querySelector('[data-testid=stMain] p')).fontSize)")
+        type_ = page.evaluate("parseFloat(getComputedStyle(document.querySelector("
+                              "'.st-key-halves [data-testid=stMarkdown] p')).fontSize)")
         assert type_ >= 0.014 * wide and page.evaluate("document.documentElement.scrollWidth") <= wide
         page.keyboard.press("PageDown")
     assert not page.problems
