@@ -217,7 +217,7 @@ def test_where_none_can_be_measured_all_are_predicted(run):
     gone = Run(run.path)
     gone.config = replace(gone.config, model="/nowhere/at/all")
     gone.about = gone.about | {"checkpoint": {}}
-    told = findings.speedups(gone, some, masks, True, make_profile())
+    told = findings.speedups([(gone, one) for one in some], masks, True, make_profile())
     assert [one.measured for one in told] == [False, False]
 
 

@@ -8,6 +8,7 @@ from prune_core import InputError
 from prune_core.cutting.answers import Flips
 from prune_core.cutting.masks import BlockMask
 from prune_core.latency.profile import Batch
+from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
 
 AUDIENCES, FORMS = ("short", "technical"), ("report", "markdown", "both")
@@ -92,7 +93,7 @@ class ReportedSpeed:
 
 @dataclass(frozen=True)
 class Finding:
-    """All that is known of one setting."""
+    """All that is known of one setting. `run`: that it is a setting of; None for the one that the report is of."""
 
     setting: Setting
     mask: BlockMask
@@ -101,3 +102,4 @@ class Finding:
     flips: Flips | None
     why_no_flips: str = ""
     bytes: int | None = None  # of the whole model, packed
+    run: Run | None = None
