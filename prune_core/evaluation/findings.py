@@ -64,7 +64,7 @@ def across(
     for places in by_run.values():
         benches = _Benches(pairs[places[0]][0], source)
         for at in places:
-            known[at] = _answers(*pairs[at], masks[at], benches, dtype, lambda what, d=done: tell(d, 3 * count, what))
+            known[at] = _answers(*pairs[at], masks[at], benches, dtype, lambda what, more, d=done: tell(d + more, 3 * count, what))
             done += 2
     tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
     speeds = speedups(pairs, masks, measured, profile, dtype)
@@ -79,11 +79,11 @@ def across(
 
 
 def _answers(run: Run, setting: Setting, mask: BlockMask, benches: _Benches, dtype: str,
-             tell: Callable[[str], None]) -> tuple[ReportedScore | None, Flips | None, str]:
+             tell: Callable[[str, int], None]) -> tuple[ReportedScore | None, Flips | None, str]:
     """(score, which answers change, why that is not known) of one setting."""
-    tell(f"{setting.name}: dev score")
+    tell(f"{setting.name}: dev score", 0)
     score, bench, why = exact(run, setting, mask, benches, dtype)
-    tell(f"{setting.name}: which answers change")
+    tell(f"{setting.name}: which answers change", 1)
     flips = None
     if bench:
         try:

@@ -5,7 +5,7 @@
 const host = document.getElementById("map").attachShadow({ mode: "open" });
 host.append(document.getElementById("parts").content.cloneNode(true));
 host.querySelector(".copy").hidden = true; // a file has no address to hand on
-const { first, maps, norms } = JSON.parse(document.getElementById("data").textContent);
+const { first, maps, norms, present } = JSON.parse(document.getElementById("data").textContent);
 const raw = norms.map((text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)));
 const choose = document.querySelector(".choose");
 let asked = 0;
@@ -21,7 +21,7 @@ function packed(about, values) {
 
 function show(map) {
   const command = asked++ ? { id: asked, cut: map.header.usual } : null;
-  const data = packed({ id: map.letter, header: map.header, now: { command } }, raw[map.norms]);
+  const data = packed({ id: map.letter, header: map.header, now: { command, present } }, raw[map.norms]);
   draw({ parentElement: host, data, setStateValue: () => {} });
   for (const button of choose.children)
     button.setAttribute("aria-pressed", button.textContent === `Setting ${map.letter}`);
