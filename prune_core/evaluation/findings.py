@@ -64,7 +64,8 @@ def across(
     for places in by_run.values():
         benches = _Benches(pairs[places[0]][0], source)
         for at in places:
-            known[at] = _answers(*pairs[at], masks[at], benches, dtype, lambda what, more, d=done: tell(d + more, 3 * count, what))
+            known[at] = _answers(*pairs[at], masks[at], benches, dtype,
+                                 lambda what, more, before=done: tell(before + more, 3 * count, what))
             done += 2
     tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
     speeds = speedups(pairs, masks, measured, profile, dtype)

@@ -60,7 +60,8 @@ def places(run: Run, findings: Sequence[Finding], best: int, of: Over | None = N
         "x": [(f"{c:g}x", x(c)) for c in (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50) if c <= right],
         "axis": "times fewer bytes of the encoder than in fp32" if bits else "encoder compression",
         "y": [(f"{v:.2f}", y(v)) for v in np.arange(np.ceil(low / step), high / step) * step],
-        "others": [(x(min(right, smaller)), y(score)) for smaller, score in others],
+        "others": [(x(smaller), y(score)) for smaller, score in others
+                   if smaller <= right and low <= score <= high],
         "marks": [mark(letter, finding, at == best)
                   for at, (letter, finding) in enumerate(zip("ABCD", findings, strict=False)) if finding.score]}
 

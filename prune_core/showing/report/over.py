@@ -13,7 +13,6 @@ from prune_core import InputError
 from prune_core.cutting.masks import mask_at
 from prune_core.latency.profile import Batch, Profile
 from prune_core.methods.table import METHODS
-from prune_core.precision import formats
 from prune_core.runs import best
 from prune_core.runs.best import Result
 from prune_core.runs.run import Run
@@ -129,27 +128,25 @@ def why(findings: Sequence[Finding], allowed: float) -> tuple[str, str]:
         told += f" {named(beyond[0])} is faster" + (f", but loses {points(loss)}." if loss else ".")
     if not others or not others[0].score:
         return told.strip(), ""
-    return told.strip(), f"Runner-up: {named(others[0])}, {_beside(others[0], first)}."
+    return told.strip(), f"Runner-up: B, {named(others[0])}: {_beside(others[0], first)}."
 
 
 def named(one: Finding) -> str:
-    """'run sst2-surgeon at 2x (surgeon)': run, stage and method of a result."""
+    """'run sst2-surgeon, 2x by surgeon': run, stage and method of a result."""
     stage = one.run.snapshots[one.setting.at].saved
-    made = formats.parse(one.setting.cut.formats)
-    few = "" if made.plain else f", {made.words}"
-    return f"run {one.run.name} at {stage.compression:g}x ({METHODS[one.run.config.method].name}{few})"
+    return f"run {one.run.name}, {stage.compression:g}x by {METHODS[one.run.config.method].name}"
 
 
 def _beside(one: Finding, first: Finding) -> str:
-    """How one is beside the first: '12% slower, 0.4 points better'."""
+    """How one is beside the first: '12% slower, 0.4 points higher'."""
     told = []
     if one.speed and first.speed:
         ratio = one.speed.compact_ms / first.speed.compact_ms
         told.append("equally fast" if abs(ratio - 1) < ALIKE else
-                    f"takes {ratio - 1:.0%} more time" if ratio > 1 else f"takes {1 - ratio:.0%} less time")
+                    f"{ratio - 1:.0%} more time" if ratio > 1 else f"{1 - ratio:.0%} less time")
     more = one.score.value - first.score.value
     told.append("the same score" if abs(more) < 5e-4 else
-                f"scores {points(abs(more))} {'more' if more > 0 else 'less'}")
+                f"{points(abs(more))} {'higher' if more > 0 else 'lower'}")
     if one.bytes and first.bytes:
         told.append(f"{one.bytes / 1e6:.1f} MB instead of {first.bytes / 1e6:.1f}")
     return ", ".join(told)

@@ -44,6 +44,7 @@ document.addEventListener("keydown", (event) => {
 document.querySelector("nav .back").addEventListener("click", () => go(shown - 1));
 document.querySelector("nav .on").addEventListener("click", () => go(shown + 1));
 document.querySelector("nav .help").addEventListener("click", help);
+addEventListener("resize", () => put(inView, null));
 addEventListener("hashchange", () => go((Number(location.hash.slice(1)) || 1) - 1));
 addEventListener("beforeprint", () => slides.forEach((slide) => (slide.inert = false)));
 addEventListener("afterprint", () => go(shown));

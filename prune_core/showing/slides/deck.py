@@ -18,7 +18,7 @@ from prune_core.showing.report.over import Over
 from prune_core.showing.slides.story import story
 
 HERE = Path(__file__).parent
-AROUND = 470  # pixels of a screen that stand over and under the map's panels on its slide
+AROUND = 292  # pixels of a slide of 1280 x 720 that stand over and under the map's panels
 
 
 def html(run: Run, findings: Sequence[Finding], request: Request, made: date, profile: Profile | None = None,
@@ -31,7 +31,7 @@ def html(run: Run, findings: Sequence[Finding], request: Request, made: date, pr
     return _template().render(
         said, slides=slides, chart=chart.places(run, findings, best, of), script="\n".join(scripts),
         css=_read(HERE / "deck.css"), data=write.in_script(data), map_html=canvas.part("html"),
-        map_css=canvas.part("css"))
+        map_css=canvas.part("css") + _read(HERE / "map.css"))
 
 
 def _read(path: Path) -> str:

@@ -23,6 +23,7 @@ from prune_core.showing.slides.story import Figure, Slide, story
 
 WIDE, TALL, SIDE = 13.333, 7.5, 0.7  # inches
 FONT, LEADING, ROOMY = "Arial", 1.22, 1.12  # lines a line takes; how much wider Arial is taken than Pillow's own font
+GAP = 6.0  # points under each of several lines
 COLOURS = {"ship": "00664F", "ship with care": "7A5200", "do not ship": "8A3A00"}
 INK, QUIET, ACCENT, TINT = "1B2430", "59626F", "0063A3", "EEF5FB"
 NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
@@ -56,7 +57,7 @@ def pptx(run: Run, findings: Sequence[Finding], request: Request, made: date, of
             _picture(page, pictures.trade(chart.places(run, findings, at, of)), "Score over size, with the settings",
                      box._replace(w=6.6, h=3.4))
             _text(page, slide.lines, Box(SIDE, 5.5, 6.6, 0.8), 13, QUIET)
-            _table(page, said, Box(7.6, 1.95, WIDE - SIDE - 7.6, 4.7))
+            _table(page, said, Box(7.5, 1.95, WIDE - SIDE - 7.5, 4.7))
         else:
             _words(page, slide, said["verdict"], box)
         page.notes_slide.notes_text_frame.text = _clean("\n".join(slide.notes))
@@ -112,21 +113,25 @@ def _figures(page: object, figures: Sequence[Figure], box: Box) -> None:
 def _table(page: object, said: dict, box: Box) -> None:
     """The settings, a row each, as text that can be edited."""
     heads = ("", "Setting", said["metric"].capitalize(), "Points", "MB", "Speedup")
-    rows = [(row["letter"], "; ".join(filter(None, (row["cut"], row["by"]))),
-             f"{row['score'].value:.3f}" + "" * row["score"].exact if row["score"] else "–",
+    rows = [(row["letter"], "; ".join(filter(None, (row["cut"], row["by"], row["formats"]))),
+             f"{row['score'].value:.3f}" + " predicted" * (not row["score"].exact) if row["score"] else "–",
              f"{100 * row['loss']:+.1f}".replace("-", "−") if row["score"] else "–", f"{row['mb']:.1f}",
              f"{row['speed'].value:.2f}x" if row["speed"] else "–") for row in said["rows"]]
     wide = (0.35, box.w - 0.35 - 0.95 - 0.75 - 0.65 - 0.95, 0.95, 0.75, 0.65, 0.95)
-    heights = [0.36] + [max(0.5, lines_of(row[1], wide[1] - 0.16, 12) * 12 * LEADING / 72 + 0.12) for row in rows]
+    size, heights = 12.5, [box.h + 1]
+    while size > 8 and sum(heights) > box.h:
+        size -= 0.5
+        heights = [size * LEADING / 72 * max(map(lines_of, row, (w - 0.02 for w in wide), [size] * len(row))) + 0.14
+                   for row in (heads, *rows)]
     table = page.shapes.add_table(len(rows) + 1, len(heads), *map(Inches, box._replace(h=sum(heights)))).table
     for column, width in zip(table.columns, wide, strict=True):
         column.width = Inches(width)
     for at, (cells, height) in enumerate(zip([heads, *rows], heights, strict=True)):
-        table.rows[at].height = Inches(height)
+        table.rows[at].height = Inches(height)  # no row is higher than its text: then it would move the next
         for cell, words in zip(table.rows[at].cells, cells, strict=True):
             cell.margin_left = cell.margin_right = Inches(0.06)
             cell.margin_top = cell.margin_bottom = Inches(0.04)
-            _run(cell.text_frame, words, 12, "FFFFFF" if at == 0 else INK, at == 0)
+            _run(cell.text_frame, words, size, "FFFFFF" if at == 0 else INK, at == 0)
 
 
 def _picture(page: object, picture: bytes, alt: str, box: Box) -> None:
@@ -148,9 +153,10 @@ def _fill(shape: object, lines: Sequence[str], box: Box, size: float, colour: st
     """Lines of text in a shape, in type as large as fits, at most `size` points."""
     shape.left, shape.top, shape.width, shape.height = map(Inches, box)
     frame, lines = _frame(shape), [f"•  {line}" if bullets else line for line in lines]
-    size = fitting(lines, box.w, box.h, size)
+    gap = GAP if bullets else 0.0
+    size = fitting(lines, box.w, box.h - len(lines) * gap / 72, size)
     for line in lines:
-        _run(frame, line, size, colour, bold)
+        _run(frame, line, size, colour, bold, gap)
 
 
 def _frame(shape: object) -> object:
@@ -162,11 +168,11 @@ def _frame(shape: object) -> object:
     return frame
 
 
-def _run(frame: object, words: str, size: float, colour: str, bold: bool) -> None:
+def _run(frame: object, words: str, size: float, colour: str, bold: bool, gap: float = 0.0) -> None:
     """One more paragraph."""
     first = frame.paragraphs[0]
     paragraph = first if not first.runs and len(frame.paragraphs) == 1 else frame.add_paragraph()
-    paragraph.space_after = Pt(0)
+    paragraph.space_after = Pt(gap)
     run = paragraph.add_run()
     run.text, run.font.size, run.font.bold, run.font.name = _clean(words), Pt(size), bold, FONT
     run.font.color.rgb = RGBColor.from_string(colour)
@@ -182,14 +188,14 @@ def _clean(text: str) -> str:
 
 def fitting(lines: Sequence[str], wide: float, tall: float, size: float) -> float:
     """The largest type, in points, of at most `size`, in which these lines fit a box of so many inches; least 8."""
-    while size > 8 and sum(lines_of(line, wide - 0.16, size) for line in lines) * size * LEADING / 72 > tall:
+    while size > 8 and sum(lines_of(line, wide, size) for line in lines) * size * LEADING / 72 > tall:
         size -= 0.5
     return size
 
 
 def lines_of(text: str, wide: float, size: float) -> int:
-    """How many lines a text takes that wraps at spaces, in so many inches."""
-    measure, room = pictures.font(size / pictures.SCALE), 72 * wide
+    """How many lines a text takes that wraps at spaces, in so many inches, margins among them."""
+    measure, room = pictures.font(size / pictures.SCALE), 72 * (wide - 0.16)
     count, used = 1, 0.0
     for word in _clean(text).split(" "):
         width = ROOMY * measure.getlength(f"{word} ")

@@ -88,15 +88,23 @@ def _map(said: Mapping, at: int) -> Slide:
     row = said["rows"][at]
     return Slide("map", "The map", f"{row['letter']}: {row['cut']}",
                  (f"One panel for each matrix, one dot for each block of {said['block']} weights. Bright: a large "
-                  "norm. Pale: cut, neither stored nor computed.",),
+                  "norm. Pale: cut, neither stored nor computed.",
+                  f"Where you drag, speedup and score are predicted{_where(row)}."),
                  notes=("In the HTML slides the map is live: drag the threshold in the histogram, or use the arrow "
-                        "keys on its handle. Where you drag, speedup and score are predicted.",))
+                        "keys on its handle.",))
+
+
+def _where(row: Mapping) -> str:
+    """For which machine, where that is another one."""
+    return f", the speedup {row['speed'].mark}" if row["speed"] and row["speed"].mark else ""
 
 
 def _trade(said: Mapping) -> Slide:
     others = "Grey: the other results. " if said["over"] else ""
+    kinds = dict.fromkeys(row["speed"].kind for row in said["rows"] if row["speed"])
+    fast = f" Speedups: {' and '.join(kinds)}." if kinds else ""
     return Slide("trade", "The trade", f"What each setting saves, and what it costs in {said['metric']}",
-                 (f"{others}Filled marks: exact scores, with 95% intervals. Open marks: predicted.",),
+                 (f"{others}Filled marks: exact scores, with 95% intervals. Open marks: predicted.{fast}",),
                  notes=tuple(f"{row['letter']}: {row['by'] or row['weights']}" for row in said["rows"]))
 
 
@@ -112,8 +120,10 @@ def _recommendation(said: Mapping) -> Slide:
     if speed:
         figures += [Figure("Speedup", f"{speed.value:.2f}x", f"{_kind(speed)}, over {speed.rival}"),
                     Figure("Time", f"{speed.each_ms[1]:.1f} ms", f"a sentence; dense {speed.each_ms[0]:.1f} ms")]
-    lines = [line for line in (said["why"], said["runner_up"], said["costs"], best["formats"].capitalize()) if line]
-    return Slide("recommendation", "The recommendation", said["advice"], tuple(lines), tuple(figures),
+    lines = [line for line in (said["why"], said["runner_up"], said["costs"]) if line]
+    _, _, title = said["advice"].partition(": ")  # the verdict stands beside it
+    title = title if said["verdict"] == NOT else f"{best['letter']}: {title}"
+    return Slide("recommendation", "The recommendation", title[:1].upper() + title[1:], tuple(lines), tuple(figures),
                  ((said["better"],) if said["better"] else ()))
 
 
@@ -130,7 +140,15 @@ def _risk(said: Mapping) -> Slide:
     lines += said["warnings"][:2]
     interval = best and best["interval"]
     title = f"95% interval of the {said['metric']}: {interval}" if interval else "How sure this is"
-    return Slide("risk", "The risk", title, tuple(lines[:6]))
+    return Slide("risk", "The risk", title, tuple(lines[:6]), tuple(_range(best)) if interval else ())
+
+
+def _range(best: Mapping) -> list[Figure]:
+    """The score and the ends of its interval, against the dense model."""
+    score, dense = best["score"], best["score"].value - best["loss"]
+    return [Figure(label, f"{value:.3f}", f"{_signed(value - dense)} points against dense") for label, value in (
+        ("Score", score.value), ("Low end", score.low), ("High end", score.high))] + [
+        Figure("Examples", f"{score.examples:,}", "of the dev set")]
 
 
 def _example(flip: Mapping) -> str:
