@@ -18,7 +18,7 @@ from prune_core.showing.report.over import Over
 from prune_core.showing.slides.story import story
 
 HERE = Path(__file__).parent
-AROUND = 292  # pixels of a slide of 1280 x 720 that stand over and under the map's panels
+AROUND = 258  # pixels of a slide of 1280 x 720 that stand over and under the map's panels
 
 
 def html(run: Run, findings: Sequence[Finding], request: Request, made: date, profile: Profile | None = None,
