@@ -65,7 +65,7 @@ def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
     best, rule = recommend.recommended(0.9, some, 0.001)
     assert best == 0 and "No setting keeps within 0.1 points" in rule and "0.5 points" in rule
     for allowed, verdict in ((0.001, "Do not ship: A, the nearest, loses 0.5 points, more than the 0.1 points allowed"),
-                             (0.01, f"Ship B with care: {some[1].mask.sparsity:.1%} of the encoder cut, 0.8 points lost")):
+                             (0.01, f"Ship B with care: {some[1].mask.sparsity:.1%} of the encoder cut, 0.8 points")):
         asked = Request(allowed=allowed)
         assert verdict in write.html(run, some, asked, DAY) and verdict in write.markdown(run, some, asked, DAY)
     without = [replace(some[0], speed=None), some[1]]
