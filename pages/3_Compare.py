@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, present, timings, widgets
+from pages.shared import copying, loaders, present, timings, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.processes import Failed
 from pages.shared.widgets import download
@@ -199,9 +199,8 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
         return
     dense = {run.name: run.dense_score for run in runs if run.dense_score is not None}
     ordered = {name: sorted(points) for name, points in lines.items()}
-    st.plotly_chart(figures.comparison(ordered, runs[0].metric, TITLES[axis], dense, marked), key="compared",
-                    config=widgets.chart(),
-                    alt="Dev score after retraining over compression or speedup, a line for each group of runs")
+    copying.chart(figures.comparison(ordered, runs[0].metric, TITLES[axis], dense, marked), key="compared",
+                  alt="Dev score after retraining over compression or speedup, a line for each group of runs")
     if axis == "measured" and not present.on():
         reasons(runs)
 
@@ -249,7 +248,7 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
     number, kind, mark = st.column_config.NumberColumn, "measured" if rows[0].timed else "predicted", rows[0].mark
     mark = mark.replace("%", "%%")
     methods = compare.methods_explained([loaders.run(name) for row in rows for name in row.runs])
-    st.dataframe(table, hide_index=True, placeholder="–", column_config={
+    copying.table(table, key="comparison", placeholder="–", column_config={
         "Answer": st.column_config.TextColumn("", width=36, help="★: the answer above."),
         "Method": st.column_config.TextColumn(help=" ".join(f"{name}: {words}." for name, words in methods.items())),
         "Target": number("Target", format="%.3gx", help="The encoder compression that was asked for."),
@@ -336,7 +335,7 @@ def differences(runs: list[Run]) -> None:
     rows = [(name, str(a), str(b)) for name, a, b in compare.differences(by_name[first], by_name[second])]
     if rows:
         heads = ["Setting", first, second if second != first else f"{second} "]
-        st.dataframe(pd.DataFrame(rows, columns=heads), hide_index=True)
+        copying.table(pd.DataFrame(rows, columns=heads), key="differences")
     else:
         st.caption("In none.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import jobs, loaders, present, widgets
+from pages.shared import copying, jobs, loaders, present, widgets
 from pages.shared.widgets import PRECISIONS, download
 from pages.speed import measurements, memory, plan
 from prune_core import InputError
@@ -222,8 +222,8 @@ def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, flo
           measured: list[tuple[float, float]]) -> None:
     """Speedup over compression: predicted, at the chosen sparsity, measured; `name` begins that of the CSV."""
     st.markdown("**Speedup over compression**")
-    st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=measured), key="curve",
-                    config=widgets.chart(), alt="Predicted speedup over encoder compression, with a proportional line")
+    copying.chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=measured), key="curve",
+                  alt="Predicted speedup over encoder compression, with a proportional line")
     st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
 
@@ -231,8 +231,8 @@ def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, flo
 def layers(name: str, predicted: list[tuple[int, float, float]], measured: list[tuple[int, float, float]]) -> None:
     """(layer, dense ms, compact ms) of every layer as bars, predicted and, where they are there, measured."""
     st.markdown("**Where the time goes, layer by layer**")
-    st.plotly_chart(figures.layer_latency(predicted, measured), key="layers", config=widgets.chart(),
-                    alt="Milliseconds of every layer, dense and compact, predicted and measured")
+    copying.chart(figures.layer_latency(predicted, measured), key="layers",
+                  alt="Milliseconds of every layer, dense and compact, predicted and measured")
     if not measured and not loaders.read_only():
         st.caption("**Measure now** adds this machine's timings.")
     download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{name}-layers.csv")
@@ -253,8 +253,7 @@ def by_batch(run: Run, stage: Stage, profile: Profile, setting: Batch) -> None:
     at, scope, dtype = run.saved(stage), run.config.scope, st.session_state["dtype"]
     lines = {f"batch {batch}": loaders.speedups(run, at, scope, profile, Batch(batch, setting.length), dtype)
              for batch in BATCHES}
-    st.plotly_chart(figures.speedup_curve(lines), key="batches", config=widgets.chart(),
-                    alt="Predicted speedup for several batch sizes")
+    copying.chart(figures.speedup_curve(lines), key="batches", alt="Predicted speedup for several batch sizes")
     download("Batches (CSV)", long(lines), f"{run.name}-{stage}-batches.csv")
 
 
@@ -267,8 +266,7 @@ def by_shape(run: Run, stage: Stage, profile: Profile, setting: Batch) -> None:
         pairs = loaders.speedups(other, other.saved(stage), other.config.scope, profile, setting,
                                  st.session_state["dtype"])
         lines.setdefault(f"{other.layout.block}", pairs)
-    st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.chart(),
-                    alt="Predicted speedup for several block shapes")
+    copying.chart(figures.speedup_curve(lines), key="shapes", alt="Predicted speedup for several block shapes")
     download("Block shapes (CSV)", long(lines), f"{run.task}-{stage}-shapes.csv")
     if len(lines) == 1:
         st.caption(f"Only {next(iter(lines))} has been run on {run.task} so far. "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import copying, loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.present import SHARES
 from prune_core.cutting.masks import mask_at
@@ -30,6 +30,7 @@ def table(runs: list[Run]) -> None:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += ["| " + " | ".join(cells(task, metric, result)) + " |" for task, metric, result in found]
     st.markdown("\n".join(lines))
+    copying.control("best results", "\n".join(lines) + "\n")
     profile = next(iter(loaders.profiles()), "")
     speed = (f" Speedups are predicted for {widgets.plain(profile)}, in the fastest precision, over the best dense "
              "engine.") if profile else ""
