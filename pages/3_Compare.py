@@ -200,7 +200,7 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
     dense = {run.name: run.dense_score for run in runs if run.dense_score is not None}
     ordered = {name: sorted(points) for name, points in lines.items()}
     copying.chart(figures.comparison(ordered, runs[0].metric, TITLES[axis], dense, marked), key="compared",
-                  alt="Dev score after retraining over compression or speedup, a line for each group of runs")
+                  alt="Dev score after retraining over compression or speedup, a line for each group of runs", room=470)
     if axis == "measured" and not present.on():
         reasons(runs)
 

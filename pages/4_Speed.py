@@ -18,7 +18,6 @@ from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
 from prune_core.showing import canvas, figures
-from prune_core.showing.report.contents import model_words
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
 PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
@@ -118,7 +117,7 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share, scope)
     speedup = predicted(run, mask, setting, profile, dtype)
     if present.on():
-        heading.title(widgets.plain(title(run, mask, speedup, profile)), anchor=False)
+        heading.title(widgets.plain(title(run, mask, speedup)), anchor=False)
     with present.desk("measuring"):
         mine = measurements.measure_now(run, stage, share, setting, dtype, profile)
     pairs = loaders.speedups(run, at, scope, profile, setting, dtype)
@@ -149,10 +148,11 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
             plan.view(run, stage, share, mask, setting, profile, dtype)
 
 
-def title(run: Run, mask: BlockMask, speedup: float, profile: Profile) -> str:
-    """What is seen, in words, for a room: 'MiniLM on SST-2 is 2.9 times as fast when two thirds are cut, predicted'."""
-    return (f"{model_words(run)} on {canvas.task_title(run)} is {speedup:.1f} times as fast "
-            f"{present.cut_words(mask.sparsity)}, predicted {widgets.mark(profile)}".strip())
+def title(run: Run, mask: BlockMask, speedup: float) -> str:
+    """What is seen, in words, for a room: 'SST-2, two thirds of the encoder cut: 2.9 times as fast, predicted'."""
+    words = present.share_words(mask.sparsity)
+    cut = f"{words} of the encoder cut" if words else "nothing cut"
+    return f"{canvas.task_title(run)}, {cut}: {speedup:.1f} times as fast, predicted"
 
 
 def chosen_share(run: Run, stage: Stage) -> float:
@@ -223,7 +223,7 @@ def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, flo
     """Speedup over compression: predicted, at the chosen sparsity, measured; `name` begins that of the CSV."""
     st.markdown("**Speedup over compression**")
     copying.chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=measured), key="curve",
-                  alt="Predicted speedup over encoder compression, with a proportional line")
+                  alt="Predicted speedup over encoder compression, with a proportional line", room=330)
     st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
 
@@ -232,7 +232,7 @@ def layers(name: str, predicted: list[tuple[int, float, float]], measured: list[
     """(layer, dense ms, compact ms) of every layer as bars, predicted and, where they are there, measured."""
     st.markdown("**Where the time goes, layer by layer**")
     copying.chart(figures.layer_latency(predicted, measured), key="layers",
-                  alt="Milliseconds of every layer, dense and compact, predicted and measured")
+                  alt="Milliseconds of every layer, dense and compact, predicted and measured", room=330)
     if not measured and not loaders.read_only():
         st.caption("**Measure now** adds this machine's timings.")
     download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{name}-layers.csv")

@@ -15,7 +15,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from pages.shared import widgets
+from pages.shared import present, widgets
 
 HERE = Path(__file__).parent
 ROWS = 300  # of a chart's numbers that are copied at most
@@ -27,8 +27,13 @@ def _component():
     return st.components.v2.component("prunescope_copy", html='<div class="copy"></div>', css=style, js=script)
 
 
-def chart(figure: go.Figure, key: str, alt: str, **more) -> object:
-    """st.plotly_chart with the control under it: a picture of it, and its numbers as a Markdown table."""
+def chart(figure: go.Figure, key: str, alt: str, room: int = 0, **more) -> object:
+    """st.plotly_chart with the control under it: a picture of it, and its numbers as a Markdown table.
+
+    `room`: how high it is where the page is presented, in larger type.
+    """
+    if room and present.on():
+        figure.update_layout(height=room, font_size=16)
     with st.container(key=f"copy-{key}", gap="xxsmall"):
         drawn = st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt, **more)
         control(key, numbers(figure), picture=True)
