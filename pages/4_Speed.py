@@ -122,7 +122,7 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
         mine = measurements.measure_now(run, stage, share, setting, dtype, profile)
     pairs = loaders.speedups(run, at, scope, profile, setting, dtype)
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
-    left, right = beside.container(width=470), beside.container(width=470)
+    left, right = (beside.container(width=572 if present.on() else 470) for _ in range(2))
     with left:
         curve(f"{run.name}-{stage}", pairs, (mask.compression_encoder, speedup),
               [(m["compression_encoder"], apart.speedup(m, profile)) for m in mine])
@@ -178,7 +178,7 @@ def chosen_share(run: Run, stage: Stage) -> float:
     begin = least if state.get("lifted", ())[:2] == (run.name, stage) else min(reached, most)
     share = st.slider("Sparsity", least, most, begin, 0.1, format="%.1f%%", key="sparsity", bind="query-params")
     lifted = state.get("lifted", ("", "", 0))
-    if zeros > 5e-4:
+    if zeros > 5e-4 and not present.on():
         st.caption(f"{least:.1f}% already zero at {widgets.plain(stage)}" + (
             f": less cannot be had, so the link's {lifted[2]:.1f}% is shown as {least:.1f}%."
             if lifted[:2] == (run.name, stage) and share == least else ". The slider begins there."))
@@ -204,12 +204,14 @@ def predicted(run: Run, mask: BlockMask, setting: Batch, profile: Profile, dtype
                 ("Encoder compression", widgets.times(mask.compression_encoder), None),
                 ("Dense, predicted", f"{best_ms:.1f} ms", rival),
                 ("Compact, predicted", f"{taken.ms:.1f} ms", taken.path),
-                ("Predicted speedup", widgets.times(speedup), widgets.mark(profile) or f"over {rival}")):
-            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=184,
-                      height="stretch")
+                ("Predicted speedup", widgets.times(speedup),
+                 f"over {rival}" if present.on() else widgets.mark(profile) or f"over {rival}")):
+            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True,
+                      width=226 if present.on() else 184, height="stretch")
+    where = f"Predicted {widgets.plain(widgets.mark(profile))}: " if present.on() and widgets.mark(profile) else ""
     st.caption(" ".join(filter(None, (
-        f"{setting.words}, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}; blocks "
-        f"ranked by norm. Of the speedup {widgets.times(best_ms / unpruned)} is from the pass and "
+        f"{where}{setting.words}, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}; "
+        f"blocks ranked by norm. Of the speedup {widgets.times(best_ms / unpruned)} is from the pass and "
         f"{widgets.times(unpruned / taken.ms)} from pruning; over dense torch fp32 it is "
         f"{widgets.times(profile.dense_ms(run.layout, setting) / taken.ms)}.",
         f"{taken.dtype} instead of {dtype}: {taken.why}." if taken.why else "",
@@ -218,13 +220,14 @@ def predicted(run: Run, mask: BlockMask, setting: Batch, profile: Profile, dtype
     return speedup
 
 
-def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float],
+def curve(name: str, pairs: list[tuple[float, float]], here: tuple[float, float],
           measured: list[tuple[float, float]]) -> None:
     """Speedup over compression: predicted, at the chosen sparsity, measured; `name` begins that of the CSV."""
     st.markdown("**Speedup over compression**")
-    copying.chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=measured), key="curve",
+    copying.chart(figures.speedup_curve({"predicted": pairs}, here=here, measured=measured), key="curve",
                   alt="Predicted speedup over encoder compression, with a proportional line", room=330)
-    st.caption(break_even(pairs))
+    if not present.on():
+        st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
 
 

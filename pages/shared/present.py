@@ -14,7 +14,7 @@ import streamlit as st
 HERE = Path(__file__).parent
 ROOM, ESCAPE = ((HERE / name).read_text(encoding="utf-8") for name in ("present.css", "escape.js"))
 GROWS = "@media (min-width: 1700px) and (min-height: 950px) {[data-testid=stMainBlockContainer] {zoom: 1.45}}"
-AROUND = 222  # pixels of the screen that stand over and under the map's panels on Explore
+AROUND = 232  # pixels of the screen that stand over and under the map's panels on Explore
 SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters",
           4 / 5: "four fifths", 9 / 10: "nine tenths"}
 
