@@ -41,6 +41,8 @@ def main() -> None:
     if not loaders.read_only() and not present.on():
         calibration(widgets.calibrated())
     if profile is None:
+        if present.on():
+            begin()
         st.info("Predictions need a latency profile"
                 + (", and this copy, which only shows, has none." if loaders.read_only()
                    else ". **Calibrate this machine** above; it takes a few minutes, once."))

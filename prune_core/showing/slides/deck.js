@@ -36,7 +36,8 @@ document.addEventListener("keydown", (event) => {
   if (!act || event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
   if (dialog.open && key !== "?") return;
   const at = event.composedPath()[0]; // what has the focus, in the map too, keeps the keys that it needs
-  if (at.matches?.("input, select, [role=slider]") && !key.startsWith("Page")) return;
+  if (at.matches?.("input, select") && !key.startsWith("Page")) return;
+  if (at.matches?.("[role=slider]") && /^(Arrow|Home|End)/.test(key)) return;
   if (at.matches?.("button") && key === " ") return;
   event.preventDefault();
   act();
