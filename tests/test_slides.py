@@ -112,6 +112,7 @@ pytestmark_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium o
 
 
 @pytestmark_chromium
+# long: one browser for all that a deck does
 def test_the_deck_works_offline_by_keys_and_prints_a_slide_a_page(runs, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 

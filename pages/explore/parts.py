@@ -108,7 +108,7 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
                                                                          "32 is fp32, 16 bf16"),
             "MB": st.column_config.NumberColumn(format="%.3f", help="Values, index and scales as they are stored"),
             "Alone": st.column_config.TextColumn("Cost of cutting only this, in points", width="large")})
-    copying.control("parts", copying.markdown(shown.drop(columns="key")))
+    copying.control("layers and matrices", copying.markdown(shown.drop(columns="key")))
     download("Layers and matrices (CSV)", pd.DataFrame(rows), f"{run.name}-{view.label}-{kind}.csv")
 
 

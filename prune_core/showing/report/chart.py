@@ -17,6 +17,7 @@ from prune_core.showing.report.over import Over
 WIDE, TALL, LEFT, BOTTOM = 640, 250, 46, 34
 
 
+# long: what one pair of scales puts in its place
 def places(run: Run, findings: Sequence[Finding], best: int, of: Over | None = None) -> dict:
     """What the template draws: places in an SVG of WIDE x TALL. The surface is the one behind the setting at `best`.
 

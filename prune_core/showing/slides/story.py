@@ -194,7 +194,7 @@ def _instead(run: Run, best: Finding, allowed: float) -> list[str]:
         return ["Have scores taken: none of these settings has one."]
     lost, lines = run.dense_score - score.value, []
     if score.value > run.majority_score and not keeps(run.dense_score, best, allowed):
-        lines.append(f"If {points(math.ceil(1000 * lost - 1e-9) / 1000)} may be lost, this setting is within.")
+        lines.append(f"If {points(math.ceil(1000 * lost - 1e-9) / 1000)} may be lost, this setting will do.")
     if score.low is not None and not keeps(run.dense_score, best, allowed) and run.dense_score - score.high <= allowed:
         lines.append("Score it on more data: its interval reaches into what is allowed.")
     return [*lines, "Prune less, train longer after the cut, or have the dense model teach the pruned one.",
