@@ -50,7 +50,7 @@ class View {
       this.goTo({ moment: this.snapshots.number, ...now.command });
     }
     this.root.classList.toggle("present", Boolean(now.present));
-    this.theme = readTheme(this.root, Boolean(now.present));
+    this.theme = readTheme(this.root, now.present);
     if (document.prunescopeExact) this.hear(document.prunescopeExact);
     this.paint();
     if (this.player.waiting && snapshots.frames) this.player.play();
