@@ -21,7 +21,7 @@ from prune_core.evaluation.exact import evaluate
 from prune_core.runs import shelf
 from prune_core.runs.run import Run
 from prune_core.runs.settings import cut_of
-from prune_core.showing.widget import WIDGET
+from prune_core.showing.still import WIDGET
 
 expect = playwright.expect
 RUN = "sst2-minilm-64x1"
@@ -245,3 +245,30 @@ def test_the_file_keeps_the_picture(notebook, lab):
 
     wait("it is saved", kept)
     assert kept()[0]["data"]["text/plain"].startswith(f"{RUN}, dense: 50.0% cut")
+
+
+TRAINED = """from prune_core import prune
+view = prune(model={model!r}, data={data!r}, task="sst2", block="16x1", compressions=(2.0,), method="group-lasso",
+             dense_steps=4, penalty_steps=12, retrain_steps=4, moments=4, milestones=2, surface_examples=8,
+             batch_size=8, max_length=16, run="lab", runs_dir={runs!r})
+view.training.pause()"""
+
+
+def test_a_training_is_seen_paused_by_its_button_and_stepped_through(lab, tiny_model, tiny_data, tmp_path):
+    page, address, folder = lab
+    code = TRAINED.format(model=str(tiny_model), data=str(tiny_data), runs=str(tmp_path))
+    written(folder / "train.ipynb", [code, "print(view.training.wait()['points'][0]['score_retrained'])"])
+    opened = Notebook(page, address, "train.ipynb")
+    opened.run(0)
+    view = opened.map()
+    go_on = view.root.get_by_role("button", name="Go on")
+    expect(go_on).to_be_visible()
+    before = int(view.root.locator("input.snapshot").get_attribute("max"))
+    go_on.click()
+    expect(view.root.locator(".going")).to_contain_text("Complete: dense")
+    expect(view.when).to_have_text("retrain-2x")  # who looks at the last snapshot goes along
+    assert int(view.root.locator("input.snapshot").get_attribute("max")) > before
+    view.root.locator("input.snapshot").fill("0")
+    expect(view.when).to_have_text("dense step 0")
+    score = Run(tmp_path / "lab").result["points"][0]["score_retrained"]
+    assert opened.run(1).strip() == str(score)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +19,8 @@ def show(run: Run | str, at: str | None = None, cut: object = None, data: str | 
     """The live map of a run, shown in the cell, and the handle on it: `view.cut`, `view.sparsity`, `view.exact()`.
 
     `at`: a snapshot's label, by default the best stage; `cut`: a share of the weights or a Cut; `data`: a GLUE folder
-    for exact scores, by default where the run had its data. Raises InputError.
+    for exact scores, by default what PRUNESCOPE_DATA names,
+    else where the run had its data. Raises InputError.
     """
     run = run if isinstance(run, Run) else shelf.find(str(run), runs_dir)
     return shown(MapView(in_view.opened(run, at, cut), Scores(data)))
@@ -36,7 +38,7 @@ class Scores:
     """Exact scores of what is in view; weights and data of the last stage stay loaded for the next question."""
 
     def __init__(self, data: str | None = None):
-        """`data`: where the task's data is; None: where the run had it."""
+        """`data`: where the task's data is; None: what PRUNESCOPE_DATA names, else where the run had it."""
         self.data, self._of, self._bench = data, None, None
 
     def __call__(self, view: InView, tell: Callable[..., None]) -> dict:
@@ -50,10 +52,11 @@ class Scores:
         from prune_core.evaluation.bench import Bench
         from prune_core.evaluation.exact import evaluate
 
-        if self._of != (run.path, stage, self.data):
-            self._bench = Bench(run, stage, self.data)
-            self._of = run.path, stage, self.data
-        return evaluate(run, stage, view.cut, self.data, bench=self._bench,
+        data = self.data or (os.environ.get("PRUNESCOPE_DATA") or None if run.is_glue else None)
+        if self._of != (run.path, stage, data):
+            self._bench = Bench(run, stage, data)
+            self._of = run.path, stage, data
+        return evaluate(run, stage, view.cut, data, bench=self._bench,
                         report=lambda one: tell(doing="scoring", score=one.score, low=one.low, high=one.high,
                                                 done=one.done, total=one.total),
                         doing=lambda what, done=0, total=0: tell(doing=what, done=done, total=total))

@@ -13,7 +13,14 @@ from prune_core.showing.in_view import InView
 
 WIDE, HIGH, GAP, LEFT, TOP = 104, 40, 6, 34, 52  # pixels: of a matrix, between them, and for words
 VIRIDIS = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
+WIDGET = "application/vnd.jupyter.widget-view+json"
 INK, PAPER, CUT = (27, 36, 48), (255, 255, 255), (220, 215, 240)
+
+
+def bundle(view: InView, high: float, words: str, model: str) -> dict:
+    """What a cell keeps of a widget's `model`: the widget, and beside it the picture for where none runs."""
+    return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": model}, "image/png": png(view, high, words),
+            "text/plain": words}
 
 
 def png(view: InView, high: float, words: str) -> str:

@@ -23,7 +23,6 @@ from prune_core.showing.in_view import InView
 
 PYTHON = "python"  # who has set the state, beside views
 UNKNOWN = {"score": None, "low": None, "high": None, "done": 0, "total": 0}
-WIDGET = "application/vnd.jupyter.widget-view+json"
 Scorer = Callable[[InView, Callable[..., None]], dict]
 
 
@@ -155,9 +154,9 @@ class MapView(anywidget.AnyWidget):
         self._where = {"key": said.get("key"), "zoom": said.get("zoom"), "asked": asked.get("id")}
         self._pins = [pin for pin in said.get("pins") or [] if isinstance(pin, Mapping)]
         view = in_view.heard(before, said, *self._wish)
-        if not view.shares_norms(before):
+        if fresh := not view.shares_norms(before):
             self._packed = view.content(self._high, self._profile)
-        if not view.shares_norms(before) or not in_view.same(view.cut, before.cut):
+        if fresh or not in_view.same(view.cut, before.cut):
             self._publish(view)
         if said.get("frames") == "want" and canvas.playable(self.run):
             frames, self._scale = canvas.frames(self.run)
@@ -176,8 +175,7 @@ class MapView(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
         """The widget, and beside it a still picture for where none runs."""
-        return {WIDGET: {"version_major": 2, "version_minor": 0, "model_id": self.model_id},
-                "image/png": still.png(self.view, self._high, self.words), "text/plain": self.words}
+        return still.bundle(self.view, self._high, self.words, self.model_id)
 
 
 def grown_(shown: MapView, run: Run) -> None:
