@@ -95,7 +95,7 @@ def test_a_shipped_notebook_runs_and_keeps_no_outputs(path):
         text = text.replace(long, short)
     shown = executed(text, ROOT / "notebooks")
     words = {"lesson": "strips of 64x1", "your_own": "model.safetensors", "tune": "Decision: retrain-3x",
-             "compare": "Within 1.0 points of dense",
+             "compare": "Within 1 point of dense",
              "fewer_bits": "removed without the index 93.75%, with it 90.62%",
              "results_table": "rows stand in docs/results.md"}
     assert words[path.stem] in "\n".join(shown)

@@ -57,7 +57,8 @@ def served(path: Path) -> Iterator[str]:
     """The address of this marimo app."""
     port = free_port()
     command = [sys.executable, "-m", "marimo", "run", str(path), "--headless", "--no-token", f"--port={port}"]
-    home = os.environ | {"MARIMO_SKIP_UPDATE_CHECK": "1", "PYTHONPATH": str(ROOT), "HOME": str(path.parent), "XDG_CONFIG_HOME": str(path.parent)}
+    home = os.environ | {"MARIMO_SKIP_UPDATE_CHECK": "1", "PYTHONPATH": str(ROOT),
+                         "HOME": str(path.parent), "XDG_CONFIG_HOME": str(path.parent)}
     with open(path.with_suffix(".log"), "wb") as log:
         process = subprocess.Popen(command, cwd=path.parent, env=home, stdout=log, stderr=log, start_new_session=True)
     try:

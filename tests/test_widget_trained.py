@@ -38,6 +38,11 @@ def test_a_stopped_training_goes_on_to_the_numbers_of_one_that_never_stopped(ask
         prune(replace(asked, seed=3), run="a", runs_dir=tmp_path)
 
 
+def test_the_practice_set_never_stands_in_for_what_was_asked(tiny_model, tmp_path, no_hub):
+    with pytest.raises(InputError, match='give data=FOLDER.*or data="practice" to train on that'):
+        prune(model=str(tiny_model), task="rte", preset="quick", run="q", runs_dir=tmp_path)
+
+
 @pytest.mark.parametrize(("settings", "words"), [
     ({"tsk": "sst2"}, "setting 'tsk' is unknown; needed: one of"), ({"task": "nope"}, "task 'nope' is unknown"),
     ({"method": "zzz"}, "method 'zzz' is unknown; one of"), ({"data": "/nowhere"}, "data '/nowhere' is not a folder")])

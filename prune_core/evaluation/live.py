@@ -54,7 +54,10 @@ class Scores:
 
         data = self.data or (os.environ.get("PRUNESCOPE_DATA") or None if run.is_glue else None)
         if self._of != (run.path, stage, data):
-            self._bench = Bench(run, stage, data)
+            try:
+                self._bench = Bench(run, stage, data)
+            except InputError as error:  # as a notebook can follow it
+                raise InputError(str(error).replace("give --data FOLDER", "give show(..., data=FOLDER)")) from None
             self._of = run.path, stage, data
         return evaluate(run, stage, view.cut, data, bench=self._bench,
                         report=lambda one: tell(doing="scoring", score=one.score, low=one.low, high=one.high,

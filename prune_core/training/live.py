@@ -81,11 +81,16 @@ def _alone() -> None:
 def _work(config: PruneConfig, path: Path) -> Callable[[session.Report], dict]:
     """What has to be done for this run: begin it, or take it up again. Raises InputError."""
     if not path.exists():
-        return lambda report: session.start(config, path.parent, path.name, _command(config, path), report)
+        return lambda report: session.start(config, path.parent, path.name, _command(config, path), report, _asked_for)
     there = Run(path)
     if not _alike(there.config, config):
         raise InputError(f"run {path.name!r} is there with other settings; give this one another name, or show() that")
     return lambda report: session.resume(there, report)
+
+
+def _asked_for(note: str) -> None:
+    """Raises InputError: the practice set is trained on where it is asked for, and for nothing else."""
+    raise InputError(f'{note.replace("--data FOLDER", "data=FOLDER")}, or data="practice" to train on that')
 
 
 def _alike(one: PruneConfig, other: PruneConfig) -> bool:
