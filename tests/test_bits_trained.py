@@ -17,14 +17,19 @@ from prune_core import InputError, export
 from prune_core.__main__ import main
 from prune_core.cli.options import formats_of
 from prune_core.cutting.cuts import Cut
+from prune_core.cutting.masks import BYTES
 from prune_core.evaluation import bench as benches
-from prune_core.evaluation import losses
+from prune_core.evaluation import exact, losses
 from prune_core.evaluation.bench import Bench
 from prune_core.evaluation.matrices import Matrices
+from prune_core.evaluation.weights import tensors_of
 from prune_core.latency.profile import uncut
 from prune_core.precision import formats
 from prune_core.precision.formats import Format, parse
+from prune_core.runs import settings
 from prune_core.runs.run import Run
+from prune_core.runs.settings import Setting
+from prune_core.runs.stages import Stage
 from prune_core.tasks import glue
 
 STAGE = "retrain-1.5x"
@@ -64,6 +69,18 @@ def test_weights_of_the_same_bits_stay_on_their_grid(lsq, text):
         (table,) = set(bench.trained.grids) - set(of)
         assert torch.equal(found[f"{table}.weight"], own[f"{table}.weight"])
         assert np.array_equal(stored.embeddings.scales, bench.trained.grids[table][0])
+
+
+def test_what_is_cut_but_not_retrained_counts_its_pattern(lsq):
+    """In fp32, index included, with the same zeros as in the file of its weights; packed as large as counted."""
+    stage = Stage(STAGE.replace("retrain", "penalty"))
+    assert lsq.trained_formats(stage) == "2:4" and lsq.trained_formats("dense") == ""
+    kept = sum(int(one.count_nonzero()) for name, one in tensors_of(lsq, stage).items()
+               if name.removesuffix(".weight") in {m.name for m in lsq.layout.matrices})
+    stored, cut = lsq.stored(stage), settings.usual(lsq, lsq.saved(stage))
+    assert cut.formats == "2:4" and stored.encoder.values == BYTES * kept
+    assert stored.bytes == Setting("", lsq.saved(stage), cut).storage(lsq).bytes
+    assert exact.evaluate(lsq, stage, cut)["score"] == lsq.snapshots[lsq.saved(stage)].scores[lsq.metric]
 
 
 @pytest.mark.parametrize("repaired", [False, True])

@@ -117,8 +117,8 @@ def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
     runs = executed.restricted(profile, view.formats, dtype)  # what executes the formats in view
     pairs = loaders.speedups(run, view.at, run.config.scope, runs, SETTING)
     present = (view.mask.compression_encoder, runs.speedup(view.mask, SETTING, run.heads))
-    stored = f", {view.formats.words}" * bool(view.cut.formats)
-    name = f"predicted, ranked by norm, {scope_words(run.config.scope)}{stored}"
+    stored = f",<br>{view.formats.words}" * bool(view.cut.formats)
+    name = f"predicted, ranked by norm, {scope_words(run.config.scope)}{stored}"  # of several lines, as a legend clips
     figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
     st.plotly_chart(figure, key="speedups", config=widgets.chart(),
                     alt="Predicted speedup over encoder compression, with the proportional line")

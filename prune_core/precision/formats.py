@@ -148,6 +148,11 @@ class Formats:
         """Whether everything is fp32 without a pattern."""
         return self == Formats() or set(self.weights) == {PLAIN} and not self.activations and self.embeddings == 32
 
+    @property
+    def patterns(self) -> Formats:
+        """The patterns alone: the weights in fp32, all else as it is."""
+        return Formats(self.scope, tuple(Format(pattern=one.pattern) for one in self.weights))
+
     def of(self, layout: Layout) -> dict[str, Format]:
         """Matrix name -> its format. Raises InputError where there are not as many as scope keys."""
         keys = list(by_scope(layout, self.scope))

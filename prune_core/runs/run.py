@@ -32,7 +32,7 @@ from prune_core import InputError
 from prune_core.cutting.answers import Sensitivity, SurfacePoint
 from prune_core.cutting.blocks import Layout
 from prune_core.cutting.cuts import SurfaceKind
-from prune_core.cutting.masks import Norms, mask_at, mask_at_sparsity
+from prune_core.cutting.masks import Norms, mask_at, mask_at_sparsity, sparsity_of
 from prune_core.precision import formats
 from prune_core.precision.storage import Storage, storage
 from prune_core.runs import origin, places, results
@@ -148,10 +148,16 @@ class Run:
 
 
     def trained_formats(self, stage: str) -> str:
-        """The formats that a stage's weights were trained to have, as precision/formats.py reads them; "": fp32."""
-        return self._formats if stage.startswith("retrain-") else ""
+        """The formats that a stage's weights have, as precision/formats.py reads them; "": fp32.
 
-    _formats = cached_property(lambda self: self.known["formats"] if self.known else str(self.config.formats))
+        Retraining ends in those of the run; what is only cut has their patterns, in fp32.
+        """
+        return self._formats.get(stage.partition("-")[0], "")
+
+    @cached_property
+    def _formats(self) -> dict[str, str]:
+        made = self.known["formats"] if self.known else str(self.config.formats)
+        return {"retrain": made, "penalty": str(formats.parse(made).patterns.shortest(self.layout))} if made else {}
 
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())
@@ -213,12 +219,11 @@ def source_among(run: Run, folder: Path, data: str | None = None) -> Run | None:
 
 
 def _stored(run: Run, stage: Stage) -> Storage | None:
-    """Of retrained weights what is not zero, of others what the run keeps there at its sparsity."""
+    """Of retrained weights what is not zero, of others what the run keeps there at its compression."""
     try:
-        at, norms = run.saved(stage), run.ranking(stage)
-        retrained, share = stage.kind == "retrain", run.snapshots[at].blocks
-        mask = (mask_at(norms, run.layout, 0.0) if retrained else
-                mask_at_sparsity(norms, run.layout, share, run.config.scope))
+        norms = run.ranking(stage)
+        mask = (mask_at(norms, run.layout, 0.0) if stage.kind == "retrain" else
+                mask_at_sparsity(norms, run.layout, sparsity_of(stage.compression or 1.0), run.config.scope))
         return storage(mask, formats.parse(run.trained_formats(stage), run.layout), run.embeddings)
     except InputError:
         return None

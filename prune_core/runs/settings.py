@@ -98,14 +98,15 @@ def foretold(cut: Cut, mask: BlockMask,
 def usual(run: Run, at: int | None = None) -> Cut:
     """Where the run itself cuts: at a stage of some compression there, else (`at`: position of a snapshot) first.
 
-    What is retrained is as it is: nothing more is cut, there and wherever one steps from it, in its trained formats.
+    What is retrained is as it is: nothing more is cut, there and wherever one steps from it. Each stage in its formats.
     """
     scope = run.config.scope if run.config.scope in SCOPES else "global"
     stage = run.snapshots[at].saved if at is not None else None
     if stage and stage.kind == "retrain":
         return Cut(scope, 0.0, formats=run.trained_formats(stage))
     compression = (stage.compression if stage else None) or run.config.compressions[0]
-    return Cut(scope, int(1e4 * sparsity_of(compression) + 1e-9) / 1e4)  # never more than the stage has cut
+    share = int(1e4 * sparsity_of(compression) + 1e-9) / 1e4  # never more than the stage has cut
+    return Cut(scope, share, formats=run.trained_formats(stage) if stage else "")
 
 
 def opening(run: Run, at: int | None = None) -> Setting:
