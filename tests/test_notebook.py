@@ -11,6 +11,7 @@ import tiny
 from commands import prune_core
 from nbclient import NotebookClient
 
+from pages.home import notebooks
 from prune_core.cutting.cuts import Cut
 from prune_core.evaluation.exact import evaluate
 from prune_core.runs.run import Run
@@ -106,5 +107,8 @@ def test_the_six_notebooks_ship_and_open_with_what_they_are_for():
     for path in SHIPPED:
         opening = nbformat.read(path, 4).cells[0].source
         assert "**At its end you will know**" in opening and "**It takes**" in opening, path.stem
+        title, know, takes = notebooks.opening(path.read_bytes())  # as Home shows it
+        assert title and know.startswith("At its end you will know") and takes.startswith("It takes"), path.stem
+    assert sorted(notebooks.NOTEBOOKS) == [path.stem for path in SHIPPED]
     together = "".join(path.read_text(encoding="utf-8") for path in SHIPPED)
     assert all(long in together for long in SHORTER)
