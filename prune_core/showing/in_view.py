@@ -88,8 +88,9 @@ class InView:
                              profile, SETTING, alike, mark=profile.elsewhere(machine()) if profile else "")
         kind = f"{self.cut.ranking} {self.cut.repaired}"
         asking = "view.exact() scores it" if self.stage and self.run.has_weights(self.stage) else ""
-        return canvas.pack(head | {"value": self.cut.ranking, "repaired": self.cut.repaired, "dtype": "fp32",
-                                   "kind": kind, "asks": self.cut.ranking, "exact": False, "asking": asking}, self.norms)
+        head |= {"value": self.cut.ranking, "repaired": self.cut.repaired, "dtype": "fp32", "kind": kind,
+                 "asks": self.cut.ranking, "exact": False, "asking": asking}
+        return canvas.pack(head, self.norms)
 
 
 def opened(run: Run, at: str | None = None, cut: object = None) -> InView:
