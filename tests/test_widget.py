@@ -186,6 +186,7 @@ def test_keys_go_to_the_map_and_scopes_pins_and_bits_to_python(notebook):
     view.root.get_by_role("button", name="Each layer").click()
     view.root.get_by_role("button", name="Pin", exact=True).click()
     wait("scope and pin", lambda: told(notebook)["scope"] == "layer" and told(notebook)["pins"] == ["in view", "A"])
+    view.root.get_by_text("Bits and patterns").click()
     view.root.get_by_role("radio", name="8", exact=True).click()
     wait("bits", lambda: "8" in notebook.run(2, "print(view.cut.formats)"))
     view.root.get_by_role("radio", name="32", exact=True).click()

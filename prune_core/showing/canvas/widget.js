@@ -14,6 +14,7 @@ function drawWidget({ model, el }) {
   host.className = "prunescope-widget";
   shadow.innerHTML = `<style>${PARTS.css}</style>${PARTS.html}`;
   el.append(host);
+  fold(shadow.querySelector(".bits"), "Bits and patterns"); // a cell is low: what is asked for less is a click away
   const root = shadow.querySelector(".prunescope"), view = makeView(root), bound = new Bound(model, view, root);
   const dress = () => {
     if (!host.isConnected) return;
@@ -33,6 +34,13 @@ function drawWidget({ model, el }) {
     look.disconnect();
     host.remove();
   };
+}
+
+function fold(part, words) {
+  const folded = document.createElement("details"), summary = document.createElement("summary");
+  summary.textContent = words;
+  part.replaceWith(folded);
+  folded.append(summary, part);
 }
 
 // One view at one model
@@ -68,6 +76,7 @@ class Bound {
     const packed = bytesOf(this.model.get("_packed"));
     if (!packed.length) return;
     this.view.receive(packed, (said) => this.say(said));
+    if (this.view.cut.formats) this.at("details").open = true;
     const { run, value, repaired } = this.view.header;
     this.at(".about").textContent = `${run}, blocks ranked by ${value}${repaired ? ", repaired after cutting" : ""}`;
   }
