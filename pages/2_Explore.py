@@ -6,7 +6,7 @@ import streamlit as st
 
 from pages.explore import charts, exact_score, live_map, parts, precision, proposals, rerun, take_away, trade
 from pages.explore.view import View, content, current, follows, forget, opening, remember, settle, waits
-from pages.shared import loaders, widgets
+from pages.shared import loaders, present, widgets
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.showing import canvas
@@ -23,29 +23,35 @@ def main() -> None:
             exact_score.ranking(run)
             precision.ask()
             exact_score.exact_settings(run)
-        widgets.presentation()
+        present.switch()
         widgets.image_format()
-    present = st.session_state.get("present", False)
-    widgets.end_presentation()
-    st.title(widgets.plain(heading(run) if present else run.name) if run else "Explore", anchor=False)
+    present.begin(grows=False)
     if run is None:
+        st.title("Explore", anchor=False)
         nothing()
         return
-    widgets.said_of_link()
-    st.caption(widgets.facts(run) + f" · dense {in_words(run.metric)} {widgets.score(run.dense_score)}")
+    if not present.on() or not run.with_norms:  # for a room the title says what is cut: it follows the map
+        named(run, run.name)
     widgets.warnings(run)
     if not run.with_norms:
         st.info("This run has recorded no block norms yet. Watch it on the **Prune** page, or choose another run.")
         return
     explore(run)
-    if not present:
+    if not present.on():
         details(run)
 
 
-def heading(run: Run) -> str:
-    """Task and model in words, for a room."""
-    model = {"minilm": "MiniLM"}.get(run.config.model, run.config.model.rstrip("/").rpartition("/")[2])
-    return f"{canvas.task_title(run)} with {model}"
+def named(run: Run, title: str) -> None:
+    """The title, and what the run is of."""
+    st.title(widgets.plain(title), anchor=False)
+    widgets.said_of_link()
+    st.caption(widgets.facts(run) + f" · dense {in_words(run.metric)} {widgets.score(run.dense_score)}")
+
+
+def heading(run: Run, view: View) -> str:
+    """What is looked at, in words, for a room: 'SST-2 accuracy when three quarters of the encoder are cut'."""
+    stored = f", the rest in {view.formats.words}" * bool(view.cut.formats)
+    return f"{canvas.score_title(run)} {present.cut_words(view.mask.sparsity)}{stored}"
 
 
 def chosen_run() -> Run | None:
@@ -78,14 +84,16 @@ def explore(run: Run) -> None:
             st.rerun()
         if wrong := " ".join(filter(None, map(st.session_state.get, ("wrong", "wrong formats")))):
             st.info(wrong, icon=":material/link_off:")
+        if present.on():
+            named(run, heading(run, view))
         line = st.container(key="exact-line")
-        live_map.draw(content(run, view, st.session_state.get("present", False)), remember)
+        live_map.draw(content(run, view, present.AROUND if present.on() else 0), remember)
         with line:  # after the map, which is drawn meanwhile
             exact_score.exact(run, view)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
         return
-    if not st.session_state.get("present"):
+    if not present.on():
         exact_score.words(run, view)
     rerun.until_the_map_is_answered()
 

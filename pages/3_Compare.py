@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from pages.shared import loaders, timings, widgets
+from pages.shared import copying, loaders, present, timings, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.processes import Failed
 from pages.shared.widgets import download
@@ -19,9 +19,10 @@ from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
-from prune_core.showing import compare, figures
+from prune_core.showing import canvas, compare, figures
 from prune_core.showing.compare import AIMS, Row
 from prune_core.showing.figures import Compared
+from prune_core.showing.report.recommend import points
 from prune_core.tasks.metrics import in_words
 
 AXES = {"encoder": "compression of the encoder", "model": "compression of the whole model",
@@ -35,7 +36,8 @@ SECONDS = 40  # that one measurement takes, about
 
 def main() -> None:
     widgets.page("Compare")
-    st.title("Compare", anchor=False)
+    if not present.on():
+        st.title("Compare", anchor=False)
     named: dict[str, Run | None] = {}
     for entry in loaders.listed():
         named.setdefault(entry.name, entry.run)  # of two runs of one name it is one's own that opens
@@ -45,7 +47,9 @@ def main() -> None:
         return
     with st.sidebar:
         runs = chosen(done)
+        present.switch()
         widgets.image_format()
+    present.begin()
     if not runs:
         st.info("Choose runs in the sidebar.")
         return
@@ -103,9 +107,15 @@ def draw(runs: list[Run]) -> None:
     guessed = compare.rows_of(groups, predicted, mark=widgets.mark(profile) if profile else "")
     timed = compare.rows_of(groups, measured, timed=True)
     all_timed = all(row.speedup is not None for row in timed)
+    heading = st.container()
     allowed, rows = answer(timed if all_timed else guessed)
-    explained(runs)
+    if present.on():
+        heading.title(widgets.plain(title(runs[0], allowed)), anchor=False)
+    else:
+        explained(runs)
     chart(runs, rows[0], {"speedup": guessed, "measured": timed})
+    if present.on():
+        return
     table_of(rows, runs[0].task, allowed, [] if all_timed else timed)
     sentences = list(compare.sentences(compare.rows_of(groups), in_words(runs[0].metric)))
     if sentences:
@@ -115,10 +125,15 @@ def draw(runs: list[Run]) -> None:
         differences(runs)
 
 
+def title(run: Run, allowed: float) -> str:
+    """What is compared, in words, for a room: 'SST-2: what can be saved if 1 point of accuracy may be lost'."""
+    return f"{canvas.task_title(run)}: what can be saved if {points(allowed)} of {in_words(run.metric)} may be lost"
+
+
 def answer(rows: list[Row]) -> tuple[float, list[Row]]:
     """What the person may lose and wants most, and what to take then: (loss allowed, the rows, the answer first)."""
     with st.container(border=True, key="answer"):
-        with st.container(horizontal=True, gap="medium", vertical_alignment="bottom"):
+        with present.desk("question").container(horizontal=True, gap="medium", vertical_alignment="bottom"):
             lost = st.number_input("Maximum loss (points)", 0.0, 20.0, 100 * best.ALLOWED, 0.5, format="%.1f",
                                    width=190, key="points", bind="query-params",
                                    help="Below the score of the run's own dense model. One point is 0.01 of the score.")
@@ -128,7 +143,7 @@ def answer(rows: list[Row]) -> tuple[float, list[Row]]:
         rows = compare.sorted_rows(rows, allowed, aim)
         st.subheader(widgets.plain(compare.answer(rows, allowed, aim)), anchor=False)
         first = rows[0]
-        with st.container(horizontal=True, gap="medium"):
+        with present.desk("links").container(horizontal=True, gap="medium"):
             st.page_link("pages/2_Explore.py", label="Explore it", icon=":material/grid_on:",
                          query_params={"run": first.runs[0], "at": first.stage})
             st.page_link("pages/6_Report.py", label="Report on it", icon=":material/description:",
@@ -161,9 +176,10 @@ def explained(runs: list[Run]) -> None:
 
 def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
     """Score over what the person chose; `first` is marked. `known`: rows with each kind of speedup."""
-    axis = st.segmented_control("Horizontal axis", list(AXES), default="encoder", format_func=AXES.get, required=True,
-                                key="axis", bind="query-params", wrap=True)
-    if axis == "measured":
+    with present.desk("axis"):
+        axis = st.segmented_control("Horizontal axis", list(AXES), default="encoder", format_func=AXES.get,
+                                    required=True, key="axis", bind="query-params", wrap=True)
+    if axis == "measured" and not present.on():
         measure_what_is_missing(runs)
     rows = known.get(axis, known["speedup"])
     lines: dict[str, list[Compared]] = {}
@@ -183,10 +199,9 @@ def chart(runs: list[Run], first: Row, known: dict[str, list[Row]]) -> None:
         return
     dense = {run.name: run.dense_score for run in runs if run.dense_score is not None}
     ordered = {name: sorted(points) for name, points in lines.items()}
-    st.plotly_chart(figures.comparison(ordered, runs[0].metric, TITLES[axis], dense, marked), key="compared",
-                    config=widgets.chart(),
-                    alt="Dev score after retraining over compression or speedup, a line for each group of runs")
-    if axis == "measured":
+    copying.chart(figures.comparison(ordered, runs[0].metric, TITLES[axis], dense, marked), key="compared",
+                  alt="Dev score after retraining over compression or speedup, a line for each group of runs", room=470)
+    if axis == "measured" and not present.on():
         reasons(runs)
 
 
@@ -233,7 +248,7 @@ def table_of(rows: list[Row], task: str, allowed: float, timed: list[Row]) -> No
     number, kind, mark = st.column_config.NumberColumn, "measured" if rows[0].timed else "predicted", rows[0].mark
     mark = mark.replace("%", "%%")
     methods = compare.methods_explained([loaders.run(name) for row in rows for name in row.runs])
-    st.dataframe(table, hide_index=True, placeholder="–", column_config={
+    copying.table(table, key="comparison", placeholder="–", column_config={
         "Answer": st.column_config.TextColumn("", width=36, help="★: the answer above."),
         "Method": st.column_config.TextColumn(help=" ".join(f"{name}: {words}." for name, words in methods.items())),
         "Target": number("Target", format="%.3gx", help="The encoder compression that was asked for."),
@@ -320,7 +335,7 @@ def differences(runs: list[Run]) -> None:
     rows = [(name, str(a), str(b)) for name, a, b in compare.differences(by_name[first], by_name[second])]
     if rows:
         heads = ["Setting", first, second if second != first else f"{second} "]
-        st.dataframe(pd.DataFrame(rows, columns=heads), hide_index=True)
+        copying.table(pd.DataFrame(rows, columns=heads), key="differences")
     else:
         st.caption("In none.")
 

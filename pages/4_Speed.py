@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import jobs, loaders, widgets
+from pages.shared import copying, jobs, loaders, present, widgets
 from pages.shared.widgets import PRECISIONS, download
 from pages.speed import measurements, memory, plan
 from prune_core import InputError
@@ -17,7 +17,7 @@ from prune_core.runs import best
 from prune_core.runs.places import RunError
 from prune_core.runs.run import Run
 from prune_core.runs.stages import Stage
-from prune_core.showing import figures
+from prune_core.showing import canvas, figures
 
 BATCHES, LENGTHS = (1, 8, 32, 128), (16, 32, 64, 128)
 PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
@@ -25,10 +25,8 @@ PAIR = ["compression_encoder", "predicted_speedup"]  # columns of the CSV files
 
 def main() -> None:
     widgets.page("Speed")
-    st.title("Speed", anchor=False)
-    st.caption("A pruned matrix is only faster if the removed weights are really skipped. The **compact** model does "
-               "that: strips with their kept columns in a kernel of its own, dead neurons and heads taken out, no "
-               "padding, all in one pass. Its rival is the **dense** model in the fastest engine that is installed.")
+    if not present.on():
+        begin()
     names = list(dict.fromkeys(entry.name for entry in loaders.listed() if entry.run and entry.run.stages))
     if not names:
         st.info("There are no recorded runs yet. Start one on the **Prune** page.")
@@ -36,11 +34,15 @@ def main() -> None:
     with st.sidebar:
         profiles = loaders.profiles()
         run, stage, setting, profile = chosen(names, profiles)
+        present.switch()
         widgets.image_format()
+    present.begin()
     widgets.said_of_link()
-    if not loaders.read_only():
+    if not loaders.read_only() and not present.on():
         calibration(widgets.calibrated())
     if profile is None:
+        if present.on():
+            begin()
         st.info("Predictions need a latency profile"
                 + (", and this copy, which only shows, has none." if loaders.read_only()
                    else ". **Calibrate this machine** above; it takes a few minutes, once."))
@@ -49,6 +51,14 @@ def main() -> None:
         draw(run, stage, setting, profile)
     except RunError as error:
         st.error(widgets.plain(str(error)), icon=":material/error:")
+
+
+def begin() -> None:
+    """The title, and what the page is about."""
+    st.title("Speed", anchor=False)
+    st.caption("A pruned matrix is only faster if the removed weights are really skipped. The **compact** model does "
+               "that: strips with their kept columns in a kernel of its own, dead neurons and heads taken out, no "
+               "padding, all in one pass. Its rival is the **dense** model in the fastest engine that is installed.")
 
 
 def chosen(names: list[str], profiles: dict[str, Profile]) -> tuple[Run, Stage, Batch, Profile | None]:
@@ -104,13 +114,17 @@ def calibration(done: bool) -> None:
 def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     """Numbers at the chosen sparsity, the curve, the layers, batches and block shapes."""
     at, scope, dtype = run.saved(stage), run.config.scope, st.session_state["dtype"]
+    heading = st.container()
     share = chosen_share(run, stage)
     mask = mask_at_sparsity(loaders.norms(run, at), run.layout, share, scope)
     speedup = predicted(run, mask, setting, profile, dtype)
-    mine = measurements.measure_now(run, stage, share, setting, dtype, profile)
+    if present.on():
+        heading.title(widgets.plain(title(run, mask, speedup)), anchor=False)
+    with present.desk("measuring"):
+        mine = measurements.measure_now(run, stage, share, setting, dtype, profile)
     pairs = loaders.speedups(run, at, scope, profile, setting, dtype)
     beside = st.container(horizontal=True, gap="medium")  # wraps where the window is narrow
-    left, right = beside.container(width=470), beside.container(width=470)
+    left, right = (beside.container(width=572 if present.on() else 470) for _ in range(2))
     with left:
         curve(f"{run.name}-{stage}", pairs, (mask.compression_encoder, speedup),
               [(m["compression_encoder"], apart.speedup(m, profile)) for m in mine])
@@ -118,6 +132,8 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
         layers(f"{run.name}-{stage}", profile.layers_ms(mask, setting, run.heads, dtype),
                next((m["layers_ms"] for m in reversed(mine)
                      if m.get("layers_ms") and abs(m["sparsity"] - mask.sparsity) < 0.002), ()))
+    if present.on():
+        return
     batches, shapes, fits, devices = st.tabs(["By batch", "By block shape", "Memory", "Several devices"], key="view",
                                              bind="query-params")
     if batches.open:
@@ -132,6 +148,13 @@ def draw(run: Run, stage: Stage, setting: Batch, profile: Profile) -> None:
     if devices.open:
         with devices:
             plan.view(run, stage, share, mask, setting, profile, dtype)
+
+
+def title(run: Run, mask: BlockMask, speedup: float) -> str:
+    """What is seen, in words, for a room: 'SST-2, two thirds of the encoder cut: 2.9 times as fast, predicted'."""
+    words = present.share_words(mask.sparsity)
+    cut = f"{words} of the encoder cut" if words else "nothing cut"
+    return f"{canvas.task_title(run)}, {cut}: {speedup:.1f} times as fast, predicted"
 
 
 def chosen_share(run: Run, stage: Stage) -> float:
@@ -157,7 +180,7 @@ def chosen_share(run: Run, stage: Stage) -> float:
     begin = least if state.get("lifted", ())[:2] == (run.name, stage) else min(reached, most)
     share = st.slider("Sparsity", least, most, begin, 0.1, format="%.1f%%", key="sparsity", bind="query-params")
     lifted = state.get("lifted", ("", "", 0))
-    if zeros > 5e-4:
+    if zeros > 5e-4 and not present.on():
         st.caption(f"{least:.1f}% already zero at {widgets.plain(stage)}" + (
             f": less cannot be had, so the link's {lifted[2]:.1f}% is shown as {least:.1f}%."
             if lifted[:2] == (run.name, stage) and share == least else ". The slider begins there."))
@@ -183,12 +206,14 @@ def predicted(run: Run, mask: BlockMask, setting: Batch, profile: Profile, dtype
                 ("Encoder compression", widgets.times(mask.compression_encoder), None),
                 ("Dense, predicted", f"{best_ms:.1f} ms", rival),
                 ("Compact, predicted", f"{taken.ms:.1f} ms", taken.path),
-                ("Predicted speedup", widgets.times(speedup), widgets.mark(profile) or f"over {rival}")):
-            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True, width=184,
-                      height="stretch")
+                ("Predicted speedup", widgets.times(speedup),
+                 f"over {rival}" if present.on() else widgets.mark(profile) or f"over {rival}")):
+            st.metric(label, value, under, delta_color="off", delta_arrow="off", border=True,
+                      width=226 if present.on() else 184, height="stretch")
+    where = f"Predicted {widgets.plain(widgets.mark(profile))}: " if present.on() and widgets.mark(profile) else ""
     st.caption(" ".join(filter(None, (
-        f"{setting.words}, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}; blocks "
-        f"ranked by norm. Of the speedup {widgets.times(best_ms / unpruned)} is from the pass and "
+        f"{where}{setting.words}, {profile.threads} threads on {widgets.plain(str(profile.machine.get('cpu')))}; "
+        f"blocks ranked by norm. Of the speedup {widgets.times(best_ms / unpruned)} is from the pass and "
         f"{widgets.times(unpruned / taken.ms)} from pruning; over dense torch fp32 it is "
         f"{widgets.times(profile.dense_ms(run.layout, setting) / taken.ms)}.",
         f"{taken.dtype} instead of {dtype}: {taken.why}." if taken.why else "",
@@ -197,21 +222,22 @@ def predicted(run: Run, mask: BlockMask, setting: Batch, profile: Profile, dtype
     return speedup
 
 
-def curve(name: str, pairs: list[tuple[float, float]], present: tuple[float, float],
+def curve(name: str, pairs: list[tuple[float, float]], here: tuple[float, float],
           measured: list[tuple[float, float]]) -> None:
     """Speedup over compression: predicted, at the chosen sparsity, measured; `name` begins that of the CSV."""
     st.markdown("**Speedup over compression**")
-    st.plotly_chart(figures.speedup_curve({"predicted": pairs}, here=present, measured=measured), key="curve",
-                    config=widgets.chart(), alt="Predicted speedup over encoder compression, with a proportional line")
-    st.caption(break_even(pairs))
+    copying.chart(figures.speedup_curve({"predicted": pairs}, here=here, measured=measured), key="curve",
+                  alt="Predicted speedup over encoder compression, with a proportional line", room=330)
+    if not present.on():
+        st.caption(break_even(pairs))
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=PAIR), f"{name}-speedups.csv")
 
 
 def layers(name: str, predicted: list[tuple[int, float, float]], measured: list[tuple[int, float, float]]) -> None:
     """(layer, dense ms, compact ms) of every layer as bars, predicted and, where they are there, measured."""
     st.markdown("**Where the time goes, layer by layer**")
-    st.plotly_chart(figures.layer_latency(predicted, measured), key="layers", config=widgets.chart(),
-                    alt="Milliseconds of every layer, dense and compact, predicted and measured")
+    copying.chart(figures.layer_latency(predicted, measured), key="layers",
+                  alt="Milliseconds of every layer, dense and compact, predicted and measured", room=330)
     if not measured and not loaders.read_only():
         st.caption("**Measure now** adds this machine's timings.")
     download("Layers (CSV)", pd.DataFrame(predicted, columns=["layer", "dense_ms", "compact_ms"]), f"{name}-layers.csv")
@@ -232,8 +258,7 @@ def by_batch(run: Run, stage: Stage, profile: Profile, setting: Batch) -> None:
     at, scope, dtype = run.saved(stage), run.config.scope, st.session_state["dtype"]
     lines = {f"batch {batch}": loaders.speedups(run, at, scope, profile, Batch(batch, setting.length), dtype)
              for batch in BATCHES}
-    st.plotly_chart(figures.speedup_curve(lines), key="batches", config=widgets.chart(),
-                    alt="Predicted speedup for several batch sizes")
+    copying.chart(figures.speedup_curve(lines), key="batches", alt="Predicted speedup for several batch sizes")
     download("Batches (CSV)", long(lines), f"{run.name}-{stage}-batches.csv")
 
 
@@ -246,8 +271,7 @@ def by_shape(run: Run, stage: Stage, profile: Profile, setting: Batch) -> None:
         pairs = loaders.speedups(other, other.saved(stage), other.config.scope, profile, setting,
                                  st.session_state["dtype"])
         lines.setdefault(f"{other.layout.block}", pairs)
-    st.plotly_chart(figures.speedup_curve(lines), key="shapes", config=widgets.chart(),
-                    alt="Predicted speedup for several block shapes")
+    copying.chart(figures.speedup_curve(lines), key="shapes", alt="Predicted speedup for several block shapes")
     download("Block shapes (CSV)", long(lines), f"{run.task}-{stage}-shapes.csv")
     if len(lines) == 1:
         st.caption(f"Only {next(iter(lines))} has been run on {run.task} so far. "

@@ -508,7 +508,7 @@ def test_compare_answers_otherwise_to_other_points_and_aims(app, page):
 
 @pytest.mark.parametrize("page", [800], indirect=True)
 def test_report_opens_on_the_best_run_and_tells_only_what_is_known(app, page, tmp_path):
-    """Without a choice: the best run's best stage first; at 800 px nothing of the report is cut off."""
+    """Without a choice: over all runs of the task, the best first; at 800 px nothing of the report is cut off."""
     page.goto(f"{app}/Report")
     playwright.expect(page.get_by_role("button", name="Make the report")).to_be_enabled()
     still(page)
@@ -681,6 +681,7 @@ def test_a_report_of_what_explore_has_in_view(app, page, tmp_path):
 @pytest.mark.parametrize("page", [(1440, "light"), (1440, "dark")], indirect=True)
 @pytest.mark.parametrize("path", ["", "Prune", "Explore?run=recorded", "Explore?run=recorded&view=Layers+and+matrices",
                                   "Explore?run=recorded&present=true", "Explore?run=scored&view=Export", "Compare",
+                                  "Compare?present=true", "Speed?run=recorded&present=true", "Report",
                                   "Speed?run=recorded", "Learn", "Learn?step=6.+Three+faults",
                                   "Report?run=scored"])
 def test_no_serious_accessibility_fault(app, page, path):

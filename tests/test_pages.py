@@ -542,7 +542,7 @@ def test_what_is_slow_to_draw_waits_for_the_map(runs_dir):
 def test_presentation_hides_the_details(runs_dir):
     make_run(runs_dir)
     app = opened("explore", present="true")
-    assert sent(app)["present"] is True and not app.get("plotly_chart")
+    assert sent(app)["present"] > 0 and not app.get("plotly_chart")
 
 
 @pytest.mark.parametrize("view", ["Score and speed", "Results", "Training history"])
@@ -1221,7 +1221,7 @@ def test_report_without_runs_says_what_to_do(runs_dir):
 
 def test_report_is_made_from_the_page_and_offered(runs_dir):
     make_run(runs_dir)
-    app = opened("report")
+    app = opened("report", run="sample")
     assert app.multiselect(key="settings").value == ["retrain-2x"]
     assert "dense, cut 3x by norm" in app.multiselect(key="settings").options
     app.multiselect(key="settings").set_value(["dense, cut 1.5x by norm", "retrain-2x"]).run()
@@ -1229,15 +1229,37 @@ def test_report_is_made_from_the_page_and_offered(runs_dir):
     app.toggle(key="measure for the report").set_value(False).run()
     next(b for b in app.button if b.label == "Make the report").click().run(timeout=180)
     checked(app)
-    (_, html, markdown, told) = app.session_state["made report"]
+    (_, files, told) = app.session_state["made report"]
+    html, markdown = files["html"], files["md"]
     assert "<h1>Ours &lt;b&gt;is&lt;/b&gt; small</h1>" in html and "# Ours &lt;b&gt;is" in markdown
     assert told["recommended"] is None
-    assert [b.label.split(" ")[0] for b in app.get("download_button")] == ["HTML", "Markdown"]
+    assert [b.label.split(" ")[0] for b in app.get("download_button")] == [
+        "HTML", "Markdown", "Slides", "PowerPoint"]
+    assert files["slides"].count('<section class="slide') == 6 and files["pptx"][:2] == b"PK"
     assert "Do not ship: B, the nearest, loses 1.5 points" in texts(app)
     assert "No setting keeps within 1 point" in texts(app)
     assert "before you changed" not in texts(app)
     app.number_input(key="allowed").set_value(3.0).run()
     assert "before you changed" in texts(checked(app))
+
+
+def test_report_over_all_runs_of_a_task_names_the_best_of_them(runs_dir):
+    make_run(runs_dir, "small", compression=3.0)
+    make_run(runs_dir, "large")
+    app = opened("report", allowed="2")
+    assert app.segmented_control(key="report on").value == "All runs of a task" and not app.multiselect
+    assert app.selectbox(key="report task").options == ["sst2"]
+    app.toggle(key="measure for the report").set_value(False).run()
+    app.text_input(key="price").set_value("much").run()
+    assert "cannot be read" in texts(app) and next(b for b in app.button if b.label == "Make the report").disabled
+    app.text_input(key="price").set_value("0.40 EUR").run()
+    next(b for b in app.button if b.label == "Make the report").click().run(timeout=180)
+    checked(app)
+    (request, files, told) = app.session_state["made report"]
+    assert request[-1] == "0.40 EUR" and told["run"] == "small" and told["verdict"] == "ship with care"
+    assert "Runner-up: B, run large, 2x by group-lasso" in files["md"].replace("\\", "")
+    checked(app.segmented_control(key="report on").set_value("One run").run())
+    assert app.multiselect(key="settings").value
 
 
 def test_report_opens_on_the_best_stage_and_says_which_run_does_better(runs_dir):
@@ -1280,7 +1302,7 @@ def test_a_report_that_is_given_up_leaves_no_process(runs_dir):
 
 def test_report_that_fails_says_why_in_one_line(runs_dir):
     run = Run(make_run(runs_dir))
-    app = opened("report")
+    app = opened("report", run="sample")
     for path in (run.path / "norms").iterdir():
         path.write_bytes(b"damaged")
     next(b for b in app.button if b.label == "Make the report").click().run(timeout=120)

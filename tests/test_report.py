@@ -65,7 +65,7 @@ def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
     best, rule = recommend.recommended(0.9, some, 0.001)
     assert best == 0 and "No setting keeps within 0.1 points" in rule and "0.5 points" in rule
     for allowed, verdict in ((0.001, "Do not ship: A, the nearest, loses 0.5 points, more than the 0.1 points allowed"),
-                             (0.01, f"Ship B: {some[1].mask.sparsity:.1%} of the encoder cut, 0.8 points lost")):
+                             (0.01, f"Ship B with care: {some[1].mask.sparsity:.1%} of the encoder cut, 0.8 points")):
         asked = Request(allowed=allowed)
         assert verdict in write.html(run, some, asked, DAY) and verdict in write.markdown(run, some, asked, DAY)
     without = [replace(some[0], speed=None), some[1]]
@@ -78,10 +78,12 @@ def test_the_rule_takes_the_fastest_that_loses_little_enough(run):
 
 
 @pytest.mark.parametrize(("score", "half", "exact", "headline", "sure"), [
-    (0.892, 0.02, True, "Ship B: 50.0% of the encoder cut, 0.8 points lost",
+    (0.892, 0.02, True, "Ship B with care: 50.0% of the encoder cut, 0.8 points lost",
      "uncertain by ±2 points, more than the 1 point allowed: the true loss may exceed it"),
     (0.91, 0.005, True, "Ship B: 50.0% of the encoder cut, nothing lost", "Even the low end of its 95% interval is"),
-    (0.892, None, True, "Ship B: ", ""), (0.892, 0.02, False, "Test B before you ship it: ", "±2 points"),
+    (0.892, None, True, "Ship B with care: ", "No interval of its score is known"),
+    (0.892, 0.02, False, "Ship B with care: 50.0% of the encoder cut, 0.8 points lost, but its score is predicted",
+     "±2 points"),
     (0.88, 0.02, True, "Do not ship: B, the nearest, loses 2 points, more than the 1 point", "may be within after all"),
     (0.88, 0.005, True, "Do not ship: B", "Even the high end of its 95% interval is below"),
     (0.5, 0.02, True, "Do not ship: B scores no better than always giving the most frequent answer", "")])
@@ -90,6 +92,8 @@ def test_the_advice_follows_from_the_rule_and_the_interval(run, score, half, exa
     one = replace(finding(run, 0.5, score, 2.0), score=ReportedScore(score, low, high, 872, exact))
     told, why = recommend.advice(0.9, 0.51, one, "B", 0.01)
     assert told.startswith(headline) and sure in why and bool(sure) is bool(why)
+    word = recommend.verdict(0.9, 0.51, one, 0.01)
+    assert told.startswith({"ship": "Ship B: ", "ship with care": "Ship B with care: ", "do not ship": "Do not"}[word])
 
 
 def test_of_another_run_that_does_better_it_is_told(tmp_path):
@@ -217,7 +221,7 @@ def test_where_none_can_be_measured_all_are_predicted(run):
     gone = Run(run.path)
     gone.config = replace(gone.config, model="/nowhere/at/all")
     gone.about = gone.about | {"checkpoint": {}}
-    told = findings.speedups(gone, some, masks, True, make_profile())
+    told = findings.speedups([(gone, one) for one in some], masks, True, make_profile())
     assert [one.measured for one in told] == [False, False]
 
 
@@ -353,7 +357,10 @@ def test_the_command_writes_it_once(trained, tmp_path, to):
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["settings"] == 2 and "6/6 writing" in done.stderr
-    assert told["advice"].startswith(f"Ship {told['recommended']}: " if told["recommended"] else "Do not ship: ")
+    word = told["verdict"].split(" ", 1)
+    assert told["advice"].startswith(f"Ship {told['recommended']}" if told["recommended"] else "Do not ship: ")
+    assert ("with care" in told["advice"]) is (word[-1] == "with care") and bool(told["recommended"]) is (
+        word[0] == "ship")
     for path in tmp_path.iterdir():  # what is told stands in the file
         assert told["advice"] in path.read_text()
     names = sorted(path.name for path in tmp_path.iterdir())

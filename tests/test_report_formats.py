@@ -45,7 +45,7 @@ def test_the_fewest_bytes_of_those_as_fast_are_recommended(some):
     unknown = [replace(one, speed=None) for one in some]
     assert recommend.recommended(0.9, unknown, 0.05)[0] == 2
     assert "the fewest bytes (not all have a speedup)" in recommend.recommended(0.9, unknown, 0.05)[1]
-    assert "Ship B: 50.0% of the encoder cut, 8 bits, 0.5 points lost" in recommend.advice(
+    assert "Ship B with care: 50.0% of the encoder cut, 8 bits, 0.5 points lost" in recommend.advice(
         0.9, 0.5, some[1], "B", 0.01)[0]
 
 

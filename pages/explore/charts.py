@@ -10,7 +10,7 @@ import streamlit as st
 from pages.explore import bits
 from pages.explore.exact_score import scope_words
 from pages.explore.view import View, precision
-from pages.shared import loaders, widgets
+from pages.shared import copying, loaders, widgets
 from pages.shared.loaders import SETTING
 from pages.shared.widgets import download
 from prune_core.cutting.answers import SurfacePoint
@@ -72,7 +72,7 @@ def scores(run: Run, view: View, taken: list[tuple[float, float]], others: list[
         here=view.mask.sparsity if view.surface else None,  # only where the surface holds for this cut
         others={kind_words(kind): points for kind, points in _others(view).items()},
         exact=[(1 / (1 - x), y) for x, y in taken if x < 1], pins=pinned, published=shown)
-    st.plotly_chart(figure, key="surface", config=widgets.chart(), alt="Dev score over encoder compression")
+    copying.chart(figure, key="surface", alt="Dev score over encoder compression")
     if view.cut.formats and _alike(view) and not any(kind.formats for kind in _alike(view)):
         st.caption(f"The curve is of fp32: none was recorded in {widgets.plain(view.formats.words)}.")
     if view.sparsity > view.mask.sparsity:
@@ -120,8 +120,7 @@ def speedups(run: Run, view: View, shown: Sequence[Published]) -> None:
     stored = f",<br>{view.formats.words}" * bool(view.cut.formats)
     name = f"predicted, ranked by norm, {scope_words(run.config.scope)}{stored}"  # of several lines, as a legend clips
     figure = figures.speedup_curve({name: pairs}, here=present, pins=_pinned(view, "speedup"), published=shown)
-    st.plotly_chart(figure, key="speedups", config=widgets.chart(),
-                    alt="Predicted speedup over encoder compression, with the proportional line")
+    copying.chart(figure, key="speedups", alt="Predicted speedup over encoder compression, with the proportional line")
     download("Speedups (CSV)", pd.DataFrame(pairs, columns=["compression_encoder", "predicted_speedup"]),
              f"{run.name}-{view.label}-speedups.csv")
 
@@ -159,8 +158,8 @@ def compared(run: Run, view: View) -> None:
     table = pd.DataFrame(columns)
     st.markdown("**Pinned settings beside the present one**")
     forms = [FORMS[name] for name in names]
-    st.dataframe(pd.DataFrame({title: _in_words(values, forms, "−" in title) if title else values
-                               for title, values in columns.items()}), hide_index=True)
+    copying.table(pd.DataFrame({title: _in_words(values, forms, "−" in title) if title else values
+                                for title, values in columns.items()}), key="pinned")
     download("Comparison (CSV)", table, f"{run.name}-compared.csv")
 
 
@@ -182,7 +181,7 @@ def points(run: Run) -> None:
         st.caption("No compression has been reached yet.")
         return
     three, metric = {"format": "%.3f"}, in_words(run.metric, first=True)
-    st.dataframe(table.assign(sparsity=100 * table["sparsity"]), hide_index=True, placeholder="–", column_config={
+    copying.table(table.assign(sparsity=100 * table["sparsity"]), key="results", placeholder="–", column_config={
         "compression": st.column_config.NumberColumn("Target", format="%.3gx"),
         "sparsity": st.column_config.NumberColumn("Sparsity", format="%.1f%%"),
         "compression_encoder": st.column_config.NumberColumn("Encoder compression", format="%.2fx"),
@@ -197,12 +196,12 @@ def course(run: Run) -> None:
     if not any(s.loss is not None or s.scores for s in run.snapshots):
         st.caption("No step of training has been recorded yet.")
         return
-    st.plotly_chart(figures.history(run.snapshots, run.metric), key="history", config=widgets.chart(),
-                    alt="Training loss, penalty, share of zero weights and dev score over the steps")
+    copying.chart(figures.history(run.snapshots, run.metric), key="history",
+                  alt="Training loss, penalty, share of zero weights and dev score over the steps")
     if (drawn := figures.residuals(run.snapshots)) is not None:
         st.caption("ADMM: how far the weights are from the pruned or rounded copy that they are drawn to, and how far "
                    "that copy moves. Both fall as the two come to agree.")
-        st.plotly_chart(drawn, key="residuals", config=widgets.chart(), alt="Residuals of ADMM over the steps")
+        copying.chart(drawn, key="residuals", alt="Residuals of ADMM over the steps")
     table = pd.DataFrame([{"phase": s.phase, "step": s.step, "loss": s.loss, "penalty": s.penalty, "lambda": s.lam,
                            "zero_share": s.zero_share, **(s.residuals or {}),
                            run.metric: (s.scores or {}).get(run.metric)}

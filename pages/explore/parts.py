@@ -11,7 +11,7 @@ import streamlit as st
 
 from pages.explore import bits, proposals
 from pages.explore.view import View, send
-from pages.shared import jobs, loaders, widgets
+from pages.shared import copying, jobs, loaders, widgets
 from pages.shared.widgets import download
 from prune_core.cutting import sensitive
 from prune_core.cutting.answers import Sensitivity
@@ -49,8 +49,7 @@ def show(run: Run, view: View) -> None:
     st.markdown(f"**Cost of cutting only one part** at {widgets.plain(stage)}, "
                 f"exact scores of {mine[0].examples:,} dev examples")
     figure = figures.sensitivity_curves(mine, run.metric, dense, names, view.zoom if kind == "matrix" else None)
-    st.plotly_chart(figure, key="sensitivity", config=widgets.chart(),
-                    alt="Dev score over the share that is cut of one part alone")
+    copying.chart(figure, key="sensitivity", alt="Dev score over the share that is cut of one part alone")
     download("Sensitivities (CSV)", pd.DataFrame([vars(point) for point in points]),
              f"{run.name}-{stage}-sensitivity.csv")
     widgets.not_glue(run)
@@ -109,6 +108,7 @@ def table(run: Run, view: View, kind: str, points: Sequence[Sensitivity]) -> Non
                                                                          "32 is fp32, 16 bf16"),
             "MB": st.column_config.NumberColumn(format="%.3f", help="Values, index and scales as they are stored"),
             "Alone": st.column_config.TextColumn("Cost of cutting only this, in points", width="large")})
+    copying.control("layers and matrices", copying.markdown(shown.drop(columns="key")))
     download("Layers and matrices (CSV)", pd.DataFrame(rows), f"{run.name}-{view.label}-{kind}.csv")
 
 
@@ -179,8 +179,8 @@ def over_time(run: Run, view: View, matrix: Matrix) -> None:
     """Quantiles of the norms of one matrix at every snapshot, and their CSV."""
     st.markdown("**Its norms over time**")
     labels, quantiles = loaders.quantiles(run, matrix.name)
-    st.plotly_chart(figures.norms_over_time(labels, quantiles, run.with_norms.index(view.at)), key="over time",
-                    config=widgets.chart(), alt="Quantiles of this matrix's block norms at every snapshot")
+    copying.chart(figures.norms_over_time(labels, quantiles, run.with_norms.index(view.at)), key="over time",
+                  alt="Quantiles of this matrix's block norms at every snapshot")
     table = pd.DataFrame(quantiles, columns=["q05", "q25", "q50", "q75", "q95"])
     table.insert(0, "snapshot", labels)
     download("Norms over time (CSV)", table, f"{run.name}-{matrix.name}-over-time.csv")
@@ -195,5 +195,5 @@ def alone(run: Run, view: View, matrix: Matrix) -> None:
         st.caption("Not recorded yet: below, **Layers and matrices** has a button that records it for each matrix.")
         return
     names = {matrix.name: called(matrix.name, [matrix])}
-    st.plotly_chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, stage), names), key="alone",
-                    config=widgets.chart(), alt="Dev score over the share of this matrix that is cut")
+    copying.chart(figures.sensitivity_curves(mine, run.metric, unpruned(run, stage), names), key="alone",
+                  alt="Dev score over the share of this matrix that is cut")

@@ -14,7 +14,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.explore.view import View, go, pinned
-from pages.shared import jobs, loaders, processes, widgets
+from pages.shared import copying, jobs, loaders, processes, widgets
 from pages.shared.processes import Failed
 from prune_core import InputError
 from prune_core.cutting.cuts import Cut
@@ -94,6 +94,7 @@ def model(run: Run, view: View) -> None:
         _, told, content = made
         st.caption(scored(run, told))
         st.table(sizes(told))
+        copying.control("sizes", copying.markdown(sizes(told).reset_index(names="")))
         st.caption(widgets.plain(f"{FASTER[to]} {told.get('note') or ''}".strip()))
         st.download_button(f"Model ({len(content) / 1e6:.0f} MB)", content, f"{run.name}-{stage}-{to}.zip",
                            "application/zip", icon=":material/download:", on_click="ignore")

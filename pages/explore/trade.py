@@ -10,7 +10,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.explore.view import View, send, waits
-from pages.shared import jobs, widgets
+from pages.shared import copying, jobs, widgets
 from pages.shared.widgets import download
 from prune_core import InputError
 from prune_core.cutting import cuts
@@ -54,15 +54,15 @@ def picture(run: Run, view: View, given: list[Point], by: str) -> None:
     st.caption("Each dot is an exact score. **Click one to open it on the map above.** The line joins the settings "
                "that no other one beats in both; its dots have their 95% interval.")
     dots, listed = f"trade {number}", f"trade table {number}"
-    st.plotly_chart(drawn, key=dots, config=widgets.chart(), on_select=partial(chosen, run, given, dots),
-                    selection_mode="points", alt="Dev score over bytes or latency of every setting tried")
+    copying.chart(drawn, key=dots, on_select=partial(chosen, run, given, dots),
+                  selection_mode="points", alt="Dev score over bytes or latency of every setting tried")
     if by == "ms":
         without = sum(point.tried.ms is None for point in given)
         st.caption("Latency is predicted for the arithmetic that executes it: formats of weights alone, and patterns, "
                    "save bytes and no time." + (f" For {without} of {len(given)} none was predicted." * bool(without)))
     table = pd.DataFrame(trade.rows(given, run.layout, dense, by))
-    st.dataframe(as_read(table), key=listed, hide_index=True, placeholder="–", selection_mode="single-row",
-                 on_select=partial(chosen, run, given, listed), column_config=columns(run.metric))
+    copying.table(as_read(table), key=listed, placeholder="–", selection_mode="single-row",
+                  on_select=partial(chosen, run, given, listed), column_config=columns(run.metric))
     st.caption("Bytes: what a packed file takes, index, scales and header included, against fp32: of the whole model, "
                "embeddings too, and of the encoder's prunable matrices alone. Choose a row to open it.")
     download("Settings tried (CSV)", table, f"{run.name}-trade.csv")

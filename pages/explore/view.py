@@ -179,8 +179,11 @@ def rankings(run: Run, at: int) -> list[str]:
     return run.rankings(saved) if saved else ["norm"]
 
 
-def content(run: Run, view: View, present: bool) -> bytes:
-    """What the map in the browser is sent for this view. Raises RunError."""
+def content(run: Run, view: View, present: int) -> bytes:
+    """What the map in the browser is sent for this view; `present`: pixels around it before a room, else 0.
+
+    Raises RunError.
+    """
     _, start, _ = st.session_state["start"]
     st.session_state["commanded"] = st.session_state.get("command")
     profile = loaders.usual_profile()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import loaders, widgets
+from pages.shared import copying, loaders, widgets
 from pages.shared.loaders import SETTING
+from pages.shared.present import SHARES
 from prune_core.cutting.masks import mask_at
 from prune_core.precision.formats import parse
 from prune_core.runs import best
@@ -14,9 +15,6 @@ from prune_core.runs.run import Run
 from prune_core.showing.report.recommend import points
 from prune_core.tasks.glue_folders import FOLDERS
 from prune_core.tasks.metrics import in_words
-
-SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters",
-          4 / 5: "four fifths", 9 / 10: "nine tenths"}
 
 
 def table(runs: list[Run]) -> None:
@@ -32,6 +30,7 @@ def table(runs: list[Run]) -> None:
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     lines += ["| " + " | ".join(cells(task, metric, result)) + " |" for task, metric, result in found]
     st.markdown("\n".join(lines))
+    copying.control("best results", "\n".join(lines) + "\n")
     profile = next(iter(loaders.profiles()), "")
     speed = (f" Speedups are predicted for {widgets.plain(profile)}, in the fastest precision, over the best dense "
              "engine.") if profile else ""

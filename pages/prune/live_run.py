@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import loaders, processes, widgets
+from pages.shared import copying, loaders, processes, widgets
 from pages.shared.widgets import STATUS
 from prune_core.cutting.masks import mask_at
 from prune_core.runs.places import RunError
@@ -167,11 +167,10 @@ def pictures(run: Run) -> None:
         norms, snapshot = loaders.norms(run, at), run.snapshots[at]
         st.markdown(f"**Block norms** at {snapshot.phase}, step {snapshot.step:,}; blocks at exactly zero count as cut")
         figure = figures.encoder_map(norms, mask_at(norms, run.layout, 0.0), loaders.norm_scale(run))
-        st.plotly_chart(figure, key="live_map", config=widgets.chart(),
-                        alt="Block norms of every layer and matrix, latest snapshot")
+        copying.chart(figure, key="live_map", alt="Block norms of every layer and matrix, latest snapshot")
     if run.snapshots:
         st.markdown("**Loss, penalty, zeros and score**")
-        st.plotly_chart(figures.history(run.snapshots, run.metric), key="live_curves", config=widgets.chart(),
-                        alt="Training loss, penalty, share of zero weights and dev score over the steps")
+        copying.chart(figures.history(run.snapshots, run.metric), key="live_curves",
+                      alt="Training loss, penalty, share of zero weights and dev score over the steps")
     elif run.status == "running":
         st.caption("The first snapshot comes in a moment.")

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from pages.prune import new_sweep
-from pages.shared import loaders, processes, widgets
+from pages.shared import copying, loaders, processes, widgets
 from prune_core.runs import sweeps
 from prune_core.runs.places import RunError
 from prune_core.runs.standing import STATES, Standing, counts, seconds_left, standings
@@ -203,5 +203,5 @@ def table(asked: Sequence[Mapping], cells: Sequence[Standing]) -> None:
     shown_table = pd.DataFrame(rows)
     if not any(now.error for now in cells):
         shown_table = shown_table.drop(columns="error")
-    st.dataframe(shown_table, hide_index=True)
+    copying.table(shown_table, key="cells")
     widgets.download("Cells (CSV)", shown_table, "sweep.csv")

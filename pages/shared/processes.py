@@ -183,17 +183,19 @@ def export(name: str, runs_dir: Path, to: str, out: Path, stage: str, cut: Cut, 
 
 
 class Report:
-    """A report that is being made: iterated, (done, total, what comes now).
+    """A report that is being made, in all its forms: iterated, (done, total, what comes now).
 
-    Then `html`, `markdown` and what was `told` are there. Who stops iterating ends the process. Raises Failed.
+    Then `html`, `markdown`, `slides`, `pptx` and what was `told` are there. Who stops iterating ends the process.
+    Raises Failed.
     """
 
     def __init__(self, runs_dir: Path, name: str, settings: str, title: str, audience: str, words: str, allow: float,
-                 data: str, measure: bool, dtype: str):
-        self.args = ["export", name, f"--runs-dir={runs_dir}", "--to=both", f"--settings={settings}",
-                     f"--title={title}", f"--audience={audience}", f"--words={words}", f"--allow={allow}",
-                     *([f"--data={data}"] if data else []), "--measure" if measure else "--no-measure",
-                     f"--dtype={dtype}", "--json"]
+                 data: str, measure: bool, dtype: str, price: str = ""):
+        """`name`: the run that these `settings` are of; without any, the task whose runs are all reported on."""
+        of = ["export", name, f"--settings={settings}"] if settings else ["report", f"--task={name}"]
+        self.args = [*of, f"--runs-dir={runs_dir}", "--to=all", f"--title={title}", f"--audience={audience}",
+                     f"--words={words}", f"--allow={allow}", *([f"--data={data}"] if data else []),
+                     "--measure" if measure else "--no-measure", f"--dtype={dtype}", f"--price={price}", "--json"]
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
@@ -209,10 +211,12 @@ class Report:
                         yield int(step[1]), int(step[2]), step[3]
                 told = process.stdout.read()
                 if process.wait() != 0:
-                    raise Failed(last.removeprefix("error:").strip() or f"export ended with code {process.returncode}")
+                    raise Failed(last.removeprefix("error:").strip() or f"it ended with code {process.returncode}")
                 self.told = json.loads(told.strip().splitlines()[-1])
-                self.html, self.markdown = (out.with_suffix(ending).read_text(encoding="utf-8")
-                                            for ending in (".html", ".md"))
+                self.html, self.markdown, self.slides = (
+                    out.with_name(name).read_text(encoding="utf-8")
+                    for name in ("report.html", "report.md", "report-slides.html"))
+                self.pptx = out.with_suffix(".pptx").read_bytes()
             finally:
                 process.kill()
                 process.wait()

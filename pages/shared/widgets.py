@@ -46,9 +46,6 @@ ICON = Image.fromarray(np.kron(_BLOCKS[..., None] * _BLUE, _EACH))
 
 
 STYLE, FOLD = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("page.css", "fold.js"))
-ROOM = ("[data-testid=stSidebar], [data-testid=stExpandSidebarButton] {display: none} "
-        "[data-testid=stMain] p {font-size: 1.35rem}")
-ESCAPE = Path(__file__).with_name("escape.js").read_text(encoding="utf-8")
 # The primary colour as text on its own tint falls short of 4.5 : 1 too
 DARK = "[data-testid=stButtonGroup] [data-selected=true] p, [data-testid=stSliderThumbValue] p {color: #E7ECF3}"
 
@@ -89,22 +86,6 @@ def data_field(placeholder: str, label: str = "Data for exact scores", on_change
                            help="A local folder in the layout of nyu-mll/glue. If empty, where the run had it. "
                                 "PRUNESCOPE_DATA fills it in from the start, else the newest of your runs.")
     return folder.strip()
-
-
-def presentation() -> None:
-    """The switch that hides the controls and enlarges the type, for a room; a button on the page ends it."""
-    st.toggle("Presentation", key="present", bind="query-params",
-              help="Hides the controls and enlarges the type, for a room. The map stays live.")
-    if st.session_state.get("present"):
-        st.html(f"<style>{ROOM}</style>")
-
-
-def end_presentation() -> None:
-    """The way back, where the sidebar is hidden: a button that stays in sight at the top, and the key Esc."""
-    if st.session_state.get("present"):
-        st.button("End presentation", icon=":material/close_fullscreen:", key="end-presentation", help="Esc",
-                  on_click=st.session_state.update, args=({"present": False},))
-        st.components.v2.component("prunescope_escape", js=ESCAPE)(key="again escape")
 
 
 def run_of_link(names: Sequence[str], otherwise: Callable[[], str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pandas as pd
 import streamlit as st
 
-from pages.shared import jobs, loaders, timings, widgets
+from pages.shared import copying, jobs, loaders, timings, widgets
 from pages.shared.widgets import download
 from prune_core import machine
 from prune_core.cutting.masks import mask_at_sparsity
@@ -100,8 +100,8 @@ def chart(m: Mapping) -> None:
     """All that was timed in turn, as bars."""
     rows = [(name, ms, "dense") for name, ms in m["rivals_ms"].items()]
     rows += [("unpruned, our pass", m["unpruned_ms"], "unpruned"), ("compact, our pass", m["compact_ms"], "compact")]
-    st.plotly_chart(figures.engines(rows, m["compact_ms"]), key="engines", config=widgets.chart(),
-                    alt="Milliseconds of every dense engine, the unpruned and the compact model, measured in turn")
+    copying.chart(figures.engines(rows, m["compact_ms"]), key="engines",
+                  alt="Milliseconds of every dense engine, the unpruned and the compact model, measured in turn")
 
 
 def executed(m: Mapping) -> str:
@@ -134,8 +134,8 @@ def table(run: Run, measured: list[dict], profile: Profile) -> None:
     times = {name: number(format="%.2fx") for name in ("Speedup", "Predicted", "From the pass", "From pruning",
                                                        "Over torch fp32")}
     ms = {name: number(format="%.1f") for name in rows.columns if name.endswith("(ms)")}
-    st.dataframe(rows, hide_index=True, placeholder="–",
-                 column_config={"Sparsity": number(format="%.1f%%")} | times | ms)
+    copying.table(rows, key="measurements", placeholder="–",
+                  column_config={"Sparsity": number(format="%.1f%%")} | times | ms)
     engines = pd.DataFrame([{f"{name} (ms)": ms for name, ms in m.get("rivals_ms", {}).items()} for m in measured])
     more = pd.DataFrame([{"Dtype": m["dtype"], "Processor": m.get("processor", m["machine"].get("cpu"))}
                          for m in measured])

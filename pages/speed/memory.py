@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 import streamlit as st
 
-from pages.shared import jobs, loaders, widgets
+from pages.shared import copying, jobs, loaders
 from pages.shared.widgets import download
 from prune_core.cutting.masks import BlockMask
 from prune_core.hardware import memory, sizes
@@ -39,8 +39,8 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch) 
     lines = {kind: [(length, memory.LIBRARIES + megabytes(run, mask, kind, Batch(setting.batch, length), training))
                     for length in lengths] for kind in FORMS[doing]}
     found = answer(run, doing, setting, mask)
-    st.plotly_chart(plans.memory_curve(lines, limit, setting.length, found), key="memory", config=widgets.chart(),
-                    alt="Memory of the process over the length of sentences, dense and compact, with the limit")
+    copying.chart(plans.memory_curve(lines, limit, setting.length, found), key="memory",
+                  alt="Memory of the process over the length of sentences, dense and compact, with the limit")
     st.caption(f"Batches of {setting.batch}; {memory.LIBRARIES:,.0f} MB of libraries included. " + fits(lines, limit)
                + said(doing, way))
     if not loaders.read_only():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from pages.shared import jobs, loaders, widgets
+from pages.shared import copying, jobs, loaders, widgets
 from pages.shared.widgets import download
 from prune_core import InputError
 from prune_core.cutting.masks import BlockMask
@@ -38,8 +38,8 @@ def view(run: Run, stage: Stage, share: float, mask: BlockMask, setting: Batch, 
         return
     one = profile.compact_ms(mask, setting, run.heads, dtype)
     numbers(plan, even, one)
-    st.plotly_chart(plans.pipeline({"Planned": plan, "Even split": even}), key="pipeline", config=widgets.chart(),
-                    alt="Stages over time, a bar for each micro-batch: the planned pipeline above the even split")
+    copying.chart(plans.pipeline({"Planned": plan, "Even split": even}), key="pipeline",
+                  alt="Stages over time, a bar for each micro-batch: the planned pipeline above the even split")
     st.caption(f"All predicted, for devices like {widgets.plain(str(profile.machine.get('cpu')))} with "
                f"{profile.threads} threads; half layers are not divided. {tensor(question)}On one machine a pipeline "
                "saves memory for each process, not time.")
@@ -76,7 +76,7 @@ def table(run: Run, stage: Stage, plan: Plan) -> None:
                           "Weights (MB)": one.weights_mb, "Sends a micro-batch (MB)": one.sends_mb}
                          for at, one in enumerate(plan.stages)])
     number = st.column_config.NumberColumn
-    st.dataframe(rows, hide_index=True, column_config={
+    copying.table(rows, key="stages", column_config={
         name: number(format="%.2f" if name.endswith("(ms)") else "%.1f") for name in rows.columns[2:]})
     download("Stages (CSV)", rows, f"{run.name}-{stage}-stages.csv")
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import typer
 
 from prune_core import InputError, files, out_of_memory
-from prune_core.cli import ask, hand_out, keep, plan, search, serve_app, sweep, teach, time, train
+from prune_core.cli import ask, hand_out, keep, plan, report, search, serve_app, sweep, teach, time, train
 from prune_core.runs import places
 
 
@@ -31,6 +31,7 @@ COMMANDS = (
     Row("predict", ask.predict, writes=False),
     Row("flips", ask.flips, writes=False),
     Row("export", hand_out.export, writes=False),  # only where it is told to
+    Row("report", report.report, writes=False),
     Row("runs", keep.list_runs, writes=False),
     Row("delete", keep.delete, writes=True),
     Row("restore", keep.restore, writes=True),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 from prune_core import InputError
+from prune_core.cli import report
 from prune_core.cli.options import (
     ActivationBits,
     AsJson,
@@ -30,6 +29,7 @@ from prune_core.cli.options import (
     formats_of,
     mixture_of,
 )
+from prune_core.cli.report import Allow, Asked, Audience, Measure, PriceOption, Title, Words
 from prune_core.cli.tell import say_taken, tell
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import times
@@ -96,27 +96,9 @@ def _notebook_text(r: dict) -> str:
 
 
 def _report(wanted: Wanted) -> dict:
-    """Gather what a report says and write it."""
-    from prune_core.evaluation import findings, speedup
-    from prune_core.showing.report import recommend, write
-
-    run, request, made = wanted.run, wanted.request, date.today()
-    settings = _settings(wanted)
-    paths = _report_paths(wanted)
-    profile = speedup.usual_profile()
-    known = findings.find(run, settings, wanted.data, wanted.measure, profile, _show_step, request.dtype, say_taken)
-    at, rule = recommend.recommended(run.dense_score, known, request.allowed)
-    kept = (at is not None and recommend.keeps(run.dense_score, known[at], request.allowed)
-            and known[at].score.value > run.majority_score)
-    advice, sure = ("No advice", "") if at is None else recommend.advice(
-        run.dense_score, run.majority_score, known[at], "ABCD"[at], request.allowed)
-    told = {"to": wanted.to, "run": run.name, "settings": len(known), "recommended": "ABCD"[at] if kept else None,
-            "rule": rule, "advice": advice, "sure": sure, "better": request.better}
-    for path, form in paths.items():
-        text = (write.html(run, known, request, made, profile) if form == "html" else
-                write.markdown(run, known, request, made))
-        written = write.write(path, text)
-    return written | told
+    """Write a report of settings of the run."""
+    pairs = [(wanted.run, setting) for setting in _settings(wanted)]
+    return report.write(Asked(pairs, wanted.to, wanted.out, wanted.data, wanted.request, wanted.measure))
 
 
 def _settings(wanted: Wanted) -> list:
@@ -124,24 +106,6 @@ def _settings(wanted: Wanted) -> list:
     if wanted.cut is not None:
         return [wanted.setting]
     return results(wanted.run) if wanted.settings is None else from_json(wanted.settings, wanted.run)
-
-
-def _report_paths(wanted: Wanted) -> dict[Path, str]:
-    """File -> its form. Raises InputError where one is there, before the work."""
-    out = wanted.out
-    paths = {"report": {out: "html"}, "markdown": {out: "md"},
-             "both": {out.with_suffix(".html"): "html", out.with_suffix(".md"): "md"}}[wanted.to]
-    if there := [path for path in paths if path.exists()]:
-        raise InputError(f"{str(there[0])!r} is there already; needed: a new file")
-    return paths
-
-
-def _show_step(done: int, total: int, doing: str) -> None:
-    print(f"{done}/{total} {doing}", file=sys.stderr, flush=True)
-
-
-def _report_text(r: dict) -> str:
-    return f"{r['path']}: {r['bytes']:,} bytes. {r['advice']}. {r['rule']}"
 
 
 FOLDERS = ("hf", "onnx", "packed")  # of a model
@@ -152,10 +116,7 @@ KINDS = {
     "onnx": (_model, _model_text),
     "packed": (_model, _model_text),
     "notebook": (_notebook, _notebook_text),
-    "report": (_report, _report_text),
-    "markdown": (_report, _report_text),
-    "both": (_report, _report_text),
-}
+} | dict.fromkeys(finding.FORMS, (_report, report.text))
 
 
 # long: options of three kinds of things
@@ -164,8 +125,9 @@ def export(
     out: Annotated[Path, Argument(help="Folder to write (new or empty); for a notebook or a report, a new file.")],
     to: Annotated[str, Option(
         help="hf (a folder for transformers), onnx (the compact graph, with a script that runs it), packed (only what "
-             "is kept, in its bits, and a script that loads it), notebook, report (one HTML file with the live map), "
-             "markdown, or both.")] = "hf",
+             "is kept, in its bits, and a script that loads it), notebook; of what was found: report (one HTML file "
+             "with the live map), markdown, both, slides, pptx, or all of these. Over all runs of a task: `report`.")
+    ] = "hf",
     sparsity: Sparsity = None,
     threshold: Threshold = None,
     scope: Scope = None,
@@ -182,14 +144,13 @@ def export(
         help="Report: up to four, as a JSON list of {at, scope, share or thresholds, by, repaired} or {mixture}; "
              "default: the one that the options name, else the run's own results.")] = None,
     mixture: Mixture = None,
-    title: Annotated[str, Option(help="Of a report.")] = "",
-    audience: Annotated[str, Option(help="Of a report: short or technical.")] = "short",
-    words: Annotated[str, Option(help="Your own words in a report.")] = "",
-    allow: Annotated[float, Option(help="Report: how much of the score may be lost, 0.01 for one point; the "
-                                        "recommendation rests on it.")] = 0.01,
+    title: Title = "",
+    audience: Audience = "short",
+    words: Words = "",
+    allow: Allow = best.ALLOWED,
+    price: PriceOption = "",
     dtype: Dtype = "fp32",
-    measure: Annotated[bool, Option(
-        help="Report: measure all speedups now, in turn, on this machine; else they are predicted.")] = True,
+    measure: Measure = True,
     runs_dir: RunsDir = places.RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -207,7 +168,7 @@ def export(
     if paths.check(dtype) != "fp32" and to == "notebook":
         raise InputError("--dtype is for the scores of a model or a report; a notebook computes in fp32")
     asked, cut = shelf.find(run, runs_dir), None
-    request = finding.Request(title, audience, words, allow, dtype=dtype)
+    request = finding.Request(title, audience, words, allow, dtype=dtype, price=price)
     if to in finding.FORMS:
         known = [one.run for one in index.listing(runs_dir) if one.run]
         request = replace(request, better=best.told(best.better(asked, known, allow)))

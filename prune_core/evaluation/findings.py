@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from prune_core import InputError
-from prune_core.cutting.answers import predict
+from prune_core.cutting.answers import Flips, predict
 from prune_core.cutting.masks import BlockMask
 from prune_core.evaluation import arithmetic
 from prune_core.evaluation.bench import Bench
@@ -31,40 +31,67 @@ from prune_core.showing.report.finding import Finding, ReportedScore, ReportedSp
 BATCH = Batch()  # what speedups are for
 
 
+Pair = tuple[Run, Setting]
+
+
 def find(
     run: Run, settings: Sequence[Setting], source: str | None = None, measured: bool = True,
     profile: Profile | None = None, tell: Callable[[int, int, str], None] = lambda done, total, doing: None,
     dtype: str = "fp32", taken: Callable[[Choice], None] = lambda choice: None,
 ) -> list[Finding]:
-    """One for each setting. `measured`: all speedups are measured now, in turn; else `profile` predicts all of them.
+    """What `across` finds, of settings of one run."""
+    return across([(run, setting) for setting in settings], source, measured, profile, tell, dtype, taken)
+
+
+def across(
+    pairs: Sequence[Pair], source: str | None = None, measured: bool = True, profile: Profile | None = None,
+    tell: Callable[[int, int, str], None] = lambda done, total, doing: None, dtype: str = "fp32",
+    taken: Callable[[Choice], None] = lambda choice: None,
+) -> list[Finding]:
+    """One for each setting, of whatever runs. `measured`: all speedups are measured now, in one sitting; else `profile`
+    predicts all of them.
 
     `tell` gets (done, total, what comes now). Scores are taken and speedups measured in the arithmetic `dtype`; `taken`
     is told what that comes to here, before. Raises InputError for damaged runs; what is only missing is left out, and
     why is said.
     """
     taken(paths.choose(dtype))
-    benches, count = _Benches(run, source), len(settings)
-    masks = [setting.mask(run) for setting in settings]
-    known = []
-    for at, (setting, mask) in enumerate(zip(settings, masks, strict=True)):
-        tell(2 * at, 3 * count, f"{setting.name}: dev score")
-        score, bench, why = exact(run, setting, mask, benches, dtype)
-        tell(2 * at + 1, 3 * count, f"{setting.name}: which answers change")
-        flips = None
-        if bench:
-            try:
-                flips = benches.known.against(bench.outputs(mask, setting.cut.repaired, dtype), mask.sparsity)
-            except InputError as error:
-                why = str(error)
-        known.append((score or predicted(run, setting, mask), flips, "" if flips else why))
+    count, masks = len(pairs), [setting.mask(run) for run, setting in pairs]
+    by_run: dict[str, list[int]] = {}  # its weights are loaded once, and those of one run at a time
+    for at, (run, _) in enumerate(pairs):
+        by_run.setdefault(str(run.path), []).append(at)
+    known, done = {}, 0
+    for places in by_run.values():
+        benches = _Benches(pairs[places[0]][0], source)
+        for at in places:
+            known[at] = _answers(*pairs[at], masks[at], benches, dtype,
+                                 lambda what, more, before=done: tell(before + more, 3 * count, what))
+            done += 2
     tell(2 * count, 3 * count, "the speedups, measured in turn" if measured else "the speedups")
-    speeds = speedups(run, settings, masks, measured, profile, dtype)
+    speeds = speedups(pairs, masks, measured, profile, dtype)
     tell(3 * count, 3 * count, "writing")
-    sizes = [storage(mask, formats.parse(setting.cut.formats, run.layout), run.embeddings).bytes
-             for setting, mask in zip(settings, masks, strict=True)]
-    return [Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."), size)
-            for setting, mask, (score, flips, why), speed, size in zip(settings, masks, known, speeds, sizes,
-                                                                       strict=True)]
+    made = []
+    for at, ((run, setting), mask, speed) in enumerate(zip(pairs, masks, speeds, strict=True)):
+        score, flips, why = known[at]
+        size = storage(mask, formats.parse(setting.cut.formats, run.layout), run.embeddings).bytes
+        made.append(Finding(setting, mask, score, speed, flips, why.partition("; give --data ")[0].rstrip("."), size,
+                            run))
+    return made
+
+
+def _answers(run: Run, setting: Setting, mask: BlockMask, benches: _Benches, dtype: str,
+             tell: Callable[[str, int], None]) -> tuple[ReportedScore | None, Flips | None, str]:
+    """(score, which answers change, why that is not known) of one setting."""
+    tell(f"{setting.name}: dev score", 0)
+    score, bench, why = exact(run, setting, mask, benches, dtype)
+    tell(f"{setting.name}: which answers change", 1)
+    flips = None
+    if bench:
+        try:
+            flips = benches.known.against(bench.outputs(mask, setting.cut.repaired, dtype), mask.sparsity)
+        except InputError as error:
+            why = str(error)
+    return score or predicted(run, setting, mask), flips, "" if flips else why
 
 
 class _Benches:
@@ -131,21 +158,21 @@ def predicted(run: Run, setting: Setting, mask: BlockMask) -> ReportedScore | No
 
 
 def speedups(
-    run: Run, settings: Sequence[Setting], masks: Sequence[BlockMask], measured: bool, profile: Profile | None,
-    dtype: str = "fp32",
+    pairs: Sequence[Pair], masks: Sequence[BlockMask], measured: bool, profile: Profile | None, dtype: str = "fp32",
 ) -> list[ReportedSpeed | None]:
-    """Of one kind for all: measured now, in turn, in `dtype`, else predicted for it; None where neither can be.
+    """Of one kind for all: measured now, in one sitting, in `dtype`, else predicted for it; None where neither can be.
 
     What was measured before is not used: the machine may have been busier then.
     """
     if measured:
         try:
-            timings = measure_in_turn(run, settings, BATCH, dtype=dtype)
+            timings = measure_in_turn(pairs, BATCH, dtype=dtype)
         except InputError:
             pass  # a length that this model has no positions for, or a checkpoint that is gone: then it is predicted
         else:
-            return [_measured(timing, run, mask, profile) for timing, mask in zip(timings, masks, strict=True)]
-    return [profile and _foretold(run, mask, profile, dtype) for mask in masks]
+            return [_measured(timing, run, mask, profile)
+                    for timing, (run, _), mask in zip(timings, pairs, masks, strict=True)]
+    return [profile and _foretold(run, mask, profile, dtype) for (run, _), mask in zip(pairs, masks, strict=True)]
 
 
 def _foretold(run: Run, mask: BlockMask, profile: Profile, dtype: str) -> ReportedSpeed:

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from prune_core import InputError, files
 from prune_core.cutting.cuts import Cut
 from prune_core.cutting.masks import BlockMask
-from prune_core.evaluation.weights import checkpoint_of, encoder_of
+from prune_core.evaluation.weights import checkpoint_of, encoder_of, revision_of
 from prune_core.execution import timing
 from prune_core.execution.timing import Told, silent
 from prune_core.latency import apart, profile_files
@@ -50,24 +51,33 @@ def measure(run: Run, stage: str, cut: Cut, batch: Batch, threads: int = 0, dtyp
     return answer
 
 
-def measure_in_turn(run: Run, settings: Sequence[Setting], batch: Batch, threads: int = 0, dtype: str = "fp32",
-                    rivals: str = "all", told: Told = silent, device: torch.device = CPU) -> list[dict]:
+def measure_in_turn(pairs: Sequence[tuple[Run, Setting]], batch: Batch, threads: int = 0, dtype: str = "fp32",
+                    rivals: str = "all", told: Told = silent) -> list[dict]:
     """Time every rival, the unpruned model and the compact one of each setting in turn, to compare the speedups.
 
-    One answer for each, with what `measure` says of one cut, but for layers and predictions. Raises InputError.
+    Settings of several runs are one sitting too; runs of one checkpoint share its dense model. One answer for each,
+    with what `measure` says of one cut, but for layers and predictions. Raises InputError.
     """
     threads, before = threads or os.cpu_count() or 1, conditions()
-    masks = [setting.mask(run) for setting in settings]
-    there = next((stage for stage in run.stages if run.has_weights(stage)), None)
-    model = (encoder_of(run, there, run.outputs) if there else checkpoint_of(run, run.outputs)).model
-    timed = timing.in_turn(model, masks, batch, threads, dtype=dtype, rivals=rivals, told=told,
-                           device=device)
+    dense: dict[tuple, nn.Module] = {}
+    asked = []
+    for run, setting in pairs:
+        key = (run.config.model, revision_of(run), run.outputs)
+        dense[key] = dense.get(key) or _dense_of(run)
+        asked.append((dense[key], setting.mask(run)))
     answers = []
-    for setting, mask, one in zip(settings, masks, timed, strict=True):
+    timed = timing.side_by_side(asked, batch, threads, dtype=dtype, rivals=rivals, told=told)
+    for (run, setting), (_, mask), one in zip(pairs, asked, timed, strict=True):
         del one["layers_ms"]  # known of the first alone
         answers.append(_of(run, run.snapshots[setting.at].saved or "", setting.cut, mask) | one | before)
         _keep(run, answers[-1])
     return answers
+
+
+def _dense_of(run: Run) -> nn.Module:
+    """Its model, with whatever weights are there: a latency does not depend on their values."""
+    there = next((stage for stage in run.stages if run.has_weights(stage)), None)
+    return (encoder_of(run, there, run.outputs) if there else checkpoint_of(run, run.outputs)).model
 
 
 def _of(run: Run, stage: str, cut: Cut, mask: BlockMask) -> dict:

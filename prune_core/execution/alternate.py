@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,16 +27,16 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def alternate(
-    calls: Mapping[str, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
+    calls: Mapping[Hashable, Callable[[], object]], seconds: float = 4.0, least: int = 5, most: int = 200,
     settles: float = 0.0, told: Callable[[float], None] = lambda share: None,
     clock: Callable[[Callable[[], object]], float] = milliseconds,
-) -> dict[str, Timing]:
+) -> dict[Hashable, Timing]:
     """Call each in turn, two rounds to warm up, then for `seconds` but at least `least` rounds and at most `most`.
 
     What a noisy moment slows, it slows for all. What takes less than `settles` milliseconds is called once untimed
     before each timing. `told` hears the share that is done; `clock` gives the milliseconds of a call.
     """
-    taken: dict[str, list[float]] = {name: [] for name in calls}
+    taken: dict[Hashable, list[float]] = {name: [] for name in calls}
     last = {name: clock(call) for _ in range(2) for name, call in calls.items()}
     start = time.perf_counter()
     for done in range(most):

@@ -145,20 +145,15 @@ def in_turn(
         sitting = _on_gpu(model, masks, inputs, dtype, path, names, seconds, told, device)
     elif engine == "torch":
         paths.check(dtype)
-        sitting = _in_torch(model, masks, inputs, dtype, path, names, seconds, told)
+        (sitting,) = _in_torch([(model, masks)], [inputs], dtype, path, names, seconds, told)
     else:
         if len(names) > 1 or path:
             raise InputError(f"engine {engine!r} compares the dense graph with the compact one; rivals and path "
                              "belong to engine torch")
         engines.check(engine, dtype)
         sitting = _in_engine(model, masks, inputs, dtype, seconds, engine)
-    shared = {"batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(), "dtype": dtype,
-              "path": path, "engine": engine, "machine": machine()} | _where(device, engine)
-    return [sitting.numbers(at) | {
-        "ideal_speedup": mask.compression_encoder, "layers_ms": sitting.layers, "sparsity": mask.sparsity,
-        "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
-        "executed": _executed(small, dtype, engine)} | shared
-        for at, (mask, small) in enumerate(zip(masks, sitting.smalls, strict=True))]
+    shared = _shared(setting, dtype, path, engine, device)
+    return [_told(sitting, at, mask, dtype, engine) | shared for at, mask in enumerate(masks)]
 
 
 def _where(device: torch.device, engine: str) -> dict:
@@ -180,28 +175,76 @@ def _executed(small: nn.Module, dtype: str, engine: str) -> dict:
     return ran | {"matrices": {kind: kinds.count(kind) for kind in sorted(set(kinds))}} | tried
 
 
+def side_by_side(
+    models: Sequence[tuple[nn.Module, BlockMask]], setting: Batch, threads: int = 0, seconds: float = 10.0,
+    dtype: str = "fp32", rivals: str = "none", told: Told = silent,
+) -> list[dict]:
+    """What `in_turn` says, of compact models made of several dense ones, on the processor: one sitting for all.
+
+    `models`: the dense model and the mask of each; of a model that stands there twice, the rivals are timed once, and
+    the speedup of each compact model is over the rivals of its own. Raises InputError.
+    """
+    paths.check(dtype)
+    names = rivals_.chosen(rivals)
+    torch.set_num_threads(threads or torch.get_num_threads())
+    groups: dict[nn.Module, list[BlockMask]] = {}
+    for model, mask in models:
+        groups.setdefault(model.eval(), []).append(mask)
+    inputs = [sentences(model, setting) for model in groups]
+    sittings = dict(zip(groups, _in_torch(list(groups.items()), inputs, dtype, None, names, seconds, told),
+                        strict=True))
+    shared, seen, answers = _shared(setting, dtype, None, "torch", CPU), dict.fromkeys(groups, 0), []
+    for model, mask in models:
+        sitting, at = sittings[model], seen[model]
+        seen[model] += 1
+        answers.append(_told(sitting, at, mask, dtype, "torch") | shared)
+    return answers
+
+
+def _shared(setting: Batch, dtype: str, path: str | None, engine: str, device: torch.device) -> dict:
+    """What is told of all that one sitting timed."""
+    return {"batch": setting.batch, "length": setting.length, "threads": torch.get_num_threads(), "dtype": dtype,
+            "path": path, "engine": engine, "machine": machine()} | _where(device, engine)
+
+
+def _told(sitting: Sitting, at: int, mask: BlockMask, dtype: str, engine: str) -> dict:
+    """What is told of one compact model of a sitting."""
+    return sitting.numbers(at) | {
+        "ideal_speedup": mask.compression_encoder, "layers_ms": sitting.layers, "sparsity": mask.sparsity,
+        "compression_encoder": mask.compression_encoder, "compression_model": mask.compression_model,
+        "executed": _executed(sitting.smalls[at], dtype, engine)}
+
+
 def _in_torch(
-    model: nn.Module, masks: Sequence[BlockMask], inputs: Mapping[str, torch.Tensor], dtype: str, path: str | None,
-    names: Sequence[str], seconds: float, told: Told,
-) -> Sitting:
-    """The rivals, the unpruned model and the compact ones on our kernels, in one sitting."""
-    smalls = [small_model(model, mask, dtype, path) for mask in masks]  # first: what is refused, is refused at once
-    own = small_model(model, uncut(masks[0].layout), dtype, path)
+    groups: Sequence[tuple[nn.Module, Sequence[BlockMask]]], inputs: Sequence[Mapping[str, torch.Tensor]], dtype: str,
+    path: str | None, names: Sequence[str], seconds: float, told: Told,
+) -> list[Sitting]:
+    """Of each dense model its rivals, the unpruned model and the compact ones on our kernels, all in one sitting."""
+    made = [([small_model(model, mask, dtype, path) for mask in masks],  # first: what is refused, is refused at once
+             small_model(model, uncut(masks[0].layout), dtype, path)) for model, masks in groups]
     with tempfile.TemporaryDirectory(prefix="prunescope-", ignore_cleanup_errors=True) as folder:
-        calls, left_out = rivals_.calls(model, inputs, names, Path(folder), lambda words: told(0.0, words))
-        if DENSE not in calls:
-            raise InputError(f"the dense model does not run in torch: {left_out[DENSE]}")
-        calls |= {UNPRUNED: forward(own, inputs)} | {f"compact {at}": forward(each, inputs)
-                                                   for at, each in enumerate(smalls)}
+        calls, left = {}, []
+        for at, ((model, _), (smalls, own), own_inputs) in enumerate(zip(groups, made, inputs, strict=True)):
+            place = Path(folder) / str(at)
+            place.mkdir()
+            ready, left_out = rivals_.calls(model, own_inputs, names, place, lambda words: told(0.0, words))
+            if DENSE not in ready:
+                raise InputError(f"the dense model does not run in torch: {left_out[DENSE]}")
+            left.append(left_out)
+            ready |= {UNPRUNED: forward(own, own_inputs)}
+            ready |= {f"compact {number}": forward(each, own_inputs) for number, each in enumerate(smalls)}
+            calls |= {(at, name): call for name, call in ready.items()}
         what = f"timing {len(calls)} in turn on {processor()}"
         told(WARM, what)
-        layers = layer_modules(model, masks[0].layout)
-        with clocked(layers) as slow, _clocked_small(smalls[0], model, layers) as quick:
+        first = groups[0][0]
+        layers = layer_modules(first, groups[0][1][0].layout)
+        with clocked(layers) as slow, _clocked_small(made[0][0][0], first, layers) as quick:
             times = alternate(calls, seconds, settles=SETTLES,
                               told=lambda share: told(WARM + (1 - WARM) * share, what))
     told(1.0, what)
-    return Sitting({name: times[name] for name in names if name in times}, left_out, times[UNPRUNED],
-                   [times[f"compact {at}"] for at in range(len(smalls))], smalls, _by_layer(slow, quick))
+    return [Sitting({name: times[at, name] for name in names if (at, name) in times}, left[at], times[at, UNPRUNED],
+                    [times[at, f"compact {number}"] for number in range(len(smalls))], smalls,
+                    [] if at else _by_layer(slow, quick)) for at, (smalls, _) in enumerate(made)]
 
 
 def _on_gpu(

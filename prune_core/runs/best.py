@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -79,6 +80,31 @@ def of(runs: Iterable[Run]) -> list[Result]:
                    point["compression_encoder"], point["compression_model"], point["encoder_bytes"])
             for run in runs for point in run.points
             if point["score_retrained"] is not None and run.dense_score is not None]
+
+
+def subject(run: Run) -> str:
+    """What its scores are on, 'sst2', 'sst2 on the practice set', 'reviews on reviews.csv': alike for runs to compare.
+
+    GLUE is one, wherever its files lie.
+    """
+    return (run.task if run.is_glue else f"{run.task} on the practice set" if run.is_practice else
+            f"{run.task} on {Path(run.data).name}")
+
+
+def subjects(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Subject -> its runs with something retrained whose norms were recorded, of one metric; those with most first."""
+    found: dict[str, list[Run]] = {}
+    for result in of(runs):
+        run = result.run
+        alike = found.setdefault(subject(run), [])
+        if run not in alike and shown(result) and (not alike or alike[0].metric == run.metric):
+            alike.append(run)
+    return dict(sorted(((name, alike) for name, alike in found.items() if alike), key=lambda one: -len(one[1])))
+
+
+def shown(result: Result) -> bool:
+    """Whether the norms that name its cut were recorded."""
+    return result.stage in result.run.stages and result.run.saved(result.stage) in result.run.with_norms
 
 
 def keeps(result: Scored, allowed: float) -> bool:

@@ -28,10 +28,11 @@ class EncoderMap {
   get shape() {
     const { matrices } = this.model.header, present = this.theme.present ? 1.3 : 1;
     const layers = [...new Set(matrices.map((m) => m.layer))], types = [...new Set(matrices.map((m) => m.type))];
-    const aside = 58 * present, gap = layers.length > 12 ? 3 : 19 * present, top = 52 * present, between = 8;
+    const aside = 58 * present, gap = layers.length > 12 ? 3 : 19, top = 52, between = 8;
     // In a room the whole map fits the screen
-    const room = this.theme.present ? Math.max(300, innerHeight - 690) - layers.length * gap : 430;
-    const high = Math.max(12, Math.min(56 * present, room / layers.length)), width = this.canvas.clientWidth;
+    const room = this.theme.present ? Math.max(150, innerHeight - this.theme.around - top - layers.length * gap) : 430;
+    const most = this.theme.present ? 120 : 56;
+    const high = Math.max(12, Math.min(most, room / layers.length)), width = this.canvas.clientWidth;
     const wide = (width - aside - between * (types.length - 1)) / types.length;
     const height = top + layers.length * (high + gap) + 6;
     return { layers, types, aside, gap, top, between, high, wide, width, height };

@@ -19,7 +19,8 @@ function palette(cutColour) {
   return shades;
 }
 
-// What the page around gives, light or dark; also told to view.css. `present`: for a room, in larger type
+// What the page around gives, light or dark; also told to view.css. `present`: for a room, in larger type; then the
+// pixels of the screen that stand over and under the map, which fits the rest
 function readTheme(root, present) {
   const style = getComputedStyle(root), read = (name, other) => style.getPropertyValue(name).trim() || other;
   const ink = read("--st-text-color", "#1b2430"), paper = read("--st-background-color", "#ffffff");
@@ -29,7 +30,7 @@ function readTheme(root, present) {
   const kept = dark ? "#5aa9e6" : "#2e86c8", quiet = dark ? "#9aa4b2" : "#59626f";
   for (const [name, colour] of Object.entries({ cut, quiet, kept, gone })) root.style.setProperty(`--${name}`, colour);
   root.style.colorScheme = dark ? "dark" : "light"; // the browser's own parts: rails, menus, scrollbars
-  return { present, ink, paper, quiet, gone, kept, font: read("--st-font", "sans-serif"), colours: palette(cut) };
+  return { present: Boolean(present), around: present, ink, paper, quiet, gone, kept, font: read("--st-font", "sans-serif"), colours: palette(cut) };
 }
 
 // A canvas as wide as its parent, in device pixels; its context is cleared and scaled to CSS pixels

@@ -12,22 +12,29 @@ from prune_core.precision.formats import parse
 from prune_core.precision.storage import storage
 from prune_core.runs.run import Run
 from prune_core.showing.report.finding import Finding
+from prune_core.showing.report.over import Over
 
 WIDE, TALL, LEFT, BOTTOM = 640, 250, 46, 34
 
 
-def places(run: Run, findings: Sequence[Finding], best: int) -> dict:
+# long: what one pair of scales puts in its place
+def places(run: Run, findings: Sequence[Finding], best: int, of: Over | None = None) -> dict:
     """What the template draws: places in an SVG of WIDE x TALL. The surface is the one behind the setting at `best`.
+
+    Of a report over all runs there is none, but a dot for each other result.
 
     Where some settings are in fewer bits, over bytes of the encoder, index included; there is no surface over these.
     """
     bits = any(finding.setting.cut.formats for finding in findings)
-    surface = () if bits else findings[best].setting.surface(run) or ()
+    surface = () if bits or of else findings[best].setting.surface(run) or ()
     surface = sorted((p for p in surface if p.sparsity < 1), key=lambda p: p.sparsity)
     compressions = [_smaller(finding, bits) for finding in findings]
     most = max((c for c in compressions if c < float("inf")), default=2.0)
     right = min(50.0 if bits else 20.0, max(2.0, 1.25 * most))
     surface = [p for p in surface if 1 / (1 - p.sparsity) <= right * 1.001]
+    shown = {(finding.run, finding.run.snapshots[finding.setting.at].saved) for finding in findings} if of else set()
+    others = [(result.fewer if bits else result.compression_encoder, result.score)
+              for result in (of.results if of else ()) if (result.run, result.stage) not in shown]
     low, high, floor = _span(run, findings, surface)
 
     def x(compression: float) -> float:
@@ -54,6 +61,8 @@ def places(run: Run, findings: Sequence[Finding], best: int) -> dict:
         "x": [(f"{c:g}x", x(c)) for c in (1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50) if c <= right],
         "axis": "times fewer bytes of the encoder than in fp32" if bits else "encoder compression",
         "y": [(f"{v:.2f}", y(v)) for v in np.arange(np.ceil(low / step), high / step) * step],
+        "others": [(x(smaller), y(score)) for smaller, score in others
+                   if smaller <= right and low <= score <= high],
         "marks": [mark(letter, finding, at == best)
                   for at, (letter, finding) in enumerate(zip("ABCD", findings, strict=False)) if finding.score]}
 

@@ -19,8 +19,11 @@ from prune_core.precision.storage import Storage, storage
 from prune_core.runs.run import Run
 from prune_core.runs.settings import MOST, as_text
 from prune_core.runs.stages import kind_of
-from prune_core.showing.report.finding import Finding, Request
-from prune_core.showing.report.recommend import advice, points, recommended
+from prune_core.showing.report.finding import Finding, Price, Request
+from prune_core.showing.report.over import Over, named, ordered
+from prune_core.showing.report.over import rule as over_rule
+from prune_core.showing.report.over import why as over_why
+from prune_core.showing.report.recommend import NOT, advice, points, recommended, verdict, verdict_rule
 from prune_core.tasks.glue_folders import FOLDERS
 from prune_core.tasks.metrics import in_words
 
@@ -57,59 +60,109 @@ def _how(finding: Finding, run: Run) -> str:
     return ("a threshold for " if cut.share is None else "the same share of ") + where
 
 
-def contents(run: Run, findings: Sequence[Finding], request: Request, made: date) -> dict:
-    """Everything that a report says, as plain values for a template. Raises InputError."""
+def contents(run: Run, findings: Sequence[Finding], request: Request, made: date, of: Over | None = None) -> dict:
+    """Everything that a report says, as plain values for a template. Raises InputError.
+
+    `of`: what a report over all runs of a task is over; its findings are by its rule, and `run` is that of the first.
+    """
     if not 1 <= len(findings) <= MOST:
         raise InputError(f"{len(findings)} settings; a report takes 1 to {MOST}")
     if run.dense_score is None:
         raise InputError(f"run {run.name!r} has no dense score yet: a report needs the end of its dense phase")
-    at, rule = recommended(run.dense_score, findings, request.allowed)
+    at, rule, why, runner_up = _chosen(run, findings, request, of)
     best = None if at is None else findings[at]
-    rows = [_row(letter, finding, run, request.audience) for letter, finding in zip("ABCD", findings, strict=False)]
+    rows = [_row(letter, finding, run, request.audience, of) for letter, finding in zip("ABCD", findings, strict=False)]
     told, sure = ("No advice: none of these settings has a score", "") if best is None else advice(
         run.dense_score, run.majority_score, best, "ABCD"[at], request.allowed)
     return {
-        **_named(run, request), "made": f"{made.day} {made:%B %Y}", "run": run, "block": run.layout.block,
+        **_named(run, request, of), "made": f"{made.day} {made:%B %Y}", "run": run, "block": run.layout.block,
         "allowed": points(request.allowed), "rule": rule, "best": None if best is None else rows[at],
         "advice": told, "sure": sure, "better": request.better, "arithmetic": _arithmetic(findings),
+        "verdict": NOT if best is None else verdict(run.dense_score, run.majority_score, best, request.allowed),
+        "verdict_rule": verdict_rule(request.allowed), "why": why, "runner_up": runner_up, "over": of,
         "rows": rows, "of_formats": _of_formats(rows), "dense": run.dense_score, "majority": run.majority_score,
         "dense_mb": BYTES * run.layout.model_weights / 1e6, "weights": run.layout.model_weights,
-        "doubts": [] if best is None else _doubts(best, request.audience), "warnings": run.warnings,
+        "doubts": [] if best is None else _doubts(best, request.audience, of), "warnings": _warnings(run, findings),
         "lost": None if best is None else _lost(best), "known": _known(findings),
+        "costs": "" if best is None else costs(best, request.price),
         "types": _types(findings, run.layout), "speeds": _speeds(findings),
         "busy": any(finding.speed and finding.speed.busy for finding in findings),
-        "commands": [_command(run, finding, request) for finding in findings], "option": _option(request),
+        "commands": [_command(finding.run or run, finding, request) for finding in findings],
+        "option": _option(request),
         "made_by": run.command(), "machine": run.about.get("machine") or {},
         "long": len(request.words) > 400 or (
-            len(rows) > 2 and bool(request.audience == "technical" or _of_formats(rows))),
-        "settings": shlex.quote(as_text([finding.setting for finding in findings], run))}
+            len(rows) > 2 and bool(request.audience == "technical" or _of_formats(rows) or of)),
+        "settings": "" if of else shlex.quote(as_text([finding.setting for finding in findings], run))}
 
 
-def _named(run: Run, request: Request) -> dict:
+def _chosen(run: Run, findings: Sequence[Finding], request: Request,
+            of: Over | None) -> tuple[int | None, str, str, str]:
+    """(position of what is recommended, or of the nearest to it, the rule, why, the runner-up)."""
+    if of is None:
+        return *recommended(run.dense_score, findings, request.allowed), "", ""
+    _, what = ordered(findings, request.allowed)
+    return 0 if findings[0].score else None, over_rule(of, what), *over_why(findings, request.allowed)
+
+
+def _warnings(run: Run, findings: Sequence[Finding]) -> list[str]:
+    """What to beware of in the runs that are shown; with their names where there are several."""
+    runs = list(dict.fromkeys(finding.run or run for finding in findings))
+    return [warning if len(runs) == 1 else f"{one.name}: {warning}" for one in runs for warning in one.warnings]
+
+
+def _named(run: Run, request: Request, of: Over | None) -> dict:
     """What the report is called and for whom, of which task, and what its metric means."""
-    of = ("the practice set (synthetic, not GLUE)" if run.is_practice
-          else f"{run.task} (own data)" if run.is_own else f"GLUE {FOLDERS.get(run.task, run.task)}")
+    data = ("the practice set (synthetic, not GLUE)" if run.is_practice
+            else f"{run.task} (own data)" if run.is_own else f"GLUE {FOLDERS.get(run.task, run.task)}")
+    models = list(dict.fromkeys(model_words(one) for one in (of.runs if of else [run])))
     return {
-        "title": request.title.strip() or f"How small can {run.config.model} be on {of}?", "audience": request.audience,
-        "words": [part.strip() for part in request.words.split("\n") if part.strip()], "of": of,
+        "title": request.title.strip() or f"How small can {' or '.join(models[:2])} be on {data}?",
+        "audience": request.audience, "model": model_words(run), "models": models,
+        "words": [part.strip() for part in request.words.split("\n") if part.strip()], "of": data,
         "metric": in_words(run.metric),
         "explained": METRICS.get(run.metric.removesuffix("_matched"), "the task's metric on the dev set")}
 
 
-def _row(letter: str, finding: Finding, run: Run, audience: str) -> dict:
+def model_words(run: Run) -> str:
+    """The model by name: 'MiniLM', of a folder its last part."""
+    return {"minilm": "MiniLM"}.get(run.config.model, run.config.model.rstrip("/").rpartition("/")[2])
+
+
+def _row(letter: str, finding: Finding, run: Run, audience: str, of: Over | None = None) -> dict:
     """A setting as the table shows it."""
+    run = finding.run or run
     mask, score, cut, stored = finding.mask, finding.score, finding.setting.cut, _stored(finding, run)
     row = {"letter": letter, "sparsity": mask.sparsity, "kept": 1 - mask.sparsity,
            "encoder": mask.compression_encoder, "model": mask.compression_model, "mb": stored.bytes / 1e6,
            "mb_without_index": stored.without_index / 1e6, "encoder_mb": stored.encoder.stored / 1e6,
            "fewer": stored.dense / stored.bytes, "formats": _formats(finding, run),
            "fewer_encoder": stored.encoder.dense / stored.encoder.stored,
-           "score": score, "speed": finding.speed, "repaired": cut.repaired,
+           "score": score, "speed": finding.speed, "repaired": cut.repaired, "by": named(finding) if of else "",
            **described(finding, run, audience)}
     if score:
         row |= {"loss": score.value - run.dense_score, "useless": score.value <= run.majority_score,
                 "interval": None if score.low is None else f"{score.low:.3f} – {score.high:.3f}"}
     return row
+
+
+def costs(finding: Finding, price: str) -> str:
+    """What a million sentences take, in time and, where a price was given, in money; '' where no speed was measured.
+    """
+    speed, paid = finding.speed, Price.parse(price)
+    if not speed or not speed.measured:
+        return "What a million sentences cost is not told: no speed was measured." if paid else ""
+    dense, compact = speed.hours
+    told = f"A million sentences take {_time(compact)} instead of {_time(dense)} on this machine"
+    if paid:
+        told += (f", and cost {paid.words(compact)} instead of {paid.words(dense)} at {paid.amount:g} {paid.currency} "
+                 "an hour, the price that was given")
+    batch = speed.batch
+    return f"{told}: measured, in batches of {batch.batch} sentences of {batch.length} tokens, one after the other."
+
+
+def _time(hours: float) -> str:
+    """'48 min', '1.6 hours'"""
+    return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} hours" if hours < 100 else f"{hours:,.0f} hours"
 
 
 def _stored(finding: Finding, run: Run) -> Storage:
@@ -138,12 +191,15 @@ def _of_formats(rows: Sequence[Mapping]) -> str:
             "their speedup is that of the blocks.")
 
 
-def _doubts(finding: Finding, audience: str) -> list[str]:
+def _doubts(finding: Finding, audience: str, of: Over | None = None) -> list[str]:
     """What a reader must know before believing the advice, beside how sure its score is."""
     doubts, score, flips = [], finding.score, finding.flips
     if not score.exact:
         doubts.append(f"Its score is predicted from scores recorded at {len(GRID)} sparsities on {score.examples:,} "
                       "dev examples, not measured at this one.")
+    if of and len(of.results) > 1:
+        doubts.append(f"It is the best of {len(of.results)} results on the same dev examples: the best of many is a "
+                      "little luckier than it is good. New examples tell.")
     if audience == "technical" and finding.speed and finding.speed.apart:
         doubts.append(finding.speed.apart)
     if flips and flips.lost is not None and flips.lost + flips.won:

@@ -5,10 +5,10 @@
 const host = document.getElementById("map").attachShadow({ mode: "open" });
 host.append(document.getElementById("parts").content.cloneNode(true));
 host.querySelector(".copy").hidden = true; // a file has no address to hand on
-const { first, maps, norms } = JSON.parse(document.getElementById("data").textContent);
+const { first, maps, norms, present } = JSON.parse(document.getElementById("data").textContent);
 const raw = norms.map((text) => Uint8Array.from(atob(text), (sign) => sign.charCodeAt(0)));
 const choose = document.querySelector(".choose");
-let asked = 0;
+let asked = 0, inView = null;
 
 // As prune_core.showing.canvas.pack: a length, JSON, float32 norms
 function packed(about, values) {
@@ -19,10 +19,18 @@ function packed(about, values) {
   return bytes;
 }
 
+// Pixels of the screen around the map on a slide, whose type grows with the window
+const around = () => present && (present * parseFloat(getComputedStyle(document.documentElement).fontSize)) / 16;
+
+function put(map, command) {
+  const now = { command, present: around() };
+  draw({ parentElement: host, data: packed({ id: map.letter, header: map.header, now }, raw[map.norms]),
+         setStateValue: () => {} });
+}
+
 function show(map) {
-  const command = asked++ ? { id: asked, cut: map.header.usual } : null;
-  const data = packed({ id: map.letter, header: map.header, now: { command } }, raw[map.norms]);
-  draw({ parentElement: host, data, setStateValue: () => {} });
+  inView = map;
+  put(map, asked++ ? { id: asked, cut: map.header.usual } : null);
   for (const button of choose.children)
     button.setAttribute("aria-pressed", button.textContent === `Setting ${map.letter}`);
 }

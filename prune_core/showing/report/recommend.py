@@ -42,14 +42,34 @@ def keeps(dense: float, finding: Finding, allowed: float) -> bool:
     return finding.score is not None and dense - finding.score.value <= allowed + 1e-9
 
 
+SHIP, CARE, NOT = "ship", "ship with care", "do not ship"
+
+
+def verdict(dense: float, majority: float, finding: Finding, allowed: float) -> str:
+    """SHIP, CARE or NOT of a setting, by `verdict_rule`."""
+    score = finding.score
+    if score is None or score.value <= majority or not keeps(dense, finding, allowed):
+        return NOT
+    return SHIP if score.exact and score.low is not None and dense - score.low <= allowed + 1e-9 else CARE
+
+
+def verdict_rule(allowed: float) -> str:
+    """When it is which, in words."""
+    most = points(allowed)
+    return (f"Ship: the score is exact, and even the low end of its 95% interval is at most {most} below the dense "
+            f"model's. Ship with care: the score is at most {most} below, but its interval is not, or the score is "
+            "predicted. Do not ship: it loses more, or is no better than always giving the most frequent answer.")
+
+
 def advice(dense: float, majority: float, finding: Finding, letter: str, allowed: float) -> tuple[str, str]:
     """(what to do, in a few words; how sure that is, by the score's interval, '' where there is none) of a setting."""
     score, lost = finding.score, dense - finding.score.value
+    word = verdict(dense, majority, finding, allowed)
     half = None if score.low is None else (score.high - score.low) / 2
     unsure = half and f"With {score.examples:,} examples the score is uncertain by ±{points(half)}"
     if score.value <= majority:
         return f"Do not ship: {letter} scores no better than always giving the most frequent answer", ""
-    if not keeps(dense, finding, allowed):
+    if word == NOT:
         told = f"Do not ship: {letter}, the nearest, loses {points(lost)}, more than the {points(allowed)} allowed"
         if half is None:
             return told, ""
@@ -58,12 +78,13 @@ def advice(dense: float, majority: float, finding: Finding, letter: str, allowed
     cut = f"{finding.mask.sparsity:.1%} of the encoder cut" if finding.mask.sparsity else "nothing cut"
     made = formats.parse(finding.setting.cut.formats)
     cut += "" if made.plain else f", {made.words}"
-    told = f"Ship {letter}: {cut}, " + (f"{points(lost)} lost" if round(1000 * lost) > 0 else "nothing lost")
+    told = (f"Ship {letter}" + " with care" * (word == CARE) + f": {cut}, "
+            + (f"{points(lost)} lost" if round(1000 * lost) > 0 else "nothing lost"))
     if not score.exact:
-        return f"Test {letter} before you ship it: {cut}, its score is predicted", unsure and unsure + "."
+        return f"{told}, but its score is predicted: test it first", unsure and unsure + "."
     if half is None:
-        return told, ""
-    if dense - score.low <= allowed:
+        return told, "No interval of its score is known."
+    if word == SHIP:
         return told, "Even the low end of its 95% interval is within that."
     return told, (f"{unsure}, more than the {points(allowed)} allowed: the true loss may exceed it. "
                   "Watch it on your own data.")

@@ -19,46 +19,49 @@ from prune_core.showing.canvas import Start
 from prune_core.showing.report import chart
 from prune_core.showing.report.contents import contents
 from prune_core.showing.report.finding import Finding, Request
+from prune_core.showing.report.over import Over
 from prune_core.showing.report.recommend import points
 
 HERE = Path(__file__).parent
 MAPS = 1_000_000  # groups above which only the recommended setting gets its map: 4 bytes each, for each snapshot
 
 
-def markdown(run: Run, findings: Sequence[Finding], request: Request, made: date) -> str:
+def markdown(run: Run, findings: Sequence[Finding], request: Request, made: date, of: Over | None = None) -> str:
     """The report as Markdown. Raises InputError."""
-    return _templates().get_template("page.md").render(contents(run, findings, request, made))
+    return templates().get_template("page.md").render(contents(run, findings, request, made, of))
 
 
 def html(
     run: Run, findings: Sequence[Finding], request: Request, made: date, profile: Profile | None = None,
+    of: Over | None = None,
 ) -> str:
     """The report as one HTML file: no part of it is fetched from anywhere. Raises InputError.
 
-    `profile`: prices what the map's threshold would save, as in the app, in the arithmetic that was asked for.
+    `profile`: prices what the map's threshold would save, as in the app, in the arithmetic that was asked for. `of`: of
+    a report over all runs of a task, what it is over.
     """
-    said = contents(run, findings, request, made)
+    said = contents(run, findings, request, made, of)
     best = next((at for at, row in enumerate(said["rows"]) if row is said["best"]), 0)
     script = canvas.script() + "\n" + (HERE / "page.js").read_text(encoding="utf-8")
-    return _templates().get_template("page.html").render(
-        said, chart=chart.places(run, findings, best), script=script,
-        data=_in_script(_maps(run, findings, best, profile, request.dtype)),
+    return templates().get_template("page.html").render(
+        said, chart=chart.places(run, findings, best, of), script=script,
+        data=in_script(maps(run, findings, best, profile, request.dtype)),
         map_html=canvas.part("html"), map_css=canvas.part("css"))
 
 
-def _maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | None, dtype: str) -> dict:
+def maps(run: Run, findings: Sequence[Finding], best: int, profile: Profile | None, dtype: str) -> dict:
     """What the live map is given: a header for each setting that is shown; norms, once where settings share them."""
     shown = range(len(findings)) if sum(kept.size for kept in findings[0].mask.kept.values()) <= MAPS else [best]
-    places: dict[tuple, int] = {}  # (snapshot, ranking) -> where its norms are
+    places: dict[tuple, int] = {}  # (run, snapshot, ranking) -> where its norms are
     data = {"first": best, "maps": [], "norms": []}
     for at in shown:
-        setting = findings[at].setting
-        key = (setting.at, setting.cut.ranking)
+        own, setting = findings[at].run or run, findings[at].setting
+        key = (str(own.path), setting.at, setting.cut.ranking)
         if key not in places:
             places[key] = len(data["norms"])
-            norms = canvas.norms_bytes([m.name for m in run.layout.matrices], setting.ranking(run))
+            norms = canvas.norms_bytes([m.name for m in own.layout.matrices], setting.ranking(own))
             data["norms"].append(base64.b64encode(norms).decode())
-        header = _header(run, findings[at], profile, dtype)
+        header = _header(own, findings[at], profile, dtype)
         data["maps"].append({"letter": "ABCD"[at], "norms": places[key], "header": header})
     return data
 
@@ -92,19 +95,18 @@ def _dtype(finding: Finding) -> str:
     return finding.score.arithmetic.partition(" ")[0] if finding.score else "fp32"
 
 
-def _in_script(data: Mapping) -> str:
+def in_script(data: Mapping) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
 
 
 @cache
-def _templates():
+def templates():
     import jinja2
 
     made = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=jinja2.select_autoescape(["html"]),
                               undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {"times": lambda value: "all cut" if value == float("inf") else f"{value:.2f}x",
-                     "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−"), "points": points, "cell": _cell}
+    made.filters |= FILTERS
     return made
 
 
@@ -114,13 +116,17 @@ def _cell(text: str) -> str:
     return "".join("\\" + sign if sign in "\\`*_{}[]#|~" else others.get(sign, sign) for sign in str(text))
 
 
-def write(path: Path, content: str) -> dict:
+FILTERS = {"times": lambda value: "all cut" if value == float("inf") else f"{value:.2f}x",
+           "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−"), "points": points, "cell": _cell}
+
+
+def write(path: Path, content: str | bytes) -> dict:
     """Write it into a new file. Raises InputError."""
-    path = Path(path)
+    path, content = Path(path), content.encode() if isinstance(content, str) else content
     if path.exists():
         raise InputError(f"{str(path)!r} is there already; needed: a new file")
     try:
-        files.write_whole(path, content.encode())
+        files.write_whole(path, content)
     except OSError as error:
         raise InputError(f"the report cannot be written to {str(path)!r}: {error.strerror or error}") from None
-    return {"path": str(path), "bytes": len(content.encode())}
+    return {"path": str(path), "bytes": len(content)}
