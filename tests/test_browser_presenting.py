@@ -52,7 +52,7 @@ def test_a_chart_is_copied_as_a_picture_and_as_numbers_else_saved(app, page):  #
         return [...new Uint8Array(await (await item.getType("image/png")).arrayBuffer())]; }""")
     image = Image.open(io.BytesIO(bytes(picture))).convert("RGB")
     assert image.width > 600 and len(image.getcolors(1 << 22)) > 20, "a chart is drawn on it"
-    page.evaluate("navigator.clipboard.write = () => Promise.reject(new Error('refused'))")
+    page.evaluate("() => { navigator.clipboard.write = () => Promise.reject(new Error('refused')); }")
     with page.expect_download() as given:
         page.get_by_role("button", name="Copy picture").first.click()
     assert given.value.suggested_filename == "curve.png"
