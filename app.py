@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.home import ahead, best_results, trash
+from pages.home import ahead, best_results, notebooks, trash
 from pages.shared import loaders, widgets
 from prune_core.runs import results
 from prune_core.runs.run import Run
@@ -30,6 +30,7 @@ def main() -> None:
     show("Your runs", mine,
          "You have no runs yet. Start one on the **Prune** page.")
     show("Example runs", shipped, "This copy has no example runs. Your own runs appear above as soon as they start.")
+    notebooks.show()
     if not loaders.read_only():
         trash.show()
     ahead.score()

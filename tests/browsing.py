@@ -40,9 +40,7 @@ def chromium() -> Iterator:
 @contextlib.contextmanager
 def served(runs_dir: Path, root: Path = ROOT, **settings: str) -> Iterator[str]:
     """The address of the app in this checkout, on a free port, with these runs and environment variables."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true", "--server.port", str(port),
          "--server.fileWatcherType", "none"],
@@ -50,7 +48,7 @@ def served(runs_dir: Path, root: Path = ROOT, **settings: str) -> Iterator[str]:
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True)  # as from a terminal of its own: Linux shares the cores out by session
     try:
-        wait("the app has started", lambda: _healthy(f"http://localhost:{port}", process))
+        wait("the app has started", lambda: healthy(f"http://localhost:{port}", process))
         yield f"http://localhost:{port}"
     finally:
         process.terminate()
@@ -59,6 +57,13 @@ def served(runs_dir: Path, root: Path = ROOT, **settings: str) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+def free_port() -> int:
+    """A port that nobody has now."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
 
 
 def serving(address: str) -> psutil.Process:
@@ -70,11 +75,12 @@ def serving(address: str) -> psutil.Process:
     raise RuntimeError(f"no app at {address}")
 
 
-def _healthy(address: str, process: subprocess.Popen) -> bool:
+def healthy(address: str, process: subprocess.Popen, asked: str = "_stcore/health") -> bool:
+    """Whether a server answers there; raises RuntimeError where its process has ended."""
     if process.poll() is not None:
-        raise RuntimeError(f"the app ended with code {process.returncode}")
+        raise RuntimeError(f"the server ended with code {process.returncode}")
     try:
-        return bool(urllib.request.urlopen(f"{address}/_stcore/health", timeout=10).read())
+        return bool(urllib.request.urlopen(f"{address}/{asked}", timeout=10).read())
     except OSError:
         return False
 

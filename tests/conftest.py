@@ -27,7 +27,8 @@ import pytest  # noqa: E402  after what it may import has its settings
 from filelock import FileLock  # noqa: E402
 
 GROUPS = {"test_stress": "stress", "test_browser": "browser", "test_browser_sweeps": "browser",
-          "test_canvas": "browser", "test_report": "browser",
+          "test_browser_lesson": "browser", "test_canvas": "browser", "test_report": "browser",
+          "test_widget": "browser", "test_widget_marimo": "browser",
           "test_latency": "timing", "test_compact": "timing", "test_command_line": "timing"}
 # The long ones, so that none is left alone at the end
 FIRST = ("stress", "browser", "test_pages", "timing", "test_hub", "test_loop", "test_notebook", "test_export")

@@ -11,6 +11,7 @@ import tiny
 from commands import prune_core
 from nbclient import NotebookClient
 
+from pages.home import notebooks
 from prune_core.cutting.cuts import Cut
 from prune_core.evaluation.exact import evaluate
 from prune_core.runs.run import Run
@@ -41,15 +42,17 @@ def test_an_exploration_counts_the_same_numbers_and_the_exact_score(made):
                 Setting("B", made.with_norms[1], Cut("global", 0.25)),
                 Setting("C", made.saved("dense"), Cut("matrix", 0.5, None, formats="8;a8"))]
     shown = executed(notebook.exploration(made, settings))
-    assert "the same numbers as shown" in shown[2] and "the same bytes as shown" in shown[4]
-    assert str(settings[3].storage(made).bytes) in shown[3]
+    assert shown[1].startswith("made, dense: ")  # the map, at the cut in view
+    assert f"{100 * settings[0].numbers(made)['sparsity']:.1f}% cut" in shown[1]
+    assert "the same numbers as shown" in shown[3] and "the same bytes as shown" in shown[5]
+    assert str(settings[3].storage(made).bytes) in shown[4]
     in_bits = evaluate(made, "dense", settings[3].cut)
     assert f"{in_bits['score']:.6f}".rstrip("0") in shown[-1].partition("C")[2]
     exact = evaluate(made, "dense", cut_of(made, None, some, scope="matrix"))
     assert f"{exact['score']:.6f}".rstrip("0") in shown[-1]
     assert "B: not scored: weights are kept for stages only" in shown[-1]
     numbers = settings[1].numbers(made)
-    assert f"{numbers['sparsity']:.6f}"[:7] in shown[1] and numbers["predicted_score"] is not None
+    assert f"{numbers['sparsity']:.6f}"[:7] in shown[2] and numbers["predicted_score"] is not None
     assert settings[0].numbers(made)["predicted_score"] is None  # thresholds of their own: no surface is of that kind
 
 
@@ -92,13 +95,20 @@ def test_a_shipped_notebook_runs_and_keeps_no_outputs(path):
     for long, short in SHORTER.items():
         text = text.replace(long, short)
     shown = executed(text, ROOT / "notebooks")
-    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors",
+    words = {"lesson": "strips of 64x1", "your_own": "model.safetensors", "tune": "Decision: retrain-3x",
+             "compare": "Within 1 point of dense",
              "fewer_bits": "removed without the index 93.75%, with it 90.62%",
              "results_table": "rows stand in docs/results.md"}
     assert words[path.stem] in "\n".join(shown)
 
 
-def test_the_four_notebooks_ship():
-    assert [path.stem for path in SHIPPED] == ["fewer_bits", "lesson", "results_table", "your_own"]
+def test_the_six_notebooks_ship_and_open_with_what_they_are_for():
+    assert [path.stem for path in SHIPPED] == ["compare", "fewer_bits", "lesson", "results_table", "tune", "your_own"]
+    for path in SHIPPED:
+        opening = nbformat.read(path, 4).cells[0].source
+        assert "**At its end you will know**" in opening and "**It takes**" in opening, path.stem
+        title, know, takes = notebooks.opening(path.read_bytes())  # as Home shows it
+        assert title and know.startswith("At its end you will know") and takes.startswith("It takes"), path.stem
+    assert sorted(notebooks.NOTEBOOKS) == [path.stem for path in SHIPPED]
     together = "".join(path.read_text(encoding="utf-8") for path in SHIPPED)
     assert all(long in together for long in SHORTER)

@@ -37,7 +37,8 @@ from prune_core.runs.config import PruneConfig, preset
 from prune_core.runs.recorder import Recorder
 from prune_core.runs.run import Run
 from prune_core.runs.settings import Setting
-from prune_core.showing import bits, compare, lesson
+from prune_core.showing import bits, compare, exercises, lesson
+from prune_core.showing.exercises import SENTENCES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"prune": "pages/1_Prune.py", "explore": "pages/2_Explore.py", "compare": "pages/3_Compare.py",
@@ -1103,6 +1104,8 @@ def test_learn_is_walked_from_the_first_step_to_the_last(runs_dir, monkeypatch):
     for _ in range(8):
         seen.append(app.header[0].value)
         assert any(one.label.startswith("Question:") for one in app.expander) or "are not there" in texts(app)
+        assert {one.label for one in app.expander} >= {f"{one.step}.{at} {one.asked}" for at, one in
+                                                       enumerate(exercises.of_step(len(seen)), 1)}
         following = next(b for b in app.button if b.label == "Next")
         if not following.disabled:
             following.click().run()
@@ -1132,7 +1135,7 @@ def test_learn_shows_what_the_lesson_computes(runs_dir):
 
 
 PREDICTED = {"labels": ["negative", "positive"], "scope": "global", "sparsities": [0.0, 0.3, 0.6],
-             "probabilities": [[[0.1, 0.9]], [[0.4, 0.6]], [[0.7, 0.3]]]}
+             "probabilities": [[pair] * 6 for pair in ([0.1, 0.9], [0.4, 0.6], [0.7, 0.3])]}  # of up to six sentences
 
 
 def answered(app: AppTest) -> AppTest:
@@ -1169,7 +1172,8 @@ def test_learn_asks_the_model_for_a_sentence_once(runs_dir, monkeypatch):
     app = answered(learn(4))
     assert metrics(app) == {"The model says": "positive", "Confidence": "90%", "It changes its mind at": "60%"}
     app.select_slider(key="cut the sentence").set_value(2).run()
-    assert metrics(app)["The model says"] == "negative" and len(asked) == 1
+    assert metrics(app)["The model says"] == "negative" and asked == [("sst2-minilm-64x1", runs_dir, *SENTENCES)]
+    assert f"“{SENTENCES[0]}” at 60%" in texts(app)  # the exercise's answer is the model's
     answered(app.text_input(key="sentence").set_value("dull").run())
     assert asked[1] == ("sst2-minilm-64x1", runs_dir, "dull")
 

@@ -35,9 +35,9 @@ ANYTHING = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() 
 quickly = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.parametrize("what", ["faults", "load", "memory", "input"])
+@pytest.mark.parametrize("what", ["faults", "load", "load --page Learn", "memory", "input"])
 def test_the_short_form_holds(what):
-    done = subprocess.run([sys.executable, "-m", "tests.stress", what, "--short", "--json"], cwd=ROOT,
+    done = subprocess.run([sys.executable, "-m", "tests.stress", *what.split(), "--short", "--json"], cwd=ROOT,
                           capture_output=True, text=True, check=False, timeout=3000)
     rows = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else []
     wrong = [f"{row['what']}: {row['figure']:g} {row['unit']}; {row.get('needed', '')}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 import streamlit as st
 
 from pages.shared import processes
+from pages.shared.asking import Asker
 from pages.shared.score_client import ScoreClient
 from prune_core import InputError, files, machine
 from prune_core.cutting import masks
@@ -323,17 +325,23 @@ def _own_table(path: str, columns: tuple[str, ...], label: str, regression: bool
 
 @st.cache_resource(max_entries=200, show_spinner=False)
 def predicted(name: str, sentence: str) -> Future[dict]:
-    """`predict`'s answer for a sentence, asked in the background; its result raises processes.Failed."""
-    return _asking().submit(processes.predict, name, runs_dir(), sentence)
+    """`predict`'s answer for a sentence, asked in the background; its result raises processes.Failed, this TooMany."""
+    return _sentences(name).want(sentence)
+
+
+@st.cache_resource(show_spinner=False)
+def _sentences(name: str) -> Asker:
+    """Asks a run's model about the sentences of all sessions together."""
+    return Asker(lambda sentences: processes.predict(name, runs_dir(), *sentences))
+
+
+@lru_cache(2000)  # by Python's own hash: Streamlit's takes milliseconds
+def once(make: Callable, *asked):
+    """What `make(*asked)` gives, made once for all sessions and never changed: a picture of the lesson, an answer."""
+    return make(*asked)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def flips(name: str, data: str) -> Future[dict]:
     """`flips`' answer for a run's dense weights, likewise."""
-    return _asking().submit(processes.flips, name, runs_dir(), data)
-
-
-@st.cache_resource(show_spinner=False)
-def _asking() -> ThreadPoolExecutor:
-    """Two questions at a time, for all sessions: each takes a process of its own."""
-    return ThreadPoolExecutor(2)
+    return ThreadPoolExecutor(1).submit(processes.flips, name, runs_dir(), data)

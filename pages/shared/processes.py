@@ -222,9 +222,9 @@ class Report:
                 process.wait()
 
 
-def predict(name: str, runs_dir: Path, sentence: str) -> dict:
-    """What the run's dense model says of a sentence as more and more is cut. Raises Failed."""
-    return _answer(["predict", name, f"--runs-dir={runs_dir}", "--phase=dense", "--", sentence])
+def predict(name: str, runs_dir: Path, *sentences: str) -> dict:
+    """What the run's dense model says of each sentence as more and more is cut. Raises Failed."""
+    return _answer(["predict", name, f"--runs-dir={runs_dir}", "--phase=dense", "--each", "--", *sentences])
 
 
 def flips(name: str, runs_dir: Path, data: str) -> dict:

@@ -50,10 +50,15 @@ STYLE, FOLD = (Path(__file__).with_name(name).read_text(encoding="utf-8") for na
 DARK = "[data-testid=stButtonGroup] [data-selected=true] p, [data-testid=stSliderThumbValue] p {color: #E7ECF3}"
 
 
-def page(title: str) -> None:
-    """Set up a page: its name in the browser, wide layout, and the links to all pages in the sidebar."""
+def frame(title: str) -> None:
+    """The name of a page in the browser, wide layout, and its style."""
     st.set_page_config(page_title=f"{title} · Prunescope", page_icon=ICON, layout="wide")
     st.html(f"<style>{STYLE}{DARK if st.context.theme.type == 'dark' else ''}</style>")
+
+
+def page(title: str) -> None:
+    """Set up a page: its frame, and the links to all pages in the sidebar."""
+    frame(title)
     with st.sidebar:
         st.html(f"<script>{FOLD}</script>", unsafe_allow_javascript=True)
         st.page_link("app.py", label="Home", icon=":material/home:")

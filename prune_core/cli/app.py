@@ -10,7 +10,7 @@ from typing import NamedTuple
 import typer
 
 from prune_core import InputError, files, out_of_memory
-from prune_core.cli import ask, hand_out, keep, plan, report, search, serve_app, sweep, time, train
+from prune_core.cli import ask, hand_out, keep, plan, report, search, serve_app, sweep, teach, time, train
 from prune_core.runs import places
 
 
@@ -51,6 +51,8 @@ COMMANDS = (
     Row("relocate", keep.relocate, writes=True),
     Row("licences", keep.licences, writes=False),
     Row("app", serve_app.start_app, writes=False, settings={"context_settings": serve_app.PASSES_ON}),
+    Row("handout", teach.handout, writes=False),  # only where it is told to
+    Row("lesson", teach.lesson, writes=False),
     Row("serve", ask.serve, writes=False, settings={"hidden": True}),
 )
 WRITING = {row.name for row in COMMANDS if row.writes}

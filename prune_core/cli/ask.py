@@ -48,6 +48,7 @@ from prune_core.tasks.metrics import in_words
 def predict(
     run: str,
     sentence: Annotated[list[str], Argument(help="A sentence; of a pair, both.")],
+    each: Annotated[bool, Option("--each", help="Several sentences, each on its own.")] = False,
     sparsities: Annotated[str, Option(
         help="How much is cut: shares of the weights, or one.")] = "0,0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
     scope: Scope = None,
@@ -63,18 +64,20 @@ def predict(
 
     asked = shelf.find(run, runs_dir)
     wanted = len(asked.about["task"].get("columns") or glue.task_named(asked.task).columns)
-    if len(sentence) != wanted:
-        raise InputError(f"{len(sentence)} sentences; needed for {asked.task}: {wanted}")
-    result = sentences.predict(asked, phase, [tuple(sentence)], numbers(sparsities, "sparsity"), scope, by,
+    texts = [(one,) for one in sentence] if each else [tuple(sentence)]
+    if len(texts[0]) != wanted:
+        raise InputError(f"{len(texts[0])} sentences; needed for {asked.task}: {wanted}")
+    result = sentences.predict(asked, phase, texts, numbers(sparsities, "sparsity"), scope, by,
                                devices.pick(device))
     tell(result, as_json, _predicted_text)
 
 
 def _predicted_text(r: dict) -> str:
     lines = []
-    for sparsity, (row,) in zip(r["sparsities"], r["probabilities"], strict=True):
-        shares = (f"{label} {share:.3f}" for label, share in zip(r["labels"], row, strict=True))
-        lines.append(f"{sparsity:6.1%}  " + "  ".join(shares))
+    for sparsity, rows in zip(r["sparsities"], r["probabilities"], strict=True):
+        told = ("  ".join(f"{label} {share:.3f}" for label, share in zip(r["labels"], row, strict=True))
+                for row in rows)
+        lines.append(f"{sparsity:6.1%}  " + "  |  ".join(told))
     return "\n".join(lines)
 
 

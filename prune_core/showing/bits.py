@@ -167,6 +167,8 @@ def staircase(row: np.ndarray, one: Rounded) -> go.Figure:
     figure.add_trace(go.Scatter(
         x=xs, y=one.values[order], name="rounded to a level", mode="lines",
         line=dict(color=ORANGE, width=3, shape="hvh"), hovertemplate=hover("%{y:.4f}", "rounded")))
+    if len(one.levels) <= 31:
+        figure.add_trace(go.Scatter(x=[None], y=[None], name="level", mode="lines", line=dict(color=GREY, width=1)))
     figure.update_xaxes(title_text="weights of the row, smallest first", showgrid=False, zeroline=False)
     figure.update_yaxes(title_text="value", showgrid=False, zeroline=False)
     return with_legend(figure, 360)

@@ -624,7 +624,8 @@ def patterns(rows: Sequence[tuple[str, float, Sequence[float], float]]) -> go.Fi
                      array=[speedup * (ms / low - 1) for _, speedup, (low, _), ms in rows],
                      arrayminus=[speedup * (1 - ms / high) for _, speedup, (_, high), ms in rows]),
         customdata=[ms for *_, ms in rows], hovertemplate=hover("%{customdata:.3f} ms", "%{y}")))
-    figure.add_vline(1.0, line=dict(color=GREY, width=1, dash="dash"))
+    figure.add_vline(1.0, line=dict(color=GREY, width=1.5, dash="dash"), annotation_text="as fast as dense",
+                     annotation_position="top right", annotation_font_size=12)
     figure.update_xaxes(title_text="speedup over dense (median, quartiles)", rangemode="tozero")
     figure.update_yaxes(autorange="reversed")
     return _clear(figure, 300, margin=dict(t=20, r=60))
@@ -639,7 +640,7 @@ def until_it_breaks(lines: Mapping[str, Sequence[Pair]], metric: str, majority: 
             **_xy(points), name=name, mode="lines+markers", marker_size=9,
             line=dict(color=colour, width=3, dash=dash), hovertemplate=hover("%{x:.2f}x: %{y:.3f}", name)))
     low, high = spread_out([x for points in lines.values() for x, _ in points] or [1.0, 5.0], 1.1)
-    add_level(figure, "always the most frequent answer", majority, (low, high), "dashdot")
+    add_level(figure, "dotted: always the most frequent answer", majority, (low, high), "dot")
     compression_axis(figure, low, high)
     score_axis(figure, metric)
     return with_legend(figure, 360)

@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from prune_core import show
 from prune_core.cutting.cuts import Cut
 from prune_core.runs import shelf
 from prune_core.runs.settings import Setting
@@ -35,6 +36,16 @@ from prune_core.runs.settings import Setting
 run = {find}
 asked = {asked}
 settings = [Setting(name, one["at"], Cut(**one["cut"])) for name, one in asked.items()]"""
+
+_LIVE = """\
+## The map, at the cut that was in view
+
+It is alive while a kernel runs: drag the handle, and `view.cut`, `view.sparsity`, `view.mask` and `view.score` \
+follow; set `view.cut`, and the handle moves. `view.exact()` takes the exact score. Where nothing runs, a still \
+picture stands here."""
+
+_MAP = """\
+view = show(run, run.snapshots[settings[0].at].label, settings[0].cut)"""
 
 _SIZES = """\
 ## Size and predicted score
@@ -122,6 +133,8 @@ def exploration(run: Run, settings: Sequence[Setting]) -> str:
     cells = [
         v4.new_markdown_cell(head),
         v4.new_code_cell(_SETTINGS.format(find=_find(run), asked=asked)),
+        v4.new_markdown_cell(_LIVE),
+        v4.new_code_cell(_MAP),
         v4.new_markdown_cell(_SIZES),
         v4.new_code_cell(_TABLE),
         v4.new_code_cell(_SHOWN.format(shown=json.dumps(shown))),

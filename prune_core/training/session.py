@@ -204,7 +204,9 @@ def _drive(pruning: Pruning, recorder: Recorder, report: Report) -> dict:
             pruning.spent.seconds = before + now - started
             if isinstance(event, Snapshot):
                 recorder.append(event)
+            watched = time.monotonic()
             report(event, pruning)
+            started += time.monotonic() - watched  # who watches may have it wait: that is no time of the run
             due = now - last_checkpoint > CHECKPOINT_SECONDS or stop or getattr(event, "saved", None)
             # Before the first step there is nothing to keep
             if pruning.at_rest and pruning.steps_done and isinstance(event, Snapshot) and due:

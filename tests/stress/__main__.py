@@ -30,11 +30,19 @@ def faults(short: Short = False, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def load(short: Short = False, as_json: AsJson = False) -> None:
-    """Ten real pages that drag and ask for exact scores, and thirty clients that rerun, beside the server."""
-    from stress.load import rows
+def load(
+    short: Short = False, as_json: AsJson = False,
+    page: Annotated[str, typer.Option(help="Explore, or Learn: the lesson for a class of thirty.")] = "Explore",
+) -> None:
+    """Ten real pages that drag and ask for exact scores, and thirty clients that rerun, beside the server.
 
-    tell(rows(short), as_json)
+    With --page Learn: thirty students in `prunescope lesson`.
+    """
+    from stress import load, load_lesson
+
+    if page not in ("Explore", "Learn"):
+        raise typer.BadParameter("needed: Explore or Learn")
+    tell((load_lesson if page == "Learn" else load).rows(short), as_json)
 
 
 @app.command()

@@ -36,7 +36,7 @@ from prune_core.tasks.metrics import in_words
 HERE = Path(__file__).parent
 COUNTING = ("unpack", "masks", "formats", "storage", "latency", "counts")
 DRAWING = ("format", "theme", "histogram", "encoder_map", "snapshots", "player", "thresholds", "history", "score",
-           "cards", "pins", "bits", "controls", "downloads", "teller", "view", "start")
+           "cards", "pins", "bits", "controls", "downloads", "teller", "view", "widget", "start")
 PATTERNS = ("2:4", "1:4", "1:2", "4:8")  # that are offered
 LEVELS = 65535  # of a norm in a frame
 MOST_FRAMES = 100_000_000
@@ -60,6 +60,12 @@ def part(kind: str) -> str:
 def script(names: Sequence[str] = COUNTING + DRAWING) -> str:
     """These files end to end: all of them are the one module that the browser runs."""
     return "\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in names)
+
+
+def module() -> str:
+    """All of it as one ES module that needs nothing beside it: what a notebook's widget runs."""
+    parts = _json({kind: part(kind) for kind in ("html", "css")}).decode()
+    return f"const PARTS = {parts};\n{script()}"
 
 
 def pack(header: Mapping, norms: Norms, frames: np.ndarray | None = None, now: Mapping | None = None,

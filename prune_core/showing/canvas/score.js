@@ -49,7 +49,7 @@ function known(header, cut, counted, told) {
   const some = Object.keys(header.surfaces).length > 0;
   const missing = cut.formats && even(cut) ? "in these formats" : "for such a cut";
   const why = some ? `no prediction ${missing}` : "no score was recorded here";
-  return { how: null, words: `${why}; ${comes ? "the exact score comes when you rest" : near || "no exact score here"}` };
+  return { how: null, words: `${why}; ${comes ? "the exact score comes when you rest" : near || header.asking || "no exact score here"}` };
 }
 
 // "recorded 0.886 at 35.0%"; where none was recorded for cuts of this kind, of which kind it is

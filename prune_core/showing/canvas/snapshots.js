@@ -39,6 +39,8 @@ class Snapshots {
   use(id) {
     const { header, norms } = this.sent.get(id);
     Object.assign(this, { id, header, exact: norms, model: makeModel(header, norms), behind: false });
+    // A run that is being trained has more snapshots by now
+    if (this.frames && this.frames.length !== header.groups * header.moments.length) this.frames = null;
   }
 
   // Turn to another; whether its norms, or those of its frame, are here and in the model now
@@ -67,6 +69,12 @@ class Snapshots {
     const same = ({ header }) => header.moment === number && header.run === run && header.kind === kind &&
       header.moments.length === moments.length;
     return [...this.sent].findLast(([, one]) => same(one))?.[0];
+  }
+
+  // Under which id Python sent this snapshot last, however it is ranked there and however far the run was
+  newest(number) {
+    const { run } = this.header;
+    return [...this.sent].findLast(([, { header }]) => header.run === run && header.moment === number)?.[0];
   }
 
   // The norms of a snapshot as its frame has them

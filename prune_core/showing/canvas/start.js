@@ -27,7 +27,13 @@ function makeView(root) {
   return view;
 }
 
-export default function draw({ parentElement, data, setStateValue }) {
+// One module for all: Streamlit and a report call it with the place to draw in; anywidget and marimo with nothing, to
+// ask how a widget is drawn
+export default function draw(host) {
+  return host ? drawAt(host) : { render: drawWidget };
+}
+
+function drawAt({ parentElement, data, setStateValue }) {
   const root = parentElement.querySelector(".prunescope");
   const view = (root.view ??= makeView(root)); // kept at the element: Streamlit may load this module again
   view.receive(data instanceof Uint8Array ? data : new Uint8Array(data), (state) => setStateValue("view", state));

@@ -5,12 +5,13 @@ const REST = 250; // milliseconds without a movement after which the hand rests
 class Teller {
   // describe(): what the map shows, null before anything; ids(): what of it stays in the browser
   constructor(describe, ids) {
-    Object.assign(this, { describe, ids, told: null });
+    Object.assign(this, { describe, ids, told: null, at: 0 });
   }
 
   soon() {
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.now(), REST);
+    if (this.pace && Date.now() - this.at >= this.pace) this.now(); // a notebook follows the hand
   }
 
   now() {
@@ -18,6 +19,7 @@ class Teller {
     const view = this.describe(), text = JSON.stringify(view);
     if (text === this.told) return;
     this.told = text;
+    this.at = Date.now();
     this.say(view);
     announce(true);
   }
@@ -27,6 +29,12 @@ class Teller {
     this.told = null;
     if (this.describe()) this.now();
     else this.say({});
+  }
+
+  // What it shows now came from there
+  agree() {
+    clearTimeout(this.resting);
+    this.told = JSON.stringify(this.describe());
   }
 
   say(view) {

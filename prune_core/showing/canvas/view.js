@@ -256,7 +256,30 @@ class View {
     this.histogram.show(this.model, this.cut.scope, this.target);
   }
 
+  // As Python sent it last, where it has: the run may have grown, or is ranked otherwise now
+  turnTo(moment) {
+    const { snapshots } = this, id = snapshots.newest(moment);
+    if (!id) return moment === snapshots.number || this.show(moment);
+    if (id === snapshots.id && moment === snapshots.number) return;
+    snapshots.use(id);
+    snapshots.number = moment;
+    this.showNorms();
+  }
+
   // ---- what is seen and told
+
+  // What another view of the same widget shows, or what was set in Python: nothing of it is told back
+  adopt({ moment, cut, key = null, zoom = null, pins = [] }) {
+    this.player.stop();
+    this.turnTo(moment);
+    const keys = cut.scope === "global" ? [] : scopeKeys(this.header, cut.scope);
+    Object.assign(this, { zoom, pins, key: keys.includes(key) ? key : null, cut: complete(this.model, cut), said: "" });
+    if (!pins.some(({ name }) => name === this.against)) this.against = pins.at(-1)?.name;
+    this.history.add(this.cut);
+    this.fill();
+    this.repaint();
+    this.teller.agree();
+  }
 
   // As Python is told
   describe() {
