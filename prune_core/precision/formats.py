@@ -148,11 +148,6 @@ class Formats:
         """Whether everything is fp32 without a pattern."""
         return self == Formats() or set(self.weights) == {PLAIN} and not self.activations and self.embeddings == 32
 
-    @property
-    def patterns(self) -> Formats:
-        """The patterns alone: the weights in fp32, all else as it is."""
-        return Formats(self.scope, tuple(Format(pattern=one.pattern) for one in self.weights))
-
     def of(self, layout: Layout) -> dict[str, Format]:
         """Matrix name -> its format. Raises InputError where there are not as many as scope keys."""
         keys = list(by_scope(layout, self.scope))
@@ -224,6 +219,13 @@ def parse(text: str, layout: Layout | None = None) -> Formats:
     if scope == "global" and len(made.weights) > 1:
         raise InputError(f"formats {text[:80]!r} are several; needed: one, or 'layer:', 'type:', 'matrix:' before them")
     return made if layout is None else made.check(layout)
+
+
+def by_kind(text: str, layout: Layout) -> dict[str, str]:
+    """Kind of stage -> its formats in a run that retrains in these: of what is only cut their patterns, in fp32."""
+    made = parse(text)
+    only = Formats(made.scope, tuple(Format(pattern=one.pattern) for one in made.weights)).shortest(layout)
+    return {"penalty": str(only), "retrain": str(made)}
 
 
 def chosen(bits: str | None, pattern: str | None, activation_bits: int | None, embedding_bits: int | None,

@@ -146,18 +146,12 @@ class Run:
     def saved(self, stage: str) -> int:
         return self.progress.saved(stage)
 
-
     def trained_formats(self, stage: str) -> str:
-        """The formats that a stage's weights have, as precision/formats.py reads them; "": fp32.
-
-        Retraining ends in those of the run; what is only cut has their patterns, in fp32.
-        """
+        """The formats of a stage's weights, as precision/formats.py reads them: of what is only cut the patterns."""
         return self._formats.get(stage.partition("-")[0], "")
 
-    @cached_property
-    def _formats(self) -> dict[str, str]:
-        made = self.known["formats"] if self.known else str(self.config.formats)
-        return {"retrain": made, "penalty": str(formats.parse(made).patterns.shortest(self.layout))} if made else {}
+    _formats = cached_property(lambda self: formats.by_kind(
+        self.known["formats"] if self.known else str(self.config.formats), self.layout))
 
     def weights_file(self, stage: str) -> Path:
         return self.progress.weights_file(stage, self.command())
