@@ -161,7 +161,7 @@ def ask(run: Run | None, subject: str | None, first: Run, data: str) -> None:
     text = settings.as_text([known[name] for name in chosen], run) if run else ""
     request = (run.name if run else subject, text, title, audience, words, lost / 100, data, measure, dtype, price)
     if run is None:
-        considered(subject)
+        considered(subject, measure)
     if st.button("Make the report", type="primary", icon=":material/description:",
                  disabled=bool(run and not chosen) or price is None):
         make(request)
@@ -185,13 +185,13 @@ def asked_price() -> str | None:
     return price.strip()
 
 
-def considered(subject: str) -> None:
+def considered(subject: str, measure: bool) -> None:
     """How many results there are, and what happens to them."""
     runs = best.subjects(entry.run for entry in loaders.listed() if entry.run)[subject]
     count = sum(map(best.shown, best.of(runs)))
     st.caption(f"{count} results of {len(runs)} run{'s' * (len(runs) > 1)} are compared by one rule; the first "
-               f"{min(MOST, count)} are scored exactly, where their weights and the data are here, and timed in one "
-               "sitting.")
+               f"{min(MOST, count)} are scored exactly, where their weights and the data are here"
+               + (", and timed in one sitting." if measure else "; their speedups are predicted."))
 
 
 def how_long(run: Run) -> str:
@@ -227,7 +227,7 @@ def make(request: tuple) -> None:
     """Have it made by a process of its own, and keep it for this session."""
     start, place = time.monotonic(), st.empty()
     with place.container():
-        bar = st.progress(0.0, "Loading the run …")
+        bar = st.progress(0.0, "Loading …")
         # Pressing it begins the page anew, which ends the process
         st.button("Cancel", icon=":material/close:", type="tertiary")
     try:

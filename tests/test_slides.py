@@ -111,8 +111,8 @@ def test_the_deck_is_one_file_without_commands_or_html_from_outside(runs):
 pytestmark_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 
 
-@pytestmark_chromium
 # long: one browser for all that a deck does
+@pytestmark_chromium
 def test_the_deck_works_offline_by_keys_and_prints_a_slide_a_page(runs, tmp_path):
     from axe_playwright_python.sync_playwright import Axe
 
