@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.learn.parts import do_and_see, draw, halves, known, numbers, question, real_run
-from pages.shared import loaders
+from pages.shared import copying, loaders
 from prune_core.precision.formats import Format, Pattern
 from prune_core.showing import bits, lesson
 from prune_core.showing.bits import Mixture, Rounded
@@ -135,7 +135,7 @@ def what_an_index_costs(words, picture) -> None:
     table = pd.DataFrame({"Format": list(rows), "Without index": [bits.removed(one, False) for one in rows.values()],
                           "With index": [bits.removed(one, True) for one in rows.values()],
                           "With index and scales": [1 - one.stored / one.dense for one in rows.values()]})
-    st.dataframe(table.map(lambda value: value if isinstance(value, str) else f"{value:.2%}"), hide_index=True)
+    copying.table(table.map(lambda value: value if isinstance(value, str) else f"{value:.2%}"), key="saved")
     st.caption("Share of the bytes in fp32 that is saved, for a matrix of 384 x 384, counted as Prunescope stores it: "
                "2:4 needs two places of 2 bits for every four weights, one bit for each weight of the matrix. "
                "Embeddings, biases and the head are not in it.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from pages.learn import projector
-from pages.shared import loaders, widgets
+from pages.shared import copying, loaders, widgets
 from prune_core.runs import places
 from prune_core.showing import exercises, glossary
 from prune_core.showing.exercises import Known
@@ -43,8 +43,11 @@ def numbers(**values: str) -> None:
 
 def draw(key: str, alt: str, make: Callable, *asked) -> None:
     """The chart that `make(*asked)` gives, made once for all who look at the same."""
-    figure = loaders.once(projector.enlarged, make, *asked) if projector.on() else loaders.once(make, *asked)
-    st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt, height="stretch" if projector.on() else "content")
+    if projector.on():
+        figure = loaders.once(projector.enlarged, make, *asked)
+        st.plotly_chart(figure, key=key, config=widgets.chart(), alt=alt, height="stretch")
+    else:
+        copying.chart(loaders.once(make, *asked), key=key, alt=alt)
 
 
 def real_run(words: str, name: str, page: str = "pages/2_Explore.py", **query: str) -> None:

@@ -17,7 +17,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from pages.learn import parts, projector
-from pages.shared import loaders, widgets
+from pages.shared import copying, loaders, widgets
 from pages.shared.asking import LONGEST, TooMany
 from pages.shared.processes import Failed
 from prune_core.showing import figures, lesson
@@ -162,7 +162,7 @@ def flipped(flips: dict) -> None:
     rows = [{"from": flip["sparsity"], "sentence": " / ".join(flip["texts"]), "was, rightly": flip["before"],
              "is": flip["after"], "sure before": flip["sure"]} for flip in flips["first"]]
     percent = {"format": "percent"}
-    st.dataframe(pd.DataFrame(rows), hide_index=True, column_config={
+    copying.table(pd.DataFrame(rows), key="flipped", column_config={
         "from": st.column_config.NumberColumn("Flips from", **percent),
         "sentence": st.column_config.TextColumn("Sentence", width="large"),
         "was, rightly": "Correct label", "is": "New answer",
