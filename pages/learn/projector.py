@@ -8,13 +8,13 @@ from pathlib import Path
 import plotly.graph_objects as go
 import streamlit as st
 
+from pages.shared import present
+
 STYLE, KEYS = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("projector.css", "keys.js"))
 TYPE, SMALL = 22, 16  # pixels of the letters in a chart
 
 
-def on() -> bool:
-    """Whether Learn is shown to a room now."""
-    return bool(st.session_state.get("present"))
+on = present.on  # whether Learn is shown to a room now
 
 
 def switch() -> None:
