@@ -79,8 +79,8 @@ def headline(run: Run, m: Mapping, profile: Profile) -> None:
                 f"{widgets.plain(m['processor'])}")
     with st.container(horizontal=True, gap="small"):
         for label, value, under in (
-                ("Compact", f"{m['compact_ms']:,.1f} ms", executed(m)),
-                ("Best dense engine", f"{m['rivals_ms'][best]:,.1f} ms", best),
+                ("Compact", _ms(m["compact_ms"]), executed(m)),
+                ("Best dense engine", _ms(m["rivals_ms"][best]), best),
                 ("Speedup", widgets.times(m["speedup_over_best"]), f"over {best}"),
                 ("From the pass", widgets.times(m["from_pass"]), "dense / unpruned"),
                 ("From pruning", widgets.times(m["from_pruning"]), "unpruned / cut"),
@@ -94,6 +94,11 @@ def headline(run: Run, m: Mapping, profile: Profile) -> None:
         said.insert(0, f":material/help: {widgets.plain(why)}")
     if said:
         st.caption(" ".join(widgets.plain(one) if one[0] != ":" else one for one in said))
+
+
+def _ms(value: float) -> str:
+    """Milliseconds with no more digits than a card has room for."""
+    return f"{value:,.{1 if value < 100 else 0}f} ms"
 
 
 def chart(m: Mapping) -> None:

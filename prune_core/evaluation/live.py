@@ -19,8 +19,7 @@ def show(run: Run | str, at: str | None = None, cut: object = None, data: str | 
     """The live map of a run, shown in the cell, and the handle on it: `view.cut`, `view.sparsity`, `view.exact()`.
 
     `at`: a snapshot's label, by default the best stage; `cut`: a share of the weights or a Cut; `data`: a GLUE folder
-    for exact scores, by default what PRUNESCOPE_DATA names,
-    else where the run had its data. Raises InputError.
+    for exact scores, by default what PRUNESCOPE_DATA names, else where the run had its data. Raises InputError.
     """
     run = run if isinstance(run, Run) else shelf.find(str(run), runs_dir)
     return shown(MapView(in_view.opened(run, at, cut), Scores(data)))

@@ -138,7 +138,7 @@ def named(one: Finding) -> str:
 
 
 def _beside(one: Finding, first: Finding) -> str:
-    """How one is beside the first: '12% slower, 0.4 points higher'."""
+    """How one is beside the first: '12% more time, 0.4 points higher'."""
     told = []
     if one.speed and first.speed:
         ratio = one.speed.compact_ms / first.speed.compact_ms
